@@ -1,0 +1,1 @@
+"""Metrics: pure functions from text to figures. No torch, no engine."""

@@ -1,0 +1,1 @@
+"""Reports: gathered once into a versioned `report.json`, rendered last."""

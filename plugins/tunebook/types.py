@@ -1,0 +1,146 @@
+"""Records that cross modules. They hold data; they open no files and import nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+EngineName = Literal["llamafactory", "axolotl"]
+MetricMode = Literal["answer", "generate"]
+
+IGNORED = -100
+"""The label id at positions that carry no loss; the same in both engines and in torch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One engine-native YAML file, read but not changed, or the result of merging overlays into it."""
+
+    name: str
+    """Path below the recipes folder without `.yaml`, e.g. `llamafactory/qwen3-0.6b/qlora_sft_movielens`;
+    the file's path as given for a recipe from elsewhere."""
+    engine: EngineName
+    path: Path
+    """The file it was read from."""
+    values: Mapping[str, Any]
+    """The engine's own keys, as the engine reads them."""
+    header: Mapping[str, str]
+    """The facts of the leading comment: purpose, hardware, expected, source."""
+    overlays: tuple[str, ...] = ()
+    """Overlays and `key=value` overrides already merged in, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """What a registry entry asks to be measured."""
+
+    name: str
+    """A built-in metric, an entry point of group `tunebook.metrics`, or `package.module:function`."""
+    mode: MetricMode | None = None
+    """None: the metric's own choice, by whether the rows are direct answers."""
+    max_new_tokens: int | None = None
+    max_samples: int | None = None
+    """Rows of a fixed, seeded subset that generation is run on; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetEntry:
+    """One entry of `dataset_info.json`."""
+
+    name: str
+    registry: Path
+    """The `dataset_info.json` it stands in."""
+    values: Mapping[str, Any]
+    """The entry as written: the engine's own keys and `metric`."""
+    metrics: tuple[MetricSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The verdict on one prediction."""
+
+    values: Mapping[str, float]
+    """Per-example figures, e.g. `{"accuracy": 1.0}`; each in the unit its metric documents."""
+    parsed: str | None
+    """What was read out of the prediction, in canonical form; None where nothing could be read."""
+    reference: str | None = None
+    """The reference in canonical form, for metrics whose aggregate needs both."""
+    rule: str | None = None
+    """The rule that read the prediction, e.g. `first_word`."""
+    reason: str | None = None
+    """Why nothing could be read, e.g. `empty`; None exactly when `parsed` is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A metric: how one prediction is scored and how scores become figures."""
+
+    name: str
+    score: Callable[[str, str], Score]
+    """`score(prediction, reference)`. Raises ValueError when the reference is unusable."""
+    aggregate: Callable[[Sequence[Score]], Mapping[str, float]]
+    """Figures over all scores, by name. A figure that is not defined for these scores is left out."""
+    figures: tuple[str, ...]
+    """Every name `aggregate` may return."""
+    select_by: str
+    """The figure to choose checkpoints by; one of `figures`."""
+    smaller_is_better: frozenset[str] = frozenset()
+    """Figures of which a smaller value is the better one."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For metrics whose answer is one of a few words: canonical answer -> its spellings, e.g.
+    `{"yes": ("Yes", " Yes", "yes", ...), ...}`. Only such metrics can work from answer positions."""
+    default_max_new_tokens: int = 16
+    """Upper bound of generated tokens where the registry entry names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRecord:
+    """One evaluated example, as written to `eval_records-<dataset>-<step>.jsonl`."""
+
+    dataset: str
+    index: int
+    """Row of the evaluation set, from 0, whatever the number of ranks."""
+    step: int
+    """Optimizer steps taken when it was evaluated."""
+    prompt: str
+    prediction: str
+    reference: str
+    mode: MetricMode
+    scores: Mapping[str, Score]
+    """By metric name."""
+    nll: float | None
+    """Sum of the negative log-likelihood over the reference's tokens, in nats."""
+    reference_tokens: int
+    margin: float | None = None
+    """log p(yes) - log p(no) at the answer position, in nats, for metrics with two classes."""
+    answer_cut: bool = False
+    """The engine cut this row's answer or its assistant header at the length limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricResult:
+    """One figure of one evaluation, as written to `eval_metrics.jsonl`."""
+
+    dataset: str
+    name: str
+    step: int
+    value: float
+    stderr: float | None
+    """Standard error over examples; None where none is defined."""
+    n: int
+    """Examples scored."""
+    n_unparsed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A process to start: an argument list, never a shell string."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """What is added to the caller's environment."""
