@@ -1,1 +1,77 @@
-"""Metrics: pure functions from text to figures. No torch, no engine."""
+"""Metrics: pure functions from text to figures. No torch, no engine.
+
+`load` finds a metric by name. Modules are imported only when asked for, so this one costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from tunebook import extensions
+from tunebook.errors import TunebookError
+from tunebook.types import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GROUP = "tunebook.metrics"
+
+_BUILT_IN = {
+    "yes_no": "tunebook.metrics.yes_no",
+    "gsm8k": "tunebook.metrics.gsm8k",
+    "exact_match": "tunebook.metrics.exact_match",
+    "multiple_choice": "tunebook.metrics.multiple_choice",
+    "rouge": "tunebook.metrics.rouge",
+    "bleu": "tunebook.metrics.bleu",
+    "chrf": "tunebook.metrics.chrf",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of the built-in metrics and of those that installed packages offer.
+
+    Raises:
+        TunebookError: Two metrics have one name.
+    """
+    return (*_BUILT_IN, *extensions.installed(GROUP, built_in=_BUILT_IN))
+
+
+def load(name: str) -> Metric:
+    """Return the metric of that name.
+
+    Args:
+        name: A built-in metric, an entry point of group `tunebook.metrics`, or
+            `package.module:function`, where the function is `f(prediction, reference)` and returns a
+            `Score`, a dict of figures, a number or a bool. An attribute that is a `Metric` is taken as
+            it is.
+
+    Raises:
+        TunebookError: There is none, its import fails, or two have one name.
+    """
+    if ":" in name:
+        return _as_metric(name, extensions.load_reference(name))
+    if name in _BUILT_IN:
+        metric = importlib.import_module(_BUILT_IN[name]).METRIC
+        assert isinstance(metric, Metric)
+        return metric
+    points = extensions.installed(GROUP, built_in=_BUILT_IN)
+    if name not in points:
+        raise TunebookError(
+            f"there is no metric {name!r}",
+            fix=f"use one of {', '.join(sorted([*_BUILT_IN, *points]))}, or package.module:function",
+        )
+    return _as_metric(name, extensions.load_entry_point(points[name]))
+
+
+def _as_metric(name: str, found: Metric | Callable[..., object]) -> Metric:
+    if isinstance(found, Metric):
+        return found
+    if not callable(found):
+        raise TunebookError(
+            f"the metric {name!r} is a {type(found).__name__}, neither a function nor a Metric",
+            fix="name a function f(prediction, reference)",
+        )
+    from tunebook.metrics.user import metric_of_function
+
+    return metric_of_function(name, found)

@@ -5,10 +5,12 @@ Source: the rules are ours (`yes_no_rules`); the figures are the usual ones of b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import median
 
-from tunebook.metrics import yes_no_rules
+from tunebook.metrics import classification, yes_no_rules
 from tunebook.metrics.response import visible
 from tunebook.metrics.yes_no_rules import Answer, Reading
 from tunebook.types import Metric, Score
@@ -25,7 +27,7 @@ def read(text: str) -> Reading:
 def extract(text: str) -> Answer | None:
     """Return what an output finally answers, or None where it commits to neither.
 
-    >>> extract("<think>yes?</think> **No**, there is nothing like it in the history."), extract("I don't know.")
+    >>> extract("<think>yes?</think> **No**, there is nothing like it."), extract("I don't know.")
     ('no', None)
     """
     return read(text).answer
@@ -69,28 +71,86 @@ def score(prediction: str, reference: str) -> Score:
 
 
 def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
-    """Figures over all scores; see `METRIC.figures`."""
-    n = len(scores)
-    if not n:
+    """Figures over all scores, by the names in `METRIC.figures`.
+
+    An unparsed answer counts as wrong and as neither class; ratios with nothing below are 0, as
+    scikit-learn's `zero_division=0` has it. The last six figures need `values["margin"]`, log p(yes) -
+    log p(no) in nats at the answer position, and `values["class_mass"]`, p(yes) + p(no), of every score.
+    """
+    if not scores:
         return {}
-    tp = sum(score.parsed == "yes" == score.reference for score in scores)
-    fp = sum(score.parsed == "yes" and score.reference == "no" for score in scores)
-    right = sum(score.parsed == score.reference for score in scores)
-    positives = sum(score.reference == "yes" for score in scores)
-    return {
-        "accuracy": right / n,
-        "f1": 2 * tp / (tp + fp + positives) if tp + fp + positives else 0.0,
-        "macro_f1": 0.0,
-        "unparsed_rate": sum(score.parsed is None for score in scores) / n,
+    n = len(scores)
+    parsed = [score.parsed for score in scores]
+    references = [score.reference or "" for score in scores]
+    counts = classification.confusion(parsed, references, positive="yes")
+    figures = {
+        "accuracy": counts.accuracy,
+        "f1": counts.f1,
+        "macro_f1": counts.macro_f1,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "specificity": counts.specificity,
+        "balanced_accuracy": counts.balanced_accuracy,
+        "mcc": counts.mcc,
+        "predicted_yes_rate": parsed.count("yes") / n,
+        "base_rate": counts.positives / n,
+        "majority_accuracy": max(counts.positives, counts.negatives) / n,
+        "unparsed_rate": parsed.count(None) / n,
+        "lexical_rate": sum(score.rule == "lexical" for score in scores) / n,
     }
+    if parsed.count(None) < n:
+        figures["accuracy_parsed"] = counts.accuracy * n / (n - parsed.count(None))
+    if all("margin" in score.values and "class_mass" in score.values for score in scores):
+        figures |= _from_margins(scores)
+    return figures
+
+
+def _from_margins(scores: Sequence[Score]) -> dict[str, float]:
+    truth = [score.reference == "yes" for score in scores]
+    margins = [score.values["margin"] for score in scores]
+    probabilities = classification.probability(margins)
+    masses = sorted(score.values["class_mass"] for score in scores)
+    figures = {
+        "brier": classification.brier(truth, probabilities),
+        "ece": classification.expected_calibration_error(truth, probabilities),
+        "class_mass": math.fsum(masses) / len(masses),
+        "class_mass_median": median(masses),
+    }
+    if any(truth):
+        figures["average_precision"] = classification.average_precision(truth, margins)
+        if not all(truth):
+            figures["auroc"] = classification.auroc(truth, margins)
+    return figures
 
 
 METRIC = Metric(
     name="yes_no",
     score=score,
     aggregate=aggregate,
-    figures=("accuracy", "f1", "macro_f1", "unparsed_rate"),
+    figures=(
+        "accuracy",
+        "f1",
+        "macro_f1",
+        "precision",
+        "recall",
+        "specificity",
+        "balanced_accuracy",
+        "mcc",
+        "predicted_yes_rate",
+        "base_rate",
+        "majority_accuracy",
+        "accuracy_parsed",
+        "unparsed_rate",
+        "lexical_rate",
+        "auroc",
+        "average_precision",
+        "brier",
+        "ece",
+        "class_mass",
+        "class_mass_median",
+    ),
     select_by="macro_f1",
+    smaller_is_better=frozenset({"unparsed_rate", "lexical_rate", "brier", "ece"}),
     classes={
         "yes": ("Yes", " Yes", "yes", " yes", "YES", " YES"),
         "no": ("No", " No", "no", " no", "NO", " NO"),

@@ -1,0 +1,70 @@
+"""A user's function as a metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tunebook.errors import TunebookError
+from tunebook.types import Metric, Score
+
+DEFAULT_FIGURE = "score"
+"""The figure of a function that returns one number; a dict that is to choose checkpoints has it as a key."""
+
+
+def metric_of_function(name: str, function: Callable[[str, str], Any]) -> Metric:
+    """Make a metric of `function(prediction, reference)`; each figure is the mean over the examples.
+
+    Args:
+        function: Returns a `Score`, a dict of figures, a number or a bool. Its exceptions are not caught:
+            a failed score is not a score of 0.
+    """
+
+    def score(prediction: str, reference: str) -> Score:
+        result = function(prediction, reference)
+        if isinstance(result, Score):
+            return result
+        values = result if isinstance(result, Mapping) else {DEFAULT_FIGURE: result}
+        return Score(
+            values={str(key): _number(name, value) for key, value in values.items()},
+            parsed=prediction,
+            reference=reference,
+        )
+
+    return Metric(
+        name=name,
+        score=score,
+        aggregate=means,
+        figures=(DEFAULT_FIGURE, "unparsed_rate"),
+        select_by=DEFAULT_FIGURE,
+        smaller_is_better=frozenset({"unparsed_rate"}),
+    )
+
+
+def means(scores: Sequence[Score]) -> Mapping[str, float]:
+    """The mean of each figure over the scores that have it, and the share that could not be parsed."""
+    if not scores:
+        return {}
+    columns: dict[str, list[float]] = {}
+    for score in scores:
+        for key, value in score.values.items():
+            columns.setdefault(key, []).append(value)
+    figures = {key: math.fsum(column) / len(column) for key, column in columns.items()}
+    figures["unparsed_rate"] = sum(score.parsed is None for score in scores) / len(scores)
+    return figures
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # numpy's and torch's scalars are welcome
+    except (TypeError, ValueError) as error:
+        raise TunebookError(
+            f"the metric {name!r} returned {value!r}",
+            fix="return a Score, a number, a bool, or a dict of numbers",
+        ) from error
+    if not math.isfinite(number):
+        raise TunebookError(
+            f"the metric {name!r} returned {number}", fix="return a finite number for every prediction"
+        )
+    return number
