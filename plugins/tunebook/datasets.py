@@ -1,0 +1,237 @@
+"""The registry `dataset_info.json`: LLaMA-Factory's own entries, each with what is to be measured on it.
+
+The key `"metric"` is ours and LLaMA-Factory ignores it. It holds a metric's name, an object
+`{"name", "mode", "max_new_tokens", "max_samples"}` of which only the name is needed, or a list of either.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from tunebook.errors import TunebookError, join_errors
+from tunebook.types import DatasetEntry, MetricMode, MetricSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+REGISTRY_FILE = "dataset_info.json"
+
+_OPTIONS = ("name", "mode", "max_new_tokens", "max_samples")
+_COUNTS = ("max_new_tokens", "max_samples")
+
+# What LLaMA-Factory reads where an entry has no `columns` or `tags`. An entry that has them gets None for
+# each one it does not name (llamafactory/data/parser.py).
+_RESPONSE_COLUMN = "output"
+_MESSAGES_COLUMN = "conversations"
+_TAGS = {"role_tag": "from", "content_tag": "value", "assistant_tag": "gpt"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """One `dataset_info.json`. An entry is checked when it is asked for: a run is not stopped by others'."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def entry(self, name: str) -> DatasetEntry:
+        """Return the entry of that name.
+
+        Raises:
+            TunebookError: There is none, or its `"metric"` is not of the form above.
+        """
+        if name not in self.values:
+            close = difflib.get_close_matches(name, self.values, n=3, cutoff=0.6)
+            raise TunebookError(
+                f"no dataset {name!r} in {self.path}",
+                fix=f"did you mean {' or '.join(close)}?"
+                if close
+                else f"add an entry {name!r} to {self.path}",
+            )
+        values = self.values[name]
+        where = f"{self.path}: {name}"
+        if not isinstance(values, dict):
+            raise TunebookError(
+                f"{where}: is a {type(values).__name__}, not an object", fix='write {"file_name": ..., ...}'
+            )
+        return DatasetEntry(
+            name=name, registry=self.path, values=values, metrics=parse_metrics(values.get("metric"), where)
+        )
+
+    def metrics_of(self, names: Iterable[str]) -> dict[str, tuple[MetricSpec, ...]]:
+        """Return what is to be measured on each of `names` that asks for anything.
+
+        Raises:
+            TunebookError: As `entry`.
+        """
+        entries = [self.entry(name) for name in names]
+        return {entry.name: entry.metrics for entry in entries if entry.metrics}
+
+
+def load_registry(path: Path) -> Registry:
+    """Read a registry.
+
+    Args:
+        path: The file, or the folder that holds `dataset_info.json` (the engine's `dataset_dir`).
+
+    Raises:
+        TunebookError: It is missing, or is no JSON object.
+    """
+    if path.is_dir():
+        path = path / REGISTRY_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise TunebookError(
+            f"there is no {path}", fix=f"set dataset_dir to the folder that holds {REGISTRY_FILE}"
+        ) from err
+    except OSError as err:
+        raise TunebookError(
+            f"{path}: cannot be read: {err.strerror}", fix="check the path and its rights"
+        ) from err
+    except json.JSONDecodeError as err:
+        raise TunebookError(f"{path}, line {err.lineno}: is no JSON: {err.msg}", fix="mend the line") from err
+    if not isinstance(values, dict):
+        raise TunebookError(
+            f"{path}: holds a {type(values).__name__}, not an object", fix='write {"name": {...}}'
+        )
+    return Registry(path=path, values=values)
+
+
+def parse_metrics(value: Any, where: str) -> tuple[MetricSpec, ...]:
+    """Read the value of a `"metric"` key.
+
+    Args:
+        value: A name, an object, a list of either, or None.
+        where: What messages call the entry.
+
+    Raises:
+        TunebookError: It has another form, an unknown option or a bad value; all faults together. Whether
+            there is a metric of that name is not asked here.
+    """
+    if value is None:
+        return ()
+    errors: list[TunebookError] = []
+    specs = [_parse_metric(item, where, errors) for item in (value if isinstance(value, list) else [value])]
+    names = [spec.name for spec in specs]
+    errors += [
+        TunebookError(f'{where}: "metric" names {name!r} twice', fix="delete one of them")
+        for name in sorted({name for name in names if name and names.count(name) > 1})
+    ]
+    if errors:
+        raise join_errors(errors)
+    return tuple(specs)
+
+
+def data_files(entry: DatasetEntry) -> list[Path]:
+    """Return the local files of `entry`, sorted; none where it is loaded from a hub, a script or a cloud.
+
+    Raises:
+        TunebookError: The entry names a file or folder that is not there, or an empty folder.
+    """
+    name = entry.values.get("file_name")
+    remote = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+    if any(key in entry.values for key in remote):
+        return []
+    where = f"{entry.registry}: {entry.name}"
+    if not isinstance(name, str) or not name:
+        raise TunebookError(
+            f"{where}: names no data", fix=f"give it a file_name, or one of {', '.join(remote)}"
+        )
+    path = entry.registry.parent / name
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    if files and files[0].exists():
+        return files
+    readme = entry.registry.parent / "README.md"
+    how = f"make or download it as {readme} says" if readme.is_file() else "put it there"
+    raise TunebookError(
+        f"{where}: the data {path} is {'empty' if path.is_dir() else 'missing'}",
+        fix=f"{how}, or set dataset_dir to the folder that holds it and a {REGISTRY_FILE}",
+    )
+
+
+def reference_of(row: Mapping[str, Any], entry: DatasetEntry) -> str:
+    """Return the answer that `row` gives: the text the engine trains on and a metric compares with.
+
+    Raises:
+        TunebookError: The row has none, or one that is no text, which LLaMA-Factory drops with a warning.
+    """
+    if entry.values.get("formatting", "alpaca") == "alpaca":
+        column = _named(entry, "columns", "response", _RESPONSE_COLUMN)
+        return _text(row, column, f"{entry.registry}: {entry.name}")
+    column = _named(entry, "columns", "messages", _MESSAGES_COLUMN)
+    role, content, assistant = (_named(entry, "tags", tag, default) for tag, default in _TAGS.items())
+    messages = row.get(column or "")
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        raise TunebookError(
+            f"the column {column!r} holds no messages", fix="name the column under columns.messages"
+        )
+    last = messages[-1]
+    if last.get(role or "") != assistant:
+        raise TunebookError(
+            f"the last message is of {last.get(role or '')!r}, not of {assistant!r}",
+            fix="end it with the answer",
+        )
+    return _text(last, content, "the last message")
+
+
+def _parse_metric(item: Any, where: str, errors: list[TunebookError]) -> MetricSpec:
+    options = {"name": item} if isinstance(item, str) else item
+    if not isinstance(options, dict):
+        errors.append(
+            TunebookError(
+                f'{where}: "metric" holds {item!r}',
+                fix='write a name, {"name": ..., "mode": ...}, or a list of these',
+            )
+        )
+        return MetricSpec(name="")
+    for key in options:
+        if key not in _OPTIONS:
+            close = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
+            fix = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(_OPTIONS)}"
+            errors.append(TunebookError(f'{where}: "metric" has an unknown option {key!r}', fix=fix))
+    name, mode = options.get("name"), options.get("mode")
+    if not isinstance(name, str) or not name:
+        errors.append(TunebookError(f'{where}: "metric" has no name', fix='write e.g. "metric": "yes_no"'))
+        name = ""
+    if mode is not None and mode not in get_args(MetricMode):
+        errors.append(
+            TunebookError(
+                f'{where}: "metric" has mode {mode!r}', fix=f"use {' or '.join(get_args(MetricMode))}"
+            )
+        )
+        mode = None
+    counts: dict[str, int | None] = {}
+    for key in _COUNTS:
+        count = options.get(key)
+        # bool is an int to isinstance, and `true` tokens are none.
+        if count is not None and (type(count) is not int or count < 1):
+            errors.append(
+                TunebookError(f'{where}: "metric" has {key} {count!r}', fix="use a whole number above 0")
+            )
+            count = None
+        counts[key] = count
+    return MetricSpec(name=name, mode=mode, **counts)
+
+
+def _named(entry: DatasetEntry, group: str, key: str, default: str) -> str | None:
+    return entry.values[group].get(key) if isinstance(entry.values.get(group), dict) else default
+
+
+def _text(row: Mapping[str, Any], column: str | None, where: str) -> str:
+    if column is None:
+        raise TunebookError(f"{where}: its columns name no response", fix='add "response" to "columns"')
+    if column not in row:
+        raise TunebookError(
+            f"there is no column {column!r} among {', '.join(map(str, row))}",
+            fix="name the answer's column under columns.response of the registry entry",
+        )
+    value = row[column]
+    if not isinstance(value, str):
+        raise TunebookError(
+            f"{column!r} is {value!r}, not text; LLaMA-Factory drops such rows", fix="write it in quotes"
+        )
+    return value

@@ -1,0 +1,185 @@
+"""YAML as each engine reads it.
+
+LLaMA-Factory reads its YAML with OmegaConf: `1e-4` is a float, a date is a string, and a key that stands
+twice is an error. Axolotl reads with PyYAML: `1e-4` is a string, and the last of two equal keys wins. What
+we write is read alike by both.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tunebook.errors import TunebookError, join_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tunebook.types import EngineName
+
+_FLOAT = "tag:yaml.org,2002:float"
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+# The pattern of OmegaConf 2.3 and 2.4 (omegaconf/_yaml.py). It differs from YAML 1.1 in needing neither a
+# dot nor a sign in an exponent.
+_OMEGACONF_FLOAT = re.compile(
+    r"""^(?:
+     [-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)
+    |\.[0-9]+(?:_[0-9]+)*(?:[eE][-+][0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_FLOAT_STARTS = list("-+0123456789.")
+
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _OmegaConfLoader(_SafeLoader):  # type: ignore[misc, valid-type]
+    """Resolves scalars as OmegaConf does. Keys that stand twice are found by `_duplicates`."""
+
+
+_OmegaConfLoader.add_implicit_resolver(_FLOAT, _OMEGACONF_FLOAT, _FLOAT_STARTS)
+_OmegaConfLoader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+    for start, resolvers in _OmegaConfLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that either engine would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        """Write a value that stands twice out twice: a recipe is read by people."""
+        return True
+
+
+_Dumper.add_implicit_resolver(_FLOAT, _OMEGACONF_FLOAT, _FLOAT_STARTS)
+
+
+def read_mapping(path: Path, engine: EngineName) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping, as `engine` reads it.
+
+    Raises:
+        TunebookError: The file cannot be read, is no YAML, is no mapping, or (LLaMA-Factory only) has a key
+            twice. The message names file and line.
+    """
+    return parse_mapping(read_text(path), engine, source=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        TunebookError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise TunebookError(
+            f"{path}: cannot be read: {err.strerror}", fix="check the path and its rights"
+        ) from err
+    except UnicodeDecodeError as err:
+        raise TunebookError(
+            f"{path}: is not UTF-8 text (byte {err.start})", fix="save the file as UTF-8"
+        ) from err
+
+
+def parse_mapping(text: str, engine: EngineName, *, source: str) -> dict[str, Any]:
+    """As `read_mapping`, from `text`; `source` is what messages call it."""
+    loader = _OmegaConfLoader if engine == "llamafactory" else _SafeLoader
+    try:
+        if engine == "llamafactory":
+            _refuse_duplicates(yaml.compose(text, Loader=loader), source)
+        values = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as err:
+        raise _syntax_error(err, text, source) from err
+    if values is None:
+        raise TunebookError(f"{source}: holds no keys", fix="write `key: value` lines into it")
+    if not isinstance(values, dict):
+        raise TunebookError(
+            f"{source}: holds a {type(values).__name__}, not a mapping", fix="write it as `key: value` lines"
+        )
+    strangers = [key for key in values if not isinstance(key, str)]
+    if strangers:
+        raise TunebookError(
+            f"{source}: the key {strangers[0]!r} is read as {type(strangers[0]).__name__}, not as a name",
+            fix="put the key in quotes",
+        )
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """Read one value of a `key=value` override, as OmegaConf's dotlist does for either engine.
+
+    Raises:
+        yaml.YAMLError: `text` is no YAML.
+    """
+    return yaml.load(text, Loader=_OmegaConfLoader)  # noqa: S506 - a safe loader
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return `values` as YAML that both engines read back equal, keys in the order given."""
+    return yaml.dump(
+        dict(values),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=False,
+        width=4096,
+    )
+
+
+def _refuse_duplicates(root: yaml.Node | None, source: str) -> None:
+    errors = [
+        TunebookError(
+            f"{source}, line {node.start_mark.line + 1}: the key {node.value!r} stands twice",
+            fix="delete one of them",
+        )
+        for node in (_duplicates(root) if root is not None else ())
+    ]
+    if errors:
+        raise join_errors(errors)
+
+
+def _duplicates(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Yield each key that stands in its mapping a second time, nested mappings included."""
+    # On the composed tree, since constructing a mapping folds `<<` merges into it, after which a merged key
+    # and the key that overrides it look like two.
+    waiting, visited = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            names = set()
+            for key, value in node.value:
+                waiting.append(value)
+                if isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str":
+                    if key.value in names:
+                        yield key
+                    names.add(key.value)
+
+
+def _syntax_error(err: yaml.YAMLError, text: str, source: str) -> TunebookError:
+    mark = getattr(err, "problem_mark", None)
+    if mark is None:
+        return TunebookError(f"{source}: is no YAML: {err}", fix="mend the syntax")
+    problem = getattr(err, "problem", None) or "cannot be read"
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())] or line[mark.column : mark.column + 1] == "\t":
+        return TunebookError(
+            f"{source}, line {mark.line + 1}: a tab where YAML wants spaces", fix="use spaces"
+        )
+    return TunebookError(
+        f"{source}, line {mark.line + 1}, column {mark.column + 1}: {problem}: {line.strip()!r}",
+        fix="mend the line, e.g. `key: value` with a space after the colon",
+    )
