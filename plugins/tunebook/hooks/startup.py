@@ -1,5 +1,67 @@
-"""Start-up hook; the real one is being written."""
+"""Start-up hook: binds tunebook when an engine's own module is imported, and not before.
+
+`tunebook_hook.pth` calls `install` in every Python start of the environment, torchrun's workers included,
+so this file imports nothing but the standard library, and does nothing but add one finder. The finder acts
+on the names in `_BINDINGS` alone. `TUNEBOOK_HOOK=0` switches it off.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# module of an engine -> (module of ours, function that is given the engine's module once it is executed)
+_BINDINGS = {
+    "llamafactory.launcher": ("tunebook.hooks.launcher", "use_own_torchrun"),
+    "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
+}
+
+
+class _Finder:
+    """Finds the modules of `_BINDINGS` through the other finders and wraps their loaders."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's own spec, with a loader that binds after executing; None for other names."""
+        if name not in _BINDINGS:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Loader:
+    """A module's own loader, with one step after it."""
+
+    def __init__(self, loader: object) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the module's own loader does."""
+        return self._loader.create_module(spec)  # type: ignore[attr-defined, no-any-return]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module, then hand it to our binding."""
+        self._loader.exec_module(module)  # type: ignore[attr-defined]
+        ours, function = _BINDINGS[module.__name__]
+        getattr(importlib.import_module(ours), function)(module)
 
 
 def install() -> None:
-    """Do nothing yet."""
+    """Add the finder, unless `TUNEBOOK_HOOK=0` or it is there already."""
+    if os.environ.get("TUNEBOOK_HOOK") == "0" or any(isinstance(f, _Finder) for f in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""`attach`: makes a Hugging Face trainer evaluate with tunebook's metrics.
+
+The seam is `evaluation_loop`. Metrics returned from it exist before the trainer logs, so the terminal,
+`log_history`, TensorBoard, W&B, early stopping, the choice of the best checkpoint, result files and the
+model card all get them. A callback's `on_evaluate` comes too late for half of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import TunebookError
+from tunebook.hooks.batches import Batch
+from tunebook.hooks.evaluation import Evaluator
+from tunebook.hooks.leavings import say
+from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.hooks.texts import Texts, stop_ids
+
+if TYPE_CHECKING:
+    import torch
+
+LOSS_FIGURES = ("loss", "perplexity", "token_accuracy", "answers_cut")
+"""Figures of every evaluation, whatever its metrics."""
+_SMALLER_IS_BETTER = frozenset({"loss", "perplexity", "answers_cut", "unparsed_rate", "generation_cut_rate"})
+
+
+class _EvaluatesAnswers:
+    """Mixed in before the trainer's own class: sends evaluations of our sets through the evaluator."""
+
+    tunebook: Evaluator
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """As the trainer's own; other loops, such as prediction, go straight to it."""
+        stock: Any = super().evaluation_loop  # type: ignore[misc]
+        if metric_key_prefix not in self.tunebook.sets:
+            return stock(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        return self.tunebook.run(stock, dataloader.dataset, description, metric_key_prefix)
+
+    def prediction_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """One of our batches gives nothing back to the loop: no loss to gather, no logits to keep."""
+        if isinstance(inputs, Batch):
+            self.tunebook.step(model, inputs)
+            return None, None, None
+        stock: Any = super().prediction_step  # type: ignore[misc]
+        return stock(model, inputs, *args, **kwargs)
+
+
+def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWords, output_dir: Path) -> None:
+    """Evaluate the trainer's sets at answer positions, or by generation, and report our metrics.
+
+    Args:
+        trainer: A `transformers.Trainer` or a subclass, built, not yet training.
+        sets: By metric prefix: `{"eval": ...}` for one set, `{"eval_<name>": ...}` for several.
+        words: The engine's names for what our messages mention.
+        output_dir: The run's folder.
+
+    Raises:
+        TunebookError: The best-model metric is one that nobody will produce, or a set cannot be evaluated.
+    """
+    _check_best_metric(trainer.args, sets)
+    texts = Texts(trainer.processing_class, stop_ids(trainer.processing_class, trainer.model))
+    trainer.tunebook = Evaluator(trainer, sets, words, output_dir, texts)
+    # The class of this one object, not the engine's class: other trainers in the process stay as they are.
+    cls = type(trainer)
+    trainer.__class__ = type(cls.__name__, (_EvaluatesAnswers, cls), {"__module__": cls.__module__})
+    for prefix in sets:
+        name = prefix.removeprefix("eval_")
+        datasets = trainer.eval_dataset
+        trainer.tunebook.prepare(prefix, datasets[name] if isinstance(datasets, dict) else datasets)
+
+
+def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
+    """Fail now on a best-model metric that would fail at the first evaluation, or select the worst model."""
+    wanted = args.metric_for_best_model
+    if wanted is None:
+        return
+    key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+    produced = {
+        f"{prefix}_{name}": name in _SMALLER_IS_BETTER
+        or any(name in m.smaller_is_better for m, _ in chosen.metrics)
+        for prefix, chosen in sets.items()
+        for name in (*LOSS_FIGURES, *(figure for metric, _ in chosen.metrics for figure in metric.figures))
+    }
+    if key not in produced:
+        raise TunebookError(
+            f"metric_for_best_model is {wanted!r}, which no evaluation will report",
+            fix="choose one of: " + ", ".join(name.removeprefix("eval_") for name in produced),
+        )
+    if produced[key] and args.greater_is_better:
+        # transformers takes every name that does not end in "loss" for one where greater is better.
+        args.greater_is_better = False
+        say(f"{wanted}: smaller is better; greater_is_better set to false")

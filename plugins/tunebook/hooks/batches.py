@@ -1,0 +1,96 @@
+"""Left-padded batches of evaluation rows, read from the engine's dataset when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from tunebook.hooks.rows import AnswerRow
+from tunebook.types import IGNORED
+
+_PAD_MULTIPLE = 8  # tensor cores, and LLaMA-Factory's shifted sparse attention, want it
+
+
+class Batch(NamedTuple):
+    """Left-padded rows, shapes (rows, tokens). Index -1: a row that only keeps a rank in step."""
+
+    indices: list[int]
+    answer_starts: list[int]
+    """Column of the first token of the last supervised span, per row; `tokens` when there is none."""
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+
+
+def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
+    """Pad rows on the left, so that their answers, at the end, fall on the same few columns.
+
+    Args:
+        rows: Mappings with `index`, `input_ids`, `labels` and `answer_start`.
+        pad_id: Fills `input_ids`; it is masked, so its value does not matter.
+    """
+    width = max(len(row["input_ids"]) for row in rows)
+    width += -width % _PAD_MULTIPLE
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    starts = []
+    for place, row in enumerate(rows):
+        pad = width - len(row["input_ids"])
+        input_ids[place, pad:] = torch.tensor(row["input_ids"])
+        labels[place, pad:] = torch.tensor(row["labels"])
+        mask[place, pad:] = 1
+        starts.append(pad + row["answer_start"])
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return Batch(
+        indices=[row["index"] for row in rows],
+        answer_starts=starts,
+        inputs={"input_ids": input_ids, "attention_mask": mask, "position_ids": positions},
+        labels=labels,
+    )
+
+
+class Batches(torch.utils.data.Dataset[Batch]):
+    """One rank's batches.
+
+    Args:
+        dataset: The engine's tokenised rows.
+        rows: What is known of each row.
+        batches: Row numbers per batch; a negative one is a filler, which repeats the first row.
+        pad_id: Token id to pad with.
+        prompts_only: Leave the answers away, for generation.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        rows: Sequence[AnswerRow],
+        batches: list[list[int]],
+        *,
+        pad_id: int,
+        prompts_only: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.rows = rows
+        self.batches = batches
+        self.pad_id = pad_id
+        self.prompts_only = prompts_only
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Batch:
+        return collate(list(self._rows(self.batches[number])), pad_id=self.pad_id)
+
+    def _rows(self, batch: list[int]) -> Iterator[Mapping[str, Any]]:
+        for index in batch:
+            row = self.rows[max(index, 0)]
+            tokens = self.dataset[row.index]
+            end = row.answer.start if self.prompts_only else row.length
+            yield {
+                "index": index,
+                "input_ids": tokens["input_ids"][:end],
+                "labels": tokens["labels"][:end],
+                "answer_start": row.answer.start,
+            }

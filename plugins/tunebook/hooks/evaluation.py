@@ -1,0 +1,203 @@
+"""The evaluation of a trainer's sets: the passes, the figures, and what is left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunebook.hooks import answers, examples, figures, leavings
+from tunebook.hooks.answers import RowResult
+from tunebook.hooks.batches import Batch, Batches
+from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
+from tunebook.hooks.shards import FILLER, deal, gather, rank_of
+from tunebook.hooks.texts import Texts
+from tunebook.types import EvalRecord
+
+
+class Evaluator:
+    """Evaluates the sets of one trainer. Made by `attach`.
+
+    Args:
+        trainer: A Hugging Face trainer, or a subclass.
+        sets: By the prefix the trainer gives a set's metrics: `eval`, or `eval_<dataset>`.
+        words: The engine's names for what our messages mention.
+        output_dir: The run's folder.
+        texts: The decoder.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        sets: Mapping[str, EvaluationSet],
+        words: EngineWords,
+        output_dir: Path,
+        texts: Texts,
+    ) -> None:
+        self.trainer = trainer
+        self.sets = sets
+        self.words = words
+        self.output_dir = output_dir
+        self.texts = texts
+        self.rank = rank_of(trainer)
+        self._prepared: dict[str, Prepared] = {}
+        self._current: Prepared | None = None
+        self._collected: list[RowResult] = []
+        self._keep_answers_only: bool | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the trainer's loop is working on our batches."""
+        return self._current is not None
+
+    def prepare(self, prefix: str, dataset: Any) -> Prepared:
+        """Read a set, once per run, and say what there is to say about it."""
+        if prefix not in self._prepared:
+            prepared = prepare(self.sets[prefix], dataset, self.texts, self.words)
+            self._prepared[prefix] = prepared
+            for note in prepared.notes:
+                leavings.say(note)
+        return self._prepared[prefix]
+
+    def run(self, stock_loop: Callable[..., Any], dataset: Any, description: str, prefix: str) -> Any:
+        """Evaluate one set inside the trainer's own loop.
+
+        Args:
+            stock_loop: The trainer's `evaluation_loop`. It prepares the model, moves the progress bar and
+                calls `prediction_step`; it gets our batches, and nothing to gather.
+            dataset: The tokenised rows.
+            description: As the trainer passed it.
+            prefix: A key of `sets`.
+
+        Returns:
+            The trainer's own output record, with every row counted once.
+        """
+        started = time.perf_counter()
+        prepared = self.prepare(prefix, dataset)
+        output = self._answer_pass(stock_loop, prepared, dataset, description, prefix)
+        results = sorted(gather(self._collected, self.rank), key=lambda result: result.row)
+        if [result.row for result in results] != list(range(len(prepared.rows))):
+            raise RuntimeError(f"{len(results)} results for the {len(prepared.rows)} rows of {prefix!r}")
+        generated = {}
+        generating = time.perf_counter()
+        if prepared.mode == "generate":
+            from tunebook.hooks.generation import generate
+
+            generated = generate(self.trainer, dataset, prepared, self.texts, self.rank)
+        finished = time.perf_counter()
+        step = _step_of_weights(self.trainer)
+        found = examples.records(prepared, dataset, self.texts, results, generated, step)
+        values = self._figures(prepared, results, found)
+        if generated:
+            values["generation_cut_rate"] = sum(one.cut for one in generated.values()) / len(generated)
+            values["generation_seconds"] = finished - generating
+        if self.trainer.is_world_process_zero():
+            self._leave(prepared, found, values, step, time.perf_counter() - started)
+        metrics = {f"{prefix}_{name}": value for name, value in values.items()}
+        return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
+
+    def step(self, model: torch.nn.Module, batch: Batch) -> None:
+        """One forward pass, called from the trainer's `prediction_step`."""
+        assert self._current is not None
+        inputs = self.trainer._prepare_inputs(dict(batch.inputs))
+        if not answers.takes_position_ids(model):
+            inputs.pop("position_ids")
+        batch = batch._replace(inputs=inputs, labels=batch.labels.to(inputs["input_ids"].device))
+        with self.trainer.compute_loss_context_manager():
+            found = answers.forward(
+                model,
+                batch,
+                keep_answers_only=self._answers_only(model),
+                class_ids=self._current.class_ids,
+            )
+        self._collected += [result for result in found if result.row != FILLER]
+
+    def _answer_pass(
+        self, stock_loop: Callable[..., Any], prepared: Prepared, dataset: Any, description: str, prefix: str
+    ) -> Any:
+        tokenizer = self.texts.tokenizer
+        batches = deal([row.length for row in prepared.rows], self.trainer.args.eval_batch_size, self.rank)
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        loader = torch.utils.data.DataLoader(
+            Batches(dataset, prepared.rows, batches, pad_id=pad_id), batch_size=None
+        )
+        self._collected = []
+        self._current = prepared
+        try:
+            return stock_loop(loader, description, prediction_loss_only=True, metric_key_prefix=prefix)
+        finally:
+            self._current = None
+
+    def _answers_only(self, model: torch.nn.Module) -> bool:
+        if self._keep_answers_only is None:
+            self._keep_answers_only = answers.takes_index_tensor(model)
+            if not self._keep_answers_only:
+                leavings.say(
+                    f"{type(answers.innermost(model)).__name__} does not take an index tensor as "
+                    "`logits_to_keep`: evaluation computes logits at every position, as the engine does"
+                )
+        return self._keep_answers_only
+
+    def _figures(
+        self, prepared: Prepared, results: Sequence[RowResult], found: Sequence[EvalRecord]
+    ) -> dict[str, float]:
+        loss = figures.loss_figures(
+            [figures.RowLoss(result.nll, result.tokens, result.hits) for result in results],
+            self.trainer.args.eval_batch_size,
+        )
+        values: dict[str, float] = {"loss": loss.loss, "token_accuracy": loss.token_accuracy}
+        if loss.perplexity is not None:
+            values["perplexity"] = loss.perplexity
+        values |= figures.metric_figures(prepared.metrics, found)
+        values["answers_cut"] = float(sum(row.cut for row in prepared.rows))
+        return values
+
+    def _leave(
+        self,
+        prepared: Prepared,
+        found: Sequence[EvalRecord],
+        values: Mapping[str, float],
+        step: int,
+        seconds: float,
+    ) -> None:
+        stderr = figures.standard_errors(found, values)
+        reasons = figures.unparsed_reasons(found)
+        first = prepared.metrics[0] if prepared.metrics else None
+        leavings.append_figures(
+            self.output_dir,
+            {
+                "dataset": prepared.chosen.name,
+                "step": step,
+                "epoch": self.trainer.state.epoch,
+                "in_training": self.trainer.is_in_train,
+                "mode": prepared.mode,
+                "n": len(found) if prepared.metrics else len(prepared.rows),
+                "n_unparsed": sum(reasons.values()),
+                "unparsed_reasons": reasons,
+                "answers_cut": int(values["answers_cut"]),
+                "metric": [metric.name for metric in prepared.metrics],
+                "select_by": first.select_by if first else "loss",
+                "larger_is_better": first is not None and first.select_by not in first.smaller_is_better,
+                "values": dict(values),
+                "stderr": stderr,
+                "seconds": round(seconds, 3),
+                "tokens": sum(row.length for row in prepared.rows),
+            },
+        )
+        leavings.write_records(self.output_dir, prepared.chosen.name, step, found)
+        line = leavings.headline(values, stderr, first, len(found), seconds)
+        leavings.say(f"step {step}, {prepared.chosen.name}: {line}")
+
+
+def _step_of_weights(trainer: Any) -> int:
+    """Optimizer steps behind the weights being evaluated.
+
+    After training with `load_best_model_at_end` these are the best checkpoint's, not the last step's.
+    """
+    state = trainer.state
+    if not trainer.is_in_train and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        return int(state.best_global_step)
+    return int(state.global_step)

@@ -1,0 +1,112 @@
+"""Greedy generation from the evaluation rows' own prompt ids, inside the trainer's process.
+
+The prompt is what stands before the last supervised span, as ids: decoding and tokenising it again would
+lose special tokens. Greedy decoding draws no random number, so the training that goes on is unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from transformers import GenerationConfig
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
+
+from tunebook.hooks.answers import innermost
+from tunebook.hooks.batches import Batches
+from tunebook.hooks.preparation import Prepared
+from tunebook.hooks.shards import FILLER, Rank, deal, gather
+from tunebook.hooks.texts import Texts
+
+
+class Generated(NamedTuple):
+    """One row's greedy continuation."""
+
+    row: int
+    ids: list[int]
+    """Up to the first stop token, which is left out."""
+    cut: bool
+    """No stop token came within `max_new_tokens`."""
+
+
+def generate(
+    trainer: Any, dataset: Any, prepared: Prepared, texts: Texts, rank: Rank
+) -> dict[int, Generated]:
+    """Generate for the scored rows of a set; every rank gets all results.
+
+    Returns:
+        By row index. Each row is generated once, on one rank.
+    """
+    rows = [prepared.rows[index] for index in prepared.scored]
+    # Every rank makes the same number of calls: under ZeRO-3 and FSDP each of them is collective.
+    dealt = deal([row.answer.start for row in rows], trainer.args.eval_batch_size, rank)
+    batches = [[FILLER if place == FILLER else rows[place].index for place in batch] for batch in dealt]
+    pad_id = texts.tokenizer.pad_token_id
+    pad_id = pad_id if pad_id is not None else min(texts.stop_ids)
+    loader = Batches(dataset, prepared.rows, batches, pad_id=pad_id, prompts_only=True)
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=prepared.max_new_tokens,
+        use_cache=True,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(texts.stop_ids),
+    )
+    collective = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(trainer.model)
+    found: list[Generated] = []
+    with _generating(trainer.model, settings), torch.no_grad():
+        for number in _progress(len(loader), trainer):
+            batch = loader[number]
+            inputs = trainer._prepare_inputs(
+                {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+            )
+            output = trainer.model.generate(**inputs, synced_gpus=collective)
+            width = inputs["input_ids"].shape[1]
+            for index, ids in zip(batch.indices, output[:, width:].tolist(), strict=True):
+                if index != FILLER:
+                    found.append(Generated(index, texts.until_stop(ids), cut=not texts.stops(ids)))
+    return {result.row: result for result in gather(found, rank)}
+
+
+@contextlib.contextmanager
+def _generating(model: torch.nn.Module, settings: GenerationConfig) -> Iterator[None]:
+    """Put the model into the one state in which it generates what it would answer, and undo it.
+
+    In train mode with gradient checkpointing `generate` silently returns garbage. The generation settings
+    are swapped whole rather than passed, since transformers fills unset fields from the model's own, where
+    engines leave sampling on.
+    """
+    was_training = model.training
+    holders = [model, innermost(model)]
+    before = [getattr(holder, "generation_config", None) for holder in holders]
+    model.eval()
+    for holder in holders:
+        holder.generation_config = settings  # type: ignore[assignment]
+    try:
+        with _whole_parameters(model):
+            yield
+    finally:
+        for holder, config in zip(holders, before, strict=True):
+            holder.generation_config = config  # type: ignore[assignment]
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def _whole_parameters(model: torch.nn.Module) -> Iterator[None]:
+    """Under FSDP version 1, gather the parameters for the time of the generation, as transformers does."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    if isinstance(model, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(model, writeback=False):
+            yield
+    else:
+        yield
+
+
+def _progress(batches: int, trainer: Any) -> Any:
+    from tqdm import tqdm
+
+    off = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
+    return tqdm(range(batches), desc="generating answers", leave=False, disable=off)

@@ -1,0 +1,156 @@
+"""Binds `attach` to LLaMA-Factory's SFT workflow, inside its process.
+
+LLaMA-Factory has no extension point for metrics of supervised fine-tuning. `run_sft` is the function that
+knows the dataset arguments, and it builds its trainer from the name `CustomSeq2SeqTrainer` in its own
+module. We wrap the one and, for the time of the call, replace the other. Nothing happens unless a dataset
+of the run carries a `"metric"` in the registry.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tunebook import __version__, metrics
+from tunebook.checkpoints import last_whole_checkpoint
+from tunebook.datasets import load_registry
+from tunebook.errors import TunebookError
+from tunebook.hooks.attach import attach
+from tunebook.hooks.leavings import say
+from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.types import MetricSpec
+
+_SEAMS = ("run_sft", "CustomSeq2SeqTrainer")
+
+
+def bind(workflow: ModuleType) -> None:
+    """Wrap `run_sft` of `llamafactory.train.sft.workflow`.
+
+    Raises:
+        SystemExit: This LLaMA-Factory lacks a name we bind to.
+    """
+    missing = [name for name in _SEAMS if not hasattr(workflow, name)]
+    if missing:
+        _stop(
+            TunebookError(
+                f"this LLaMA-Factory has no {' and no '.join(missing)} in {workflow.__name__}: "
+                f"tunebook {__version__} cannot put its metrics into the evaluation",
+                fix="install the LLaMA-Factory that tunebook's constraints name, or set TUNEBOOK_HOOK=0",
+            )
+        )
+    workflow.run_sft = _wrap(workflow, workflow.run_sft)  # type: ignore[attr-defined]
+
+
+def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run_sft)
+    def run_sft_with_metrics(
+        model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *rest: Any, **named: Any
+    ) -> Any:
+        try:
+            sets = evaluation_sets(data_args, training_args)
+        except TunebookError as error:
+            _stop(error)
+        if not sets:
+            return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
+        _choose_checkpoint(training_args)
+        stock = workflow.CustomSeq2SeqTrainer  # type: ignore[attr-defined]
+
+        def build(*args: Any, **kwargs: Any) -> Any:
+            trainer = stock(*args, **kwargs)
+            words = EngineWords(
+                length_key="cutoff_len", prompt_loss_key="train_on_prompt", length_limit=data_args.cutoff_len
+            )
+            try:
+                attach(trainer, sets, words=words, output_dir=Path(training_args.output_dir))
+            except TunebookError as error:
+                _stop(error)
+            return trainer
+
+        workflow.CustomSeq2SeqTrainer = build  # type: ignore[attr-defined]
+        try:
+            return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
+        finally:
+            workflow.CustomSeq2SeqTrainer = stock  # type: ignore[attr-defined]
+
+    return run_sft_with_metrics
+
+
+def evaluation_sets(data_args: Any, training_args: Any) -> dict[str, EvaluationSet]:
+    """The run's evaluation sets by metric prefix; empty when no dataset of theirs carries a metric.
+
+    Args:
+        data_args: LLaMA-Factory's `DataArguments`.
+        training_args: Its `TrainingArguments`.
+
+    Raises:
+        TunebookError: A metric is unknown, or a setting makes answers impossible to tell apart.
+    """
+    names = list(data_args.eval_dataset or (data_args.dataset if data_args.val_size else None) or [])
+    if not names or not isinstance(data_args.dataset_dir, str):
+        return {}
+    registry = Path(data_args.dataset_dir) / "dataset_info.json"
+    if not registry.is_file():
+        return {}  # an online registry; LLaMA-Factory reads it, we do not
+    entries = load_registry(registry)
+    specs = entries.metrics_of(name for name in names if name in entries.values)
+    if not specs:
+        return {}
+    _refuse_unreadable_rows(data_args, training_args)
+    asked = {name: ", ".join(spec.name for spec in specs.get(name, ())) or "loss" for name in names}
+    say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
+    if data_args.eval_on_each_dataset:
+        return {
+            f"eval_{name}": EvaluationSet(name=name, metrics=_load(specs.get(name, ()))) for name in names
+        }
+    if len(set(specs.values())) > 1 or len(specs) < len(set(names)):
+        raise TunebookError(
+            f"the evaluation datasets {', '.join(names)} are merged into one set but carry different metrics",
+            fix="set `eval_on_each_dataset: true`",
+        )
+    return {"eval": EvaluationSet(name="+".join(names), metrics=_load(specs[names[0]]))}
+
+
+def _load(specs: tuple[MetricSpec, ...]) -> tuple[tuple[Any, MetricSpec], ...]:
+    return tuple((metrics.load(spec.name), spec) for spec in specs if spec.name != "perplexity")
+
+
+def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:
+    faults: Mapping[str, object] = {
+        "packing": data_args.packing,
+        "neat_packing": data_args.neat_packing,
+        "train_on_prompt": data_args.train_on_prompt,
+        "streaming": data_args.streaming,
+    }
+    for key, value in faults.items():
+        if value:
+            raise TunebookError(
+                f"`{key}: true` applies to the evaluation rows too: no answer can be told from its prompt",
+                fix=f'set `{key}: false`, or remove "metric" from the evaluation datasets',
+            )
+    if training_args.predict_with_generate and training_args.do_train:
+        raise TunebookError(
+            "`predict_with_generate: true` replaces the evaluation by LLaMA-Factory's own generation",
+            fix="remove it: metrics that need generation generate by themselves",
+        )
+
+
+def _choose_checkpoint(training_args: Any) -> None:
+    """Never resume from a half-written checkpoint; LLaMA-Factory takes the newest, whatever it holds."""
+    wanted = training_args.resume_from_checkpoint
+    if not training_args.do_train or not wanted or Path(wanted).parent != Path(training_args.output_dir):
+        return
+    found = last_whole_checkpoint(Path(training_args.output_dir))
+    for broken, reason in found.passed_over:
+        say(f"passing over {broken.name}: {reason}")
+    training_args.resume_from_checkpoint = str(found.path) if found.path else None
+    say(f"resuming from {found.path.name}" if found.path else "no whole checkpoint, starting anew")
+
+
+def _stop(error: TunebookError) -> None:
+    """End the process as our command line would. A traceback through the engine would hide the two lines."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)

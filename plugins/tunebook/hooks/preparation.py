@@ -1,0 +1,196 @@
+"""What is found out once about an evaluation set: its rows, its references, how it can be measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunebook.errors import TunebookError
+from tunebook.hooks.rows import AnswerRow, read_rows
+from tunebook.hooks.texts import Texts
+from tunebook.types import Metric, MetricMode, MetricSpec
+
+_SUBSET_SEED = 0  # the subset of `max_samples` is the same at every evaluation and in every run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWords:
+    """How the engine calls the settings that our messages name, and the limit it works under."""
+
+    length_key: str
+    prompt_loss_key: str
+    length_limit: int
+    """Tokens per row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSet:
+    """One evaluation set and what is measured on it. No metrics: loss and perplexity alone."""
+
+    name: str
+    metrics: tuple[tuple[Metric, MetricSpec], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A set, ready to be evaluated any number of times."""
+
+    chosen: EvaluationSet
+    rows: list[AnswerRow]
+    references: list[str]
+    """By row."""
+    mode: MetricMode
+    """`generate` as soon as one metric of the set needs it."""
+    scored: list[int]
+    """Rows that metrics are computed on, ascending."""
+    class_ids: list[list[int]]
+    """For each class of `classes_of`, the token ids it may begin with; empty without classes."""
+    classes_of: Metric | None
+    """The metric whose classes are looked up in the logits."""
+    max_new_tokens: int
+    notes: tuple[str, ...]
+    """What the user has to know about this set, one line each."""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The set's metrics, without their options."""
+        return [metric for metric, _ in self.chosen.metrics]
+
+
+def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWords) -> Prepared:
+    """Read a set once and decide how it is measured.
+
+    Raises:
+        TunebookError: The rows cannot be evaluated, or a reference is unusable for a metric.
+    """
+    rows = read_rows(
+        dataset,
+        name=chosen.name,
+        stop_ids=texts.stop_ids,
+        length_limit=words.length_limit,
+        prompt_loss_key=words.prompt_loss_key,
+    )
+    references = [texts.answer(row.answer_ids) for row in rows]
+    usable = [row.index for row in rows if _references_usable(chosen, row, references[row.index])]
+    notes = _note_cut_rows(chosen, rows, words)
+    mode, note = _mode(chosen, rows, references, texts)
+    classes_of = next((metric for metric, _ in chosen.metrics if metric.classes), None)
+    return Prepared(
+        chosen=chosen,
+        rows=rows,
+        references=references,
+        mode=mode,
+        scored=_subset(usable, chosen) if mode == "generate" else usable,
+        class_ids=_class_ids(classes_of, texts)
+        if classes_of and _is_direct_set(classes_of, rows, references, texts)
+        else [],
+        classes_of=classes_of,
+        max_new_tokens=max(
+            (spec.max_new_tokens or metric.default_max_new_tokens for metric, spec in chosen.metrics),
+            default=0,
+        ),
+        notes=(*notes, *note),
+    )
+
+
+def _mode(
+    chosen: EvaluationSet, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+) -> tuple[MetricMode, list[str]]:
+    """Whether every metric can be read off the answer positions of these rows.
+
+    A teacher-forced argmax is the greedy answer only where the answer is the first thing supervised:
+    behind a reasoning that the data wrote, the model is told what it would have had to find out.
+    """
+    mode: MetricMode = "answer"
+    notes = []
+    for metric, spec in chosen.metrics:
+        direct = _is_direct_set(metric, rows, references, texts)
+        if spec.mode == "answer" and not direct:
+            why = (
+                "the supervised text does not begin with the answer"
+                if metric.classes
+                else "its predictions are free text"
+            )
+            raise TunebookError(
+                f'{chosen.name}: {metric.name} has "mode": "answer", but {why}, so a teacher-forced answer '
+                "would not be what the model says",
+                fix='remove "mode", or set "mode": "generate", in the dataset\'s "metric"',
+            )
+        if spec.mode == "generate" or not direct:
+            mode = "generate"
+            if metric.classes and spec.mode is None:
+                notes.append(
+                    f"{chosen.name}: {metric.name} generates its answers, because the supervised text does "
+                    "not begin with the answer; loss and perplexity come from the answer positions"
+                )
+    return mode, notes
+
+
+def _is_direct_set(
+    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+) -> bool:
+    """Whether in every whole row the first supervised token already is the answer."""
+    if not metric.classes:
+        return False
+    known: dict[tuple[int, str], bool] = {}  # a class answer has few spellings: decide each once
+    for row in rows:
+        if row.cut:
+            continue
+        key = (row.answer_ids[0], references[row.index])
+        if key not in known:
+            first = metric.score(texts.answer([key[0]]), key[1])
+            known[key] = first.parsed is not None and first.parsed == first.reference
+        if not known[key]:
+            return False
+    return True
+
+
+def _references_usable(chosen: EvaluationSet, row: AnswerRow, reference: str) -> bool:
+    """Whether every metric can read the reference. A cut row is left unscored; any other is an error."""
+    for metric, _ in chosen.metrics:
+        try:
+            metric.score("", reference)
+        except ValueError as err:
+            if row.cut:
+                return False
+            raise TunebookError(
+                f"{chosen.name}, row {row.index}: {metric.name} cannot use the reference "
+                f"{reference[:80]!r}: {err}",
+                fix=f'mend the row, or remove "{metric.name}" from the dataset\'s "metric"',
+            ) from err
+    return True
+
+
+def _class_ids(metric: Metric, texts: Texts) -> list[list[int]]:
+    """Token ids that only one class may begin with; empty when a class has none of its own."""
+    found = [texts.first_ids(words) for words in metric.classes.values()]
+    shared = {token for ids in found for token in ids if sum(token in other for other in found) > 1}
+    own = [sorted(ids - shared) for ids in found]
+    return own if all(own) else []
+
+
+def _subset(usable: list[int], chosen: EvaluationSet) -> list[int]:
+    """The rows to generate for: all, or a fixed pseudo-random subset of the largest `max_samples`."""
+    limits = [spec.max_samples for _, spec in chosen.metrics]
+    sizes = [limit for limit in limits if limit is not None]
+    if len(sizes) < len(limits) or max(sizes) >= len(usable):
+        return usable
+    # By hash rather than random.sample, whose choice may change between Python versions.
+    ranked = sorted(usable, key=lambda row: hashlib.sha256(f"{_SUBSET_SEED}:{row}".encode()).digest())
+    return sorted(ranked[: max(sizes)])
+
+
+def _note_cut_rows(chosen: EvaluationSet, rows: Sequence[AnswerRow], words: EngineWords) -> list[str]:
+    cut = [row.index for row in rows if row.cut]
+    if not cut:
+        return []
+    some = ", ".join(map(str, cut[:5])) + (", ..." if len(cut) > 5 else "")
+    return [
+        (
+            f"warning: {chosen.name}: {len(cut)} of {len(rows)} rows lost part of the answer or of the "
+            f"assistant header at {words.length_key} = {words.length_limit} (rows {some}); they are "
+            f"evaluated as they stand; raise {words.length_key} or filter the data"
+        )
+    ]

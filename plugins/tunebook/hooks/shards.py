@@ -1,0 +1,62 @@
+"""Dealing rows to ranks and bringing results back, so that each row counts once.
+
+The stock sampler fills the last batches with repeated rows so that ranks stay in step, and scores the
+repeats: 41 rows on two ranks came out as 64. Here fillers are marked and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+FILLER = -1
+"""Index of a row that only keeps a rank in step."""
+
+
+class Rank(NamedTuple):
+    """This process's place among those that share the evaluation rows."""
+
+    number: int
+    world: int
+
+
+def rank_of(trainer: Any) -> Rank:
+    """The data-parallel place of this process.
+
+    Under tensor or context parallelism the ranks of one group must see the same rows; there every rank
+    takes all of them, which is slow and right.
+    """
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    if parallelism is not None and getattr(parallelism, "non_data_parallel_size", 1) > 1:
+        return Rank(0, 1)
+    return Rank(trainer.args.process_index, trainer.args.world_size)
+
+
+def deal(lengths: Sequence[int], batch_size: int, rank: Rank) -> list[list[int]]:
+    """The batches of one rank: row numbers, with `FILLER` where another rank has a row more.
+
+    Rows are ordered longest first, so that a batch has little padding and a batch that does not fit
+    fails at once and not at the end. All ranks get the same number of batches: under ZeRO-3 and FSDP
+    every forward pass is collective.
+
+    >>> deal([1, 9, 5], batch_size=1, rank=Rank(1, 2))
+    [[2], [-1]]
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    own = order[rank.number :: rank.world]
+    share = -(-len(order) // rank.world)
+    own += [FILLER] * (share - len(own))
+    return [own[start : start + batch_size] for start in range(0, share, batch_size)]
+
+
+def gather(results: Sequence[Result], rank: Rank) -> list[Result]:
+    """Everybody's results, on every rank: a metric known to rank 0 alone would leave the others waiting."""
+    if rank.world == 1:
+        return list(results)
+    parts: list[list[Result]] = [[] for _ in range(rank.world)]
+    torch.distributed.all_gather_object(parts, list(results))
+    return [result for part in parts for result in part]
