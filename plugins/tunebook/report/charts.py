@@ -1,0 +1,277 @@
+"""Describes each chart once, in Vega-Lite: the page draws it in the browser, `png` without one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunebook.report.records import Chart, Line
+
+Spec = dict[str, Any]
+
+# Okabe-Ito's order of hues, with lightness that keeps 3:1 against both a white and a near-black page.
+_PALETTE = (
+    "#3b7dd8", "#d9722e", "#1f9e77", "#b65fc4", "#b08a00", "#d64f70", "#2aa1b8", "#7a8a2e", "#8f6bd6", "#a0643c",
+    "#5f87a6", "#e0823d", "#4aa564", "#c45a9b", "#8c8c00", "#c4504a", "#3f9b9b", "#6d7f3f", "#6f74d6", "#94745c",
+)  # fmt: skip
+_WIDTH, _HEIGHT = 720, 260
+
+
+def keys(charts: Sequence[Chart]) -> list[str]:
+    """What the legend lists, in the order in which the charts show it."""
+    return list(dict.fromkeys(line.key for chart in charts for line in chart.lines))
+
+
+def colour(place: int) -> str:
+    """The colour of the legend's entry number `place`, from 0."""
+    return _PALETTE[place % len(_PALETTE)]
+
+
+def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
+    """The Vega-Lite description of a chart whose rows are the data set `points`.
+
+    Its parameters `lo` and `hi` are the steps shown, which the page sets when one zooms.
+    """
+    steps = [step for line in chart.lines for step in line.steps]
+    low, high = min(steps, default=0), max(steps, default=1)
+    y_scale: Spec = {"zero": chart.y_zero, "nice": True}
+    if chart.log_scale:
+        y_scale = {"type": "log", "nice": False}
+    datasets = list(dict.fromkeys(line.dataset for line in chart.lines))
+    colours = {"domain": list(all_keys), "range": [colour(place) for place in range(len(all_keys))]}
+    base: Spec = {
+        "x": {
+            "field": "x",
+            "type": "quantitative",
+            "title": "step",
+            "scale": {"domainMin": {"expr": "lo"}, "domainMax": {"expr": "hi"}, "nice": False, "zero": False},
+            "axis": {"format": "~s" if high >= 10_000 else ",d", "tickMinStep": 1},
+        },
+        "color": {"field": "k", "type": "nominal", "scale": colours, "legend": None},
+        "detail": {"field": "l"},
+    }
+    y: Spec = {
+        "field": "y",
+        "type": "quantitative",
+        "title": chart.y_label,
+        "scale": y_scale,
+        "axis": {"format": chart.y_format},
+    }
+    line_encoding = base | {"y": y}
+    if len(datasets) > 1 and len({line.run for line in chart.lines}) > 1:
+        line_encoding["strokeDash"] = {
+            "field": "d",
+            "type": "nominal",
+            "scale": {"domain": datasets},
+            "legend": {"title": None, "orient": "top", "symbolType": "stroke"},
+        }
+    few = all(len(line.steps) <= 60 for line in chart.lines)
+    layers: list[Spec] = []
+    if any(line.low for line in chart.lines):
+        layers.append(
+            {
+                "transform": [{"filter": "isValid(datum.lo)"}],
+                "mark": {"type": "area", "opacity": 0.16, "clip": True},
+                "encoding": base | {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
+            }
+        )
+    layers.append(
+        {
+            "mark": {
+                "type": "line",
+                "clip": True,
+                "strokeWidth": 1.8,
+                "invalid": "break-paths-show-path-domains",
+            },
+            "encoding": line_encoding,
+        }
+    )
+    if few:
+        layers.append(
+            {
+                "transform": [{"filter": "isValid(datum.y)"}],
+                "mark": {"type": "circle", "size": 26, "opacity": 1, "clip": True},
+                "encoding": base | {"y": y},
+            }
+        )
+    layers += _references(chart) + _not_finite(chart) + _marks(chart, base, y)
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": chart.about,
+        "width": "container",
+        "height": 220,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "params": [{"name": "lo", "value": low}, {"name": "hi", "value": max(high, low + 1)}],
+        "data": {"name": "points"},
+        "layer": layers,
+    }
+
+
+def _references(chart: Chart) -> list[Spec]:
+    if not chart.references:
+        return []
+    values = [{"y": reference.value, "t": reference.label} for reference in chart.references]
+    y = {"field": "y", "type": "quantitative"}
+    return [
+        {
+            "data": {"values": values},
+            "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1.2, "style": "baseline"},
+            "encoding": {"y": y},
+        },
+        {
+            "data": {"values": values},
+            "mark": {"type": "text", "align": "right", "dy": -6, "dx": -4, "style": "note"},
+            "encoding": {"y": y, "x": {"value": "width"}, "text": {"field": "t"}},
+        },
+    ]
+
+
+def _not_finite(chart: Chart) -> list[Spec]:
+    steps = sorted({step for line in chart.lines for step in line.not_finite})
+    if not steps:
+        return []
+    return [
+        {
+            "data": {"values": [{"x": step} for step in steps]},
+            "mark": {
+                "type": "tick",
+                "orient": "vertical",
+                "height": 9,
+                "thickness": 2,
+                "color": "#d64545",
+                "clip": True,
+            },
+            "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"value": "height"}},
+        }
+    ]
+
+
+def _marks(chart: Chart, base: Spec, y: Spec) -> list[Spec]:
+    if not chart.marks:
+        return []
+    values = [{"x": mark.step, "y": mark.value, "k": mark.key, "t": mark.label} for mark in chart.marks]
+    encoding = {"x": base["x"], "y": y, "color": base["color"]}
+    layers: list[Spec] = [
+        {
+            "data": {"values": values},
+            "mark": {
+                "type": "point",
+                "size": 130,
+                "strokeWidth": 2,
+                "filled": False,
+                "opacity": 1,
+                "clip": True,
+            },
+            "encoding": encoding,
+        }
+    ]
+    if len(values) <= 2:
+        middle = (base_low := min(line.steps[0] for line in chart.lines)) + (
+            max(line.steps[-1] for line in chart.lines) - base_low
+        ) / 2
+        layers += [
+            {
+                "data": {"values": [value for value in values if (value["x"] > middle) is right]},
+                "mark": {
+                    "type": "text",
+                    "align": "right" if right else "left",
+                    "dx": -9 if right else 9,
+                    "dy": 15,
+                    "style": "note",
+                    "clip": True,
+                },
+                "encoding": {"x": base["x"], "y": y, "text": {"field": "t"}},
+            }
+            for right in (False, True)
+        ]
+    return layers
+
+
+def rows(lines: Sequence[Line]) -> list[Spec]:
+    """The data set `points` of a chart; the page makes the same rows from the same columns."""
+    return [
+        {
+            "l": place,
+            "k": line.key,
+            "d": line.dataset,
+            "x": step,
+            "y": line.values[at],
+            "lo": line.low[at] if line.low else None,
+            "hi": line.high[at] if line.high else None,
+        }
+        for place, line in enumerate(lines)
+        for at, step in enumerate(line.steps)
+    ]
+
+
+def config(*, dark: bool) -> Spec:
+    """Colours and type of the charts for a light or a dark page."""
+    ink, muted, grid = ("#e4e7eb", "#9aa3ae", "#2a3038") if dark else ("#1d2129", "#667080", "#e8eaee")
+    return {
+        "background": None,
+        "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif",
+        "padding": 4,
+        "view": {"stroke": None},
+        "axis": {
+            "domainColor": grid,
+            "gridColor": grid,
+            "tickColor": grid,
+            "labelColor": muted,
+            "titleColor": muted,
+            "titleFontWeight": "normal",
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "labelOverlap": True,
+            "tickCount": 5,
+        },
+        "axisX": {"grid": False, "tickCount": 7},
+        "axisY": {"domain": False, "ticks": False, "minExtent": 34},
+        "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 11, "symbolStrokeColor": ink},
+        "title": {"color": ink, "anchor": "start", "fontSize": 14, "fontWeight": 600, "offset": 10},
+        "style": {
+            "baseline": {"stroke": muted},
+            "note": {"fill": muted, "fontSize": 11},
+        },
+    }
+
+
+def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
+    """The chart as a picture, on white, at twice its nominal 720 by 260."""
+    import vl_convert
+
+    drawn = spec(chart, all_keys)
+    drawn |= {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "title": chart.title,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "datasets": {"points": rows(chart.lines)},
+    }
+    shown = [key for key in all_keys if any(line.key == key for line in chart.lines)]
+    if len(shown) > 1:
+        for layer in drawn["layer"]:
+            if layer["mark"]["type"] == "line":
+                legend = {
+                    "title": None,
+                    "orient": "top",
+                    "values": shown,
+                    "columns": 4,
+                    "symbolType": "stroke",
+                }
+                layer["encoding"]["color"] = {**layer["encoding"]["color"], "legend": legend}
+    made = vl_convert.vegalite_to_png(
+        json.dumps(drawn),
+        scale=2,
+        config=config(dark=False) | {"background": "white", "font": "Liberation Sans"},
+    )
+    return bytes(made)
+
+
+def script() -> str:
+    """The JavaScript of Vega and Vega-Lite, as `window.vega` and `window.vegaLite`; no network needed."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vega=vega;window.vegaLite=vegaLite;"))

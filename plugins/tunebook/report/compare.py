@@ -1,0 +1,70 @@
+"""Puts several runs side by side: one row each, and the settings in which they differ."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tunebook.report.records import Comparison, Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunebook.report.records import Figure, RunReport
+
+# Differ between any two runs and say nothing about them.
+_NOT_COMPARED = frozenset({"output_dir", "run_name", "logging_dir", "overwrite_output_dir"})
+
+
+def compare_runs(runs: Sequence[RunReport]) -> Comparison:
+    """The comparison of at least two runs, the best first where they share a figure and a dataset."""
+    rows = [_row(run) for run in runs]
+    figures = [run.best[0].figure for run in runs if run.best]
+    if figures and len({(figure.name, figure.dataset) for figure in figures}) == 1:
+        sign = -1 if figures[0].larger_is_better else 1
+        rows.sort(key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0)))
+    known = [run for run in runs if run.settings]
+    return Comparison(
+        rows=tuple(rows),
+        differences=_differences(known),
+        settings_unknown=tuple(run.name for run in runs if not run.settings),
+    )
+
+
+def _row(run: RunReport) -> dict[str, Any]:
+    figure: Figure | None = run.best[0].figure if run.best else None
+    interval = figure.interval if figure else None
+    facts = {fact.label: fact for fact in run.facts}
+    return {
+        "run": run.id,
+        "name": run.name,
+        "model": run.model,
+        "method": run.method,
+        "trained_on": run.trained_on,
+        "dataset": figure.dataset if figure else None,
+        "figure": figure.label if figure else None,
+        "value": figure.value if figure else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "n": figure.n if figure else None,
+        "step": figure.step if figure else None,
+        "seconds": facts["Training time"].value,
+        "samples_per_second": facts["Speed"].value,
+        "findings": len([finding for finding in run.findings if finding.level != "note"]),
+    }
+
+
+def _differences(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
+    if len(runs) < 2:
+        return ()
+    tables = {run.id: {setting.key: _text(setting.value) for setting in run.settings} for run in runs}
+    keys = dict.fromkeys(key for run in runs for key in tables[run.id])
+    return tuple(
+        Difference(key=key, values={run: table.get(key) for run, table in tables.items()})
+        for key in keys
+        if key not in _NOT_COMPARED and len({table.get(key) for table in tables.values()}) > 1
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,128 @@
+"""Picks wrong and unreadable answers and cuts their texts to what a reader can take in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from tunebook.report.records import Examples, ShownExample
+from tunebook.runlog.examples import read_examples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tunebook.runlog import Example, Note, RunLog
+
+SHOWN = 10
+PROMPT_CHARACTERS = 300
+ANSWER_CHARACTERS = 400
+_SPECIAL = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
+_ROLE_AT_THE_END = re.compile(r"\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
+
+
+def examples_of(run: RunLog, dataset: str, step: int) -> tuple[list[Examples], list[Note]]:
+    """The wrong and unreadable answers of one evaluation, per metric.
+
+    Returns:
+        Nothing where the run left no records of that evaluation.
+    """
+    path = run.record_files.get((dataset, step))
+    if path is None:
+        return [], []
+    source = f"tunebook/{path.name}"
+    read = read_examples(path, source)
+    metrics = list(dict.fromkeys(name for example in read.examples for name in example.scores))
+    return [_examples(read.examples, metric, dataset, step, source) for metric in metrics], read.notes
+
+
+def _examples(examples: Sequence[Example], metric: str, dataset: str, step: int, source: str) -> Examples:
+    scored = [example for example in examples if metric in example.scores]
+    unparsed = [example for example in scored if example.scores[metric].get("parsed") is None]
+    wrong = [
+        example
+        for example in scored
+        if example.scores[metric].get("parsed") is not None and not _is_right(example.scores[metric])
+    ]
+    by_margin = bool(wrong) and all(example.margin is not None for example in wrong)
+    if by_margin:
+        wrong.sort(key=lambda example: (-abs(example.margin or 0.0), example.index))
+    order = "the most confident first" if by_margin else "in the order of the set"
+    reasons = Counter(str(example.scores[metric].get("reason") or "not said") for example in unparsed)
+    shown = wrong[:SHOWN] + unparsed[:SHOWN]
+    prefix = _common_start([_plain(example.prompt) for example in shown])
+    return Examples(
+        dataset=dataset,
+        step=step,
+        metric=metric,
+        n=len(scored),
+        n_wrong=len(wrong),
+        n_unparsed=len(unparsed),
+        unparsed_reasons=dict(reasons.most_common()),
+        order=order,
+        wrong=tuple(_shown(example, metric, prefix) for example in wrong[:SHOWN]),
+        unparsed=tuple(_shown(example, metric, prefix) for example in unparsed[:SHOWN]),
+        source=source,
+    )
+
+
+def _is_right(score: Mapping[str, Any]) -> bool:
+    """Whether an example counts as right: its first figure is not zero."""
+    values = score.get("values")
+    first = next(iter(values.values()), None) if isinstance(values, dict) else None
+    return isinstance(first, (int, float)) and first > 0
+
+
+def _shown(example: Example, metric: str, prefix: str) -> ShownExample:
+    score = example.scores[metric]
+    parsed, reason = score.get("parsed"), score.get("reason")
+    return ShownExample(
+        dataset=example.dataset,
+        step=example.step,
+        index=example.index,
+        metric=metric,
+        prompt=cut(_plain(example.prompt), prefix),
+        reference=_start(example.reference),
+        prediction=_start(example.prediction),
+        parsed=parsed if isinstance(parsed, str) else None,
+        reason=reason if isinstance(reason, str) else None,
+        margin=example.margin,
+        answer_cut=example.answer_cut,
+    )
+
+
+def _plain(prompt: str) -> str:
+    """The prompt without special tokens and without the opening of the answer."""
+    return _ROLE_AT_THE_END.sub("", _SPECIAL.sub("", prompt)).strip()
+
+
+def _common_start(prompts: Sequence[str]) -> str:
+    """What all prompts begin with, to the last whole word, if it is long enough to be in the way."""
+    if len(prompts) < 2:
+        return ""
+    start = os.path.commonprefix(list(prompts))
+    start = start[: max(start.rfind(" "), start.rfind("\n")) + 1]
+    return start if len(start) >= 40 else ""
+
+
+def cut(prompt: str, prefix: str = "") -> str:
+    """At most `PROMPT_CHARACTERS` of a prompt: the end, where the question stands, and a bit of the start.
+
+    `prefix` is what all the shown prompts have in common, and is left out.
+
+    >>> cut("the same instruction for all " + "x" * 400, "the same instruction for all ")[:6]
+    '... xx'
+    """
+    shortened = prompt.removeprefix(prefix)
+    lead = "... " if shortened is not prompt and len(shortened) < len(prompt) else ""
+    if len(lead) + len(shortened) <= PROMPT_CHARACTERS:
+        return lead + shortened
+    head = 60
+    tail = PROMPT_CHARACTERS - head - len(lead) - 5
+    return f"{lead}{shortened[:head]} ... {shortened[-tail:]}"
+
+
+def _start(text: str) -> str:
+    text = _SPECIAL.sub("", text).strip()
+    return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."

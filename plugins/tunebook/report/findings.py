@@ -1,0 +1,165 @@
+"""Findings: what a careful reader would notice in a run, each with its evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunebook.report.headline import number
+from tunebook.report.records import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tunebook.report.records import Best, Expected
+    from tunebook.runlog import RunLog
+
+_RANK = {"problem": 0, "warning": 1, "note": 2}
+
+
+def findings_of(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> tuple[Finding, ...]:
+    """All findings of one run, problems first."""
+    found = [
+        *_not_finite(run),
+        *_unfinished(run),
+        *_baseline(best),
+        *_unparsed(run, best),
+        *_cut(run),
+        *_token_accuracy(run),
+        *_expected(expected),
+        *_other_best(run, best),
+        *_lost(run),
+    ]
+    return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))
+
+
+def _not_finite(run: RunLog) -> Iterator[Finding]:
+    for name in ("loss", "grad_norm"):
+        series = run.series.get(name)
+        if series is None:
+            continue
+        bad = ~np.isfinite(series.values)
+        if bad.any():
+            first = int(series.steps[bad][0])
+            yield Finding(
+                level="problem",
+                title=f"{name} is not finite",
+                evidence=f"{int(bad.sum())} of {len(bad)} logged values are nan or infinite, the first at step {first}",
+                source=series.source,
+            )
+
+
+def _unfinished(run: RunLog) -> Iterator[Finding]:
+    trainer = run.trainer
+    if not trainer or not trainer.max_steps:
+        return
+    last = max([trainer.global_step or 0, *(int(s.steps[-1]) for s in run.series.values() if len(s.steps))])
+    if last < trainer.max_steps:
+        yield Finding(
+            level="warning",
+            title="the run ended early, or is still going",
+            evidence=f"the last step logged is {last:,} of {trainer.max_steps:,} planned",
+            source=trainer.source,
+        )
+
+
+def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
+    for one in best:
+        named = {figure.name: figure for figure in (one.figure, *one.beside)}
+        accuracy, baseline = named.get("accuracy"), named.get("majority_accuracy")
+        if accuracy is None or baseline is None:
+            continue
+        low = accuracy.interval.low if accuracy.interval else accuracy.value
+        if low <= baseline.value:
+            shown = f" (low end of the 95 % interval {number(low)})" if accuracy.interval else ""
+            yield Finding(
+                level="warning",
+                title=f"not shown to be better than always giving the commoner answer on {one.figure.dataset}",
+                evidence=f"accuracy {number(accuracy.value)}{shown} against {number(baseline.value)} at step {one.figure.step}",
+                source=one.figure.source,
+            )
+
+
+def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+    steps = {(one.figure.dataset, one.figure.step) for one in best}
+    for evaluation in run.evaluations:
+        if (evaluation.dataset, evaluation.step) not in steps or evaluation.after_training:
+            continue
+        if evaluation.n_unparsed and evaluation.n and evaluation.n_unparsed / evaluation.n >= 0.01:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in evaluation.unparsed_reasons.items())
+            yield Finding(
+                level="warning",
+                title=f"answers that could not be read on {evaluation.dataset}",
+                evidence=f"{evaluation.n_unparsed} of {evaluation.n} at step {evaluation.step}: {reasons or 'no reasons given'}",
+                source=evaluation.source,
+            )
+
+
+def _cut(run: RunLog) -> Iterator[Finding]:
+    worst = max(run.evaluations, key=lambda evaluation: evaluation.answers_cut or 0, default=None)
+    if worst is not None and worst.answers_cut:
+        yield Finding(
+            level="warning",
+            title=f"answers cut off by the length limit on {worst.dataset}",
+            evidence=f"{worst.answers_cut} of {worst.n} rows lost their answer or its opening; raise the limit or shorten the prompts",
+            source=worst.source,
+        )
+
+
+def _token_accuracy(run: RunLog) -> Iterator[Finding]:
+    own = [e for e in run.evaluations if not e.metrics and "accuracy" in e.values]
+    if own and run.engine == "llamafactory":
+        yield Finding(
+            level="warning",
+            title="the engine's accuracy counts tokens, not answers",
+            evidence="compute_accuracy averages over all label tokens, the end mark included; "
+            "a model that always gives the same answer can score above 0.8",
+            source=own[0].source,
+        )
+
+
+def _expected(expected: Sequence[Expected]) -> Iterator[Finding]:
+    for one in expected:
+        if one.verdict in {"missed", "above"} and one.measured:
+            yield Finding(
+                level="problem" if one.verdict == "missed" else "note",
+                title=f"the recipe's claim is {'missed' if one.verdict == 'missed' else 'surpassed'}: {one.text}",
+                evidence=f"measured {number(one.measured.value)} at step {one.measured.step}; {one.reason}",
+                source=one.measured.source,
+            )
+
+
+def _other_best(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+    trainer = run.trainer
+    if not trainer or trainer.best_step is None or not best:
+        return
+    steps = {one.figure.step for one in best}
+    if trainer.best_step not in steps:
+        one = best[0].figure
+        yield Finding(
+            level="note",
+            title="the engine kept another checkpoint than the best one by the chosen figure",
+            evidence=f"it kept {trainer.best_checkpoint or f'step {trainer.best_step}'} (its value "
+            f"{'unknown' if trainer.best_metric is None else number(trainer.best_metric)}); by {one.label} "
+            f"step {one.step} is best",
+            source=trainer.source,
+        )
+
+
+def _lost(run: RunLog) -> Iterator[Finding]:
+    for note in run.notes:
+        if note.kind == "lost":
+            yield Finding(
+                level="warning", title=f"{note.file} is damaged", evidence=note.message, source=note.file
+            )
+        if note.kind == "resumed":
+            yield Finding(level="note", title="the run was resumed", evidence=note.message, source=note.file)
+    resumed = run.provenance.get("resumed_from")
+    if isinstance(resumed, str) and resumed:
+        yield Finding(
+            level="note",
+            title=f"resumed from {resumed}",
+            evidence="run.json says so",
+            source="tunebook/run.json",
+        )

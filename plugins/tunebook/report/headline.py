@@ -1,0 +1,98 @@
+"""Says the outcome of a run, and of several, in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunebook.report import figures, setup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunebook.report.records import Best, Expected, Figure, RunReport
+    from tunebook.runlog import RunLog
+
+
+def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> str:
+    """What was trained on what, the best figure with its interval, the baseline, and the promise."""
+    model = setup.model(run.settings) or "A model that no file names"
+    method = setup.method(run.settings)
+    data = setup.trained_on(run.settings)
+    subject = f"{model}, {method or 'by a method that no file names'}, trained on {data or 'data that no file names'}"
+    if not best:
+        return f"{subject}, was never evaluated."
+    first = best[0]
+    sentence = f"{subject}, reached {_figure(first.figure)}"
+    if first.figure.name == "loss":
+        sentence = f"{subject}, came down to {_figure(first.figure)}; no task metric was measured"
+    baseline = _beside(first, figures.BASELINE)
+    accuracy = first.figure if first.figure.name == "accuracy" else _beside(first, "accuracy")
+    if baseline and accuracy:
+        share = "" if accuracy is first.figure else f"accuracy {number(accuracy.value)} "
+        sentence += f"; {share}against {number(baseline.value)} for always giving the commoner answer"
+    return f"{sentence}.{_promise(expected)}"
+
+
+def _beside(best: Best, name: str) -> Figure | None:
+    return next((figure for figure in best.beside if figure.name == name), None)
+
+
+def _figure(figure: Figure) -> str:
+    where = f" on {figure.dataset}" if figure.dataset else ""
+    text = f"{figure.label} {number(figure.value)}"
+    if figure.interval:
+        text += f" (95 % interval {number(figure.interval.low)} to {number(figure.interval.high)}"
+        text += f", n {figure.n})" if figure.n else ")"
+    elif figure.n:
+        text += f" (n {figure.n}, no interval)"
+    return f"{text}{where} at step {figure.step:,}"
+
+
+def _promise(expected: Sequence[Expected]) -> str:
+    judged = [one for one in expected if one.verdict in {"met", "missed", "above"}]
+    if not judged:
+        return ""
+    parts = {
+        "met": "which agrees with the recipe's claim",
+        "missed": "which is below the recipe's claim",
+        "above": "which is above the recipe's claim",
+    }
+    one = judged[0]
+    assert one.measured is not None
+    text = f" {one.measured.label} {number(one.measured.value)}, {parts[one.verdict]} of {one.text}."
+    return text[0] + text[1].upper() + text[2:]
+
+
+def report_headline(runs: Sequence[RunReport]) -> str:
+    """The sentence over the whole report."""
+    if len(runs) == 1:
+        return runs[0].headline
+    ranked = [(run, run.best[0].figure) for run in runs if run.best]
+    if not ranked:
+        return f"{len(runs)} runs, none of which was ever evaluated."
+    same = {(figure.name, figure.dataset) for _, figure in ranked}
+    if len(same) > 1:
+        return f"{len(runs)} runs, measured by different figures or on different sets: see each."
+    sign = 1 if ranked[0][1].larger_is_better else -1
+    run, top = max(ranked, key=lambda pair: sign * pair[1].value)
+    left = len(runs) - len(ranked)
+    missing = f" {left} of them {'has' if left == 1 else 'have'} no evaluation." if left else ""
+    return f"Of {len(runs)} runs, {run.name} is best by {_figure(top)}.{missing}"
+
+
+def number(value: float) -> str:
+    """Four significant digits, or three decimals for shares.
+
+    >>> number(0.5), number(1.0), number(12345.6), number(0.00012)
+    ('0.500', '1.000', '12,346', '0.00012')
+    """
+    if value != value:  # noqa: PLR0124
+        return "nan"
+    if value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    size = abs(value)
+    if size >= 10_000:
+        return f"{value:,.0f}"
+    if 0.01 <= size < 10 or size == 0:
+        return f"{value:.3f}"
+    return f"{value:.4g}"

@@ -1,0 +1,265 @@
+"""The records of `report.json`, format 1; docs/reports.md describes them for readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FORMAT = 1
+"""Raised whenever a reader of an older file would misread a newer one."""
+
+Verdict = Literal["met", "missed", "above", "not comparable", "not measured"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A 95 % interval and how it was made."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured number with all that is needed to trust it."""
+
+    name: str
+    label: str
+    dataset: str
+    """`` where the engine evaluated one set and did not name it."""
+    step: int
+    value: float
+    interval: Interval | None
+    n: int | None
+    n_unparsed: int | None
+    source: str
+    larger_is_better: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best evaluation by one figure, and what stands beside it at the same step."""
+
+    figure: Figure
+    beside: tuple[Figure, ...]
+    """Other figures of the same evaluation, the majority baseline among them."""
+    chosen_by: str
+    """Who chose the figure, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """One claim of the recipe's header beside what was measured."""
+
+    text: str
+    measured: Figure | None
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting of a run."""
+
+    key: str
+    value: Any
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One labelled value with its source; `value` None says that it is missing, and `source` why."""
+
+    label: str
+    value: str | float | None
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table of evaluations."""
+
+    dataset: str
+    step: int
+    epoch: float | None
+    n: int | None
+    n_unparsed: int | None
+    answers_cut: int | None
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    mode: str | None
+    after_training: bool
+    is_best: bool
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownExample:
+    """One example, cut to what a reader can take in."""
+
+    dataset: str
+    step: int
+    index: int
+    metric: str
+    prompt: str
+    reference: str
+    prediction: str
+    parsed: str | None
+    reason: str | None
+    margin: float | None
+    answer_cut: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Wrong and unreadable answers of one evaluation."""
+
+    dataset: str
+    step: int
+    metric: str
+    n: int
+    n_wrong: int
+    n_unparsed: int
+    unparsed_reasons: dict[str, int]
+    order: str
+    """How the shown examples were chosen, in words."""
+    wrong: tuple[ShownExample, ...]
+    unparsed: tuple[ShownExample, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something the reader should look at, with its evidence."""
+
+    level: Literal["problem", "warning", "note"]
+    title: str
+    evidence: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """All that is told of one run."""
+
+    id: str
+    name: str
+    path: str
+    engine: str | None
+    model: str | None
+    method: str | None
+    trained_on: str | None
+    headline: str
+    best: tuple[Best, ...]
+    """One per evaluated dataset."""
+    expected: tuple[Expected, ...]
+    facts: tuple[Fact, ...]
+    settings: tuple[Setting, ...]
+    settings_source: str | None
+    figure_names: tuple[str, ...]
+    """Columns of the table of evaluations, the figure to choose by first."""
+    evaluations: tuple[Row, ...]
+    examples: tuple[Examples, ...]
+    examples_missing: str | None
+    """Why there are no examples, or None."""
+    findings: tuple[Finding, ...]
+    recipe_text: str | None
+    provenance: dict[str, Any] | None
+    """The facts of `run.json`, every key present; None where the run left none."""
+    sources: tuple[str, ...]
+    notes: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve of a chart, thinned for drawing."""
+
+    run: str
+    """Id of the run."""
+    key: str
+    """What the legend toggles: the run where there are several, else the kind of curve."""
+    label: str
+    dataset: str
+    """`training`, or the evaluated set."""
+    steps: list[int]
+    values: list[float | None]
+    """None where the run logged nan or an infinity."""
+    low: list[float | None] | None
+    high: list[float | None] | None
+    logged: int
+    """Points that were logged; `len(steps)` are drawn."""
+    not_finite: list[int]
+    """The first steps at which the value was nan or infinite."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A horizontal line: a baseline that a figure must beat."""
+
+    key: str
+    label: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A marked point, such as the best checkpoint."""
+
+    key: str
+    label: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One chart, as data; `charts.py` makes the drawing of it."""
+
+    id: str
+    title: str
+    y_label: str
+    y_format: str
+    """d3 number format of the vertical axis."""
+    y_zero: bool
+    about: str
+    """What is shown, in a sentence for those who see no picture."""
+    lines: tuple[Line, ...]
+    references: tuple[Reference, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    log_scale: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A setting in which the runs differ; a run that has no such key has None."""
+
+    key: str
+    values: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Several runs side by side."""
+
+    rows: tuple[dict[str, Any], ...]
+    differences: tuple[Difference, ...]
+    settings_unknown: tuple[str, ...] = field(default=())
+    """Names of runs whose settings are not known, so that nothing can be said of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The whole of `report.json`."""
+
+    format: int
+    made_by: str
+    made_at: str
+    """ISO 8601, UTC."""
+    title: str
+    headline: str
+    runs: tuple[RunReport, ...]
+    charts: tuple[Chart, ...]
+    comparison: Comparison | None

@@ -1,0 +1,207 @@
+"""Lays a report out: `report.json`, `report.md` with its pictures, and one `report.html`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import orjson
+
+from tunebook.errors import TunebookError
+from tunebook.report import charts
+from tunebook.report.headline import number
+from tunebook.report.redact import redact
+
+if TYPE_CHECKING:
+    from tunebook.report.records import Report
+
+MARK = "report.json"
+"""The file by which a folder is known as a report, which may be replaced."""
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write the report into `folder`, whole or not at all.
+
+    Raises:
+        TunebookError: The folder holds something else, or cannot be written.
+    """
+    _refuse_foreign(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as err:
+        raise _cannot_write(folder, err) from err
+    try:
+        for name, content in render(report).items():
+            (draft / name).write_bytes(content)
+        draft.chmod(0o755)
+        _put_in_place(draft, folder)
+    except OSError as err:
+        raise _cannot_write(folder, err) from err
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def render(report: Report) -> dict[str, bytes]:
+    """All files of the report by name."""
+    data = redact(asdict(report))
+    all_keys = charts.keys(report.charts)
+    files = {
+        MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
+        "report.html": _html(report, data, all_keys).encode(),
+        "report.md": _environment(autoescape=False).get_template("report.md.j2").render(report=data).encode(),
+    }
+    for chart in report.charts:
+        files[f"{chart.id}.png"] = charts.png(chart, all_keys)
+    return files
+
+
+def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
+    page = {
+        "keys": all_keys,
+        "configs": {"light": charts.config(dark=False), "dark": charts.config(dark=True)},
+        "charts": [
+            {
+                "id": chart.id,
+                "spec": charts.spec(chart, all_keys),
+                "format": chart.y_format,
+                "lines": [
+                    {
+                        "key": line.key,
+                        "label": line.label,
+                        "dataset": line.dataset,
+                        "x": line.steps,
+                        "y": line.values,
+                        "lo": line.low,
+                        "hi": line.high,
+                    }
+                    for line in chart.lines
+                ],
+            }
+            for chart in report.charts
+        ],
+    }
+    templates = Path(__file__).parent / "templates"
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.j2")
+        .render(
+            report=data,
+            legend=[(key, charts.colour(place)) for place, key in enumerate(all_keys)],
+            style=(templates / "report.css").read_text("utf-8"),
+            program=(templates / "report.js").read_text("utf-8"),
+            library=charts.script().replace("</script", "<\\/script") if report.charts else "",
+            page=_in_script(redact(page)),
+        )
+    )
+
+
+def _in_script(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return (
+        orjson.dumps(value)
+        .decode()
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tunebook.report"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "num": _num,
+        "md": _markdown,
+        "code": _code,
+        "value": _value,
+        "duration": duration,
+    }
+    return environment
+
+
+def _num(value: object) -> str:
+    """A number for readers; what is no number stays as it is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def _value(value: object) -> str:
+    """A setting as it would stand in a recipe."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(3.24), duration(75), duration(7385)
+    ('3.2 s', '1 min 15 s', '2 h 03 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def _markdown(text: object) -> str:
+    """Text that GitHub shows as it is, in a table cell too."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))
+    return escaped.replace("\n", "<br>")
+
+
+def _code(text: object) -> str:
+    """Text as inline code in a table cell, whatever it holds."""
+    shown = str(text).replace("\n", " ").replace("|", "\\|")
+    ticks = "`" * (max((len(run) for run in re.findall(r"`+", shown)), default=0) + 1)
+    pad = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}" if shown.strip() else "(empty)"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise TunebookError(f"{folder} is a file", fix="name a folder for the report with -o")
+    if any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise TunebookError(
+            f"{folder} holds other things than a report, which would be lost",
+            fix="name a new or empty folder with -o",
+        )
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    old = None
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.replace(old)
+    try:
+        draft.replace(folder)
+    except OSError:
+        if old is not None:
+            old.replace(folder)
+        raise
+    if old is not None:
+        with suppress(OSError):
+            shutil.rmtree(old)
+
+
+def _cannot_write(folder: Path, err: OSError) -> TunebookError:
+    return TunebookError(
+        f"cannot write the report to {folder}: {err.strerror}",
+        fix="name a folder with -o that you may write to, on a disk with room",
+    )

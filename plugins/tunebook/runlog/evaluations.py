@@ -1,0 +1,181 @@
+"""Reads evaluations: from `eval_metrics.jsonl`, and out of series that the engine logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook.runlog.records import Evaluation, Note
+from tunebook.runlog.tolerant_json import as_float, as_int, read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from tunebook.runlog.records import Series
+
+_ABOUT_SPEED = frozenset(
+    {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_input_tokens_seen"}
+)
+
+
+class ReadEvaluations(NamedTuple):
+    """Evaluations and what was lost of their file."""
+
+    evaluations: list[Evaluation]
+    notes: list[Note]
+
+
+def read_eval_metrics(path: Path, source: str, losses: Mapping[tuple[str, int], float]) -> ReadEvaluations:
+    """Read `eval_metrics.jsonl`.
+
+    Args:
+        path: The file.
+        source: Its name for the reader.
+        losses: (dataset, step) -> evaluation loss that the Trainer logged during training. A step can
+            stand in the file twice: after a resume, where the later line counts, and for the engine's
+            closing evaluation, which is of the weights it kept and no point of the curve. The loss tells
+            the two apart.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    lines = read_lines(path)
+    groups: dict[tuple[str, int], list[Evaluation]] = {}
+    bad = lines.bad
+    for line in lines.objects:
+        evaluation = _from_line(line, source)
+        if evaluation is None:
+            bad += 1
+        else:
+            groups.setdefault((evaluation.dataset, evaluation.step), []).append(evaluation)
+    evaluations: list[Evaluation] = []
+    repeated = 0
+    for key, found in groups.items():
+        chosen = _of_training(found, losses.get(key))
+        evaluations.append(found[chosen])
+        after = found[chosen + 1 :]
+        if after:
+            evaluations.append(_after_training(after[-1]))
+        repeated += chosen
+    notes = []
+    if bad:
+        notes.append(Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out"))
+    if repeated:
+        notes.append(
+            Note(
+                kind="resumed",
+                file=source,
+                message=f"{repeated} evaluations were made again after a resume; the later one counts",
+            )
+        )
+    return ReadEvaluations(evaluations, notes)
+
+
+def _of_training(found: Sequence[Evaluation], loss: float | None) -> int:
+    """Which of several evaluations of one step belongs to the curve."""
+    if loss is not None:
+        same = [
+            index
+            for index, evaluation in enumerate(found)
+            if abs(evaluation.values.get("loss", float("inf")) - loss) <= 1e-6 * max(1.0, abs(loss))
+        ]
+        if same:
+            return same[-1]
+    return len(found) - 1
+
+
+def _after_training(evaluation: Evaluation) -> Evaluation:
+    from dataclasses import replace
+
+    return replace(evaluation, after_training=True)
+
+
+def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
+    dataset, step = line.get("dataset"), as_int(line.get("step"))
+    if not isinstance(dataset, str) or step is None:
+        return None
+    reasons = line.get("unparsed_reasons")
+    metrics = line.get("metric")
+    return Evaluation(
+        dataset=dataset,
+        step=step,
+        epoch=as_float(line.get("epoch")),
+        values=_numbers(line.get("values")),
+        stderr=_numbers(line.get("stderr")),
+        n=as_int(line.get("n")),
+        n_unparsed=as_int(line.get("n_unparsed")),
+        unparsed_reasons={str(k): int(v) for k, v in _numbers(reasons).items()},
+        answers_cut=as_int(line.get("answers_cut")),
+        mode=line["mode"] if isinstance(line.get("mode"), str) else None,
+        metrics=tuple(str(name) for name in metrics) if isinstance(metrics, list) else (),
+        select_by=line["select_by"] if isinstance(line.get("select_by"), str) else None,
+        larger_is_better=line.get("larger_is_better") is not False,
+        seconds=as_float(line.get("seconds")),
+        tokens=as_int(line.get("tokens")),
+        source=source,
+    )
+
+
+def _numbers(value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): number for name, entry in value.items() if (number := as_float(entry)) is not None}
+
+
+def from_series(series: Mapping[str, Series], datasets: Collection[str]) -> list[Evaluation]:
+    """Evaluations out of logged `eval_...` series.
+
+    Args:
+        series: As the Trainer logged them.
+        datasets: Names of evaluation sets, as far as they are known: `eval_<dataset>_<figure>`. Where
+            none is known, names are told by the figure they all end in, `loss`.
+    """
+    names = sorted(_dataset_names(series, datasets), key=len, reverse=True)
+    epochs = _lookup(series.get("epoch"))
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    sources: dict[tuple[str, int], str] = {}
+    for name, one in series.items():
+        if not name.startswith("eval_"):
+            continue
+        figure = name.removeprefix("eval_")
+        dataset = next((d for d in names if figure.startswith(f"{d}_")), "")
+        figure = figure.removeprefix(f"{dataset}_") if dataset else figure
+        for step, value in zip(one.steps.tolist(), one.values.tolist(), strict=True):
+            found.setdefault((dataset, step), {})[figure] = value
+            sources[dataset, step] = one.source
+    return [
+        Evaluation(
+            dataset=dataset,
+            step=step,
+            epoch=epochs.get(step),
+            values={name: value for name, value in values.items() if name not in _ABOUT_SPEED},
+            stderr={},
+            n=None,
+            n_unparsed=None,
+            unparsed_reasons={},
+            answers_cut=None,
+            mode=None,
+            metrics=(),
+            select_by=None,
+            larger_is_better=True,
+            seconds=values.get("runtime"),
+            tokens=None,
+            source=sources[dataset, step],
+        )
+        for (dataset, step), values in found.items()
+    ]
+
+
+def _dataset_names(series: Mapping[str, Series], datasets: Collection[str]) -> set[str]:
+    by_loss = {
+        name.removeprefix("eval_").removesuffix("_loss")
+        for name in series
+        if name.startswith("eval_") and name.endswith("_loss") and name != "eval_loss"
+    }
+    return by_loss | {name for name in datasets if any(s.startswith(f"eval_{name}_") for s in series)}
+
+
+def _lookup(series: Series | None) -> dict[int, float]:
+    if series is None:
+        return {}
+    return dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))

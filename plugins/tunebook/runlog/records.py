@@ -1,0 +1,136 @@
+"""What was read of a run: series, evaluations, examples, facts, and what could not be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+NoteKind = Literal["lost", "resumed", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something a reader of the numbers should know about their source."""
+
+    kind: NoteKind
+    """`lost`: part of a file could not be read; `resumed`: the run was started again; `read`: how a
+    number was obtained where that is not obvious."""
+    file: str
+    """Path below the run folder."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One logged quantity over the optimizer steps."""
+
+    name: str
+    """As the Trainer logs it: `loss`, `grad_norm`, `eval_loss`, `eval_demo_test_macro_f1`, ..."""
+    steps: NDArray[np.int64]
+    """Optimizer steps, strictly increasing, shape (N,)."""
+    values: NDArray[np.float64]
+    """Shape (N,); `nan` and infinities are kept as logged."""
+    source: str
+    """The file or files it came from, below the run folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluation of one dataset."""
+
+    dataset: str
+    """Name in the registry; `` where the engine did not say, as in `eval_loss`."""
+    step: int
+    epoch: float | None
+    values: Mapping[str, float]
+    """Figures without the `eval_` prefix and the dataset's name, e.g. `macro_f1`."""
+    stderr: Mapping[str, float]
+    """Standard errors over examples, for the figures that have one."""
+    n: int | None
+    """Examples; None where the engine did not write it down."""
+    n_unparsed: int | None
+    unparsed_reasons: Mapping[str, int]
+    answers_cut: int | None
+    """Rows whose answer the engine cut at its length limit."""
+    mode: str | None
+    """`answer`, `generate`, or None for the engine's own evaluation."""
+    metrics: tuple[str, ...]
+    """Names of the metrics that made the figures, e.g. `("yes_no",)`."""
+    select_by: str | None
+    """The figure that checkpoints are chosen by; None where nobody said."""
+    larger_is_better: bool
+    seconds: float | None
+    tokens: int | None
+    source: str
+    after_training: bool = False
+    """True for the engine's last evaluation, of the weights it kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One evaluated example, with the verdict of one metric."""
+
+    dataset: str
+    step: int
+    index: int
+    """Row of the evaluation set, from 0."""
+    prompt: str
+    prediction: str
+    reference: str
+    mode: str
+    scores: Mapping[str, Mapping[str, Any]]
+    """By metric: values, parsed, reference, rule, reason, as written by the run."""
+    margin: float | None
+    """log p(yes) - log p(no) in nats; None for metrics without two classes."""
+    answer_cut: bool
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """What `trainer_state.json` says about the run as a whole."""
+
+    source: str
+    global_step: int | None = None
+    max_steps: int | None = None
+    epochs: float | None = None
+    """Epochs asked for."""
+    best_metric: float | None = None
+    best_step: int | None = None
+    """Step of the best checkpoint by the Trainer's own choice."""
+    best_checkpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLog:
+    """Everything that was found of one run."""
+
+    name: str
+    path: Path
+    engine: str | None
+    series: Mapping[str, Series]
+    evaluations: tuple[Evaluation, ...]
+    """By step, then dataset."""
+    record_files: Mapping[tuple[str, int], Path]
+    """(dataset, step) -> file of per-example records."""
+    trainer: Trainer | None
+    results: Mapping[str, float]
+    """The engine's closing figures, e.g. `train_runtime`."""
+    results_source: str | None
+    settings: Mapping[str, Any]
+    """The engine's own keys as the run used them, as far as they are known."""
+    settings_source: str | None
+    recipe_text: str | None
+    """The resolved recipe, or None where the run left none."""
+    provenance: Mapping[str, Any]
+    """`run.json`, or an empty mapping where the run left none."""
+    notes: tuple[Note, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Single facts read from a console log, e.g. `trainable_params`, each `{value, source}`."""

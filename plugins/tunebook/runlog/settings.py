@@ -1,0 +1,69 @@
+"""Finds out how a run was set up: its resolved recipe, or what the engine left instead."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from tunebook.runlog.tolerant_json import read_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_CARD_LINE = re.compile(r"^- (\w+): (.*)$", re.MULTILINE)
+_CARD_DATA = re.compile(r"fine-tuned version of \[([^\]]*)\].* on (?:the )?(.+?) datasets?\.")
+_ADAPTER_KEYS = ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
+
+
+class Settings(NamedTuple):
+    """Settings by the engine's own keys, where they are from, and the recipe's text if there is one."""
+
+    values: dict[str, Any]
+    source: str | None
+    text: str | None
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of the run in `folder`, from the best source it has.
+
+    That is `tunebook/recipe.yaml`, else the model card's list, joined by `adapter_config.json`.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    recipe = folder / "tunebook" / "recipe.yaml"
+    if recipe.is_file():
+        text = recipe.read_text("utf-8", errors="replace")
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values = None
+        if isinstance(values, dict):
+            return Settings({str(k): _number(v) for k, v in values.items()}, "tunebook/recipe.yaml", text)
+    values, sources = {}, []
+    card = folder / "README.md"
+    if card.is_file() and (found := _model_card(card.read_text("utf-8", errors="replace"))):
+        values |= found
+        sources.append("README.md (model card)")
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and (config := read_object(adapter)):
+        values |= {key: config[key] for key in _ADAPTER_KEYS if config.get(key) is not None}
+        sources.append("adapter_config.json")
+    return Settings(values, ", ".join(sources) or None, None)
+
+
+def _number(value: Any) -> Any:
+    """`1e-4`, which YAML 1.1 reads as a text, as the number the engine takes it for."""
+    return float(value) if isinstance(value, str) and _FLOAT.fullmatch(value) else value
+
+
+def _model_card(text: str) -> dict[str, Any]:
+    _, _, part = text.partition("### Training hyperparameters")
+    part, _, _ = part.partition("\n### ")
+    values = {key: _number(value.strip()) for key, value in _CARD_LINE.findall(part)}
+    if values and (match := _CARD_DATA.search(text)):
+        values = {"model_name_or_path": match[1], "dataset": match[2]} | values
+    return values
