@@ -15,6 +15,7 @@ import random
 from pathlib import Path
 
 import click
+
 from movie_prompts import Film, alpaca_row
 
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Romance", "Western")
