@@ -1,0 +1,71 @@
+"""English number words: `forty-two`, `one hundred and five`, `two dozen`, `half a million`."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+SCALES: dict[str, int] = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 1_000,
+    "million": 1_000_000,
+    "billion": 1_000_000_000,
+    "trillion": 1_000_000_000_000,
+    "k": 1_000,
+    "bn": 1_000_000_000,
+}
+_SMALL = {
+    word: value
+    for value, word in enumerate(
+        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+        seventeen eighteen nineteen""".split()
+    )
+}
+_SMALL |= {
+    word: 10 * (at + 2) for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
+}
+_SMALL["fourty"] = 40
+_WORD = re.compile(r"[a-z]{1,12}|\S")
+_SIGN = frozenset({"minus", "negative"})
+
+
+def value_of_words(text: str) -> Fraction | None:
+    """The number that a text spells out, or None where it spells none or several.
+
+    >>> value_of_words("She has one hundred and forty-two apples."), value_of_words("half a dozen")
+    (Fraction(142, 1), Fraction(6, 1))
+    """
+    runs: list[Fraction] = []
+    run: list[str] = []
+    negative = False
+    words = _WORD.findall(text[:400].lower())
+    for word in [*words, "."]:
+        if word in _SMALL or (word in SCALES and len(word) > 2) or word == "half":
+            run.append(word)
+        elif run and word in ("and", "-", "a", "of"):
+            continue
+        else:
+            if run:
+                runs.append(-_value(run) if negative else _value(run))
+                run = []
+            negative = word in _SIGN
+    # "one" is a number only where nothing else could be: "one of them has forty".
+    others = [value for value in runs if value != 1]
+    distinct = set(others or runs)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _value(run: list[str]) -> Fraction:
+    total, group = Fraction(0), Fraction(0)
+    for word in run:
+        if word == "half":
+            group += Fraction(1, 2)
+        elif word in _SMALL:
+            group += _SMALL[word]
+        elif SCALES[word] <= 100:
+            group = (group or Fraction(1)) * SCALES[word]
+        else:
+            total += (group or Fraction(1)) * SCALES[word]
+            group = Fraction(0)
+    return total + group
