@@ -1,1 +1,73 @@
-"""Engines, seen from outside: which command to run, in which environment. No engine is imported."""
+"""Engines, seen from outside: which command to run, in which environment. No engine is imported.
+
+An engine is an object with the methods of `Engine`, all of them pure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.types import Command, EngineName
+
+
+class Engine(Protocol):
+    """What an engine does with a recipe, decided from values alone."""
+
+    path_keys: tuple[str, ...]
+    """Recipe keys that name a file or folder of this machine."""
+    model_keys: tuple[str, ...]
+    """Recipe keys that name a model: a folder of this machine, or a name on a hub."""
+    packages: tuple[str, ...]
+    """Distributions whose versions decide what a run computes."""
+
+    def train(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return the engine's own command that trains `recipe_file`.
+
+        Args:
+            recipe_file: The resolved recipe.
+            values: What it holds.
+            environment: The virtual environment that has the engine.
+            gpus: How many are to be used; 0 for the CPU.
+            environ: The caller's environment variables, which win where they say how to start.
+
+        Raises:
+            TunebookError: The engine cannot be started in this way.
+        """
+        ...
+
+    def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return every registry entry that a recipe names, each once."""
+        ...
+
+    def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the registry entries that a recipe evaluates on."""
+        ...
+
+
+def load(name: EngineName) -> Engine:
+    """Return the engine of that name.
+
+    Raises:
+        TunebookError: tunebook cannot start this engine.
+    """
+    if name == "llamafactory":
+        from tunebook.engines.llamafactory import LlamaFactory
+
+        return LlamaFactory()
+    raise TunebookError(
+        f"`tunebook train` cannot start {name} yet", fix=f"run the recipe with {name}'s own command"
+    )

@@ -1,0 +1,1 @@
+"""Checks made before an engine is started: what it would find out late, or never."""

@@ -1,0 +1,157 @@
+"""`tunebook ls`, `show` and `cp`: recipes as they stand in the folder, and one to make yours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunebook import engine_yaml, files, overlays, paths, recipes
+from tunebook.errors import TunebookError, join_errors
+
+if TYPE_CHECKING:
+    from tunebook.overlays import Resolved
+    from tunebook.types import Recipe
+
+_OVERLAY = click.option(
+    "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
+)
+
+
+@click.command("ls")
+@click.option("--engine", type=click.Choice(recipes.ENGINES), help="Only this engine's recipes.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def ls(engine: str | None, as_json: bool) -> None:
+    """List the recipes: name, hardware and what each should reach.
+
+    \b
+    Example:
+      tunebook ls --engine llamafactory
+    """
+    root = paths.home() / "recipes"
+    found: list[Recipe] = []
+    errors: list[TunebookError] = []
+    for path in recipes.recipe_files(root):
+        try:
+            found.append(recipes.read_recipe(path, root))
+        except TunebookError as error:
+            errors.append(error)
+    found = [recipe for recipe in found if engine in (None, recipe.engine)]
+    if as_json:
+        listing = [
+            {"name": item.name, "engine": item.engine, "path": str(item.path), **item.header}
+            for item in found
+        ]
+        click.echo(json.dumps(listing, indent=2, ensure_ascii=False))
+    else:
+        _print_table(found)
+    if errors:
+        raise join_errors(errors)
+
+
+@click.command("show")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_OVERLAY
+@click.option("--json", "as_json", is_flag=True, help="Print values, header and who set each value as JSON.")
+def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...], as_json: bool) -> None:
+    """Show one recipe, with its overlays merged in.
+
+    What is printed is itself a recipe; a comment stands beside each value that an overlay or an override
+    has set.
+
+    \b
+    Example:
+      tunebook show llamafactory/demo/lora_sft_recommend -o smoke
+    """
+    root = paths.home() / "recipes"
+    resolved = overlays.resolve(recipes.find_recipe(recipe, root), root, overlay_names, overrides)
+    if as_json:
+        click.echo(json.dumps(_as_dict(resolved), indent=2, ensure_ascii=False, default=str))
+        return
+    click.echo(_annotated(resolved), nl=False)
+    names = overlays.overlay_names(resolved.recipe, root)
+    if names:
+        click.echo(f"overlays: {', '.join(names)}", err=True)
+
+
+@click.command("cp")
+@click.argument("recipe")
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_OVERLAY
+def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple[str, ...]) -> None:
+    """Copy a recipe, to make it yours.
+
+    DEST is a file or a folder. With overlays or overrides they are merged in; without, the file is copied as
+    it stands, comments and all. Nothing is overwritten.
+
+    \b
+    Example:
+      tunebook cp llamafactory/demo/lora_sft_recommend my_recipe.yaml
+    """
+    root = paths.home() / "recipes"
+    found = recipes.find_recipe(recipe, root)
+    target = dest / found.path.name if dest.is_dir() or not dest.suffix else dest
+    if target.suffix not in {".yaml", ".yml"}:
+        raise TunebookError(f"{target}: engines read recipes from .yaml files", fix="end the name with .yaml")
+    if target.exists():
+        raise TunebookError(f"{target} exists", fix="choose another name, or delete it first")
+    resolved = overlays.resolve(found, root, overlay_names, overrides)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if overlay_names or overrides:
+        files.write_atomic(target, _annotated(resolved))
+    else:
+        shutil.copyfile(found.path, target)
+    click.echo(f"wrote {target}; train it with: tunebook train {target}", err=True)
+
+
+def _print_table(found: list[Recipe]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        # A pipe has no width: give every line all the room it needs.
+        console = Console(width=400)
+    table = Table("recipe", "hardware", "expected", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
+    for recipe in found:
+        hardware, expected = (recipe.header.get(fact, "not stated") for fact in ("hardware", "expected"))
+        table.add_row(recipe.name, hardware, expected)
+    console.print(table)
+
+
+def _annotated(resolved: Resolved) -> str:
+    """The recipe as YAML: its header, then its keys, each that was changed with who changed it."""
+    recipe, origins = resolved
+    lines = [f"# {fact}: {text}" for fact, text in recipe.header.items()]
+    lines += [""] if lines else []
+    # Behind the header: a comment line within it would go on with the fact above.
+    lines += ["# What the header expects holds without the changes below."] if recipe.overlays else []
+    for key, value in recipe.values.items():
+        text = engine_yaml.dump({key: value}).rstrip("\n")
+        changed = {origin for leaf, origin in origins.items() if leaf == key or leaf.startswith(f"{key}.")}
+        changed.discard("recipe")
+        first, newline, rest = text.partition("\n")
+        # A comment would become part of a text that goes over several lines.
+        if changed and not (newline and isinstance(value, str)):
+            first += f"  # {', '.join(sorted(changed))}"
+        lines.append(first + newline + rest)
+    return "\n".join(lines) + "\n"
+
+
+def _as_dict(resolved: Resolved) -> dict[str, object]:
+    recipe, origins = resolved
+    return {
+        "name": recipe.name,
+        "engine": recipe.engine,
+        "path": str(recipe.path),
+        "header": dict(recipe.header),
+        "overlays": list(recipe.overlays),
+        "values": dict(recipe.values),
+        "origins": origins,
+    }

@@ -1,0 +1,71 @@
+"""LLaMA-Factory, seen from outside: the command that trains a recipe, and the datasets it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.errors import TunebookError
+from tunebook.types import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRUE = ("1", "true", "y")  # llamafactory/extras/misc.py: is_env_enabled
+
+
+class LlamaFactory:
+    """The engine as its 0.9.5 behaves. Its metrics are attached by the start-up hook, in its own process."""
+
+    path_keys: tuple[str, ...] = ("dataset_dir", "media_dir", "deepspeed", "fsdp_config")
+    model_keys: tuple[str, ...] = ("model_name_or_path", "adapter_name_or_path", "ref_model", "reward_model")
+    packages: tuple[str, ...] = (
+        *("llamafactory", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers"),
+        *("safetensors", "deepspeed", "bitsandbytes", "flash-attn", "liger-kernel", "unsloth", "numpy"),
+    )
+
+    def train(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return `llamafactory-cli train <recipe_file>` of that environment; see `Engine.train`.
+
+        With several GPUs, with DeepSpeed, or where the caller sets `NPROC_PER_NODE` above 1, its launcher is
+        told to start torchrun with one process for each GPU, or for the CPU.
+        """
+        programs = environment / "bin"
+        # LLaMA-Factory starts a bare `torchrun`: it must be this environment's.
+        env = {"PATH": f"{programs}{os.pathsep}{environ.get('PATH', os.defpath)}"}
+        processes = environ.get("NPROC_PER_NODE", str(max(1, gpus)))
+        forced = environ.get("FORCE_TORCHRUN", "").lower() in _TRUE
+        if environ.get("USE_RAY", "").lower() not in _TRUE and (
+            forced or processes != "1" or bool(values.get("deepspeed"))
+        ):
+            env |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": processes}
+            if len(str(recipe_file).split()) > 1:
+                raise TunebookError(
+                    f"LLaMA-Factory cannot hand a path with a space to torchrun: {recipe_file}",
+                    fix="choose an output_dir without spaces",
+                )
+        return Command(argv=(str(programs / "llamafactory-cli"), "train", str(recipe_file)), env=env)
+
+    def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries of `dataset` and `eval_dataset`, each once."""
+        return tuple(dict.fromkeys([*_names(values.get("dataset")), *_names(values.get("eval_dataset"))]))
+
+    def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries of `eval_dataset`, or of `dataset` where `val_size` splits off a part of it."""
+        if values.get("eval_dataset"):
+            return _names(values["eval_dataset"])
+        return _names(values.get("dataset")) if values.get("val_size") else ()
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+    return tuple(str(part).strip() for part in parts)

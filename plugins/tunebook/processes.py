@@ -1,0 +1,149 @@
+"""Runs an engine as a child and sees to it that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from tunebook.types import Command
+
+GRACE_SECONDS = 10.0
+"""How long processes are waited for after SIGINT, and again after SIGTERM, before they are killed."""
+_STRAGGLER_SECONDS = 2.0
+"""How long descendants may outlive the child before they get SIGTERM."""
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Ended(NamedTuple):
+    """How a child ended."""
+
+    code: int
+    """The exit status as a shell gives it: 128 + N for signal N."""
+    stopped_by: signal.Signals | None
+    """The signal that made us end it; None where it ended by itself."""
+
+
+class _Interruption(BaseException):
+    """Raised by our signal handler. Not an Exception: nothing in between may swallow it."""
+
+
+class _Watch:
+    """Handler of the stopping signals: the first interrupts the wait, later ones hurry the end."""
+
+    def __init__(self) -> None:
+        self.first: signal.Signals | None = None
+        self.waiting = True
+        self.repeats = 0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if self.first is None and self.waiting:
+            self.first = signal.Signals(number)
+            raise _Interruption
+        self.repeats += 1
+
+
+def run(command: Command, *, keep_open: tuple[int, ...] = ()) -> Ended:
+    """Run `command` to its end, its output going where ours goes.
+
+    On SIGINT, SIGTERM or SIGHUP the child and all its descendants get SIGINT, then SIGTERM, then SIGKILL,
+    each after `GRACE_SECONDS` or at the next such signal. Descendants that outlive the child are ended too.
+
+    Args:
+        command: What to run.
+        keep_open: File descriptors that the child inherits.
+    """
+    # A launcher that is interrupted kills torchrun at once, and torchrun's workers are in sessions of their
+    # own: no process group holds them all. As their subreaper we inherit every orphan, and so find them.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    with _watching() as watch:
+        try:
+            child = subprocess.Popen(
+                command.argv,
+                env=os.environ | command.env,
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C in a terminal goes to its whole foreground group: here it reaches us alone, once.
+                process_group=0,
+                pass_fds=keep_open,
+                # Should we be killed outright, the engine does not go on unseen.
+                preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+            )
+            code = child.wait()
+            watch.waiting = False
+        except _Interruption:
+            _end_descendants([signal.SIGINT, signal.SIGTERM, signal.SIGKILL], watch)
+            assert watch.first is not None
+            return Ended(128 + watch.first, watch.first)
+        _wait_for_none(_STRAGGLER_SECONDS, watch)
+        _end_descendants([signal.SIGTERM, signal.SIGKILL], watch)
+        return Ended(code if code >= 0 else 128 - code, None)
+
+
+@contextmanager
+def _watching() -> Iterator[_Watch]:
+    watch = _Watch()
+    # One that is ignored stays ignored: `nohup` and background jobs of a shell mean it so.
+    caught = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, watch) for number in caught}
+    try:
+        yield watch
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _end_descendants(signals: list[signal.Signals], watch: _Watch) -> None:
+    for number in signals:
+        for pid in descendants(os.getpid()):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        _wait_for_none(GRACE_SECONDS, watch)
+
+
+def _wait_for_none(seconds: float, watch: _Watch) -> None:
+    """Wait until no descendant is left, for so long, or until a further signal says to hurry."""
+    deadline, repeats = time.monotonic() + seconds, watch.repeats
+    while descendants(os.getpid()) and time.monotonic() < deadline and watch.repeats == repeats:
+        time.sleep(0.05)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the running processes below `pid`, parents before children; zombies are not running.
+
+    Empty where there is no `/proc`.
+    """
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # `pid (name) state parent ...`, where the name may hold spaces and parentheses.
+            state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(int(folder.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = children.get(waiting.pop(0), [])
+        found += below
+        waiting += below
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
