@@ -1,13 +1,16 @@
 """ROUGE: how many words, word pairs and subsequences a prediction shares with its reference.
 
 Every number equals that of rouge-score 0.1.2, to the last bit and for every input; `docs/rouge.md` says how
-it is reached at a fraction of the time and memory. `score` and `score_many` give precision, recall and F of
-rouge1, rouge2, rougeL and rougeLsum; `METRIC` is the same as a metric for evaluation.
+it is reached at a fraction of the time and memory.
+
+`score` and `score_many` give precision, recall and F of rouge1, rouge2, rougeL and rougeLsum. `METRIC` is the
+same for evaluation: `METRIC.score` is `judge`, which gives the F-measures as a `types.Score`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+BUCKETS = {
+    "ref_0_127": 0,
+    "ref_128_511": 128,
+    "ref_512_2047": 512,
+    "ref_2048_8191": 2048,
+    "ref_8192_up": 8192,
+}
+"""Length buckets and the fewest reference words of each, in rising order."""
 BATCH_WORDS = 50_000
 """Words of predictions and references that `score_many` holds at a time."""
 
@@ -71,6 +82,76 @@ def score_many(pairs: Iterable[tuple[str, str]], use_stemmer: bool = True) -> li
     return [scores for batch in _batches(pairs, use_stemmer) for scores in _score_batch(batch)]
 
 
+def judge(prediction: str, reference: str) -> Score:
+    """ROUGE of one prediction with stemming, as a metric scores it.
+
+    Returns:
+        The F-measures by their names, from 0 to 1, and `prediction_words` and `reference_words`. A prediction
+        without a word scores 0.0 and has `parsed=None`, with the reason `empty` or `no word`.
+
+    Raises:
+        ValueError: The reference holds no word of a-z or 0-9, so that every prediction would score 0.
+        TunebookError: nltk is not installed.
+    """
+    ids = word_ids(use_stemmer=True)
+    pair = Pair(sentences(reference, ids), sentences(prediction, ids))
+    if not pair.reference:
+        raise ValueError(f"ROUGE compares words of a-z and 0-9; the reference holds none: {reference[:80]!r}")
+    (scores,) = _score_batch([pair])
+    values = {name: rouge.fmeasure for name, rouge in zip(TYPES, scores, strict=True)}
+    values["prediction_words"] = float(sum(map(len, pair.candidate)))
+    values["reference_words"] = float(sum(map(len, pair.reference)))
+    if pair.candidate:
+        return Score(values=values, parsed=prediction)
+    return Score(values=values, parsed=None, reason="no word" if prediction.strip() else "empty")
+
+
+def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
+    """Figures over the scores of `judge`; empty when there are none.
+
+    Returns:
+        The mean of each F-measure; `length_ratio`, words of all predictions over words of all references;
+        `unparsed_rate`, the share of predictions without a word; and by length of the reference the mean
+        `rougeL_<bucket>`, left out where the bucket is empty, and the count `n_<bucket>`.
+    """
+    if not scores:
+        return {}
+    figures = {name: _mean(scores, name) for name in TYPES}
+    predicted, wanted = (
+        sum(s.values[name] for s in scores) for name in ("prediction_words", "reference_words")
+    )
+    figures["length_ratio"] = predicted / wanted
+    figures["unparsed_rate"] = sum(s.parsed is None for s in scores) / len(scores)
+    ends = [*list(BUCKETS.values())[1:], math.inf]
+    for (bucket, start), end in zip(BUCKETS.items(), ends, strict=True):
+        members = [s for s in scores if start <= s.values["reference_words"] < end]
+        figures[f"n_{bucket}"] = float(len(members))
+        if members:
+            figures[f"rougeL_{bucket}"] = _mean(members, "rougeL")
+    return figures
+
+
+# Chosen by rougeL: rougeLsum depends on where a model breaks its lines, and for long texts it nears
+# rouge1, since the union over many lines finds almost every shared word.
+METRIC = Metric(
+    name="rouge",
+    score=judge,
+    aggregate=aggregate,
+    figures=(
+        *TYPES,
+        "length_ratio",
+        "unparsed_rate",
+        *(f"{figure}_{bucket}" for bucket in BUCKETS for figure in ("rougeL", "n")),
+    ),
+    select_by="rougeL",
+    default_max_new_tokens=512,
+)
+
+
+def _mean(scores: Sequence[Score], name: str) -> float:
+    return math.fsum(s.values[name] for s in scores) / len(scores)
+
+
 def _batches(pairs: Iterable[tuple[str, str]], use_stemmer: bool) -> Iterator[list[Pair]]:
     batch: list[Pair] = []
     words = 0
@@ -87,22 +168,30 @@ def _batches(pairs: Iterable[tuple[str, str]], use_stemmer: bool) -> Iterator[li
 
 
 def _score_batch(batch: Sequence[Pair]) -> Iterator[RougeScores]:
-    for pair, summary_hits in zip(batch, hits(batch), strict=True):
+    # Between one sentence and one sentence, rougeLsum is rougeL.
+    summary_hits = iter(hits([pair for pair in batch if not _is_single(pair)]))
+    for pair in batch:
         reference = list(itertools.chain.from_iterable(pair.reference))
         candidate = list(itertools.chain.from_iterable(pair.candidate))
         m, n = len(reference), len(candidate)
-        pairs_of_words = _overlap(list(itertools.pairwise(reference)), list(itertools.pairwise(candidate)))
+        shared_pairs = _overlap(itertools.pairwise(reference), itertools.pairwise(candidate))
+        longest = lcs_length(reference, candidate)
         yield RougeScores(
             rouge1=_rouge(_overlap(reference, candidate), n, m),
-            rouge2=_rouge(pairs_of_words, n - 1, m - 1),
-            rougeL=_rouge(lcs_length(reference, candidate), n, m),
-            rougeLsum=_rouge(summary_hits, n, m),
+            rouge2=_rouge(shared_pairs, n - 1, m - 1),
+            rougeL=_rouge(longest, n, m),
+            rougeLsum=_rouge(longest if _is_single(pair) else next(summary_hits), n, m),
         )
 
 
-def _overlap(reference: Sequence[Hashable], candidate: Sequence[Hashable]) -> int:
-    available = Counter(candidate)
-    return sum(min(count, available[item]) for item, count in Counter(reference).items() if item in available)
+def _is_single(pair: Pair) -> bool:
+    return len(pair.reference) <= 1 and len(pair.candidate) <= 1
+
+
+def _overlap(reference: Iterable[Hashable], candidate: Iterable[Hashable]) -> int:
+    wanted, available = Counter(reference), Counter(candidate)
+    shared = wanted.keys() & available.keys()
+    return sum(map(min, map(wanted.__getitem__, shared), map(available.__getitem__, shared)))
 
 
 def _rouge(shared: int, candidate: int, reference: int) -> Rouge:

@@ -4,10 +4,10 @@ A lane holds one reference sentence along the bits of an int32 and steps through
 An array of lanes has a row for each candidate sentence and a column for each reference sentence; several
 documents share it, so that the price of a numpy call is split between them.
 
-A word of a lane carries 23 positions, in bits 1 to 23, since the highest set bit of a number of up to 24
-bits can be read exactly out of its float32 exponent: three vector operations, where shifting and or-ing
-takes ten. Longer sentences take several words, with a carry between them. Bit 0 always stops the walk: it
-stands for "no position left in this word".
+A word of a lane carries 30 positions, in bits 1 to 30: the sign bit stays free, so that the highest set
+bit can be read out of a float32 exponent in half the operations that shifting and or-ing takes. Longer
+sentences take several words, with a carry between them. Bit 0 always stops the walk: it stands for "no
+position left in this word".
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     Lanes = NDArray[np.int32]
     Indices = NDArray[np.int64]
 
-POSITIONS = 23
+POSITIONS = 30
 """Reference positions in one word of a lane."""
-LANES = 8192
-"""Lane words that step together: few enough for their vectors to stay in the cache."""
+LANES = 24_000
+"""Lane words that step together: enough to pay for the calls, few enough to stay in the cache."""
 SLAB = 256
 """Reference sentences side by side at most, which bounds the table of matches."""
 HISTORY_BYTES = 16 << 20
@@ -36,7 +36,8 @@ HISTORY_BYTES = 16 << 20
 
 _PAYLOAD = np.int32((1 << POSITIONS + 1) - 2)
 _ALL_BELOW = np.int32((1 << POSITIONS + 1) - 1)
-_EXPONENT = np.int32(-(1 << 23))
+_SIGN_AND_EXPONENT = np.int32(-(1 << 23))
+"""The bits of a float32 beside its fraction: with the fraction at 0, it is a power of two."""
 
 
 class Block(NamedTuple):
@@ -47,7 +48,7 @@ class Block(NamedTuple):
     repeats: Sequence[int]
     """How often each of them stands in the reference."""
     candidate: Sequence[Sequence[int]]
-    """Each sentence as local ids, 0 for words that the reference lacks."""
+    """Each sentence as local ids, 0 for words that the reference lacks; none has only these."""
     vocabulary: int
 
 
@@ -58,9 +59,6 @@ def lane_words(length: int) -> int:
 
 def taken_counts(blocks: Sequence[Block]) -> list[Indices]:
     """How often each word is taken, by the union over the candidate sentences of what rouge-score takes.
-
-    Args:
-        blocks: All of one number of lane words.
 
     Returns:
         For each block, by local id, the reference positions taken; shape (vocabulary + 1,).
@@ -86,9 +84,7 @@ def taken_counts(blocks: Sequence[Block]) -> list[Indices]:
     counts = np.bincount(
         cells.entry[is_taken], weights=cells.repeats[is_taken], minlength=int(offsets[-1]) + 1
     ).astype(np.int64)
-    return [
-        np.concatenate(([0], counts[begin + 1 : end + 1])) for begin, end in itertools.pairwise(offsets)
-    ]
+    return [np.concatenate(([0], counts[begin + 1 : end + 1])) for begin, end in itertools.pairwise(offsets)]
 
 
 class _Cells(NamedTuple):
@@ -149,19 +145,27 @@ class _Rows(NamedTuple):
         owner = np.repeat(np.arange(len(blocks)), [len(block.candidate) for block in blocks])
         entries = _flat(sentences, int(length.sum()))
         entries += np.where(entries > 0, np.repeat(offsets[owner], length), 0)
+        # Steps without a match anywhere: a second one in a row changes nothing, nor does one at the start.
+        previous = np.concatenate(([0], entries[:-1]))
+        previous[np.cumsum(length)[:-1]] = 0
+        keep = (entries > 0) | (previous > 0)
+        length = np.add.reduceat(keep, np.cumsum(length) - length, dtype=np.int64)
+        entries = entries[keep]
         order = np.argsort(-length, kind="stable")
         start = np.cumsum(length) - length
         return cls(owner=owner[order], start=start[order], length=length[order], entries=entries)
 
     def chunks(self, lane_words_per_row: int) -> Iterator[tuple[Indices, list[Indices]]]:
         """Rows that fit together, and for each step the table entries of those that are that long."""
-        size = max(1, LANES // lane_words_per_row)
-        for first in range(0, len(self.owner), size):
-            start = self.start[first : first + size]
-            length = self.length[first : first + size]
+        first = 0
+        while first < len(self.owner):
+            lanes = min(LANES, HISTORY_BYTES // (8 * int(self.length[first])))
+            rows = slice(first, first + max(1, lanes // lane_words_per_row))
+            start, length = self.start[rows], self.length[rows]
             active = np.searchsorted(-length, -np.arange(length[0]), side="left")
-            columns = [self.entries[start[:rows] + step] for step, rows in enumerate(active)]
-            yield self.owner[first : first + size], columns
+            columns = [self.entries[start[:count] + step] for step, count in enumerate(active)]
+            yield self.owner[rows], columns
+            first = rows.stop
 
 
 def _walk(table: Lanes, columns: Sequence[Indices]) -> Lanes:
@@ -212,10 +216,11 @@ def _walk(table: Lanes, columns: Sequence[Indices]) -> Lanes:
 
 
 def _highest_bit(values: Lanes) -> Lanes:
-    """The highest set bit of each value; values are below 2**24, which float32 holds exactly."""
-    floats = values.astype(np.float32)
+    """The highest set bit of each value, all of them at least 0."""
+    # float32 keeps 24 bits and rounds. With the second bit cleared it cannot round up to the next power.
+    floats = (values & ~(values >> 1)).astype(np.float32)
     bits = floats.view(np.int32)
-    bits &= _EXPONENT
+    bits &= _SIGN_AND_EXPONENT
     return floats.astype(np.int32)
 
 

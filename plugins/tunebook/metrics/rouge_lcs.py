@@ -31,14 +31,12 @@ def lcs_length(first: Sequence[int], second: Sequence[int]) -> int:
     first = first[start : len(first) - tail]
     second = second[start : len(second) - tail]
     # Words of one side only match nothing, and the length does not depend on them.
-    shared = set(first).intersection(second)
-    along = [word for word in first if word in shared]
+    along = list(filter(set(second).__contains__, first))
     masks = match_masks(along)
     vector = full = (1 << len(along)) - 1
-    for word in second:
-        if word in shared:
-            match = vector & masks[word]
-            vector = (vector + match) | (vector ^ match)
+    for mask in filter(None, map(masks.get, second)):
+        match = vector & mask
+        vector = (vector + match) | (vector ^ match)
     return start + tail + len(along) - (vector & full).bit_count()
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 GROUP_LANES = 1 << 16
 """Lanes that documents are gathered to before they are walked together."""
+FREE_LANES = 1 << 13
+"""Lanes that take about as long as the numpy calls around them, so that empty ones do no harm."""
 GROUP_TABLE = 1 << 22
 """Cells of the table of matches of such a group."""
 
@@ -47,7 +49,7 @@ class _Document(NamedTuple):
 
 
 def hits(pairs: Sequence[Pair]) -> list[int]:
-    """The hits of rougeLsum for each pair; precision is hits / candidate words, recall hits / reference words."""
+    """The hits of rougeLsum for each pair, from 0 to the words of its shorter text."""
     documents = [_reduce(pair) for pair in pairs]
     taken = [np.array(document.sure) for document in documents]
     owned = [(number, block) for number, document in enumerate(documents) for block in document.blocks]
@@ -66,19 +68,14 @@ def _reduce(pair: Pair) -> _Document:
     """Leave out what cannot change the hits: repeated sentences, and reference words the candidate lacks.
 
     Candidate words that the reference lacks must stay, as 0: they change which subsequence is taken
-    (reference `a a`, candidate `a x`). But a run of them acts like one, and at the start of a sentence
-    they do nothing.
+    (reference `a a`, candidate `a x`).
     """
     available = Counter(itertools.chain.from_iterable(pair.candidate))
     shared = available.keys() & set(itertools.chain.from_iterable(pair.reference))
     local = {word: number for number, word in enumerate(shared, 1)}
-    references = Counter(tuple([local[word] for word in sentence if word in local]) for sentence in pair.reference)
-    candidates = set()
-    for sentence in set(map(tuple, pair.candidate)):
-        words = [local.get(word, 0) for word in sentence]
-        reduced = tuple([word for last, word in itertools.pairwise([0, *words]) if word or last])
-        if reduced:
-            candidates.add(reduced)
+    references = Counter(tuple(filter(None, map(local.get, sentence))) for sentence in pair.reference)
+    absent = itertools.repeat(0)
+    candidates = {tuple(map(local.get, sentence, absent)) for sentence in pair.candidate}
     sure = [0] * (len(local) + 1)
     by_words: dict[int, list[tuple[int, ...]]] = {}
     for sentence in references:
@@ -87,7 +84,7 @@ def _reduce(pair: Pair) -> _Document:
             sure[sentence[0]] += references[sentence]
         elif sentence:
             by_words.setdefault(lane_words(len(sentence)), []).append(sentence)
-    candidate = list(candidates)
+    candidate = [sentence for sentence in candidates if any(sentence)]
     blocks = [
         Block(sentences, [references[sentence] for sentence in sentences], candidate, len(local))
         for sentences in by_words.values()
@@ -96,21 +93,23 @@ def _reduce(pair: Pair) -> _Document:
 
 
 def _groups(owned: Iterable[tuple[int, Block]]) -> Iterator[list[tuple[int, Block]]]:
-    """Gather blocks with as many lane words and about as many reference sentences."""
+    """Gather blocks that may share an array of lanes; every lane then is as large as the largest needs."""
     group: list[tuple[int, Block]] = []
-    key = (0, 0)
-    rows = entries = 0
+    rows = entries = most_words = most_width = needed = 0
     for number, block in sorted(owned, key=lambda item: _size(item[1]), reverse=True):
         words, width = _size(block)
         rows += len(block.candidate)
         entries += block.vocabulary
-        fits = words == key[0] and 4 * width >= 3 * key[1]
-        small = rows * key[1] <= GROUP_LANES and entries * key[1] * words <= GROUP_TABLE
-        if group and not (fits and small):
+        most_words, most_width = max(words, most_words), max(width, most_width)
+        needed += len(block.candidate) * width * words
+        lanes = rows * most_width * most_words
+        wasteful = lanes > max(FREE_LANES, needed * 4 // 3)
+        large = lanes > GROUP_LANES or entries * most_width * most_words > GROUP_TABLE
+        if group and (wasteful or large):
             yield group
             group = []
-        if not group:
-            key, rows, entries = (words, width), len(block.candidate), block.vocabulary
+            rows, entries = len(block.candidate), block.vocabulary
+            most_words, most_width, needed = words, width, rows * width * words
         group.append((number, block))
     if group:
         yield group
@@ -121,8 +120,9 @@ def _size(block: Block) -> tuple[int, int]:
 
 
 def _lanes_pay(blocks: Sequence[Block]) -> bool:
-    """Whether numpy is quicker than one pair at a time: each step costs some 20 calls, each lane a trifle."""
-    words, width = _size(blocks[0])
+    """Whether numpy is quicker than one pair at a time: a step costs some 20 calls, and a lane a trifle."""
+    words = max(_size(block)[0] for block in blocks)
+    width = max(_size(block)[1] for block in blocks)
     lengths = [len(sentence) for block in blocks for sentence in block.candidate]
     chunks = -(-len(lengths) * width * words // LANES)
     lanes_us = words * (max(lengths) * chunks * 20 * 0.4 + sum(lengths) * width * 0.003)
