@@ -109,7 +109,8 @@ _NOTHING = re.compile(
 )
 _HEADING = re.compile(r"\s{0,4}\**(?:step|part|solution|explanation|calculation|given|breakdown|summary|note|reasoning|day|week)\b|\s{0,4}\d{1,2}[.)]\s{1,3}\**[A-Za-z]", re.IGNORECASE)
 _LINE = 200
-_AFTER_BOX = re.compile(rf"[\s$]{{0,4}}({'|'.join(word for word in SCALES if len(word) > 2)})s?\b", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"\}[\s$)]{0,4}(?:or|and)[\s$(]{0,4}\Z")
+_AFTER_BOX = re.compile(rf"[\s$]{{0,4}}(?:\\text\{{)?\s?({'|'.join(word for word in SCALES if len(word) > 2)})s?\b", re.IGNORECASE)
 
 
 def _marked(text: str) -> Reading | None:
@@ -130,7 +131,9 @@ def _marked(text: str) -> Reading | None:
             if content is None:
                 cut_box = text[match.end() :].strip(" {$\\")
                 continue
-            found = _boxed(content, text) if content.strip() else None
+            found = _boxed(content) if content.strip() else None
+            if found and _ALTERNATIVE.search(text[max(0, match.start() - 16) : match.start()]):
+                found = Number(None, "list")
             rule = "boxed"
         if found is None:
             continue
@@ -156,6 +159,8 @@ def _hash_line(text: str, match: re.Match[str]) -> Number | None:
         if len(match[0]) != 4 or _HEADING.match(line):
             return None
         following = ""
+    if not line.strip():
+        return None
     if _NOTHING.match(line):
         return Number(None, "no_number")
     label = _LABEL.match(line)
@@ -203,7 +208,7 @@ def _box(text: str, start: int) -> str | None:
     return None
 
 
-def _boxed(content: str, text: str) -> Number:  # noqa: ARG001
+def _boxed(content: str) -> Number:
     if _NOTHING.match(content.replace("\\text{", "")):
         return Number(None, "no_number")
     return number.single(content)
@@ -254,8 +259,6 @@ def _answer_clause(text: str) -> Reading | None:
         following = rest[end.end() :] if end else ""
         if not sentence.strip():
             continue
-        if sentence.rstrip().endswith("?") or (end and end[0] == "?"):
-            continue
         plain = number.plain_math(sentence)
         begins_with_number = _FILLER.match(plain)
         at = begins_with_number.end() if begins_with_number else 0
@@ -296,10 +299,16 @@ _DANGLING = re.compile(
     re.IGNORECASE,
 )
 _CONTEXT = re.compile(
-    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number|#)\s(?:the |all |these |her |his )?\Z", re.IGNORECASE
+    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number|#)\s(?:the |all |these |her |his )?\Z|#\Z", re.IGNORECASE
 )
 _DURATION_BEFORE = re.compile(r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only |a total of )?\Z", re.IGNORECASE)
 _DURATION_AFTER = re.compile(r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b", re.IGNORECASE)
+_OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
+_YEAR = re.compile(r"\b(?:in|since|year|by|until) (?:19|20)\d\d\Z", re.IGNORECASE)
+_FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
+_EXPLANATION = re.compile(r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE)
+_BRACKETS = re.compile(r"\([^()]{0,120}\)")
+_BULLET = re.compile(r"^[-*•>]\s{1,3}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 
 
@@ -309,10 +318,6 @@ def _last_sentence(text: str) -> Reading:
     sentences = _sentences(text)
     for back, sentence in enumerate(sentences):
         if sentence.endswith("?") and not _only_number(sentence):
-            continue
-        if back and _ASIDE.match(sentence):
-            continue
-        if not back and _ASIDE.match(sentence) and len(sentences) > 1:
             continue
         body = _without_index(sentence)
         if not back and _is_cut(text, body, alone=len(sentences) == 1):
@@ -331,7 +336,11 @@ _MAX_SENTENCES = 200
 
 def _sentences(text: str) -> list[str]:
     """The last sentences, the very last first."""
-    parts = [part.strip() for part in _SPLIT.split(text[-16_000:])]
+    lines = text[-16_000:].split("\n")
+    told = [line for line in lines if not _ASIDE.match(line)]
+    # An aside ends its line: what is said after "I hope this helps!" is not the answer either.
+    kept = "\n".join(told if any(character.isdigit() for line in told for character in line) else lines)
+    parts = [part.strip() for part in _SPLIT.split(kept)]
     merged: list[str] = []
     for part in parts:
         if not part:
@@ -377,19 +386,34 @@ def _prose_number(sentence: str) -> Number:
     bold = [match for match in _BOLD.findall(sentence) if any(character.isdigit() for character in match)]
     if bold:
         return number.single(bold[-1])
-    plain = number.plain_spelling(number.plain_math(sentence.replace("*" * 2, " ")))
+    sentence = _BULLET.sub("", sentence.replace("*" * 2, " "))
+    plain = _without_brackets(number.plain_spelling(number.plain_math(sentence)))
     side = number.right_hand_side(plain)
+    if number.is_clock(side):
+        side = number.without_clocks(side)
+        if not number.tokens(side):
+            return Number(None, "time")
     found = number.tokens(side)
     if not found:
         value = value_of_words(side)
         return Number(value, None if value is not None else "no_number")
-    if side is not plain:
+    if "=" in plain and side is not plain:
         return number.choose(side, found, first=True)
-    if number.is_clock(side):
-        return Number(None, "time")
-    paid = any(token.currency for token in found)
-    kept = [token for token in found if not _is_context(side, token, durations=paid)] or found
+    explained = _EXPLANATION.search(side, found[0].end)
+    if explained:
+        side = side[: explained.start()]
+        found = number.tokens(side)
+    kept = [token for token in found if not _is_context(side, token, durations=True)] or found
+    paid = [token.start for token in kept if token.currency]
+    if paid:
+        kept = [token for token in kept if token.start <= paid[0] or not _FOR.search(side[: token.start][-12:])]
     return number.choose(side, kept, first=False)
+
+
+def _without_brackets(text: str) -> str:
+    """Drop remarks in brackets where a number stands outside of them."""
+    outside = _BRACKETS.sub(" ", text)
+    return outside if any(character.isdigit() for character in outside) else text
 
 
 def _is_context(text: str, token: Token, *, durations: bool) -> bool:
@@ -398,5 +422,7 @@ def _is_context(text: str, token: Token, *, durations: bool) -> bool:
     if token.currency:
         return False
     if _CONTEXT.search(before):
+        return True
+    if _OF_WHICH.match(text, token.end) or _YEAR.search(before + text[token.start : token.end]):
         return True
     return durations and bool(_DURATION_BEFORE.search(before) and _DURATION_AFTER.match(text, token.end))

@@ -55,7 +55,7 @@ def plain_math(text: str) -> str:
     if not text.isascii():
         text = text.translate(_SIGNS)
     if "\\" in text:
-        text = _SPACING.sub(",", text)
+        text = _SPACING.sub(",", text.replace("\\!", ""))
         for _ in range(2):
             text = _FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]} ", text)
         for command, sign in _OPERATORS:
@@ -100,7 +100,7 @@ _DECIMAL_COMMA = re.compile(
 _MIXED = re.compile(r"(?<![\d.])(\d{1,4})-(\d{1,3}/\d{1,3})(?![\d/])")
 _AND_A_HALF = re.compile(r"(?<![\d.])(\d{1,6}) and (?:a|one)[ -]half(?!\w)", re.IGNORECASE)
 _CENTS = re.compile(r"(?<![\d.])(\d{1,9})(?: dollars?)?,? and (\d{1,2}) cents?(?!\w)", re.IGNORECASE)
-_CLOCK = re.compile(r"(?<![\d:])\d{1,2}:\d{2}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
+_CLOCK = re.compile(r"(?<![\d:])\d{1,4}:\d{1,4}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
 _MAX_EXPONENT = 60
 
 
@@ -118,10 +118,8 @@ def plain_spelling(text: str) -> str:
 
 def tokens(text: str) -> list[Token]:
     """Every number of a text in which `plain_math` has been applied, in order."""
-    found = []
+    found, ordinals = [], []
     for match in _TOKEN.finditer(text):
-        if _ORDINAL.match(text, match.end()):
-            continue
         value = _literal(match["number"])
         if _is_negative(text, match):
             value = -value
@@ -130,8 +128,9 @@ def tokens(text: str) -> list[Token]:
         if scale and not match["percent"]:
             value *= SCALES[(scale[1] or scale[2]).lower()]
             end = scale.end()
-        found.append(Token(value, match.start(), end, match["currency"] is not None))
-    return found
+        is_ordinal = _ORDINAL.match(text, match.end()) is not None
+        (ordinals if is_ordinal else found).append(Token(value, match.start(), end, match["currency"] is not None))
+    return found or ordinals
 
 
 def _literal(number: str) -> Fraction:
@@ -165,9 +164,9 @@ _OPERATOR = re.compile(r"[\s(]{0,4}(\*\*|[-+*/^x])[\s(]{0,4}\Z")
 _CLOSERS = re.compile(r"(?: ?\)){0,3}")
 _RANGE = re.compile(r"\s{0,3}(?:[-–—~±]|to|\.{2,3}|through)\s{0,3}\Z|[^.;]{0,30}\sto\s{0,3}\Z", re.IGNORECASE)
 _REJECTED = re.compile(r"\b(?:not|rather than|instead of|isn't|over)\b[^.;]{0,16}\Z|\(\s?not\b[^)]{0,16}\Z|[≠]\s?\Z", re.IGNORECASE)
-_RESTATED = re.compile(r"\b(?:i\.\s?e\.?|that is|in other words|which is|meaning|equivalently|namely|or simply|aka)(?!\w)[^.;]{0,20}\Z", re.IGNORECASE)
-_LIST = re.compile(r"[^.;]{0,24}?(?:[,;&]|\b(?:and|or)\b)[^.]{0,24}\Z", re.IGNORECASE)
-_BRACKETED = re.compile(r"[^()]{0,40}[(\[]")
+_RESTATED = re.compile(r"\b(?:i\.\s?e\.?|that is|in other words|meaning|equivalently|namely|or simply|aka)(?!\w)[^.;]{0,20}\Z", re.IGNORECASE)
+_LIST = re.compile(r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly|even))?\s{0,2}\Z", re.IGNORECASE)
+_BARE_LIST = re.compile(r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 
 
@@ -250,8 +249,13 @@ def single(segment: str) -> Number:
 
 
 def is_clock(text: str) -> bool:
-    """Whether a text holds a clock time or a date."""
+    """Whether a text holds a clock time, a ratio or a date."""
     return _CLOCK.search(text) is not None
+
+
+def without_clocks(text: str) -> str:
+    """The text without its clock times, ratios and dates."""
+    return _CLOCK.sub(" ", text)
 
 
 def right_hand_side(text: str) -> str:
@@ -284,7 +288,7 @@ def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
                 values.pop()
             elif _RANGE.match(gap) or (_BETWEEN.search(text[: found[start - 1].start]) and "and" in gap):
                 reason = "range"
-            elif _LIST.match(gap) and not _BRACKETED.match(gap):
+            elif (_LIST if first else _BARE_LIST).match(gap):
                 reason = reason or "list"
             elif first:
                 break

@@ -26,6 +26,7 @@ _SMALL |= {
     word: 10 * (at + 2) for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
 }
 _SMALL["fourty"] = 40
+_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
 _WORD = re.compile(r"[a-z]{1,12}|\S")
 _SIGN = frozenset({"minus", "negative"})
 
@@ -41,7 +42,7 @@ def value_of_words(text: str) -> Fraction | None:
     negative = False
     words = _WORD.findall(text[:400].lower())
     for word in [*words, "."]:
-        if word in _SMALL or (word in SCALES and len(word) > 2) or word == "half":
+        if word in _SMALL or (word in SCALES and len(word) > 2) or word == "half" or (run and word in _PARTS):
             run.append(word)
         elif run and word in ("and", "-", "a", "of"):
             continue
@@ -59,8 +60,9 @@ def value_of_words(text: str) -> Fraction | None:
 def _value(run: list[str]) -> Fraction:
     total, group = Fraction(0), Fraction(0)
     for word in run:
-        if word == "half":
-            group += Fraction(1, 2)
+        if word in _PARTS:
+            # "two thirds", but "three and a half"; `half` alone or after a larger number adds.
+            group = group / _PARTS[word] if word != "half" or group == 1 else group + Fraction(1, 2)
         elif word in _SMALL:
             group += _SMALL[word]
         elif SCALES[word] <= 100:

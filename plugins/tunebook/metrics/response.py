@@ -44,6 +44,8 @@ def visible(output: str) -> Visible:
     >>> visible("<think>It floats, so")
     Visible(text='', reason='unfinished_think')
     """
+    if "&lt;" in output:
+        output = output.replace("&lt;", "<").replace("&gt;", ">")
     turn = _last_turn(output)
     said, unfinished = _without_thoughts(turn)
     said = _before_end_token(said)
