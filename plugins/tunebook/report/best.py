@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tunebook.report.intervals import Pairs
     from tunebook.runlog import Evaluation, RunLog
 
-_NO_FIGURE = frozenset({"runtime", "samples_per_second", "steps_per_second"})
-
 
 class Choice(NamedTuple):
     """The figure to choose by and why it."""
@@ -56,7 +54,7 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
             return Choice(name, larger is True, f"metric_for_best_model of the recipe ({asked})")
     if "loss" in names:
         return Choice("loss", False, "the evaluation loss, since no task metric was measured")
-    rest = figures.order(names - _NO_FIGURE, None)
+    rest = figures.order(names - figures.NOT_FIGURES, None)
     return Choice(rest[0], True, "the only figures measured") if rest else None
 
 
@@ -107,12 +105,17 @@ def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
     if not candidates:
         return None
     top = max(candidates, key=lambda one: sign * one.evaluation.values[chosen.name])
-    others = figures.order(set(top.evaluation.values) - {chosen.name} - _NO_FIGURE, None)
+    others = figures.order(set(top.evaluation.values) - {chosen.name} - figures.NOT_FIGURES, None)
+    others.sort(key=_place)
     return Best(
         figure=figure(top, chosen.name, larger_is_better=chosen.larger_is_better),
         beside=tuple(figure(top, name) for name in others),
         chosen_by=chosen.by,
     )
+
+
+def _place(name: str) -> int:
+    return figures.BESIDE.index(name) if name in figures.BESIDE else len(figures.BESIDE)
 
 
 def figure(measured: Measured, name: str, *, larger_is_better: bool | None = None) -> Figure:

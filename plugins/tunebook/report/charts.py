@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,10 +15,13 @@ Spec = dict[str, Any]
 
 # Okabe-Ito's order of hues, with lightness that keeps 3:1 against both a white and a near-black page.
 _PALETTE = (
-    "#3b7dd8", "#d9722e", "#1f9e77", "#b65fc4", "#b08a00", "#d64f70", "#2aa1b8", "#7a8a2e", "#8f6bd6", "#a0643c",
-    "#5f87a6", "#e0823d", "#4aa564", "#c45a9b", "#8c8c00", "#c4504a", "#3f9b9b", "#6d7f3f", "#6f74d6", "#94745c",
+    "#3b7dd8", "#d9722e", "#1f9e77", "#b65fc4", "#b08a00", "#d64f70", "#2aa1b8", "#7a8a2e", "#8f6bd6",
+    "#a0643c", "#5f87a6", "#e0823d", "#4aa564", "#c45a9b", "#8c8c00", "#c4504a", "#3f9b9b", "#6d7f3f",
+    "#6f74d6", "#94745c",
 )  # fmt: skip
 _WIDTH, _HEIGHT = 720, 260
+_DOTS = 40
+"""A curve of at most so many points has a dot at each."""
 
 
 def keys(charts: Sequence[Chart]) -> list[str]:
@@ -35,11 +39,14 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
 
     Its parameters `lo` and `hi` are the steps shown, which the page sets when one zooms.
     """
-    steps = [step for line in chart.lines for step in line.steps]
-    low, high = min(steps, default=0), max(steps, default=1)
+    high = chart.last_step
     y_scale: Spec = {"zero": chart.y_zero, "nice": True}
+    y_axis: Spec = {"format": chart.y_format}
     if chart.log_scale:
-        y_scale = {"type": "log", "nice": False}
+        y_scale = {"type": "log", "nice": False, "padding": 6}
+        y_axis["values"] = _decades(chart)
+    if chart.y_format.endswith("e"):
+        y_axis = {"labelExpr": f"datum.value === 0 ? '0' : format(datum.value, '{chart.y_format}')"}
     datasets = list(dict.fromkeys(line.dataset for line in chart.lines))
     colours = {"domain": list(all_keys), "range": [colour(place) for place in range(len(all_keys))]}
     base: Spec = {
@@ -56,9 +63,9 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
     y: Spec = {
         "field": "y",
         "type": "quantitative",
-        "title": chart.y_label,
+        "title": None,
         "scale": y_scale,
-        "axis": {"format": chart.y_format},
+        "axis": y_axis,
     }
     line_encoding = base | {"y": y}
     if len(datasets) > 1 and len({line.run for line in chart.lines}) > 1:
@@ -68,7 +75,6 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
             "scale": {"domain": datasets},
             "legend": {"title": None, "orient": "top", "symbolType": "stroke"},
         }
-    few = all(len(line.steps) <= 60 for line in chart.lines)
     layers: list[Spec] = []
     if any(line.low for line in chart.lines):
         layers.append(
@@ -89,10 +95,11 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
             "encoding": line_encoding,
         }
     )
-    if few:
+    sparse = [place for place, line in enumerate(chart.lines) if len(line.steps) <= _DOTS]
+    if sparse:
         layers.append(
             {
-                "transform": [{"filter": "isValid(datum.y)"}],
+                "transform": [{"filter": {"and": ["isValid(datum.y)", {"field": "l", "oneOf": sparse}]}}],
                 "mark": {"type": "circle", "size": 26, "opacity": 1, "clip": True},
                 "encoding": base | {"y": y},
             }
@@ -104,10 +111,19 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
         "width": "container",
         "height": 220,
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "params": [{"name": "lo", "value": low}, {"name": "hi", "value": max(high, low + 1)}],
+        # A little room on the right, so that the last point is not cut in half.
+        "params": [{"name": "lo", "value": 0}, {"name": "hi", "value": max(1, round(high * 1.012, 2))}],
         "data": {"name": "points"},
         "layer": layers,
     }
+
+
+def _decades(chart: Chart) -> list[float]:
+    """Round values to mark on a logarithmic axis: powers of ten, over few decades 2 and 5 as well."""
+    values = [value for line in chart.lines for value in line.values if value]
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    return [step * 10.0**power for power in range(first, last + 1) for step in steps]
 
 
 def _references(chart: Chart) -> list[Spec]:
@@ -169,25 +185,23 @@ def _marks(chart: Chart, base: Spec, y: Spec) -> list[Spec]:
         }
     ]
     if len(values) <= 2:
-        middle = (base_low := min(line.steps[0] for line in chart.lines)) + (
-            max(line.steps[-1] for line in chart.lines) - base_low
-        ) / 2
-        layers += [
-            {
-                "data": {"values": [value for value in values if (value["x"] > middle) is right]},
-                "mark": {
-                    "type": "text",
-                    "align": "right" if right else "left",
-                    "dx": -9 if right else 9,
-                    "dy": 15,
-                    "style": "note",
-                    "clip": True,
-                },
-                "encoding": {"x": base["x"], "y": y, "text": {"field": "t"}},
-            }
-            for right in (False, True)
-        ]
+        for right in (False, True):
+            on_side = [
+                value
+                for mark, value in zip(chart.marks, values, strict=True)
+                if (mark.step > chart.last_step / 2) is right
+            ]
+            if on_side:
+                layers.append(_mark_label(on_side, encoding, right=right))
     return layers
+
+
+def _mark_label(values: list[Spec], encoding: Spec, *, right: bool) -> Spec:
+    """The words beside marks, on the side where there is room."""
+    mark: Spec = {"type": "text", "dy": 15, "style": "note", "clip": True}
+    mark |= {"align": "right", "dx": -9} if right else {"align": "left", "dx": 9}
+    x_and_y = {"x": encoding["x"], "y": encoding["y"]}
+    return {"data": {"values": values}, "mark": mark, "encoding": x_and_y | {"text": {"field": "t"}}}
 
 
 def rows(lines: Sequence[Line]) -> list[Spec]:
@@ -230,10 +244,17 @@ def config(*, dark: bool) -> Spec:
         "axisX": {"grid": False, "tickCount": 7},
         "axisY": {"domain": False, "ticks": False, "minExtent": 34},
         "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 11, "symbolStrokeColor": ink},
-        "title": {"color": ink, "anchor": "start", "fontSize": 14, "fontWeight": 600, "offset": 10},
+        "title": {
+            "color": ink,
+            "anchor": "start",
+            "fontSize": 14,
+            "fontWeight": 600,
+            "offset": 10,
+            "subtitleColor": muted,
+        },
         "style": {
-            "baseline": {"stroke": muted},
-            "note": {"fill": muted, "fontSize": 11},
+            "baseline": {"color": muted},
+            "note": {"color": muted, "fontSize": 11},
         },
     }
 
@@ -246,7 +267,7 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
     drawn |= {
         "width": _WIDTH,
         "height": _HEIGHT,
-        "title": chart.title,
+        "title": {"text": chart.title, "subtitle": chart.y_label},
         "autosize": {"type": "fit", "contains": "padding"},
         "datasets": {"points": rows(chart.lines)},
     }
@@ -271,7 +292,8 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
 
 
 def script() -> str:
-    """The JavaScript of Vega and Vega-Lite, as `window.vega` and `window.vegaLite`; no network needed."""
+    """The JavaScript that draws Vega-Lite, as `window.vegaEmbed`; it needs no network."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle("window.vega=vega;window.vegaLite=vegaLite;"))
+    # Of the three names a snippet may use, only vegaEmbed is bound: vega and vegaLite are null in 1.9.0.
+    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from tunebook.report import figures
 from tunebook.report.records import Chart, Line, Mark, Reference
 from tunebook.report.thin import thin
+from tunebook.runlog import Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from tunebook.report.best import Measured
     from tunebook.report.records import Best
-    from tunebook.runlog import RunLog, Series
+    from tunebook.runlog import RunLog
 
 POINTS_PER_CHART = 12_000
 POINTS_PER_LINE = 1_500
@@ -46,7 +48,7 @@ class _Plan(NamedTuple):
 
 
 _TRAINING_CHARTS = (
-    _Plan("learning_rate", "Learning rate", "learning rate", "~e", True, ("learning_rate",)),
+    _Plan("learning_rate", "Learning rate", "", "~e", True, ("learning_rate",)),
     _Plan("grad_norm", "Gradient norm", "norm before clipping", "~g", True, ("grad_norm",)),
     _Plan(
         "throughput",
@@ -56,6 +58,7 @@ _TRAINING_CHARTS = (
         True,
         ("train_tokens_per_second", "tokens/train_per_sec_per_gpu", "tokens_per_second_per_gpu"),
     ),
+    _Plan("steps_per_second", "Speed", "steps per second", "~g", True, ("steps_per_second",)),
     _Plan(
         "memory", "GPU memory", "GiB", "~g", True, ("memory/max_active (GiB)", "memory/max_allocated (GiB)")
     ),
@@ -67,15 +70,20 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
     several = len(runs) > 1
     metrics = _metric_charts(runs, several=several)
     chosen = {best.figure.name for run in runs for best in run.best if best.figure.name != "loss"}
-    found = [chart for chart in metrics if chart.id.removeprefix("metric_") in chosen]
+    found = [
+        replace(chart, secondary=False) for chart in metrics if chart.id.removeprefix("metric_") in chosen
+    ]
+    metrics = [chart for chart in metrics if chart.id not in {one.id for one in found}]
     loss = _loss_chart(runs, several=several)
     found += [loss] if loss.lines else []
-    found += [chart for chart in metrics if chart not in found]
+    found += [chart for chart in metrics if chart not in found and not chart.secondary]
     for plan in _TRAINING_CHARTS:
         lines = [line for run in runs for line in _training_line(run, plan, len(runs), several=several)]
         if lines:
             found.append(_chart(plan, lines))
-    return tuple(found)
+    found += [chart for chart in metrics if chart not in found]
+    last = max((line.steps[-1] for chart in found for line in chart.lines if line.steps), default=1)
+    return tuple(replace(chart, last_step=last) for chart in found)
 
 
 def _key(run: Curves, kind: str, *, several: bool) -> str:
@@ -88,12 +96,11 @@ def _line(
     limit = max(60, min(POINTS_PER_LINE, POINTS_PER_CHART // max(1, share)))
     kept = thin(series.values, limit)
     bad = ~np.isfinite(series.values)
-    dataset = kind
     return Line(
         run=run.id,
         key=_key(run, kind, several=several),
         label=f"{run.name}, {kind}" if several else kind,
-        dataset=dataset,
+        dataset=kind,
         steps=series.steps[kept].tolist(),
         values=_rounded(series.values[kept]),
         low=_rounded(bounds.low[kept]) if bounds else None,
@@ -131,6 +138,7 @@ def _chart(plan: _Plan, lines: Sequence[Line]) -> Chart:
         y_format=plan.number_format,
         y_zero=plan.y_zero,
         about=_about(plan.title, lines),
+        last_step=0,
         lines=tuple(lines),
     )
 
@@ -143,10 +151,8 @@ def _evaluated(run: Curves, name: str, share: int, *, several: bool) -> Iterable
         ]
         if not points:
             continue
-        from tunebook.runlog import Series as Record
-
         nan = float("nan")
-        series = Record(
+        series = Series(
             name=name,
             steps=np.array([one.evaluation.step for one in points], dtype=np.int64),
             values=np.array([one.evaluation.values[name] for one in points]),
@@ -180,6 +186,7 @@ def _loss_chart(runs: Sequence[Curves], *, several: bool) -> Chart:
         y_format="~g",
         y_zero=False,
         about=_about("Loss", lines),
+        last_step=0,
         lines=tuple(lines),
         log_scale=_spans_decades(lines),
     )
@@ -187,7 +194,7 @@ def _loss_chart(runs: Sequence[Curves], *, several: bool) -> Chart:
 
 def _spans_decades(lines: Sequence[Line]) -> bool:
     values = [value for line in lines for value in line.values if value is not None]
-    return bool(values) and min(values) > 0 and max(values) / min(values) >= 50
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= 20
 
 
 def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
@@ -197,12 +204,12 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
         for measured in run.measured.values()
         for one in measured
         for name in one.evaluation.values
-    } - {"loss", "runtime", "samples_per_second", "steps_per_second", figures.BASELINE}
+    } - {"loss", figures.BASELINE, *figures.NOT_FIGURES}
     found = []
     for name in figures.order(names, None):
         known = figures.known(name)
         lines = [line for run in runs for line in _evaluated(run, name, len(runs), several=several)]
-        if not lines:
+        if not lines or _is_flat(lines):
             continue
         own = all(not one.evaluation.metrics for run in runs for m in run.measured.values() for one in m)
         label = figures.label(name, engines_own=own)
@@ -210,16 +217,23 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
             Chart(
                 id=f"metric_{name}",
                 title=label[0].upper() + label[1:],
-                y_label=label,
+                y_label="",
                 y_format=known.number_format,
                 y_zero=known.from_zero,
                 about=_about(label, lines),
+                last_step=0,
                 lines=tuple(lines),
                 references=_references(runs, name, several=several),
                 marks=_marks(runs, name, several=several),
+                secondary=name in figures.KNOWN and name not in figures.FIRST,
             )
         )
     return found
+
+
+def _is_flat(lines: Sequence[Line]) -> bool:
+    """Whether no curve ever moves, so that the table says it all."""
+    return all(len(line.values) > 1 and len(set(line.values)) == 1 for line in lines)
 
 
 def _references(runs: Sequence[Curves], name: str, *, several: bool) -> tuple[Reference, ...]:

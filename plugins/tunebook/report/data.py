@@ -112,6 +112,7 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, curves.
 
 def _figure_names(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> tuple[str, ...]:
     names = {name for one in measured.values() for m in one for name in m.evaluation.values}
+    names -= figures.NOT_FIGURES
     return tuple(figures.order(names, best[0].figure.name if best else None))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -101,7 +100,11 @@ def _common_start(prompts: Sequence[str]) -> str:
     """What all prompts begin with, to the last whole word, if it is long enough to be in the way."""
     if len(prompts) < 2:
         return ""
-    start = os.path.commonprefix(list(prompts))
+    first, last = min(prompts), max(prompts)
+    same = next(
+        (at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first)
+    )
+    start = first[:same]
     start = start[: max(start.rfind(" "), start.rfind("\n")) + 1]
     return start if len(start) >= 40 else ""
 

@@ -59,6 +59,8 @@ def compare(text: str | None, best: Sequence[Best]) -> tuple[Expected, ...]:
     """
     if not text:
         return ()
+    if text.strip().lower().startswith("not measured"):
+        return ()
     found = claims(text)
     if not found:
         reason = "the recipe makes no claim in numbers"

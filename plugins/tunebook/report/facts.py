@@ -24,7 +24,7 @@ def facts_of(run: RunLog) -> tuple[Fact, ...]:
         _tokens(run),
         _result(run, "Mean training loss", "train_loss", "nats/token"),
         _evaluating(run),
-        *(_console(run, label, key) for label, key in (("Trainable parameters", "trainable_params"),)),
+        _fact(run, "Trained parameters", "trained_parameters"),
     )
 
 
@@ -33,7 +33,7 @@ def _steps(run: RunLog) -> Fact:
     last = max((int(s.steps[-1]) for s in run.series.values() if len(s.steps)), default=None)
     step = trainer.global_step if trainer and trainer.global_step is not None else last
     step = max(step, last) if step is not None and last is not None else step
-    planned = f" of {trainer.max_steps:,} planned" if trainer and trainer.max_steps else ""
+    planned = f" of {trainer.max_steps:,}" if trainer and trainer.max_steps else ""
     source = trainer.source if trainer else next((s.source for s in run.series.values()), _NO_SOURCE)
     return Fact(
         label="Optimizer steps",
@@ -74,10 +74,8 @@ def _evaluating(run: RunLog) -> Fact:
     return Fact(label="Time in evaluation", value=sum(seconds), unit="s", source=source)
 
 
-def _console(run: RunLog, label: str, key: str) -> Fact:
+def _fact(run: RunLog, label: str, key: str) -> Fact:
     fact = run.facts.get(key)
-    if not isinstance(fact, dict):
-        return Fact(
-            label=label, value=None, unit="", source=f"{_NO_SOURCE}; it stands in the console log only"
-        )
-    return Fact(label=label, value=fact["value"], unit="", source=fact["source"])
+    if fact is None:
+        return Fact(label=label, value=None, unit="", source=_NO_SOURCE)
+    return Fact(label=label, value=fact.value, unit="", source=fact.source)

@@ -9,7 +9,7 @@ class Known(NamedTuple):
     """A figure's name for readers and how it is drawn."""
 
     label: str
-    number_format: str = ".2f"
+    number_format: str = "~g"
     from_zero: bool = True
     smaller_is_better: bool = False
 
@@ -24,10 +24,18 @@ KNOWN: dict[str, Known] = {
     "precision": Known("precision (yes)"),
     "recall": Known("recall (yes)"),
     "balanced_accuracy": Known("balanced accuracy"),
-    "mcc": Known("Matthews correlation", ".2f", False),
+    "mcc": Known("Matthews correlation", "~g", False),
+    "specificity": Known("specificity (no)"),
     "auroc": Known("AUROC"),
+    "average_precision": Known("average precision"),
     "predicted_yes_rate": Known("share answered yes"),
-    "unparsed_rate": Known("share unparsed", ".2f", True, True),
+    "base_rate": Known("share of yes in the set"),
+    "accuracy_parsed": Known("accuracy of what was read"),
+    "brier": Known("Brier score", smaller_is_better=True),
+    "ece": Known("calibration error", smaller_is_better=True),
+    "class_mass": Known("probability on yes or no"),
+    "class_mass_median": Known("median probability on yes or no"),
+    "unparsed_rate": Known("share unparsed", smaller_is_better=True),
     "majority_accuracy": Known("majority baseline"),
     "token_accuracy": Known("token accuracy"),
     "strict_match": Known("strict match"),
@@ -40,6 +48,22 @@ KNOWN: dict[str, Known] = {
 
 # In the order in which a reader asks for them; figures of other metrics follow by name.
 _ORDER = {name: place for place, name in enumerate(KNOWN)}
+
+NOT_FIGURES = frozenset(
+    {"runtime", "samples_per_second", "steps_per_second", "answers_cut", "generation_seconds", "lexical_rate"}
+)
+"""What evaluations log beside their figures; told elsewhere or of no use to a reader."""
+
+FIRST = frozenset(
+    {"accuracy", "f1", "macro_f1", "strict_match", "flexible_extract", "rouge1", "rougeL", "bleu"}
+)
+"""Figures whose charts every reader is shown; the chosen one always is."""
+
+BESIDE = (
+    "accuracy", "majority_accuracy", "f1", "precision", "recall", "auroc", "strict_match", "flexible_extract",
+    "rouge1", "rouge2", "rougeL", "bleu", "loss", "perplexity", "token_accuracy", "unparsed_rate",
+)  # fmt: skip
+"""What a summary shows beside the chosen figure, in this order."""
 
 BASELINE = "majority_accuracy"
 """Accuracy of always giving the commonest reference; drawn as a line into the accuracy chart."""

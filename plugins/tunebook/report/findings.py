@@ -45,7 +45,8 @@ def _not_finite(run: RunLog) -> Iterator[Finding]:
             yield Finding(
                 level="problem",
                 title=f"{name} is not finite",
-                evidence=f"{int(bad.sum())} of {len(bad)} logged values are nan or infinite, the first at step {first}",
+                evidence=f"{int(bad.sum())} of {len(bad)} logged values are nan or infinite, "
+                f"the first at step {first}",
                 source=series.source,
             )
 
@@ -75,8 +76,10 @@ def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
             shown = f" (low end of the 95 % interval {number(low)})" if accuracy.interval else ""
             yield Finding(
                 level="warning",
-                title=f"not shown to be better than always giving the commoner answer on {one.figure.dataset}",
-                evidence=f"accuracy {number(accuracy.value)}{shown} against {number(baseline.value)} at step {one.figure.step}",
+                title="not shown to be better than always giving the commoner answer on "
+                f"{one.figure.dataset}",
+                evidence=f"accuracy {number(accuracy.value)}{shown} against {number(baseline.value)} "
+                f"at step {one.figure.step}",
                 source=one.figure.source,
             )
 
@@ -91,7 +94,8 @@ def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
             yield Finding(
                 level="warning",
                 title=f"answers that could not be read on {evaluation.dataset}",
-                evidence=f"{evaluation.n_unparsed} of {evaluation.n} at step {evaluation.step}: {reasons or 'no reasons given'}",
+                evidence=f"{evaluation.n_unparsed} of {evaluation.n} at step {evaluation.step}: "
+                f"{reasons or 'no reasons given'}",
                 source=evaluation.source,
             )
 
@@ -102,7 +106,8 @@ def _cut(run: RunLog) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             title=f"answers cut off by the length limit on {worst.dataset}",
-            evidence=f"{worst.answers_cut} of {worst.n} rows lost their answer or its opening; raise the limit or shorten the prompts",
+            evidence=f"{worst.answers_cut} of {worst.n} rows lost their answer or its opening; "
+            "raise the limit or shorten the prompts",
             source=worst.source,
         )
 
@@ -122,9 +127,10 @@ def _token_accuracy(run: RunLog) -> Iterator[Finding]:
 def _expected(expected: Sequence[Expected]) -> Iterator[Finding]:
     for one in expected:
         if one.verdict in {"missed", "above"} and one.measured:
+            missed = one.verdict == "missed"
             yield Finding(
-                level="problem" if one.verdict == "missed" else "note",
-                title=f"the recipe's claim is {'missed' if one.verdict == 'missed' else 'surpassed'}: {one.text}",
+                level="problem" if missed else "note",
+                title=f"the recipe's claim is {'missed' if missed else 'surpassed'}: {one.text}",
                 evidence=f"measured {number(one.measured.value)} at step {one.measured.step}; {one.reason}",
                 source=one.measured.source,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tunebook.report import figures, setup
@@ -18,7 +19,8 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
     model = setup.model(run.settings) or "A model that no file names"
     method = setup.method(run.settings)
     data = setup.trained_on(run.settings)
-    subject = f"{model}, {method or 'by a method that no file names'}, trained on {data or 'data that no file names'}"
+    how = method or "by a method that no file names"
+    subject = f"{model}, {how}, trained on {data or 'data that no file names'}"
     if not best:
         return f"{subject}, was never evaluated."
     first = best[0]
@@ -86,10 +88,8 @@ def number(value: float) -> str:
     >>> number(0.5), number(1.0), number(12345.6), number(0.00012)
     ('0.500', '1.000', '12,346', '0.00012')
     """
-    if value != value:  # noqa: PLR0124
-        return "nan"
-    if value in (float("inf"), float("-inf")):
-        return "inf" if value > 0 else "-inf"
+    if not math.isfinite(value):
+        return str(value)
     size = abs(value)
     if size >= 10_000:
         return f"{value:,.0f}"

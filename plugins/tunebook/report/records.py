@@ -221,15 +221,20 @@ class Chart:
     id: str
     title: str
     y_label: str
+    """Unit or meaning, where the title does not say it; else empty."""
     y_format: str
     """d3 number format of the vertical axis."""
     y_zero: bool
     about: str
     """What is shown, in a sentence for those who see no picture."""
+    last_step: int
+    """Where the step axis ends: the same in all charts of a report."""
     lines: tuple[Line, ...]
     references: tuple[Reference, ...] = ()
     marks: tuple[Mark, ...] = ()
     log_scale: bool = False
+    secondary: bool = False
+    """Of interest to few readers; the page shows it on demand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def render(report: Report) -> dict[str, bytes]:
     files = {
         MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
         "report.html": _html(report, data, all_keys).encode(),
-        "report.md": _environment(autoescape=False).get_template("report.md.j2").render(report=data).encode(),
+        "report.md": _environment().get_template("report.md.j2").render(report=data).encode(),
     }
     for chart in report.charts:
         files[f"{chart.id}.png"] = charts.png(chart, all_keys)
@@ -90,7 +90,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
     }
     templates = Path(__file__).parent / "templates"
     return (
-        _environment(autoescape=True)
+        _environment()
         .get_template("report.html.j2")
         .render(
             report=data,
@@ -114,10 +114,10 @@ def _in_script(value: Any) -> str:
     )
 
 
-def _environment(*, autoescape: bool) -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tunebook.report"),
-        autoescape=autoescape,
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

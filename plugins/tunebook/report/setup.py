@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _GROUPS = {
-    "model": r"model_name_or_path|base_model\b|base_model_name|template|chat_template|quantization|load_in_|flash_attn|"
-    r"attn_impl|rope|liger|adapter_name|trust_remote",
+    "model": r"model_name_or_path|base_model|template|quantization|load_in_|flash_attn|attn_impl|rope|liger|"
+    r"adapter_name|trust_remote",
     "method": r"stage|finetuning_type|adapter$|lora|peft|target_modules|^r$|freeze|galore|badam|rl$",
     "data": r"dataset|cutoff|sequence_len|packing|max_samples|num_samples|val_s|preprocessing|mask_|train_on|"
     r"enable_thinking|media",

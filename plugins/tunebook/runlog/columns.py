@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tunebook.runlog.records import Series
+from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,18 +29,14 @@ class Columns:
         transformers 5 prints `{'loss': '1.23'}`; a value that is no number is passed over.
         """
         for name, value in entry.items():
-            if type(value) is not float:
-                if isinstance(value, bool) or value is None:
-                    continue
-                try:
-                    value = float(value)  # noqa: PLW2901
-                except (TypeError, ValueError):
-                    continue
+            number = value if type(value) is float else as_float(value)
+            if number is None:
+                continue
             if name not in self._steps:
                 self._steps[name] = array("q")
                 self._values[name] = array("d")
             self._steps[name].append(step)
-            self._values[name].append(value)
+            self._values[name].append(number)
 
     def series(self) -> dict[str, Series]:
         """The columns as series: sorted by step, of equal steps the one that was logged later."""
@@ -98,4 +95,7 @@ def _outside(
     have: np.ndarray[Any, np.dtype[np.int64]], steps: np.ndarray[Any, np.dtype[np.int64]]
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     spacing = float(np.median(np.diff(have))) if len(have) > 1 else 1.0
-    return (steps > have[-1] + spacing / 2) | (steps < have[0] - spacing / 2)
+    outside: np.ndarray[Any, np.dtype[np.bool_]] = (steps > have[-1] + spacing / 2) | (
+        steps < have[0] - spacing / 2
+    )
+    return outside

@@ -8,7 +8,7 @@ from tunebook.runlog.records import Evaluation, Note
 from tunebook.runlog.tolerant_json import as_float, as_int, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from tunebook.runlog.records import Series
@@ -25,69 +25,30 @@ class ReadEvaluations(NamedTuple):
     notes: list[Note]
 
 
-def read_eval_metrics(path: Path, source: str, losses: Mapping[tuple[str, int], float]) -> ReadEvaluations:
-    """Read `eval_metrics.jsonl`.
-
-    Args:
-        path: The file.
-        source: Its name for the reader.
-        losses: (dataset, step) -> evaluation loss that the Trainer logged during training. A step can
-            stand in the file twice: after a resume, where the later line counts, and for the engine's
-            closing evaluation, which is of the weights it kept and no point of the curve. The loss tells
-            the two apart.
+def read_eval_metrics(path: Path, source: str) -> ReadEvaluations:
+    """Read `eval_metrics.jsonl`; of a step that was evaluated again after a resume, the later line counts.
 
     Raises:
         OSError: The file cannot be read.
     """
     lines = read_lines(path)
-    groups: dict[tuple[str, int], list[Evaluation]] = {}
-    bad = lines.bad
+    found: dict[tuple[str, int, bool], Evaluation] = {}
+    bad, repeated = lines.bad, 0
     for line in lines.objects:
         evaluation = _from_line(line, source)
         if evaluation is None:
             bad += 1
-        else:
-            groups.setdefault((evaluation.dataset, evaluation.step), []).append(evaluation)
-    evaluations: list[Evaluation] = []
-    repeated = 0
-    for key, found in groups.items():
-        chosen = _of_training(found, losses.get(key))
-        evaluations.append(found[chosen])
-        after = found[chosen + 1 :]
-        if after:
-            evaluations.append(_after_training(after[-1]))
-        repeated += chosen
+            continue
+        key = (evaluation.dataset, evaluation.step, evaluation.after_training)
+        repeated += key in found
+        found[key] = evaluation
     notes = []
     if bad:
         notes.append(Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out"))
     if repeated:
-        notes.append(
-            Note(
-                kind="resumed",
-                file=source,
-                message=f"{repeated} evaluations were made again after a resume; the later one counts",
-            )
-        )
-    return ReadEvaluations(evaluations, notes)
-
-
-def _of_training(found: Sequence[Evaluation], loss: float | None) -> int:
-    """Which of several evaluations of one step belongs to the curve."""
-    if loss is not None:
-        same = [
-            index
-            for index, evaluation in enumerate(found)
-            if abs(evaluation.values.get("loss", float("inf")) - loss) <= 1e-6 * max(1.0, abs(loss))
-        ]
-        if same:
-            return same[-1]
-    return len(found) - 1
-
-
-def _after_training(evaluation: Evaluation) -> Evaluation:
-    from dataclasses import replace
-
-    return replace(evaluation, after_training=True)
+        message = f"{repeated} evaluations were made again after a resume; the later one counts"
+        notes.append(Note(kind="resumed", file=source, message=message))
+    return ReadEvaluations(list(found.values()), notes)
 
 
 def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
@@ -113,6 +74,7 @@ def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
         seconds=as_float(line.get("seconds")),
         tokens=as_int(line.get("tokens")),
         source=source,
+        after_training=line.get("in_training") is False,
     )
 
 

@@ -9,17 +9,19 @@ from tunebook.errors import TunebookError
 from tunebook.runlog.columns import merge
 from tunebook.runlog.evaluations import from_series, read_eval_metrics
 from tunebook.runlog.examples import record_files
-from tunebook.runlog.records import Note, RunLog, Series
+from tunebook.runlog.records import Note, RunLog, Series, Sourced
 from tunebook.runlog.settings import read_settings
+from tunebook.runlog.speed import steps_per_second
 from tunebook.runlog.tolerant_json import as_float, read_object
 from tunebook.runlog.trainer_log import read_trainer_log
 from tunebook.runlog.trainer_state import TrainerState, read_trainer_state
+from tunebook.runlog.weights import trained_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tunebook.runlog.records import Evaluation, Trainer
+    from tunebook.runlog.records import Evaluation
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _RESULTS = ("train_results.json", "eval_results.json", "all_results.json")
@@ -72,6 +74,7 @@ class _Reader:
             recipe_text=settings.text,
             provenance=provenance,
             notes=tuple(self.notes),
+            facts=self._facts(),
         )
         if not (found.series or found.evaluations or found.results):
             raise TunebookError(
@@ -117,7 +120,10 @@ class _Reader:
             log = read_trainer_log(path, path.name)
             self.notes.extend(log.notes)
             sources.append(log.series)
-        return merge(sources)
+        merged = merge(sources)
+        if "train_tokens_per_second" not in merged and (speed := steps_per_second(merged)) is not None:
+            merged[speed.name] = speed
+        return merged
 
     def _evaluations(self, series: Mapping[str, Series], provenance: Mapping[str, Any]) -> list[Evaluation]:
         datasets = provenance.get("datasets")
@@ -127,12 +133,7 @@ class _Reader:
         path = self.folder / "tunebook" / "eval_metrics.jsonl"
         if not path.is_file():
             return logged
-        losses = {
-            (evaluation.dataset, evaluation.step): evaluation.values["loss"]
-            for evaluation in logged
-            if "loss" in evaluation.values
-        }
-        read = read_eval_metrics(path, "tunebook/eval_metrics.jsonl", _with_plain(losses, path))
+        read = read_eval_metrics(path, "tunebook/eval_metrics.jsonl")
         self.notes.extend(read.notes)
         ours = {evaluation.step for evaluation in read.evaluations}
         known = {evaluation.dataset for evaluation in read.evaluations}
@@ -175,6 +176,10 @@ class _Reader:
             return {}
         return found
 
+    def _facts(self) -> dict[str, Sourced]:
+        found = trained_parameters(self.folder)
+        return {"trained_parameters": found} if found else {}
+
     def _guess_engine(self) -> str | None:
         if (self.folder / "trainer_log.jsonl").is_file():
             return "llamafactory"
@@ -186,14 +191,3 @@ def _checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, the newest step first."""
     found = [(int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
-
-
-def _with_plain(losses: Mapping[tuple[str, int], float], path: Path) -> dict[tuple[str, int], float]:
-    """The losses, where the Trainer named no dataset under the one dataset of `eval_metrics.jsonl`."""
-    from tunebook.runlog.tolerant_json import read_lines
-
-    names = {line.get("dataset") for line in read_lines(path).objects}
-    if len(names) != 1:
-        return dict(losses)
-    (only,) = names
-    return {(str(only) if not dataset else dataset, step): loss for (dataset, step), loss in losses.items()}

@@ -28,6 +28,14 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """One number and where it is from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """One logged quantity over the optimizer steps."""
 
@@ -132,5 +140,5 @@ class RunLog:
     provenance: Mapping[str, Any]
     """`run.json`, or an empty mapping where the run left none."""
     notes: tuple[Note, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Single facts read from a console log, e.g. `trainable_params`, each `{value, source}`."""
+    facts: Mapping[str, Sourced] = field(default_factory=dict)
+    """Single numbers from elsewhere, e.g. `trained_parameters`."""

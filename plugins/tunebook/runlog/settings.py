@@ -57,13 +57,21 @@ def read_settings(folder: Path) -> Settings:
 
 def _number(value: Any) -> Any:
     """`1e-4`, which YAML 1.1 reads as a text, as the number the engine takes it for."""
-    return float(value) if isinstance(value, str) and _FLOAT.fullmatch(value) else value
+    if not isinstance(value, str) or not _FLOAT.fullmatch(value):
+        return value
+    return int(value) if value.lstrip("+-").isdigit() else float(value)
 
 
 def _model_card(text: str) -> dict[str, Any]:
     _, _, part = text.partition("### Training hyperparameters")
     part, _, _ = part.partition("\n### ")
     values = {key: _number(value.strip()) for key, value in _CARD_LINE.findall(part)}
-    if values and (match := _CARD_DATA.search(text)):
-        values = {"model_name_or_path": match[1], "dataset": match[2]} | values
-    return values
+    if not values:
+        return {}
+    found: dict[str, Any] = {}
+    if match := _CARD_DATA.search(text):
+        found |= {"model_name_or_path": match[1], "dataset": match[2]}
+    # LLaMA-Factory tags its model cards with the method.
+    if match := re.search(r"^- llama-factory\n- (lora|full|freeze|oft)$", text, re.MULTILINE):
+        found["finetuning_type"] = match[1]
+    return found | values

@@ -86,7 +86,7 @@ def _entries(data: bytes, position: int) -> Iterator[tuple[dict[str, Any], int]]
 
 def _take(entry: Mapping[str, Any], columns: Columns, summary: dict[str, float]) -> None:
     step = as_int(entry.get("step"))
-    if _SUMMARY_KEYS <= entry.keys():
+    if entry.keys() >= _SUMMARY_KEYS:
         for name, value in entry.items():
             if (number := as_float(value)) is not None and name != "step":
                 summary[name] = number

@@ -60,25 +60,23 @@
     return low;
   }
 
-  function draw(chart, plot) {
+  async function draw(chart, plot) {
+    const spec = { ...chart.spec, datasets: { points: rows(chart) } };
     const config = data.configs[isDark() ? "dark" : "light"];
-    const view = new vega.View(vega.parse(vegaLite.compile(chart.spec, { config }).spec), {
-      renderer: "svg", container: plot, hover: false, logLevel: vega.Error,
-    });
-    view.data("points", rows(chart));
-    if (window_) view.signal("lo", window_[0]).signal("hi", window_[1]);
-    view.run();
+    const drawn = await vegaEmbed(plot, spec, { config, renderer: "svg", actions: false, tooltip: false, hover: false, defaultStyle: false });
     plot.querySelector("svg").setAttribute("aria-hidden", "true");
-    return view;
+    return drawn.view;
   }
 
-  function drawAll() {
-    document.querySelectorAll(".chart").forEach((figure, place) => {
-      const plot = figure.querySelector(".plot");
+  async function drawAll() {
+    for (const figure of document.querySelectorAll(".chart")) {
+      const place = Number(figure.dataset.chart);
       if (views[place]) views[place].finalize();
-      plot.replaceChildren();
-      views[place] = draw(data.charts[place], plot);
-    });
+      delete views[place];
+      // In a closed "More figures" a chart has no width to be drawn at.
+      if (figure.offsetParent) views[place] = await draw(data.charts[place], figure.querySelector(".plot"));
+    }
+    update();
   }
 
   function update() {
@@ -89,7 +87,7 @@
       view.signal("hi", window_ ? window_[1] : whole[1].value);
       view.data("points", rows(chart)).run();
     });
-    zoomOut.hidden = !window_;
+    if (zoomOut) zoomOut.hidden = !window_;
   }
 
   // --- legend --------------------------------------------------------------------------------------
@@ -262,7 +260,11 @@
   addEventListener("hashchange", openTarget);
   openTarget();
 
-  drawAll();
-  document.querySelectorAll(".chart").forEach(listen);
-  document.documentElement.dataset.ready = "true";
+  drawAll().then(() => {
+    document.querySelectorAll(".chart").forEach((figure) => listen(figure, Number(figure.dataset.chart)));
+    document.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", () => {
+      if (details.open && details.querySelector(".chart")) drawAll();
+    }));
+    document.documentElement.dataset.ready = "true";
+  });
 })();
