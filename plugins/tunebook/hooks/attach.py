@@ -53,6 +53,17 @@ class _EvaluatesAnswers:
         stock: Any = super().prediction_step  # type: ignore[misc]
         return stock(model, inputs, *args, **kwargs)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer's own, whose table of evaluations fails where a row has a figure the first lacks."""
+        stock: Any = super().create_model_card  # type: ignore[misc]
+        state: Any = self.state  # type: ignore[attr-defined]
+        history = state.log_history
+        state.log_history = _level(history)
+        try:
+            return stock(*args, **kwargs)
+        finally:
+            state.log_history = history
+
 
 def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWords, output_dir: Path) -> None:
     """Evaluate the trainer's sets at answer positions, or by generation, and report our metrics.
@@ -76,6 +87,19 @@ def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWord
         name = prefix.removeprefix("eval_")
         datasets = trainer.eval_dataset
         trainer.tunebook.prepare(prefix, datasets[name] if isinstance(datasets, dict) else datasets)
+
+
+def _level(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every evaluation's row the same keys in the same order; a figure it lacks is not defined there.
+
+    >>> _level([{"eval_loss": 2.0}, {"eval_loss": 1.0, "eval_auroc": 0.5}])[0]
+    {'eval_loss': 2.0, 'eval_auroc': 'not defined'}
+    """
+    names = dict.fromkeys(name for row in history if "eval_loss" in row for name in row)
+    return [
+        {name: row.get(name, "not defined") for name in names} if "eval_loss" in row else row
+        for row in history
+    ]
 
 
 def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
