@@ -14,6 +14,10 @@ from typing import NamedTuple
 from tunebook.metrics import number
 from tunebook.metrics.number import Number, Token
 from tunebook.metrics.number_words import SCALES, value_of_words
+from tunebook.metrics.response import before_next_question
+
+
+_ANSWERED = re.compile(r"\d")
 
 
 class Reading(NamedTuple):
@@ -32,7 +36,7 @@ def read(text: str) -> Reading:
     Args:
         text: What `response.visible` returned, not empty.
     """
-    text = _before_next_question(text)
+    text = before_next_question(text, _ANSWERED)
     taken_back = _taken_back(text)
     if taken_back is not None:
         return taken_back
@@ -54,26 +58,6 @@ def _reading(found: Number, rule: str) -> Reading:
     if found.value is None:
         return Reading(None, None, found.reason)
     return Reading(found.value, rule, None)
-
-
-# ------------------------------------------------------------------------------------ a made-up question
-
-_QUESTION = re.compile(
-    r"^[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|$)|q\d{0,3}\*{0,2}[:.])",
-    re.IGNORECASE | re.MULTILINE,
-)
-_STATES_ANSWER = re.compile(r"####|boxed|answer|=|\ba:", re.IGNORECASE)
-
-
-def _before_next_question(text: str) -> str:
-    """Cut where a model goes on with a question of its own after its answer."""
-    for match in _QUESTION.finditer(text):
-        before = text[: match.start()]
-        if not any(character.isdigit() for character in before[-2_000:]):
-            continue
-        if before.endswith("\n\n") or len(before) < 60 or _STATES_ANSWER.search(before[-4_000:]):
-            return before.rstrip()
-    return text
 
 
 # ---------------------------------------------------------------------------------------- taken back
@@ -107,10 +91,15 @@ _NOTHING = re.compile(
     r"[\s*:$]{0,6}(?:n/?a\b|none\b|null\b|nan\b|unknown|undefined|undetermined|cannot|can't|not |no (?:answer|solution)|error|impossible|\?)",
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"\s{0,4}\**(?:step|part|solution|explanation|calculation|given|breakdown|summary|note|reasoning|day|week)\b|\s{0,4}\d{1,2}[.)]\s{1,3}\**[A-Za-z]", re.IGNORECASE)
+_HEADING = re.compile(
+    r"\s{0,4}\**(?:step|part|solution|explanation|calculation|given|breakdown|summary|note|reasoning|day|week)\b|\s{0,4}\d{1,2}[.)]\s{1,3}\**[A-Za-z]",
+    re.IGNORECASE,
+)
 _LINE = 200
 _ALTERNATIVE = re.compile(r"\}[\s$)]{0,4}(?:or|and)[\s$(]{0,4}\Z")
-_AFTER_BOX = re.compile(rf"[\s$]{{0,4}}(?:\\text\{{)?\s?({'|'.join(word for word in SCALES if len(word) > 2)})s?\b", re.IGNORECASE)
+_AFTER_BOX = re.compile(
+    rf"[\s$]{{0,4}}(?:\\text\{{)?\s?({'|'.join(word for word in SCALES if len(word) > 2)})s?\b", re.IGNORECASE
+)
 
 
 def _marked(text: str) -> Reading | None:
@@ -177,7 +166,10 @@ def _hash_line(text: str, match: re.Match[str]) -> Number | None:
     return found
 
 
-_LABEL = re.compile(r"\s{0,4}\**(?:the )?(?:final |correct )?(?:answer|result)\**(?:\s?[:=]|\s{1,3}is\b|\s{0,3}$)", re.IGNORECASE)
+_LABEL = re.compile(
+    r"\s{0,4}\**(?:the )?(?:final |correct )?(?:answer|result)\**(?:\s?[:=]|\s{1,3}is\b|\s{0,3}$)",
+    re.IGNORECASE,
+)
 
 
 def _tagged(rest: str) -> Number | None:
@@ -262,7 +254,11 @@ def _answer_clause(text: str) -> Reading | None:
         plain = number.plain_math(sentence)
         begins_with_number = _FILLER.match(plain)
         at = begins_with_number.end() if begins_with_number else 0
-        direct = plain[at : at + 1].isdigit() or plain[at : at + 1] in ".£€¥₹" or value_of_words(plain[at : at + 24]) is not None
+        direct = (
+            plain[at : at + 1].isdigit()
+            or plain[at : at + 1] in ".£€¥₹"
+            or value_of_words(plain[at : at + 24]) is not None
+        )
         if direct and not _opens_work(sentence, following):
             found = _main_number(sentence[:_LINE])
             return _reading(found, "answer_clause")
@@ -292,21 +288,33 @@ _ASIDE = re.compile(
     r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident|certainty|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens)\b",
     re.IGNORECASE,
 )
-_INDEX = re.compile(r"[\s*_>-]{0,6}(?:(?:step|part|day|week)\s{1,2}\d{1,2}\s{0,2}[.):-]|\(?\d{1,2}[.)])\**\s{1,3}(?=\S)", re.IGNORECASE)
+_INDEX = re.compile(
+    r"[\s*_>-]{0,6}(?:(?:step|part|day|week)\s{1,2}\d{1,2}\s{0,2}[.):-]|\(?\d{1,2}[.)])\**\s{1,3}(?=\S)",
+    re.IGNORECASE,
+)
 _DANGLING = re.compile(
     r"(?:[=+×÷≈(\\]|\s[-*/]|\b(?:the|a|an|of|to|and|or|is|are|by|from|for|with|in|on|we|he|she|they|so|then|than|that|which|gives|"
     r"equals|plus|minus|times|into|at|have|has|per|total|number|subtract|add|multiply|divide))\s{0,3}[$*{(]{0,3}\s{0,3}\Z",
     re.IGNORECASE,
 )
 _CONTEXT = re.compile(
-    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number|#)\s(?:the |all |these |her |his )?\Z|#\Z", re.IGNORECASE
+    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number|#)\s(?:the |all |these |her |his )?\Z|#\Z",
+    re.IGNORECASE,
 )
-_DURATION_BEFORE = re.compile(r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only |a total of )?\Z", re.IGNORECASE)
-_DURATION_AFTER = re.compile(r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b", re.IGNORECASE)
+_DURATION_BEFORE = re.compile(
+    r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only |a total of )?\Z",
+    re.IGNORECASE,
+)
+_DURATION_AFTER = re.compile(
+    r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b",
+    re.IGNORECASE,
+)
 _OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:in|since|year|by|until) (?:19|20)\d\d\Z", re.IGNORECASE)
 _FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
-_EXPLANATION = re.compile(r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE)
+_EXPLANATION = re.compile(
+    r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE
+)
 _BRACKETS = re.compile(r"\([^()]{0,120}\)")
 _BULLET = re.compile(r"^[-*•>]\s{1,3}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
@@ -330,7 +338,9 @@ def _last_sentence(text: str) -> Reading:
     return Reading(None, None, "no_number")
 
 
-_SPLIT = re.compile(r"(?<=[.!?])(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!\bapprox\.)[*\"')]{0,3}\s{1,4}(?=\S)|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\])|\n|(?<=[。！？])")
+_SPLIT = re.compile(
+    r"(?<=[.!?])(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!\bapprox\.)[*\"')]{0,3}\s{1,4}(?=\S)|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\])|\n|(?<=[。！？])"
+)
 _MAX_SENTENCES = 200
 
 
@@ -406,7 +416,9 @@ def _prose_number(sentence: str) -> Number:
     kept = [token for token in found if not _is_context(side, token, durations=True)] or found
     paid = [token.start for token in kept if token.currency]
     if paid:
-        kept = [token for token in kept if token.start <= paid[0] or not _FOR.search(side[: token.start][-12:])]
+        kept = [
+            token for token in kept if token.start <= paid[0] or not _FOR.search(side[: token.start][-12:])
+        ]
     return number.choose(side, kept, first=False)
 
 

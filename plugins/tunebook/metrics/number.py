@@ -95,12 +95,15 @@ _TOKEN = re.compile(
 _SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(
-    r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?=\s?(?:€|EUR|euros?|zł|kr)(?!\w))|(?<=€)\s?(\d{1,4}),(\d{1,2})(?![\d,])", re.IGNORECASE
+    r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?=\s?(?:€|EUR|euros?|zł|kr)(?!\w))|(?<=€)\s?(\d{1,4}),(\d{1,2})(?![\d,])",
+    re.IGNORECASE,
 )
 _MIXED = re.compile(r"(?<![\d.])(\d{1,4})-(\d{1,3}/\d{1,3})(?![\d/])")
 _AND_A_HALF = re.compile(r"(?<![\d.])(\d{1,6}) and (?:a|one)[ -]half(?!\w)", re.IGNORECASE)
 _CENTS = re.compile(r"(?<![\d.])(\d{1,9})(?: dollars?)?,? and (\d{1,2}) cents?(?!\w)", re.IGNORECASE)
-_CLOCK = re.compile(r"(?<![\d:])\d{1,4}:\d{1,4}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
+_CLOCK = re.compile(
+    r"(?<![\d:])\d{1,4}:\d{1,4}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)"
+)
 _MAX_EXPONENT = 60
 
 
@@ -129,7 +132,9 @@ def tokens(text: str) -> list[Token]:
             value *= SCALES[(scale[1] or scale[2]).lower()]
             end = scale.end()
         is_ordinal = _ORDINAL.match(text, match.end()) is not None
-        (ordinals if is_ordinal else found).append(Token(value, match.start(), end, match["currency"] is not None))
+        (ordinals if is_ordinal else found).append(
+            Token(value, match.start(), end, match["currency"] is not None)
+        )
     return found or ordinals
 
 
@@ -163,10 +168,22 @@ def _is_negative(text: str, match: re.Match[str]) -> bool:
 _OPERATOR = re.compile(r"[\s(]{0,4}(\*\*|[-+*/^x])[\s(]{0,4}\Z")
 _CLOSERS = re.compile(r"(?: ?\)){0,3}")
 _RANGE = re.compile(r"\s{0,3}(?:[-–—~±]|to|\.{2,3}|through)\s{0,3}\Z|[^.;]{0,30}\sto\s{0,3}\Z", re.IGNORECASE)
-_REJECTED = re.compile(r"\b(?:not|rather than|instead of|isn't|over)\b[^.;]{0,16}\Z|\(\s?not\b[^)]{0,16}\Z|[≠]\s?\Z", re.IGNORECASE)
-_RESTATED = re.compile(r"\b(?:i\.\s?e\.?|that is|in other words|meaning|equivalently|namely|or simply|aka)(?!\w)[^.;]{0,20}\Z", re.IGNORECASE)
-_LIST = re.compile(r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly|even))?\s{0,2}\Z", re.IGNORECASE)
-_BARE_LIST = re.compile(r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z", re.IGNORECASE)
+_REJECTED = re.compile(
+    r"\b(?:not|rather than|instead of|isn't|over)\b[^.;]{0,16}\Z|\(\s?not\b[^)]{0,16}\Z|[≠]\s?\Z",
+    re.IGNORECASE,
+)
+_RESTATED = re.compile(
+    r"\b(?:i\.\s?e\.?|that is|in other words|meaning|equivalently|namely|or simply|aka)(?!\w)[^.;]{0,20}\Z",
+    re.IGNORECASE,
+)
+_LIST = re.compile(
+    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly|even))?\s{0,2}\Z",
+    re.IGNORECASE,
+)
+_BARE_LIST = re.compile(
+    r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 
 
@@ -217,7 +234,12 @@ def _evaluate(values: list[Fraction], operators: list[str]) -> Fraction | None:
 
 def _apply(operator: str, left: Fraction, right: Fraction) -> Fraction | None:
     if operator in ("^", "**"):
-        if right.denominator != 1 or abs(right) > _MAX_EXPONENT or abs(left) > 1000 or (left == 0 and right < 0):
+        if (
+            right.denominator != 1
+            or abs(right) > _MAX_EXPONENT
+            or abs(left) > 1000
+            or (left == 0 and right < 0)
+        ):
             return None
         return left ** int(right)
     if operator == "/":

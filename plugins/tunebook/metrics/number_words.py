@@ -23,10 +23,20 @@ _SMALL = {
     )
 }
 _SMALL |= {
-    word: 10 * (at + 2) for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
+    word: 10 * (at + 2)
+    for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
 }
 _SMALL["fourty"] = 40
-_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "thirds": 3,
+    "quarter": 4,
+    "quarters": 4,
+    "fifth": 5,
+    "fifths": 5,
+}
 _WORD = re.compile(r"[a-z]{1,12}|\S")
 _SIGN = frozenset({"minus", "negative"})
 

@@ -141,6 +141,32 @@ def _is_text(text: str) -> bool:
     return bool(text.replace("<s>", "").replace("<bos>", "").strip())
 
 
+_QUESTION = re.compile(
+    r"^[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|$)"
+    r"|q\d{0,3}\*{0,2}[:.])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_STATES_ANSWER = re.compile(r"####|boxed|answer|=|\ba:", re.IGNORECASE)
+_ECHO = 60
+"""Characters: text this short before a question is an answer and not the beginning of a task."""
+
+
+def before_next_question(text: str, answered: re.Pattern[str]) -> str:
+    """Cut where a model, its answer given, goes on with a question of its own (`Question: ...`, `Q: ...`).
+
+    Args:
+        text: A visible answer.
+        answered: What any answer holds; a question before it opens the task, and stays.
+    """
+    for match in _QUESTION.finditer(text):
+        before = text[max(0, match.start() - 4_000) : match.start()]
+        if answered.search(before) and (
+            before.endswith("\n\n") or len(before) < _ECHO or _STATES_ANSWER.search(before)
+        ):
+            return text[: match.start()].rstrip()
+    return text
+
+
 # ------------------------------------------------------------------------------------------- thoughts
 
 _NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reason|reasoning|reflection|analysis|scratchpad|cot)"

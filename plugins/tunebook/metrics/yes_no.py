@@ -12,7 +12,8 @@ from statistics import median
 
 from tunebook.metrics import classification, yes_no_rules
 from tunebook.metrics.response import visible
-from tunebook.metrics.yes_no_rules import Answer, Reading
+from tunebook.metrics.yes_no_hits import Reading
+from tunebook.metrics.yes_no_words import Answer
 from tunebook.types import Metric, Score
 
 

@@ -1,0 +1,208 @@
+"""Each yes and no of a text that states an answer, and the choice among them.
+
+"No" also is a determiner (`no reason`), a number (`No. 5`) and a title (`Dr. No`); both words are quoted,
+asked, reported, negated and offered as options. Such words state nothing and are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tunebook.metrics.yes_no_words import Answer
+
+
+class Reading(NamedTuple):
+    """What was read, and how."""
+
+    answer: Answer | None
+    rule: str | None
+    """None exactly when `answer` is."""
+    reason: str | None
+    """None exactly when `answer` is not."""
+
+
+class Hit(NamedTuple):
+    """A word that states an answer."""
+
+    start: int
+    end: int
+    answer: Answer
+
+
+# --------------------------------------------------------------------------------------------- preparing
+
+_MARKUP = str.maketrans(dict.fromkeys('*_`~#"', " "))
+_OUTER_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
+_OPTIONS = re.compile(
+    r"(?<![\w'])(?:yes|no)(?:\W{0,3}(?:/|\||\bor\b|\bnor\b)\W{0,3}|\s{1,3}(?:and|&)\W{1,3})(?:an?\s)?(?:yes|no)(?![\w'-])"
+    r"|(?<![\w'])y\s?/\s?n(?!\w)",
+    re.IGNORECASE,
+)
+
+
+def plain(text: str) -> str:
+    """The text without emphasis and quotation marks; characters keep their places."""
+    text = text.translate(_MARKUP)
+    return _OUTER_QUOTE.sub(" ", text) if "'" in text else text
+
+
+def without_options(text: str) -> str:
+    """The text without its `yes or no`, `Yes/No` and `yes and no`; characters keep their places."""
+    return _OPTIONS.sub(lambda found: " " * len(found[0]), text)
+
+
+def has_options(text: str) -> bool:
+    """Whether a text names both words as options."""
+    return _OPTIONS.search(text) is not None
+
+
+# ------------------------------------------------------------------------------------------------- words
+
+_WORD = re.compile(
+    r"(?<![\w'])(?<!\w-)(?:(yes+|yep|yeah|yup|yea)|(no+|nope|nah|nay))(?![\w'])(?!-\w)", re.IGNORECASE
+)
+# After "no", a word of this list belongs to a new clause; any other makes it a determiner ("no reason").
+_NEW_CLAUSE = frozenset(
+    """the this that these those it its it's he he's she she's they they're their i i'm i'd i'll i've we we'd
+    you a an my our his her in on for from to with at by as is are was were would wouldn't will won't should
+    shouldn't can could may might do don't does doesn't did didn't because since due given based considering
+    although though but and or if unless when while so then not never thanks thank sorry unfortunately probably
+    definitely absolutely certainly sir maam ma'am really actually however according after before there
+    there's here what who how why which please they'd they'll he'd she'd he'll she'll per overall honestly
+    clearly likely thats that's too am nope nah no yes yep instead rather over creo le lo me se es""".split()
+)
+_NEXT_WORD = re.compile(r"[ \t]{1,4}([^\W\d_][\w']{0,30})")
+_NUMBERED = re.compile(r"\.?[ \t]?\d")
+_NAMED = re.compile(r"\b(?:dr|mr|band|movie|film|album|song|titled|called|named|group)\.? \Z", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bneither|\bnor|\bover)\s{1,3}"
+    r"(?:(?:an?|the|quite|really|be|say|saying|necessarily|definite|definitively|clear|simple|answer|with|it's|is)"
+    r"\s{1,3}){0,4}\Z",
+    re.IGNORECASE,
+)
+_ABILITY = re.compile(
+    r"\b(?:can't|cannot|can not|couldn't|could not|unable to|hard to|difficult to)\s[\w' ]{0,24}\Z",
+    re.IGNORECASE,
+)
+_REPORTED = re.compile(
+    r"\b(?:said|answered|replied|voted|responded|told \w{1,12})\s{1,3}(?:that\s)?(?:an?\s)?\Z", re.IGNORECASE
+)
+_BY_ME = re.compile(r"\bI\b[^.]{0,20}\Z")
+_MODAL = re.compile(
+    r"\b(?:might|may|could)\s{1,3}(?:(?:well|also|even|still|possibly)\s){0,2}(?:be|say|mean|answer)\s{1,3}"
+    r"(?:an?\s|either\s)?\Z",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\b(?:if(?! (?:i|forced|asked|pressed|we|you)\b)|unless|assuming|provided)\b[^.!?;\n]{0,200}\Z"
+    r"|\b(?:otherwise|if not|else)\W{1,3}\Z",
+    re.IGNORECASE,
+)
+_BEFORE = 60
+_CLAUSE = 200
+
+
+def hits(text: str) -> list[Hit]:
+    """Each yes and no of a `plain` text that states an answer, in order."""
+    found = []
+    for match in _WORD.finditer(text):
+        answer = _stated(text, match)
+        if answer is not None:
+            found.append(Hit(match.start(), match.end(), answer))
+    return found
+
+
+def _stated(text: str, match: re.Match[str]) -> Answer | None:
+    """The answer one word states; None for a name, a question, a report, a possibility or a condition."""
+    start, end = match.span()
+    answer: Answer = "yes" if match[1] else "no"
+    if _is_part_of_a_name(text, match) or text[end : end + 3].lstrip()[:1] == "?":
+        return None
+    before = text[max(0, start - _BEFORE) : start]
+    if _REPORTED.search(before) and not _BY_ME.search(before):
+        return None
+    if _MODAL.search(before) or _ABILITY.search(before):
+        return None
+    if _CONDITION.search(text[max(0, start - _CLAUSE) : start]):
+        return None
+    negated = _NEGATED.search(before)
+    if not negated:
+        return answer
+    # "not yes" is a no. "not no" is nothing, nor is what stands after "rather than".
+    turned = negated[0].lower().startswith(("not", "n't", "never"))
+    return "no" if answer == "yes" and turned else None
+
+
+def _is_part_of_a_name(text: str, match: re.Match[str]) -> bool:
+    """Whether the word belongs to a noun phrase, a number or a title: `no reason`, `No. 5`, `Yes Man`."""
+    word, end = match[0], match.end()
+    if word[0].isupper() and _NAMED.search(text[max(0, match.start() - 8) : match.start()]):
+        return True
+    following = _NEXT_WORD.match(text, end)
+    if match[1]:
+        return following is not None and word[0].isupper() and _is_title(following[1])
+    if _NUMBERED.match(text, end):
+        return True
+    return following is not None and following[1].lower() not in _NEW_CLAUSE
+
+
+def _is_title(word: str) -> bool:
+    lower = word.lower()
+    return (
+        len(word) > 1
+        and word.istitle()
+        and lower not in _NEW_CLAUSE
+        and not lower.startswith(("user", "answer"))
+    )
+
+
+# ----------------------------------------------------------------------------------------- one of them
+
+_START = re.compile(
+    r"\W{0,12}(?:(?:well|oh|hmm+|um|uh|ok|okay|sure|honestly|so|a|an|definitely|probably|likely|clearly|certainly"
+    r"|sorry|i|i'd|think|say|would|believe|in|my|opinion|the|answer|is|it's|its|short|tl;dr|user|unfortunately|ah|hi"
+    r"|hello|absolutely|hell|for|that's)\W{1,4}){0,6}\Z",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = r"wait|actually|scratch that|correction|on second thought|i mean|reconsider|hmm|oops|change my (?:mind|answer)|make that"
+_CONCLUDED = (
+    r"so|therefore|thus|hence|overall|in the end|in conclusion|finally|in short|ultimately|on balance|all in all"
+    r"|in summary|to sum up|conclusion|sorry|rather|final answer|all things considered"
+)
+_LINK = (
+    r"\W{1,4}(?:(?:it|is|it's|its|the|a|an|would|be|should|i|i'd|i'll|say|think|my|that|probably|likely|definitely"
+    r"|clearly|still|just|overall|final|go|with|for|that's|he|she|they|will|we|can|conclude|answer|no wait|wait"
+    r"|actually|to|recommendation|must|has)\W{1,4}){0,7}\Z"
+)
+_CORRECTION = re.compile(rf"\b(?:{_TAKEN_BACK}){_LINK}", re.IGNORECASE)
+_TURN = re.compile(rf"\b(?:{_TAKEN_BACK}|{_CONCLUDED}){_LINK}", re.IGNORECASE)
+_PERHAPS = re.compile(r"\b(?:maybe|perhaps|possibly)\s(?:an?\s)?\Z", re.IGNORECASE)
+_DIVIDED = re.compile(
+    r"\b(?:otherwise|if not|depends|depending|either way)\b|\b(?:yes|no) (?:if|for|when)\b", re.IGNORECASE
+)
+
+
+def choose(text: str, found: list[Hit]) -> Reading:
+    """One of the words: the first where the text opens with it and nothing later takes it back, else the last."""
+    opens = found[0].start < _CLAUSE and _START.match(text[: found[0].start]) is not None
+    if len({hit.answer for hit in found}) == 1:
+        return Reading(found[0].answer, "first_word" if opens else "only_word", None)
+    for hit in reversed(found[1:]):
+        if _TURN.search(text[max(0, hit.start - _BEFORE - 20) : hit.start]):
+            return Reading(hit.answer, "conclusion", None)
+    if all(_PERHAPS.search(text[max(0, hit.start - 12) : hit.start]) for hit in found):
+        return Reading(None, None, "hedge")
+    if opens:
+        return Reading(found[0].answer, "first_word", None)
+    if _DIVIDED.search(text):
+        return Reading(None, None, "hedge")
+    return Reading(found[-1].answer, "last_word", None)
+
+
+def corrected(text: str, found: list[Hit], after: int) -> Answer | None:
+    """The last answer behind `after` that "wait" or "actually" leads to."""
+    for hit in reversed(found):
+        if hit.start > after and _CORRECTION.search(text[max(after, hit.start - _BEFORE - 20) : hit.start]):
+            return hit.answer
+    return None
