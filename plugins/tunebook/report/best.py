@@ -125,7 +125,7 @@ def figure(measured: Measured, name: str, *, larger_is_better: bool | None = Non
         larger_is_better = not figures.known(name).smaller_is_better
     return Figure(
         name=name,
-        label=figures.label(name, engines_own=not evaluation.metrics),
+        label=figures.label(name),
         dataset=evaluation.dataset,
         step=evaluation.step,
         value=evaluation.values[name],

@@ -23,11 +23,10 @@ def compare_runs(runs: Sequence[RunReport]) -> Comparison:
     if figures and len({(figure.name, figure.dataset) for figure in figures}) == 1:
         sign = -1 if figures[0].larger_is_better else 1
         rows.sort(key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0)))
-    known = [run for run in runs if run.settings]
     return Comparison(
         rows=tuple(rows),
-        differences=_differences(known),
-        settings_unknown=tuple(run.name for run in runs if not run.settings),
+        differences=_differences(runs),
+        settings_in_part=tuple(run.name for run in runs if run.recipe_text is None),
     )
 
 
@@ -55,15 +54,18 @@ def _row(run: RunReport) -> dict[str, Any]:
 
 
 def _differences(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
-    if len(runs) < 2:
-        return ()
     tables = {run.id: {setting.key: _text(setting.value) for setting in run.settings} for run in runs}
-    keys = dict.fromkeys(key for run in runs for key in tables[run.id])
-    return tuple(
-        Difference(key=key, values={run: table.get(key) for run, table in tables.items()})
-        for key in keys
-        if key not in _NOT_COMPARED and len({table.get(key) for table in tables.values()}) > 1
-    )
+    found = []
+    for key in dict.fromkeys(key for table in tables.values() for key in table):
+        # Without a recipe, a key that is not written down may have any value: it is left out.
+        values = {
+            run.id: tables[run.id].get(key)
+            for run in runs
+            if key in tables[run.id] or run.recipe_text is not None
+        }
+        if key not in _NOT_COMPARED and len(set(values.values())) > 1:
+            found.append(Difference(key=key, values=values))
+    return tuple(found)
 
 
 def _text(value: Any) -> str:

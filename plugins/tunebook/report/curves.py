@@ -211,8 +211,7 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
         lines = [line for run in runs for line in _evaluated(run, name, len(runs), several=several)]
         if not lines or _is_flat(lines):
             continue
-        own = all(not one.evaluation.metrics for run in runs for m in run.measured.values() for one in m)
-        label = figures.label(name, engines_own=own)
+        label = figures.label(name)
         found.append(
             Chart(
                 id=f"metric_{name}",

@@ -69,18 +69,12 @@ BASELINE = "majority_accuracy"
 """Accuracy of always giving the commonest reference; drawn as a line into the accuracy chart."""
 
 
-def label(name: str, *, engines_own: bool = False) -> str:
+def label(name: str) -> str:
     """The figure's name for readers.
 
-    Args:
-        name: As logged, without `eval_` and dataset.
-        engines_own: The engine computed it. Its `accuracy` counts tokens, not answers.
-
-    >>> label("macro_f1"), label("accuracy", engines_own=True), label("my_score")
-    ('macro-F1', 'token accuracy (engine)', 'my score')
+    >>> label("macro_f1"), label("my_score")
+    ('macro-F1', 'my score')
     """
-    if engines_own and name == "accuracy":
-        return "token accuracy (engine)"
     return KNOWN[name].label if name in KNOWN else name.replace("_", " ").replace("/", " ")
 
 

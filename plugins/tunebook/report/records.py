@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 FORMAT = 1
@@ -239,10 +239,11 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A setting in which the runs differ; a run that has no such key has None."""
+    """A setting in which the runs differ."""
 
     key: str
     values: dict[str, str | None]
+    """By run id; None where the run's recipe has no such key. Runs of which it is not known are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +252,8 @@ class Comparison:
 
     rows: tuple[dict[str, Any], ...]
     differences: tuple[Difference, ...]
-    settings_unknown: tuple[str, ...] = field(default=())
-    """Names of runs whose settings are not known, so that nothing can be said of them."""
+    settings_in_part: tuple[str, ...]
+    """Names of runs that left no recipe, so that only some of their settings are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

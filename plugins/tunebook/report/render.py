@@ -59,6 +59,8 @@ def render(report: Report) -> dict[str, bytes]:
         "report.md": _environment().get_template("report.md.j2").render(report=data).encode(),
     }
     for chart in report.charts:
+        if chart.secondary:
+            continue
         files[f"{chart.id}.png"] = charts.png(chart, all_keys)
     return files
 

@@ -84,13 +84,17 @@ def _numbers(value: object) -> dict[str, float]:
     return {str(name): number for name, entry in value.items() if (number := as_float(entry)) is not None}
 
 
-def from_series(series: Mapping[str, Series], datasets: Collection[str]) -> list[Evaluation]:
+def from_series(
+    series: Mapping[str, Series], datasets: Collection[str], *, accuracy_counts_tokens: bool
+) -> list[Evaluation]:
     """Evaluations out of logged `eval_...` series.
 
     Args:
         series: As the Trainer logged them.
         datasets: Names of evaluation sets, as far as they are known: `eval_<dataset>_<figure>`. Where
             none is known, names are told by the figure they all end in, `loss`.
+        accuracy_counts_tokens: The engine's `accuracy` is LLaMA-Factory's `compute_accuracy`, which
+            counts label tokens and no answers: it is called `token_accuracy`.
     """
     names = sorted(_dataset_names(series, datasets), key=len, reverse=True)
     epochs = _lookup(series.get("epoch"))
@@ -102,6 +106,8 @@ def from_series(series: Mapping[str, Series], datasets: Collection[str]) -> list
         figure = name.removeprefix("eval_")
         dataset = next((d for d in names if figure.startswith(f"{d}_")), "")
         figure = figure.removeprefix(f"{dataset}_") if dataset else figure
+        if figure == "accuracy" and accuracy_counts_tokens:
+            figure = "token_accuracy"
         for step, value in zip(one.steps.tolist(), one.values.tolist(), strict=True):
             found.setdefault((dataset, step), {})[figure] = value
             sources[dataset, step] = one.source

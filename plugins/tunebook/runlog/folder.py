@@ -129,7 +129,10 @@ class _Reader:
         datasets = provenance.get("datasets")
         names = {key[0] for key in record_files(self.folder / "tunebook")}
         names |= set(datasets) if isinstance(datasets, dict) else set()
-        logged = from_series(series, names)
+        # Our own evaluation logs token_accuracy beside accuracy; LLaMA-Factory calls the former the latter.
+        ours_at_work = any(name.endswith("_token_accuracy") for name in series)
+        counts_tokens = self._guess_engine() == "llamafactory" and not ours_at_work
+        logged = from_series(series, names, accuracy_counts_tokens=counts_tokens)
         path = self.folder / "tunebook" / "eval_metrics.jsonl"
         if not path.is_file():
             return logged

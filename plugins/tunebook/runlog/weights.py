@@ -46,8 +46,7 @@ def _parameters(path: Path) -> int | None:
             return None
         try:
             header = json.loads(file.read(length))
-            return sum(
-                math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-            )
+            shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+            return int(sum(math.prod(shape) for shape in shapes))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
