@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.runlog.columns import merge
+from tunebook.runlog.console import Console, read_console
 from tunebook.runlog.evaluations import from_series, read_eval_metrics
 from tunebook.runlog.examples import record_files
+from tunebook.runlog.logs import read_consoles, read_event_files
 from tunebook.runlog.records import Note, RunLog, Series, Sourced
 from tunebook.runlog.settings import read_settings
 from tunebook.runlog.speed import steps_per_second
@@ -24,11 +26,15 @@ if TYPE_CHECKING:
     from tunebook.runlog.records import Evaluation
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+# Logged once at the end, when they are closing figures and no curve.
+_CLOSING = frozenset(
+    {"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second", "train_runtime"}
+)
 _RESULTS = ("train_results.json", "eval_results.json", "all_results.json")
 
 
 def read_run(folder: Path) -> RunLog:
-    """Read everything that is known of the run in `folder`.
+    """Read everything that is known of the run in `folder`, which may also be a single console log.
 
     Damaged files are read as far as they go, with a note of what was lost.
 
@@ -48,10 +54,12 @@ class _Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.notes: list[Note] = []
+        self.consoles: list[Console] = []
 
     def read(self) -> RunLog:
         self._refuse_no_run()
         state = self._state()
+        self.consoles = self._consoles()
         series = self._series(state)
         provenance = self._provenance()
         evaluations = self._evaluations(series, provenance)
@@ -59,9 +67,10 @@ class _Reader:
         results, results_source = self._results(state)
         recipe = provenance.get("recipe")
         engine = recipe.get("engine") if isinstance(recipe, dict) else None
+        path = self.folder.resolve()
         found = RunLog(
-            name=self.folder.resolve().name,
-            path=self.folder.resolve(),
+            name=path.stem if self.folder.is_file() else path.name,
+            path=path,
             engine=engine if isinstance(engine, str) else self._guess_engine(),
             series=series,
             evaluations=tuple(sorted(evaluations, key=lambda e: (e.after_training, e.step, e.dataset))),
@@ -78,20 +87,18 @@ class _Reader:
         )
         if not (found.series or found.evaluations or found.results):
             raise TunebookError(
-                f"{self.folder} is not a run folder: it holds no trainer_state.json, trainer_log.jsonl, "
-                "*_results.json or tunebook/eval_metrics.jsonl with anything in it",
-                fix="name the output_dir of a run, the folder that holds its checkpoint-* folders",
+                f"{self.folder} is not a run: nothing in it was written by a Trainer (no trainer_state.json, "
+                "trainer_log.jsonl, *_results.json, event file or console log with numbers in it)",
+                fix="name the output_dir of a run, the folder that holds its checkpoint-* folders, or a log",
             )
         return found
 
     def _refuse_no_run(self) -> None:
         if not self.folder.exists():
-            raise TunebookError(f"there is no folder {self.folder}", fix="name the output_dir of a run")
-        if not self.folder.is_dir():
             raise TunebookError(
-                f"{self.folder} is a file, not a run folder", fix="name the output_dir of a run"
+                f"there is no file or folder {self.folder}", fix="name the output_dir of a run"
             )
-        if not any(self.folder.iterdir()):
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
             raise TunebookError(
                 f"{self.folder} is empty: no run has written into it",
                 fix="name the output_dir of a run that has logged at least one step",
@@ -113,14 +120,32 @@ class _Reader:
             return state
         return None
 
+    def _consoles(self) -> list[Console]:
+        if self.folder.is_dir():
+            return read_consoles(self.folder)
+        console = read_console(self.folder, self.folder.name)
+        return [console] if console else []
+
     def _series(self, state: TrainerState | None) -> dict[str, Series]:
+        """All sources of the run's series, the most exact first."""
         sources: list[Mapping[str, Series]] = [state.series] if state else []
         path = self.folder / "trainer_log.jsonl"
         if path.is_file():
             log = read_trainer_log(path, path.name)
             self.notes.extend(log.notes)
             sources.append(log.series)
+        if self.folder.is_dir():
+            events = read_event_files(self.folder)
+            self.notes.extend(events.notes)
+            sources.append(events.series)
+        for console in self.consoles:
+            sources.append(console.series)
+            # How a log was read matters only where nothing better was there.
+            better = len(sources) > 1
+            self.notes.extend(note for note in console.notes if note.kind != "read" or not better)
         merged = merge(sources)
+        for name in _CLOSING:
+            merged.pop(name, None)
         if "train_tokens_per_second" not in merged and (speed := steps_per_second(merged)) is not None:
             merged[speed.name] = speed
         return merged
@@ -165,6 +190,10 @@ class _Reader:
             found = numbers | found
         if state and state.summary and not sources:
             return dict(state.summary), state.trainer.source
+        if not sources:
+            for console in self.consoles:
+                if console.summary:
+                    return dict(console.summary), console.source
         return found, ", ".join(sources) or None
 
     def _provenance(self) -> dict[str, Any]:
@@ -180,17 +209,21 @@ class _Reader:
         return found
 
     def _facts(self) -> dict[str, Sourced]:
-        found = trained_parameters(self.folder)
-        return {"trained_parameters": found} if found else {}
+        found = {name: fact for console in self.consoles for name, fact in console.facts.items()}
+        counted = trained_parameters(self.folder) if self.folder.is_dir() else None
+        return found | ({"trained_parameters": counted} if counted else {})
 
     def _guess_engine(self) -> str | None:
         if (self.folder / "trainer_log.jsonl").is_file():
             return "llamafactory"
-        debug_log = self.folder / "debug.log"
-        return "axolotl" if debug_log.is_file() else None
+        if (self.folder / "debug.log").is_file() or any("axolotl" in c.banner for c in self.consoles):
+            return "axolotl"
+        return "llamafactory" if any("llamafactory" in c.banner for c in self.consoles) else None
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, the newest step first."""
+    if not folder.is_dir():
+        return []
     found = [(int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]

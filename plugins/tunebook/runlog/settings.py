@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CARD_LINE = re.compile(r"^- (\w+): (.*)$", re.MULTILINE)
 _CARD_DATA = re.compile(r"fine-tuned version of \[([^\]]*)\].* on (?:the )?(.+?) datasets?\.")
+# The model card's names -> the keys of LLaMA-Factory and the Trainer.
+_CARD_KEYS = {
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "num_epochs": "num_train_epochs",
+    "training_steps": "max_steps",
+    "lr_scheduler_warmup_steps": "warmup_steps",
+    "lr_scheduler_warmup_ratio": "warmup_ratio",
+    "optimizer": "optim",
+}
+_OPTIMIZER = re.compile(r"OptimizerNames\.(\w+)")
 _ADAPTER_KEYS = ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 
 
@@ -65,7 +76,9 @@ def _number(value: Any) -> Any:
 def _model_card(text: str) -> dict[str, Any]:
     _, _, part = text.partition("### Training hyperparameters")
     part, _, _ = part.partition("\n### ")
-    values = {key: _number(value.strip()) for key, value in _CARD_LINE.findall(part)}
+    values = {_CARD_KEYS.get(key, key): _number(value.strip()) for key, value in _CARD_LINE.findall(part)}
+    if match := _OPTIMIZER.search(str(values.get("optim"))):
+        values["optim"] = match[1].lower()
     if not values:
         return {}
     found: dict[str, Any] = {}

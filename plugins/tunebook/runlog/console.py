@@ -1,0 +1,252 @@
+"""Reads what a Trainer printed: the dictionaries between progress bars, of transformers 4 and 5.
+
+A line of transformers 4 is `{'loss': 1.23, 'epoch': 0.5}`, one of transformers 5 `{'loss': '1.23', ...}`
+with four significant digits. Either may hold nan, may stand behind the rest of a progress bar, and has no
+step: that is worked out from the epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from tunebook.runlog.columns import Columns
+from tunebook.runlog.records import Note, Series, Sourced
+from tunebook.runlog.tolerant_json import as_float
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_CHUNK = 8 << 20
+_DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
+_BARE = re.compile(rb"(?<=[:,\[] )(-?)(nan|inf)(?=[,}\]])")
+_BAR = re.compile(rb"\b(\d+)/(\d+) \[")
+_TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
+_EPOCHS = re.compile(rb"Num Epochs = ([\d,]+)")
+_PER_EPOCH = re.compile(rb"Num update steps per epoch = ([\d,]+)")
+_TRAINABLE = re.compile(rb"trainable params: ([\d,]+)|Number of trainable parameters = ([\d,]+)")
+_HEAD = 4 << 20
+"""The announcements stand at the start of a log; a log that several runs were appended to is read whole."""
+_OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
+
+
+class Console(NamedTuple):
+    """What a console log says: series, closing figures, single facts, and how it was read."""
+
+    series: dict[str, Series]
+    summary: dict[str, float]
+    facts: dict[str, Sourced]
+    notes: list[Note]
+    source: str
+    banner: str
+    """Which engine announces itself: `llamafactory`, `axolotl`, or nothing."""
+
+
+class _Announced(NamedTuple):
+    total_steps: int | None
+    epochs: int | None
+    per_epoch: int | None
+    trainable: int | None
+    bar: tuple[int, float] | None
+    """A step and its epoch, from a dictionary and the progress bar that is drawn again behind it."""
+    banner: str
+
+
+def read_console(path: Path, source: str) -> Console | None:
+    """Read a console log in constant memory.
+
+    Returns:
+        None where no Trainer printed into it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    announced = _announced(path)
+    summary: dict[str, float] = {}
+    table = _Table()
+    bad = 0
+    for found in _dictionaries(path):
+        parsed, lost = _parse(found)
+        bad += lost
+        for entry in parsed:
+            epoch = as_float(entry.get("epoch"))
+            if epoch is None:
+                continue
+            if "train_runtime" in entry and "train_loss" in entry:
+                summary |= {
+                    name: number for name, value in entry.items() if (number := as_float(value)) is not None
+                }
+            elif not _OF_TRAINING.isdisjoint(entry):
+                table.add(epoch, entry, evaluation=False)
+            elif any(name.startswith("eval_") for name in entry):
+                table.add(epoch, entry, evaluation=True)
+    if not table.size and not summary:
+        return None
+    per_epoch = _steps_per_epoch(announced)
+    series, how, restarts = table.series(source, per_epoch)
+    notes = [Note(kind="read", file=source, message=how)] if table.size else []
+    if bad:
+        notes.append(Note(kind="lost", file=source, message=f"{bad} torn lines were left out"))
+    if restarts:
+        message = (
+            f"training went back {restarts} time(s), as after a restart; of equal steps the later counts"
+        )
+        notes.append(Note(kind="resumed", file=source, message=message))
+    facts = {}
+    if announced.trainable is not None:
+        facts["trained_parameters"] = Sourced(value=announced.trainable, source=source)
+    return Console(series, summary, facts, notes, source, announced.banner)
+
+
+class _Table:
+    """The entries' numbers by epoch, training and evaluation apart."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._columns = {kind: Columns("") for kind in (False, True)}
+        self._epochs: dict[bool, list[float]] = {False: [], True: []}
+
+    def add(self, epoch: float, entry: dict[str, Any], *, evaluation: bool) -> None:
+        self.size += 1
+        self._columns[evaluation].add(len(self._epochs[evaluation]), entry)
+        self._epochs[evaluation].append(epoch)
+
+    def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, int]:
+        """The series by step; how the steps were found; how often training went back."""
+        made: dict[str, Series] = {}
+        restarts = 0
+        for evaluation, columns in self._columns.items():
+            epochs = np.array(self._epochs[evaluation])
+            if not len(epochs):
+                continue
+            counted = np.arange(1, len(epochs) + 1)
+            steps = counted if per_epoch is None else _snap(epochs * per_epoch)
+            if not evaluation:
+                restarts = int((np.diff(epochs) < 0).sum())
+            for name, series in columns.series().items():
+                made[name] = _at(series, steps[series.steps], source)
+        if per_epoch is None:
+            return made, "no step count was printed: the axis counts the entries of the log", restarts
+        return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", restarts
+
+
+def _at(series: Series, steps: NDArray[np.int64], source: str) -> Series:
+    order = np.argsort(steps, kind="stable")
+    steps, values = steps[order], series.values[order]
+    last = np.append(steps[1:] != steps[:-1], True)
+    return Series(name=series.name, steps=steps[last], values=values[last], source=source)
+
+
+def _snap(estimates: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Steps out of estimates that four printed digits leave a little off.
+
+    Entries come every so many steps; the first estimate is the most exact one and tells how many.
+    """
+    rounded: NDArray[np.int64] = np.rint(estimates).astype(np.int64)
+    interval = int(rounded.min(initial=0))
+    if interval < 1:
+        return rounded
+    multiples = np.rint(estimates / interval).astype(np.int64) * interval
+    near = np.abs(multiples - estimates) <= np.maximum(0.75, 6e-4 * estimates)
+    return np.where(near, multiples, rounded)
+
+
+def _steps_per_epoch(announced: _Announced) -> float | None:
+    said: list[float] = [announced.per_epoch] if announced.per_epoch else []
+    if announced.total_steps and announced.epochs:
+        said.append(announced.total_steps / announced.epochs)
+    if announced.bar is None:
+        return said[0] if said else None
+    # With max_steps the announced epochs are rounded up, and total by epochs is wrong: the bar decides.
+    seen = announced.bar[0] / announced.bar[1]
+    return next((one for one in said if abs(one - seen) <= 0.02 * seen), seen)
+
+
+def _announced(path: Path) -> _Announced:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    text = head[:200_000].decode("utf-8", "replace")
+    total, epochs = _last_number(_TOTAL, head), _last_number(_EPOCHS, head)
+    return _Announced(
+        total,
+        epochs,
+        _last_number(_PER_EPOCH, head),
+        _last_number(_TRAINABLE, head),
+        _bar(head, total),
+        next(
+            (name for name in ("axolotl", "llamafactory") if f"[{name}." in text or f"] {name}." in text), ""
+        ),
+    )
+
+
+def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+    found = pattern.findall(text)
+    if not found:
+        return None
+    digits = found[-1] if isinstance(found[-1], bytes) else next(part for part in found[-1] if part)
+    return int(digits.replace(b",", b""))
+
+
+def _bar(head: bytes, total: int | None) -> tuple[int, float] | None:
+    """The widest pair of step and epoch that a bar and the dictionary behind it give."""
+    best: tuple[int, float] | None = None
+    for match in _DICTIONARY.finditer(head):
+        bars = _BAR.findall(head, match.end(), match.end() + 400)
+        steps = [int(step) for step, whole in bars if total is None or int(whole) == total]
+        for entry in _parse([match.group()])[0]:
+            epoch = as_float(entry.get("epoch"))
+            if not steps or not epoch or _OF_TRAINING.isdisjoint(entry):
+                continue
+            # Printed digits bound the ratio's error by the epoch's size: a long way into the run is best.
+            if best is None or steps[0] > best[0]:
+                best = (steps[0], epoch)
+    return best
+
+
+def _dictionaries(path: Path) -> Iterator[list[bytes]]:
+    """The dictionaries of the file, a list for each chunk; a line is never cut in two."""
+    rest = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            chunk = rest + chunk
+            end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+            if not end and len(chunk) < 8 * _CHUNK:
+                rest = chunk
+                continue
+            yield _DICTIONARY.findall(chunk, 0, end or len(chunk))
+            rest = chunk[end:] if end else b""
+    yield _DICTIONARY.findall(rest)
+
+
+def _parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """Parse Python dictionaries as JSON; returns those that are whole, and how many were not."""
+    if not found:
+        return [], 0
+    text = _as_json(b",".join(found))
+    try:
+        return orjson.loads(b"[" + text + b"]"), 0
+    except orjson.JSONDecodeError:
+        return _parse_each(found)
+
+
+def _parse_each(found: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
+    parsed, bad = [], 0
+    for one in found:
+        try:
+            parsed.append(orjson.loads(_as_json(one)))
+        except orjson.JSONDecodeError:
+            bad += b"'loss'" in one or b"'eval_" in one
+    return parsed, bad
+
+
+def _as_json(text: bytes) -> bytes:
+    text = text.replace(b"'", b'"')
+    if b"nan" in text or b"inf" in text:
+        text = _BARE.sub(rb'"\1\2"', text)
+    return text.replace(b": None", b": null").replace(b": True", b": true").replace(b": False", b": false")

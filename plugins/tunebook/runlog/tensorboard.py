@@ -1,0 +1,150 @@
+"""Reads TensorBoard event files: finds the records, then decodes those of one layout together.
+
+Layout: records of https://www.tensorflow.org/tutorials/load_data/tfrecord, each an `Event` of
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tunebook.runlog.records import Note, Series
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_LENGTH = struct.Struct("<Q")
+_WALL, _STEP, _SUMMARY, _VALUE, _TAG, _SIMPLE = 0x09, 0x10, 0x2A, 0x0A, 0x0A, 0x15
+
+
+class Events(NamedTuple):
+    """The scalars of an event file, and what was lost."""
+
+    series: dict[str, Series]
+    notes: list[Note]
+
+
+class _Records(NamedTuple):
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    whole: bool
+
+
+def read_events(path: Path, source: str) -> Events:
+    """Read the scalars of one event file, under the names that the Trainer logs them by.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    data = path.read_bytes()
+    records = _records(data)
+    bytes_ = np.frombuffer(data, dtype=np.uint8)
+    found: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
+    for length in np.unique(records.lengths).tolist():
+        starts = records.starts[records.lengths == length]
+        table = bytes_[starts[:, None] + np.arange(length)]
+        for tag, steps, values in _scalars(table):
+            found.setdefault(tag, []).append((steps, values))
+    notes = []
+    if not records.whole:
+        message = f"cut off after {len(records.starts)} records; the rest is lost"
+        notes.append(Note(kind="lost", file=source, message=message))
+    series = {}
+    for tag, parts in found.items():
+        steps = np.concatenate([part[0] for part in parts])
+        values = np.concatenate([part[1] for part in parts])
+        order = np.argsort(steps, kind="stable")
+        steps, values = steps[order], values[order]
+        last = np.append(steps[1:] != steps[:-1], True)
+        name = trainer_name(tag)
+        series[name] = Series(name=name, steps=steps[last], values=values[last], source=source)
+    return Events(series, notes)
+
+
+def trainer_name(tag: str) -> str:
+    """The Trainer's name of a tag.
+
+    >>> trainer_name("train/loss"), trainer_name("eval/demo_f1")
+    ('loss', 'eval_demo_f1')
+    """
+    kind, _, name = tag.partition("/")
+    if kind == "train" and name:
+        return name
+    return f"{kind}_{name}" if kind in {"eval", "test"} and name else tag
+
+
+def _records(data: bytes) -> _Records:
+    """Where each record's payload starts and how long it is; stops at the first that is not whole."""
+    starts, lengths = [], []
+    position, end = 0, len(data)
+    unpack = _LENGTH.unpack_from
+    while position + 16 <= end:
+        (length,) = unpack(data, position)
+        if length > end - position - 16:
+            break
+        starts.append(position + 12)
+        lengths.append(length)
+        position += length + 16
+    return _Records(np.array(starts, dtype=np.int64), np.array(lengths, dtype=np.int64), position == end)
+
+
+def _scalars(
+    table: NDArray[np.uint8],
+) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
+    """(tag, steps, values) of the records that are scalars; `table` has one record of equal length a row."""
+    if table.shape[1] < 20 or not len(table):
+        return []
+    table = table[table[:, 0] == _WALL]
+    found = []
+    # A step of zero is not written at all, which is how protobuf says zero.
+    without = table[table[:, 9] == _SUMMARY]
+    found += _values(without, 9, np.zeros(len(without), dtype=np.int64))
+    table = table[table[:, 9] == _STEP]
+    for digits in range(1, 10):
+        if not len(table) or 10 + digits >= table.shape[1]:
+            break
+        ends_here = table[:, 9 + digits] < 0x80
+        rows = table[ends_here]
+        if len(rows):
+            weights = np.array([1 << (7 * place) for place in range(digits)], dtype=np.int64)
+            steps = (rows[:, 10 : 10 + digits].astype(np.int64) & 0x7F) @ weights
+            summaries = rows[:, 10 + digits] == _SUMMARY
+            found += _values(rows[summaries], 10 + digits, steps[summaries])
+        table = table[~ends_here]
+    return found
+
+
+def _values(
+    table: NDArray[np.uint8], at: int, steps: NDArray[np.int64]
+) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
+    """Decode `summary { value { tag simple_value } }` that begins in column `at`."""
+    width = table.shape[1]
+    # Key, length, key, length, key, length of the tag; lengths under 128 take one byte.
+    if not len(table) or at + 6 >= width:
+        return []
+    tag_length = table[:, at + 5].astype(np.int64)
+    plain = (
+        (table[:, at + 2] == _VALUE)
+        & (table[:, at + 4] == _TAG)
+        & (table[:, at + 1] < 0x80)
+        & (at + 6 + tag_length + 5 == width)
+    )
+    table, steps = table[plain], steps[plain]
+    if not len(table):
+        return []
+    end = width - 5
+    simple = table[:, end] == _SIMPLE
+    table, steps = table[simple], steps[simple]
+    values = np.ascontiguousarray(table[:, end + 1 :]).view("<f4")[:, 0].astype(np.float64)
+    tags = np.ascontiguousarray(table[:, at + 6 : end])
+    found = []
+    names, which = np.unique(tags.view(f"V{tags.shape[1]}")[:, 0], return_inverse=True)
+    for place, name in enumerate(names):
+        mine = which == place
+        found.append((bytes(name).decode("utf-8", "replace"), steps[mine], values[mine]))
+    return found
