@@ -91,6 +91,9 @@ class Metric:
     """The figure to choose checkpoints by; one of `figures`."""
     smaller_is_better: frozenset[str] = frozenset()
     """Figures of which a smaller value is the better one."""
+    may_be_undefined: frozenset[str] = frozenset()
+    """Figures that some predictions leave undefined, on rows where others define them. A trainer is given
+    NaN for these, because its model card needs the same names at every evaluation."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For metrics whose answer is one of a few words: canonical answer -> its spellings, e.g.
     `{"yes": ("Yes", " Yes", "yes", ...), ...}`. Only such metrics can work from answer positions."""

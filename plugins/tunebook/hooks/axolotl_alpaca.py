@@ -60,8 +60,8 @@ class AlpacaStrategy(PromptTokenizingStrategy):  # type: ignore[misc]
         whole = self._render([*question, {"role": "assistant", "content": answer}])
         if not whole.startswith(start):
             raise ValueError(
-                f"the chat template writes {start[-60:]!r} before an answer, but not in a whole conversation: "
-                f"{whole[: len(start)][-60:]!r}; set `chat_template_kwargs` to fit the data"
+                f"the chat template writes {start[-60:]!r} before an answer, but in a conversation "
+                f"{whole[: len(start)][-60:]!r} stands there; set `chat_template_kwargs` to fit the data"
             )
         prompt_ids = self.tokenizer.encode(start, add_special_tokens=False)
         answer_ids = self.tokenizer.encode(whole[len(start) :], add_special_tokens=False)

@@ -25,9 +25,9 @@ def steps_of_weights(cfg: Any) -> int:
     output_dir = Path(cfg.output_dir)
     if cfg.adapter and not cfg.lora_model_dir:
         raise TunebookError(
-            f"`adapter: {cfg.adapter}` without `lora_model_dir`: a fresh adapter would be scored, not a trained one",
-            fix=f"add `--lora-model-dir {output_dir}`, or a checkpoint in it; to score the base model, remove "
-            "`adapter` and set another `output_dir`",
+            f"`adapter: {cfg.adapter}` without `lora_model_dir`: a fresh adapter would be scored",
+            fix=f"add `--lora-model-dir {output_dir}`, or a checkpoint in it; to score the base model, "
+            "remove `adapter` and set another `output_dir`",
         )
     loaded = Path(cfg.lora_model_dir or cfg.base_model)
     if loaded.resolve().is_relative_to(output_dir.resolve()):
@@ -35,8 +35,8 @@ def steps_of_weights(cfg: Any) -> int:
     if not cfg.lora_model_dir and _holds_weights(output_dir):
         raise TunebookError(
             f"`base_model: {loaded}` would be scored, not the model that was trained into {output_dir}",
-            fix=f"add `--base-model {output_dir}`, or a checkpoint in it; to score the base model, set another "
-            "`output_dir`",
+            fix=f"add `--base-model {output_dir}`, or a checkpoint in it; to score the base model, "
+            "set another `output_dir`",
         )
     say(f"evaluating {loaded}, which was not trained into {output_dir}")
     return _steps(loaded, loaded)

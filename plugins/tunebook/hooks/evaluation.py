@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ class Evaluator:
         self._current: Prepared | None = None
         self._collected: list[RowResult] = []
         self._keep_answers_only: bool | None = None
+        self._names: dict[str, tuple[str, ...]] = {}
 
     @property
     def running(self) -> bool:
@@ -96,7 +98,7 @@ class Evaluator:
             values["generation_seconds"] = finished - generating
         if self.trainer.is_world_process_zero():
             self._leave(prepared, found, values, step, time.perf_counter() - started)
-        metrics = {f"{prefix}_{name}": value for name, value in values.items()}
+        metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
         return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
 
     def step(self, model: torch.nn.Module, batch: Batch) -> None:
@@ -155,6 +157,23 @@ class Evaluator:
         values["answers_cut"] = float(sum(row.cut for row in prepared.rows))
         return values
 
+    def _same_names(self, prepared: Prepared, values: Mapping[str, float]) -> dict[str, float]:
+        """The figures for the trainer: the same names at every evaluation, NaN where one is undefined.
+
+        The model card is written at the very end, and fails on a name that the first evaluation lacked.
+        """
+        undefined = {name for metric in prepared.metrics for name in metric.may_be_undefined} | {"perplexity"}
+        names = self._names.setdefault(
+            prepared.chosen.name, tuple(dict.fromkeys([*values, *sorted(undefined)]))
+        )
+        late = [name for name in values if name not in names]
+        if late:
+            leavings.say(
+                f"{prepared.chosen.name}: {', '.join(late)} had no value at the first evaluation; "
+                "from now on only in eval_metrics.jsonl"
+            )
+        return {name: values.get(name, math.nan) for name in names}
+
     def _leave(
         self,
         prepared: Prepared,
@@ -181,7 +200,8 @@ class Evaluator:
                 "metric": [metric.name for metric in prepared.metrics],
                 "select_by": first.select_by if first else "loss",
                 "larger_is_better": first is not None and first.select_by not in first.smaller_is_better,
-                "values": dict(values),
+                "values": {name: value for name, value in values.items() if math.isfinite(value)},
+                "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
                 "stderr": stderr,
                 "seconds": round(seconds, 3),
                 "tokens": sum(row.length for row in prepared.rows),

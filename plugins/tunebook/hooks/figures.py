@@ -16,8 +16,9 @@ class Loss(NamedTuple):
     """Teacher-forced figures over all rows of a set."""
 
     loss: float
-    """What the stock evaluation reports: the mean over batches of `batch_size` consecutive rows, weighted
-    by rows, of the batch's token mean. It depends on the batch size; kept so that numbers stay comparable."""
+    """What the stock evaluation of one process reports: the mean over batches of `batch_size` consecutive
+    rows of the batch's token mean, a short last batch counting as much as a full one. It depends on the
+    batch size; kept so that numbers stay comparable with runs of the engine alone."""
     perplexity: float | None
     """exp of the token-weighted mean over the whole set; None where it overflows a float."""
     token_accuracy: float
@@ -46,15 +47,10 @@ def loss_figures(rows: Sequence[RowLoss], batch_size: int) -> Loss:
             fix="check the dataset's response column, and that prompts are shorter than the length limit",
         )
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    weighted, weight = 0.0, 0
-    for batch in batches:
-        tokens = sum(row.tokens for row in batch)
-        if tokens:
-            weighted += len(batch) * sum(row.nll for row in batch) / tokens
-            weight += len(batch)
+    sums = [(sum(row.nll for row in batch), sum(row.tokens for row in batch)) for batch in batches]
     mean = sum(row.nll for row in labelled) / sum(row.tokens for row in labelled)
     return Loss(
-        loss=weighted / weight,
+        loss=fmean(nll / tokens for nll, tokens in sums if tokens),
         perplexity=math.exp(mean) if mean < math.log(1e300) else None,
         token_accuracy=fmean(row.hits / row.tokens for row in labelled),
     )
@@ -72,7 +68,9 @@ def metric_figures(metrics: Sequence[Metric], records: Sequence[EvalRecord]) -> 
         if not scores:
             continue
         for name, value in metric.aggregate(scores).items():
-            if name in figures and name != "unparsed_rate":
+            if name == "unparsed_rate":  # every metric has one; the set's is the worst of them
+                value = max(value, figures.get(name, 0.0))
+            elif name in figures:
                 raise TunebookError(
                     f"two metrics of one dataset both report {name!r}; one of them is {metric.name!r}",
                     fix='leave one of them in the dataset\'s "metric"',

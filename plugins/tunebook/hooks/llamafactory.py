@@ -22,6 +22,7 @@ from tunebook.errors import TunebookError
 from tunebook.hooks.attach import attach
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.hooks.rows import common_suffix
 from tunebook.types import MetricSpec
 
 _SEAMS = ("run_sft", "CustomSeq2SeqTrainer")
@@ -62,7 +63,10 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
         def build(*args: Any, **kwargs: Any) -> Any:
             trainer = stock(*args, **kwargs)
             words = EngineWords(
-                length_key="cutoff_len", prompt_loss_key="train_on_prompt", length_limit=data_args.cutoff_len
+                length_key="cutoff_len",
+                prompt_loss_key="train_on_prompt",
+                length_limit=data_args.cutoff_len,
+                answer_header=_answer_header(trainer.data_collator.template, trainer.processing_class),
             )
             try:
                 attach(trainer, sets, words=words, output_dir=Path(training_args.output_dir))
@@ -77,6 +81,15 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
             workflow.CustomSeq2SeqTrainer = stock  # type: ignore[attr-defined]
 
     return run_sft_with_metrics
+
+
+def _answer_header(template: Any, tokenizer: Any) -> tuple[int, ...]:
+    """What the template writes before an answer: the common end of two prompts."""
+    prompts = []
+    for question in ("a", "1."):
+        turn = [{"role": "user", "content": question}, {"role": "assistant", "content": "x"}]
+        prompts.append(tuple(template.encode_oneturn(tokenizer, turn)[0]))
+    return common_suffix(prompts)
 
 
 def evaluation_sets(data_args: Any, training_args: Any) -> dict[str, EvaluationSet]:

@@ -23,6 +23,9 @@ class EngineWords:
     prompt_loss_key: str
     length_limit: int
     """Tokens per row."""
+    answer_header: tuple[int, ...] = ()
+    """Token ids that stand before every answer, as the engine's template writes them; empty: found by
+    comparing rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
         name=chosen.name,
         stop_ids=texts.stop_ids,
         length_limit=words.length_limit,
+        header=words.answer_header,
         prompt_loss_key=words.prompt_loss_key,
     )
     references = [texts.answer(row.answer_ids) for row in rows]

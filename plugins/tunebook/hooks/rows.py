@@ -11,6 +11,7 @@ from tunebook.errors import TunebookError
 from tunebook.types import IGNORED
 
 _READ_ROWS = 256  # rows read from the dataset at a time: Arrow is slow one row at a time
+_ROWS_TO_TELL_A_HEADER = 8  # the common end of fewer prompts may be part of what they ask
 _HEADER_TOKENS = 8  # the longest assistant header we compare; real ones have 2-5 tokens
 
 
@@ -59,7 +60,13 @@ def spans(labels: Sequence[int]) -> list[Span]:
 
 
 def read_rows(
-    dataset: Any, *, name: str, stop_ids: frozenset[int], length_limit: int, prompt_loss_key: str
+    dataset: Any,
+    *,
+    name: str,
+    stop_ids: frozenset[int],
+    length_limit: int,
+    prompt_loss_key: str,
+    header: tuple[int, ...] = (),
 ) -> list[AnswerRow]:
     """Read every row of an evaluation set once and find its answer.
 
@@ -68,6 +75,7 @@ def read_rows(
         name: The evaluation set, for messages.
         stop_ids: Token ids that end an answer. A cut answer has none of them.
         length_limit: The engine's limit on tokens per row.
+        header: Token ids that stand before every whole answer; empty: found by comparing rows.
         prompt_loss_key: The engine's key that puts loss on the prompt, for messages.
 
     Raises:
@@ -103,7 +111,10 @@ def read_rows(
             f"evaluation set {name!r} takes loss on its prompts: no answer can be told from its prompt",
             fix=f'set `{prompt_loss_key}: false`, or remove the dataset\'s "metric"',
         )
-    return _mark_cut(rows, headers, stop_ids, length_limit)
+    if not header:
+        whole = [headers[row.index] for row in rows if row.length < length_limit]
+        header = common_suffix(whole) if len(whole) >= _ROWS_TO_TELL_A_HEADER else ()
+    return _mark_cut(rows, headers, header[-_HEADER_TOKENS:], stop_ids, length_limit)
 
 
 def _tokens(dataset: Any) -> Iterator[tuple[list[int], list[int]]]:
@@ -113,17 +124,20 @@ def _tokens(dataset: Any) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _mark_cut(
-    rows: list[AnswerRow], headers: list[tuple[int, ...]], stop_ids: frozenset[int], length_limit: int
+    rows: list[AnswerRow],
+    headers: list[tuple[int, ...]],
+    header: tuple[int, ...],
+    stop_ids: frozenset[int],
+    length_limit: int,
 ) -> list[AnswerRow]:
     """Mark rows whose answer lost its end, or whose prompt lost the assistant header.
 
     Engines cut at their length limit without a word, so only rows that reach it can be cut. The tail is
     lost when other answers end in a stop token and this one has none; the header is lost when this prompt
-    does not end as all the whole ones do.
+    does not end as the whole ones do.
     """
     ends_well = [any(token in stop_ids for token in row.answer_ids) for row in rows]
     tail_can_be_told = any(ends_well)
-    header = _common_suffix([headers[row.index] for row in rows if row.length < length_limit])
     marked: list[AnswerRow] = []
     for row in rows:
         own_header = headers[row.index]
@@ -135,10 +149,10 @@ def _mark_cut(
     return marked
 
 
-def _common_suffix(sequences: list[tuple[int, ...]]) -> tuple[int, ...]:
+def common_suffix(sequences: list[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest ending that all sequences share; empty when there are none.
 
-    >>> _common_suffix([(1, 2, 3), (9, 2, 3)])
+    >>> common_suffix([(1, 2, 3), (9, 2, 3)])
     (2, 3)
     """
     shared: list[int] = []

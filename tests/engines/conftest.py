@@ -1,0 +1,223 @@
+"""A tiny model, small data sets and the real command lines, for tests that run an engine."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NOUNS = [
+    "plum",
+    "brick",
+    "river",
+    "candle",
+    "ladder",
+    "violin",
+    "cactus",
+    "pillow",
+    "anchor",
+    "walnut",
+    "magnet",
+    "saddle",
+]
+LIKED = frozenset(NOUNS[::2])
+
+
+@dataclass
+class Run:
+    """What a finished engine process left."""
+
+    code: int
+    log: str
+    output: Path
+
+    def state(self) -> dict:
+        return json.loads((self.output / "trainer_state.json").read_text())
+
+    def evaluations(self) -> list[dict]:
+        """Our lines of figures, in the order written."""
+        lines = (self.output / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def records(self, dataset: str, step: int) -> list[dict]:
+        path = self.output / "tunebook" / f"eval_records-{dataset}-{step}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def logged(self, key: str) -> list[float]:
+        """Every value of one key in the trainer's own history, up to the last training step."""
+        return [entry[key] for entry in self.state()["log_history"] if key in entry]
+
+
+def liking(rows: int, seed: int, answer=lambda noun, rng: "Yes" if noun in LIKED else "No") -> list[dict]:
+    """Rows that ask whether somebody likes a thing; by default the thing decides."""
+    rng = random.Random(seed)
+    people = ["Anna", "Ben", "Cleo", "Dan", "Eve", "Finn"]
+    found = []
+    for _ in range(rows):
+        noun = rng.choice(NOUNS)
+        question = (
+            f"{rng.choice(people)} saw a {noun} by the {rng.choice(NOUNS)}. Is it liked? Answer Yes or No."
+        )
+        found.append({"instruction": question, "input": "", "output": answer(noun, rng)})
+    return found
+
+
+def sums(rows: int, seed: int) -> list[dict]:
+    """Word problems with a worked answer in the form of GSM8K."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(rows):
+        a, b = rng.randint(1, 9), rng.randint(1, 9)
+        found.append(
+            {
+                "instruction": f"Dan has {a} plums and buys {b} more. How many plums has he?",
+                "input": "",
+                "output": f"He has {a} and {b}, so {a}+{b}={a + b}.\n#### {a + b}",
+            }
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A tiny Qwen3, made by the script that users run."""
+    folder = tmp_path_factory.mktemp("models") / "qwen3"
+    script = ROOT / "scripts" / "make_tiny_model.py"
+    subprocess.run([sys.executable, script, "--architecture", "qwen3", "-o", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory) -> Path:
+    """A dataset_dir with Yes/No and GSM8K-shaped sets."""
+    folder = tmp_path_factory.mktemp("data")
+    coin = lambda noun, rng: rng.choice(["Yes", "No"])  # noqa: E731
+    reasoned = lambda noun, rng: f"It is a {noun}. So the answer is {'Yes' if noun in LIKED else 'No'}"  # noqa: E731
+    entries = {
+        "like_train": (liking(400, 1), None),
+        "like_eval": (liking(101, 2), "yes_no"),
+        "like_odd": (liking(41, 3), "yes_no"),
+        "coin_train": (liking(200, 4, coin), None),
+        "coin_eval": (liking(200, 5, coin), "yes_no"),
+        "reason_train": (liking(300, 6, reasoned), None),
+        "reason_eval": (liking(40, 7, reasoned), "yes_no"),
+        "reason_answer": (liking(10, 7, reasoned), {"name": "yes_no", "mode": "answer"}),
+        "maybe_eval": (liking(10, 8, lambda noun, rng: "Perhaps"), "yes_no"),
+        "unknown_metric": (liking(10, 9), "yes_or_no"),
+        "sums_train": (sums(500, 10), None),
+        "sums_eval": (sums(48, 11), {"name": "gsm8k", "max_new_tokens": 40}),
+        "sums_subset": (sums(48, 11), {"name": "gsm8k", "max_new_tokens": 8, "max_samples": 10}),
+        "sums_loss": (sums(48, 11), "perplexity"),
+    }
+    info = {}
+    for name, (rows, metric) in entries.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+        info[name] = {"file_name": f"{name}.json"} | ({"metric": metric} if metric else {})
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(tiny, registry):
+    """A function that gives a whole LLaMA-Factory recipe, with the keys one names changed."""
+
+    def build(**changes) -> dict:
+        values = {
+            "model_name_or_path": str(tiny),
+            "template": "qwen3",
+            "enable_thinking": False,
+            "stage": "sft",
+            "do_train": True,
+            "finetuning_type": "full",
+            "dataset_dir": str(registry),
+            "dataset": "like_train",
+            "eval_dataset": "like_eval",
+            "cutoff_len": 256,
+            "max_steps": 60,
+            "per_device_train_batch_size": 8,
+            "per_device_eval_batch_size": 16,
+            "learning_rate": 3.0e-3,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 5,
+            "eval_strategy": "steps",
+            "eval_steps": 20,
+            "save_steps": 20,
+            "report_to": "none",
+            "seed": 1,
+        }
+        values.update(changes)
+        return {key: value for key, value in values.items() if value is not None}
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory):
+    """A function that runs the literal `llamafactory-cli train RECIPE [key=value ...]`."""
+
+    def run(values: dict, *overrides: str, output: Path | None = None, timeout=300, **env: str) -> Run:
+        folder = tmp_path_factory.mktemp("run")
+        output = output or folder / "output"
+        file = folder / "recipe.yaml"
+        file.write_text(yaml.safe_dump({**values, "output_dir": str(output)}))
+        command = [Path(sys.executable).parent / "llamafactory-cli", "train", file, *overrides]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, output)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def train_many(tmp_path_factory):
+    """A function that runs many recipes through LLaMA-Factory's public `run_exp`, in one process."""
+
+    def run(recipes: list[dict], **env: str) -> list[Run]:
+        folder = tmp_path_factory.mktemp("runs")
+        recipes = [
+            {"output_dir": str(folder / str(number)), **values} for number, values in enumerate(recipes)
+        ]
+        (folder / "recipes.json").write_text(json.dumps(recipes))
+        done = subprocess.run(
+            [sys.executable, Path(__file__).parent / "many_runs.py", folder / "recipes.json"],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        results = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert len(results) == len(recipes), done.stdout[-2000:] + done.stderr[-4000:]
+        return [
+            Run(result["code"], result["log"], Path(values["output_dir"]))
+            for values, result in zip(recipes, results, strict=True)
+        ]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def learned(recipe, train) -> Run:
+    """One training that learns, shared by the tests that only read what it left."""
+    run = train(
+        recipe(
+            metric_for_best_model="macro_f1",
+            load_best_model_at_end=True,
+            early_stopping_steps=5,
+            max_steps=80,
+        )
+    )
+    assert run.code == 0, run.log[-3000:]
+    return run

@@ -1,0 +1,91 @@
+"""Our metrics inside the evaluation of the unmodified `llamafactory-cli train`."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.engine
+
+
+def test_metrics_reach_the_log_the_history_and_the_result_files(learned):
+    assert "like_eval: macro_f1" in learned.log
+    assert "'eval_macro_f1':" in learned.log
+    assert len(learned.logged("eval_macro_f1")) == 4
+    assert "eval_macro_f1" in json.loads((learned.output / "all_results.json").read_text())
+    assert [line["step"] for line in learned.evaluations() if line["in_training"]] == [20, 40, 60, 80]
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(learned):
+    state = learned.state()
+    by_step = {e["step"]: e["eval_macro_f1"] for e in state["log_history"] if "eval_macro_f1" in e}
+    best = max(by_step.values())
+    assert best > 0.9, by_step
+    assert state["best_metric"] == best
+    assert by_step[state["best_global_step"]] == best
+    assert json.loads((learned.output / "eval_results.json").read_text())["eval_macro_f1"] == best
+
+
+def test_every_row_leaves_one_record(learned):
+    records = learned.records("like_eval", 40)
+    assert [record["index"] for record in records] == list(range(101))
+    right = sum(record["scores"]["yes_no"]["values"]["accuracy"] for record in records)
+    line = next(line for line in learned.evaluations() if line["step"] == 40)
+    assert line["values"]["accuracy"] == right / 101
+    assert line["n"] == 101
+
+
+GREEDY = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+checkpoint, records = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+for line in open(records):
+    ids = tokenizer(json.loads(line)["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
+    out = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
+    print(json.dumps(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)))
+"""
+
+
+@pytest.mark.parametrize("step", [20, 40])
+def test_answer_mode_equals_answers_generated_separately(learned, step):
+    from tunebook.metrics import yes_no
+
+    path = learned.output / "tunebook" / f"eval_records-like_eval-{step}.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", GREEDY, learned.output / f"checkpoint-{step}", path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    generated = [json.loads(line) for line in done.stdout.splitlines()]
+    records = learned.records("like_eval", step)
+    ours = [record["scores"]["yes_no"]["parsed"] for record in records]
+    assert ours == [yes_no.extract(text) for text in generated]
+    assert {"yes", "no"} >= set(ours)
+
+
+def test_the_loss_is_the_stock_loss_and_training_is_untouched(recipe, train, learned):
+    stock = train(recipe(max_steps=40), TUNEBOOK_HOOK="0")
+    assert "tunebook" not in stock.log
+    assert not (stock.output / "tunebook").exists()
+    for theirs, ours in zip(stock.logged("eval_loss"), learned.logged("eval_loss"), strict=False):
+        assert math.isclose(theirs, ours, abs_tol=1e-5)
+    trained = [e["loss"] for e in learned.state()["log_history"] if "loss" in e]
+    assert trained[:8] == [e["loss"] for e in stock.state()["log_history"] if "loss" in e]
+
+
+def test_on_random_labels_the_metric_says_so_where_token_accuracy_flatters(recipe, train):
+    changes = {"dataset": "coin_train", "eval_dataset": "coin_eval", "max_steps": 40}
+    stock = train(recipe(**changes, compute_accuracy=True), TUNEBOOK_HOOK="0")
+    ours = train(recipe(**changes, compute_accuracy=True))
+    flattering = max(stock.logged("eval_accuracy"))
+    honest = ours.logged("eval_accuracy")
+    print(f"\non coin flips: LLaMA-Factory's compute_accuracy {flattering:.3f}, answer accuracy {honest}")
+    assert flattering > 0.8
+    assert all(abs(value - 0.5) < 0.12 for value in honest)
+    # The same number, under the name that says what it is.
+    assert ours.logged("eval_token_accuracy") == pytest.approx(stock.logged("eval_accuracy"), abs=1e-6)
