@@ -107,8 +107,9 @@ _CLOCK = re.compile(
 _MAX_EXPONENT = 60
 
 
-def plain_spelling(text: str) -> str:
-    """Spell out with a point what some write otherwise: `12,50 EUR`, `1-1/2`, `3 and a half`, `$4 and 50 cents`."""
+def plain(text: str) -> str:
+    """`plain_math`, with a point in `12,50 EUR`, `3 and a half` and `$4 and 50 cents`, and `1-1/2` as `1 1/2`."""
+    text = plain_math(text)
     if "," in text:
         text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
     if "-" in text:
@@ -260,7 +261,7 @@ def single(segment: str) -> Number:
     >>> single("1,2,3").reason, single("3:30").reason, single("5-7").reason
     ('list', 'time', 'range')
     """
-    text = right_hand_side(plain_spelling(plain_math(segment)))
+    text = right_hand_side(plain(segment))
     found = tokens(text)
     if is_clock(text):
         return Number(None, "time")

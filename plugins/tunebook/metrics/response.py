@@ -13,6 +13,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from tunebook.metrics.turns import has_text, last_assistant_turn
+
 MAX_VISIBLE = 64_000
 """Characters kept of a longer answer: the first 4,000 and the last 60,000."""
 
@@ -44,9 +46,9 @@ def visible(output: str) -> Visible:
     >>> visible("<think>It floats, so")
     Visible(text='', reason='unfinished_think')
     """
-    if "&lt;" in output:
+    if "&" in output and "&lt;" in output:
         output = output.replace("&lt;", "<").replace("&gt;", ">")
-    turn = _last_turn(output)
+    turn = last_assistant_turn(output)
     said, unfinished = _without_thoughts(turn)
     said = _before_end_token(said)
     if len(said) > MAX_VISIBLE:
@@ -57,124 +59,20 @@ def visible(output: str) -> Visible:
     return Visible("", "unfinished_think" if unfinished else "empty")
 
 
-# ---------------------------------------------------------------------------------------------- turns
-
-_HEADER = re.compile(
-    r"<\|im_start\|>\s{0,2}\w{1,12}"
-    r"|<\|start_header_id\|>\w{1,12}<\|end_header_id\|>"
-    r"|<\|start_of_role\|>\w{1,12}<\|end_of_role\|>"
-    r"|<start_of_turn>\w{1,12}"
-    r"|<\|START_OF_TURN_TOKEN\|>(?:<\|\w{1,12}_TOKEN\|>)?"
-    r"|(?:<\|start\|>\w{1,12})?(?:<\|channel\|>\w{1,12})?<\|message\|>"
-    r"|<[|｜](?:system|user|assistant|model|User|Assistant)[|｜]>"
-    r"|\[/?INST\]"
-    r"|^[#]{2,4} ?(?:Instruction|Input|Human|User|Response|Assistant)\b:?"
-    r"|^(?:system|user|assistant|model)[ \t]{0,4}$"
-    r"|(?:^|(?<=[ \t]))(?:USER|ASSISTANT|User|Assistant|Human|HUMAN) ?:",
-    re.MULTILINE,
-)
-# A scan for headers costs more than these plain searches, and most outputs hold none of them.
-_HEADER_HINTS = (
-    "<|", "<｜", "<start_of_turn>", "INST]", "## ", "###", "user", "User", "USER", "assistant", "Assistant",
-    "ASSISTANT", "Human", "HUMAN", "model",
-)  # fmt: skip
-_ASSISTANT = re.compile(r"assistant|model|response|chatbot|/inst|final|<\|message", re.IGNORECASE)
-_THOUGHT_CHANNEL = re.compile(r"<\|channel\|>(?:analysis|commentary)")
-_SYSTEM_PROMPT = re.compile(
-    r"assistant|instruction|you are |chat between|conversation|<s>|begin", re.IGNORECASE
-)
-
-
-class _Header(NamedTuple):
-    start: int
-    end: int
-    assistant: bool
-    """Its text is an answer; False for a user's or system's turn and for a channel of thoughts."""
-
-
-def _last_turn(output: str) -> str:
-    """The assistant's last turn of a conversation, or the output up to a made-up next turn."""
-    # gpt-oss decoded without its special tokens.
-    if output.startswith("analysis") and "assistantfinal" in output:
-        return output.rpartition("assistantfinal")[2]
-    if not any(hint in output for hint in _HEADER_HINTS):
-        return output
-    headers = [_header(match) for match in _HEADER.finditer(output)]
-    if not headers:
-        return output
-    preamble = output[: headers[0].start]
-    answers_first = headers[0].assistant and not _is_text(preamble)
-    if not any(header.assistant for header in headers):
-        return _before_next_question(output, headers)
-    if _is_text(preamble) and not headers[0].assistant and not _SYSTEM_PROMPT.search(preamble[:2_000]):
-        return preamble
-    if answers_first:
-        # The output opens with the assistant's own header: whatever a later user says is made up.
-        until = next((at for at, header in enumerate(headers) if not header.assistant), len(headers))
-        headers = headers[: until + 1]
-    last = max(at for at, header in enumerate(headers) if header.assistant)
-    end = headers[last + 1].start if last + 1 < len(headers) else len(output)
-    return output[headers[last].end : end]
-
-
-def _header(match: re.Match[str]) -> _Header:
-    text = match[0]
-    assistant = bool(_ASSISTANT.search(text)) and not _THOUGHT_CHANNEL.search(text)
-    return _Header(match.start(), match.end(), assistant)
-
-
-def _before_next_question(output: str, headers: list[_Header]) -> str:
-    """Cut at the first turn header that follows some text; `User: ...` alone may be part of an answer."""
-    cursor = 0
-    for header in headers:
-        name = output[header.start : header.end]
-        may_be_prose = name.lower().startswith("user") and name.endswith(":")
-        if _is_text(output[cursor : header.start]) and not (
-            may_be_prose and output[max(0, header.start - 2) : header.start] != "\n\n"
-        ):
-            return output[: header.start]
-        cursor = header.end
-    return output
-
-
-def _is_text(text: str) -> bool:
-    return bool(text.replace("<s>", "").replace("<bos>", "").strip())
-
-
-_QUESTION = re.compile(
-    r"^[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|$)"
-    r"|q\d{0,3}\*{0,2}[:.])",
-    re.IGNORECASE | re.MULTILINE,
-)
-_STATES_ANSWER = re.compile(r"####|boxed|answer|=|\ba:", re.IGNORECASE)
-_ECHO = 60
-"""Characters: text this short before a question is an answer and not the beginning of a task."""
-
-
-def before_next_question(text: str, answered: re.Pattern[str]) -> str:
-    """Cut where a model, its answer given, goes on with a question of its own (`Question: ...`, `Q: ...`).
-
-    Args:
-        text: A visible answer.
-        answered: What any answer holds; a question before it opens the task, and stays.
-    """
-    for match in _QUESTION.finditer(text):
-        before = text[max(0, match.start() - 4_000) : match.start()]
-        if answered.search(before) and (
-            before.endswith("\n\n") or len(before) < _ECHO or _STATES_ANSWER.search(before)
-        ):
-            return text[: match.start()].rstrip()
-    return text
-
-
 # ------------------------------------------------------------------------------------------- thoughts
 
-_NAMES = r"(?:seed:)?(?:think|thinking|thought|thoughts|reason|reasoning|reflection|analysis|scratchpad|cot)"
+_NAMES = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad|cot)"
 _OPEN = re.compile(
-    rf"<\s?{_NAMES}(?:\s[^<>\n]{{0,60}})?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis",
-    re.IGNORECASE,
+    rf"<(?:\s?{_NAMES}(?:\s[^<>\n]{{0,60}})?>|\|begin_of_thought\|>|\|channel\|>analysis)", re.IGNORECASE
 )
-_CLOSE = re.compile(rf"<\s?/\s?{_NAMES}\s?>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
+_CLOSE = re.compile(rf"<(?:\s?/\s?{_NAMES}\s?>|\|end_of_thought\|>)", re.IGNORECASE)
+# Magistral's and Kimi's tags, brought to the common form before the scan.
+_OTHER_TAGS = (
+    ("[THINK]", "<think>"),
+    ("[/THINK]", "</think>"),
+    ("◁think▷", "<think>"),
+    ("◁/think▷", "</think>"),
+)
 
 
 class _Said(NamedTuple):
@@ -188,20 +86,34 @@ def _without_thoughts(turn: str) -> _Said:
     The last closing tag decides, not the depth: a model may name `<think>` while it thinks, and some
     templates pre-fill the opening tag that the model then writes again.
     """
-    if "<" not in turn and "[" not in turn and "◁" not in turn:
+    if "[" in turn or "◁" in turn:
+        for tag, common in _OTHER_TAGS:
+            turn = turn.replace(tag, common)
+    if "<" not in turn:
         return _Said(turn, unfinished=False)
-    first_close = last_close = None
-    for last_close in _CLOSE.finditer(turn):
-        first_close = first_close or last_close
-    after = turn[last_close.end() :] if last_close else turn
+    closing = _last_closing_tag(turn)
+    after = turn[closing.end() :] if closing else turn
     opened = _OPEN.search(after)
     if opened:
         after = after[: opened.start()]
-    if last_close and not after.strip() and first_close:
+    if closing and not after.strip():
         # Thoughts last: `18 <think>checked</think>`. Without an opening tag all of it was thought.
-        began = _OPEN.search(turn, 0, first_close.start())
-        after = turn[: began.start()] if began else ""
+        began = _OPEN.search(turn)
+        first_closing = _CLOSE.search(turn)
+        said_first = began and first_closing and began.start() < first_closing.start()
+        after = turn[: began.start()] if began and said_first else ""
     return _Said(after, unfinished=opened is not None)
+
+
+def _last_closing_tag(turn: str) -> re.Match[str] | None:
+    """Found from the end, since thoughts are long and the answer after them is short."""
+    at = turn.rfind("<")
+    while at >= 0:
+        tag = _CLOSE.match(turn, at)
+        if tag:
+            return tag
+        at = turn.rfind("<", 0, at)
+    return None
 
 
 _END_TOKEN = re.compile(
@@ -216,7 +128,7 @@ def _before_end_token(text: str) -> str:
     start = 0
     for match in _END_TOKEN.finditer(text):
         # Some tokenizers begin a text with the token that also ends it.
-        if _is_text(text[start : match.start()]):
+        if has_text(text[start : match.start()]):
             return text[start : match.start()]
         start = match.end()
     return text[start:]

@@ -10,8 +10,9 @@ Every repeat in a pattern is bounded, so that the time is linear in the length o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from tunebook.metrics.response import before_next_question
+from tunebook.metrics.turns import before_next_question
 from tunebook.metrics.yes_no_hits import (
     Hit,
     Reading,
@@ -26,6 +27,8 @@ from tunebook.metrics.yes_no_verdicts import hedges, refuses, verdict
 from tunebook.metrics.yes_no_words import Answer, bare, foreign
 
 _ANSWERED = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
+_HEAD, _TAIL = 500, 1_500
+"""Characters read of a long answer: a verdict stands at its beginning or at its end."""
 
 
 def read(text: str) -> Reading:
@@ -38,6 +41,8 @@ def read(text: str) -> Reading:
     if answer is not None:
         return Reading(answer, "bare", None)
     text = before_next_question(text, _ANSWERED)
+    if len(text) > _HEAD + _TAIL:
+        text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
     stripped = plain(text)
     weighed = _probabilities(stripped)
     if weighed is not None:
@@ -77,30 +82,57 @@ _SEPARATOR = (
     r"|[ \t,*]{1,4}(?:is|would be|should be|must be|will be|has to be|remains|est|ist|es|é|è)\b[:,]?"
     r"|[*_\"' \t]{0,4}\n)"
 )
-_SLOT = re.compile(
-    r"<answer>|\\boxed\s?\{|####"
-    r"|\b(?:answer|prediction|verdict|decision|recommendation|conclusion|judge?ment|result|response|output|label|choice"
-    r"|overall|outcome|assessment|classification|final|recommended?|summary|respuesta|réponse|antwort|risposta|resposta"
-    rf"|ответ)s?(?:\W{{0,3}}\([^()\n]{{0,40}}\))?{_SEPARATOR}"
-    r"|(?:答案|回答|答え|答|정답|답)\W{0,3}(?:是|は|은|为)?[：: ]{0,2}",
-    re.IGNORECASE,
-)
+_LABELS = (
+    "answer", "prediction", "verdict", "decision", "recommendation", "conclusion", "judgment", "judgement", "result",
+    "response", "output", "label", "choice", "overall", "outcome", "assessment", "classification", "final",
+    "recommend", "summary", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ",
+)  # fmt: skip
+_MARKERS = ("<answer>", "boxed", "####")
+_LOCAL_MARKERS = ("答案", "回答", "答え", "答", "정답", "답")
+_LABEL_END = re.compile(rf"(?:e?[sd])?(?:\W{{0,3}}\([^()\n]{{0,40}}\))?{_SEPARATOR}", re.IGNORECASE)
+_MARKER_END = re.compile(r"[\s{]{0,2}")
+_LOCAL_END = re.compile(r"\W{0,3}(?:是|は|은|为)?[：: ]{0,2}")
 _SLOT_LENGTH = 200
 _SLOT_END = re.compile(r"\n|</answer>|\}")
 _CLAUSE = re.compile(r"[^\w\n]{0,12}([^.,;:!?()\n{}\[\]<>|。，！—]{1,40})")
 _TRUTH = re.compile(r":\s?(true|false)\s?[,}]", re.IGNORECASE)
-_MAX_SLOTS = 12
+_MAX_SLOTS = 6
 
 
 def _slot(text: str) -> Hit | None:
     """The last marked slot that holds an answer; `end` is where its content begins."""
-    for match in reversed(list(_SLOT.finditer(text))[-_MAX_SLOTS:]):
-        content = text[match.end() : match.end() + _SLOT_LENGTH].lstrip(" \t\n*_`\"':=-|")
-        end = _SLOT_END.search(content)
-        answer = _content(content[: end.start()] if end else content)
+    for start, end in _slots(text):
+        content = text[end : end + _SLOT_LENGTH].lstrip(" \t\n*_`\"':=-|")
+        cut = _SLOT_END.search(content)
+        answer = _content(content[: cut.start()] if cut else content)
         if answer is not None:
-            return Hit(match.start(), match.end(), answer)
+            return Hit(start, end, answer)
     return None
+
+
+def _slots(text: str) -> Iterator[tuple[int, int]]:
+    """Where slots begin and where their content does, the last one first."""
+    lowered = text.lower()
+    if len(lowered) != len(text):
+        lowered = text
+    places = [(at, at + len(word), _LABEL_END) for word in _LABELS for at in _last_places(lowered, word)]
+    places += [(at, at + len(mark), _MARKER_END) for mark in _MARKERS for at in _last_places(lowered, mark)]
+    if not text.isascii():
+        places += [(at, at + len(mark), _LOCAL_END) for mark in _LOCAL_MARKERS for at in _last_places(text, mark)]
+    for at, end, ending in sorted(places, key=lambda place: place[:2], reverse=True):
+        inside_a_word = ending is _LABEL_END and at > 0 and text[at - 1].isalpha()
+        matched = None if inside_a_word else ending.match(text, end)
+        if matched:
+            yield at, matched.end()
+
+
+def _last_places(text: str, word: str) -> Iterator[int]:
+    at = text.rfind(word)
+    for _ in range(_MAX_SLOTS):
+        if at < 0:
+            return
+        yield at
+        at = text.rfind(word, 0, at)
 
 
 def _content(content: str) -> Answer | None:
@@ -118,6 +150,7 @@ def _content(content: str) -> Answer | None:
 # ----------------------------------------------------------------------------------------- probabilities
 
 _NUMBER = r"\d{1,3}(?:\.\d{1,8})?|\.\d{1,8}"
+_DIGIT = re.compile(r"\d")
 _PROBABILITY = re.compile(
     rf"\b(?P<word>yes|no)\b[^\w%.]{{0,8}}(?:is |at |with )?[^\w%.]{{0,3}}(?P<after>{_NUMBER})"
     rf"|(?P<before>{_NUMBER})\s?%\s(?:\w{{1,10}}\s)?(?P<second>yes|no)\b",
@@ -127,6 +160,8 @@ _PROBABILITY = re.compile(
 
 def _probabilities(text: str) -> Reading | None:
     """The larger of two stated probabilities that add up to one."""
+    if _DIGIT.search(text) is None:
+        return None
     stated: dict[str, float] = {}
     for match in _PROBABILITY.finditer(text):
         stated[(match["word"] or match["second"]).lower()] = float(match["after"] or match["before"])

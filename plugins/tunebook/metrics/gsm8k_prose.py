@@ -1,0 +1,179 @@
+"""Finds the number that a sentence of prose arrives at, and sees when the prose stops too early."""
+
+from __future__ import annotations
+
+import re
+
+from tunebook.metrics import number
+from tunebook.metrics.number import Number, Token
+from tunebook.metrics.number_words import value_of_words
+
+_WINDOWS = (500, 16_000)
+"""Characters from the end that are read: the answer nearly always stands in the first window."""
+_MARGIN = 40
+
+_SENTENCE = re.compile(
+    r"[.!?](?:(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!approx\.)[*\"')]{0,3}\s{1,4}(?=\S)"
+    r"|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\]))|\n|[。！？]"
+)
+_ASIDE = re.compile(
+    r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident|certainty"
+    r"|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens)\b",
+    re.IGNORECASE,
+)
+_INDEX = re.compile(
+    r"[\s*_>-]{0,6}(?:(?:step|part|day|week)\s{1,2}\d{1,2}\s{0,2}[.):-]|\(?\d{1,2}[.)])\**\s{1,3}(?=\S)", re.IGNORECASE
+)
+_INDEX_ONLY = re.compile(r"[\s*(]{0,3}\d{1,2}\.\Z")
+_DANGLING = re.compile(
+    r"(?:[=+×÷≈(\\]|\s[-*/]|\b(?:the|a|an|of|to|and|or|is|are|by|from|for|with|in|on|we|he|she|they|so|then|than|that"
+    r"|which|gives|equals|plus|minus|times|into|at|have|has|per|total|number|subtract|add|multiply|divide))"
+    r"\s{0,3}[$*{(]{0,3}\s{0,3}\Z",
+    re.IGNORECASE,
+)
+_ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
+
+
+def last_number(text: str) -> Number:
+    """The number of the last sentence that states one; `cut` where the text stops in the middle of its work."""
+    text = text.rstrip()
+    if _DANGLING.search(text, max(0, len(text) - _MARGIN)):
+        return Number(None, "cut")
+    found = Number(None, "no_number")
+    for width in _WINDOWS:
+        window = text[-width:]
+        whole = len(window) == len(text)
+        if not whole:
+            # The sentence that the window cuts in two is left to the larger one.
+            begin = _SENTENCE.search(window)
+            window = window[begin.end() :] if begin else ""
+        found = _last_of(_sentences(window), whole=whole)
+        if whole or found.reason != "no_number":
+            break
+    return found
+
+
+def _last_of(sentences: list[str], *, whole: bool) -> Number:
+    for back, sentence in enumerate(reversed(sentences)):
+        if sentence.endswith("?") and len(sentence.split()) > 2:
+            continue
+        index = _INDEX.match(sentence)
+        body = sentence[index.end() :] if index else sentence
+        alone = whole and len(sentences) == 1
+        if not back and not alone and _is_cut(body):
+            return Number(None, "cut")
+        found = _number(body)
+        if found.reason != "no_number":
+            return found
+    return Number(None, "no_number")
+
+
+def _is_cut(last: str) -> bool:
+    return last[-1:] not in _ENDINGS and not _has_digit(last) and len(last.split()) > 3
+
+
+def _sentences(text: str) -> list[str]:
+    lines = text.split("\n")
+    # An aside ends its line: what is said after "I hope this helps!" is not the answer either.
+    told = [line for line in lines if not _ASIDE.match(line)]
+    if len(told) < len(lines) and any(_has_digit(line) for line in told):
+        text = "\n".join(told)
+    sentences: list[str] = []
+    start = 0
+    for match in [*_SENTENCE.finditer(text), None]:
+        part = text[start : match.end() if match else len(text)].strip()
+        start = match.end() if match else start
+        if not part:
+            continue
+        # "3. Left: 13" is one item, though it looks like two sentences.
+        if sentences and _INDEX_ONLY.match(sentences[-1]):
+            sentences[-1] = f"{sentences[-1]} {part}"
+        else:
+            sentences.append(part)
+    return sentences
+
+
+# --------------------------------------------------------------------------------- numbers of a sentence
+
+_BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
+_BULLET = re.compile(r"^[-*•>]\s{1,3}")
+_BRACKETS = re.compile(r"\([^()]{0,120}\)")
+_EXPLANATION = re.compile(r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE)
+_WHICH_ONE = re.compile(
+    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:the |all |these |her |his )?\Z"
+    r"|#\Z",
+    re.IGNORECASE,
+)
+_OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
+_YEAR = re.compile(r"\b(?:in|since|year|by|until) (?:19|20)\d\d\Z", re.IGNORECASE)
+_DURING = re.compile(
+    r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only |a total of )?\Z",
+    re.IGNORECASE,
+)
+_DURATION = re.compile(
+    r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b", re.IGNORECASE
+)
+_FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
+
+
+def main_number(sentence: str) -> Number:
+    """The number of a marked answer: what it equals, or its first number that is no mere circumstance."""
+    sentence = sentence.replace("**", " ")
+    plain = number.right_hand_side(number.plain(sentence))
+    found = number.tokens(plain)
+    kept = [token for token in found if not _is_circumstance(plain, token)]
+    if kept and kept[0] is not found[0]:
+        return number.choose(plain, kept, first=True)
+    return number.single(sentence)
+
+
+def _number(sentence: str) -> Number:
+    """The number of a sentence: the bold one, what stands after the last `=`, or the last one."""
+    bold = [match for match in _BOLD.findall(sentence) if _has_digit(match)]
+    if bold:
+        return number.single(bold[-1])
+    plain = number.plain(_BULLET.sub("", sentence.replace("**", " ")))
+    outside = _BRACKETS.sub(" ", plain) if "(" in plain else plain
+    side = number.right_hand_side(outside if _has_digit(outside) else plain)
+    found = number.tokens(side)
+    if number.is_clock(side):
+        side = number.without_clocks(side)
+        found = number.tokens(side)
+        if not found:
+            return Number(None, "time")
+    if not found:
+        value = value_of_words(side)
+        return Number(value, None if value is not None else "no_number")
+    if "=" in plain and len(side) < len(outside):
+        return number.choose(side, found, first=True)
+    explained = _EXPLANATION.search(side, found[0].end)
+    if explained:
+        side = side[: explained.start()]
+        found = number.tokens(side)
+    return number.choose(side, _answers(side, found), first=False)
+
+
+def _answers(text: str, found: list[Token]) -> list[Token]:
+    """The numbers that may be an answer; all of them where none may."""
+    kept = [token for token in found if not _is_circumstance(text, token)] or found
+    paid = next((token.start for token in kept if token.currency), None)
+    if paid is not None:
+        # "$42 for 3 books"
+        kept = [token for token in kept if token.start <= paid or not _FOR.search(text[: token.start][-_MARGIN:])]
+    return kept
+
+
+def _is_circumstance(text: str, token: Token) -> bool:
+    """Whether a number says how long, how often or which one, and not how much."""
+    if token.currency:
+        return False
+    before = text[max(0, token.start - _MARGIN) : token.start]
+    if _WHICH_ONE.search(before) or _OF_WHICH.match(text, token.end):
+        return True
+    if _YEAR.search(before + text[token.start : token.end]):
+        return True
+    return bool(_DURING.search(before) and _DURATION.match(text, token.end))
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)

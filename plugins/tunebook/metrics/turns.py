@@ -1,0 +1,126 @@
+"""Finds the assistant's turn in a decoded conversation, and where a model goes on with a made-up question.
+
+Known headers: ChatML, Llama 3, Gemma, Mistral, Phi and Zephyr, DeepSeek, Granite, Command R, gpt-oss, Alpaca,
+Vicuna, and the bare role lines that remain when special tokens are dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Every pattern begins with one literal character, which `re` finds as fast as a plain search; a scan by
+# alternatives costs ten times as much, and most outputs hold no header at all.
+_TOKEN = re.compile(
+    r"<(?:\|im_start\|>\s{0,2}\w{1,12}"
+    r"|\|start_header_id\|>\w{1,12}<\|end_header_id\|>"
+    r"|\|start_of_role\|>\w{1,12}<\|end_of_role\|>"
+    r"|start_of_turn>\w{1,12}"
+    r"|\|START_OF_TURN_TOKEN\|>(?:<\|\w{1,12}_TOKEN\|>)?"
+    r"|\|start\|>\w{1,12}(?:<\|channel\|>\w{1,12})?<\|message\|>"
+    r"|\|channel\|>\w{1,12}<\|message\|>"
+    r"|[|｜](?:system|user|assistant|model|User|Assistant)[|｜]>)"
+)
+_INST = re.compile(r"\[/?INST\]")
+_MARKDOWN = re.compile(r"#(?<![^\n]#)#{1,3} ?(?:Instruction|Input|Human|User|Response|Assistant)\b:?")
+_ROLE_LINE = re.compile(
+    r"\n(?:(?<=\nsystem\n)|(?<=\nuser\n)|(?<=\nassistant\n)|(?<=\nmodel\n)|(?<=\Asystem\n)|(?<=\Auser\n)|(?<=\Aassistant\n))"
+)
+_ROLE_COLON = re.compile(
+    r":(?:(?<=USER:)|(?<=ASSISTANT:)|(?<=User:)|(?<=Assistant:)|(?<=Human:)|(?<=HUMAN:)|(?<=\nassistant:)|(?<=\Aassistant:))"
+)
+_LAST_WORD = re.compile(r"[A-Za-z]{4,9}\Z")
+_ASSISTANT = re.compile(r"assistant|model|response|chatbot|/inst|final|<\|message", re.IGNORECASE)
+_THOUGHTS = re.compile(r"<\|channel\|>(?:analysis|commentary)")
+_SYSTEM_PROMPT = re.compile(r"assistant|instruction|you are |chat between|conversation|begin", re.IGNORECASE)
+
+
+class _Header(NamedTuple):
+    start: int
+    end: int
+    assistant: bool
+    """An answer follows; False for a user's or system's turn and for a channel of thoughts."""
+
+
+def last_assistant_turn(output: str) -> str:
+    """The last turn of the assistant, or the output up to a made-up next turn where it opens with the answer."""
+    # gpt-oss decoded without its special tokens.
+    if output.startswith("analysis") and "assistantfinal" in output:
+        return output.rpartition("assistantfinal")[2]
+    headers = sorted(_headers(output))
+    if not headers:
+        return output
+    opens_with_text = has_text(output[: headers[0].start])
+    if not any(header.assistant for header in headers):
+        return _before_other_turns(output, headers)
+    if (
+        opens_with_text
+        and not headers[0].assistant
+        and not _SYSTEM_PROMPT.search(output, 0, min(2_000, headers[0].start))
+    ):
+        return output[: headers[0].start]
+    if headers[0].assistant and not opens_with_text:
+        # The output opens with the assistant's own header: whatever a user says later is made up.
+        own = next((at for at, header in enumerate(headers) if not header.assistant), len(headers))
+        headers = headers[: own + 1]
+    last = max(at for at, header in enumerate(headers) if header.assistant)
+    end = headers[last + 1].start if last + 1 < len(headers) else len(output)
+    return output[headers[last].end : end]
+
+
+def _headers(output: str) -> Iterator[_Header]:
+    for pattern in (_TOKEN, _INST, _MARKDOWN):
+        for match in pattern.finditer(output):
+            assistant = bool(_ASSISTANT.search(match[0])) and not _THOUGHTS.search(match[0])
+            yield _Header(match.start(), match.end(), assistant)
+    for pattern in (_ROLE_LINE, _ROLE_COLON):
+        for match in pattern.finditer(output):
+            name = _LAST_WORD.search(output, max(0, match.start() - 12), match.start())
+            if name and (name.start() == 0 or output[name.start() - 1].isspace()):
+                yield _Header(name.start(), match.end(), name[0].lower() in ("assistant", "model"))
+
+
+def _before_other_turns(output: str, headers: list[_Header]) -> str:
+    """Cut at the first header that follows some text; `User: ...` inside a paragraph is part of an answer."""
+    cursor = 0
+    for header in headers:
+        name = output[header.start : header.end]
+        may_be_prose = name.lower() == "user:" and not output[: header.start].endswith("\n\n")
+        if has_text(output[cursor : header.start]) and not may_be_prose:
+            return output[: header.start]
+        cursor = header.end
+    return output
+
+
+def has_text(text: str) -> bool:
+    """Whether a text holds more than blanks and begin-of-text tokens."""
+    return bool(text.replace("<s>", "").replace("<bos>", "").strip())
+
+
+# ---------------------------------------------------------------------------------- a question of its own
+
+_QUESTION = re.compile(
+    r"\n[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|(?=\n)|\Z)"
+    r"|q\d{0,3}\*{0,2}[:.])",
+    re.IGNORECASE,
+)
+_STATES_ANSWER = re.compile(r"####|boxed|answer|=|\ba:", re.IGNORECASE)
+_LOOK_BACK = 2_000
+_SHORT = 60
+"""Characters: text this short before a question is an answer and not the beginning of a task."""
+
+
+def before_next_question(text: str, answered: re.Pattern[str]) -> str:
+    """Cut where a model, its answer given, goes on with a question of its own (`Question: ...`, `Q: ...`).
+
+    Args:
+        text: A visible answer.
+        answered: What any answer holds; a question that nothing answers before it opens the task, and stays.
+    """
+    for match in _QUESTION.finditer(text):
+        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+        ended = before.endswith("\n") or len(before) < _SHORT or _STATES_ANSWER.search(before)
+        if ended and answered.search(before):
+            return text[: match.start()].rstrip()
+    return text
