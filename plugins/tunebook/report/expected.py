@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,21 +75,22 @@ def _verdict(claim: Claim, best: Sequence[Best]) -> Expected:
         where = f"{claim.dataset}/{claim.figure}" if claim.dataset else claim.figure
         reason = f"this run has no figure {where}"
         return Expected(text=claim.text, measured=None, verdict="not measured", reason=reason)
-    low, high = measured.value, measured.value
-    if measured.interval:
-        low, high = measured.interval.low, measured.interval.high
-    verdict: Verdict
-    if claim.high is not None and low > claim.high:
-        verdict, reason = "above", "even the low end of the interval is above the claim"
-    elif high < claim.low:
-        verdict, reason = "missed", "even the high end of the interval is below the claim"
-    else:
-        verdict, reason = "met", "the interval and the claim overlap"
-    if measured.interval is None:
-        reason = reason.replace("even the low end of the interval", "the value")
-        reason = reason.replace("even the high end of the interval", "the value")
-        reason = reason.replace("the interval and the claim overlap", "the value lies within the claim")
+    verdict, reason = _judge(claim, measured)
     return Expected(text=claim.text, measured=measured, verdict=verdict, reason=reason)
+
+
+def _judge(claim: Claim, measured: Figure) -> tuple[Verdict, str]:
+    value, interval = measured.value, measured.interval
+    ceiling = math.inf if claim.high is None else claim.high
+    if claim.low <= value <= ceiling:
+        return "met", "the value lies within the claim"
+    if interval is not None and interval.low <= ceiling and interval.high >= claim.low:
+        side = "below" if value < claim.low else "above"
+        return "within error", f"the value is {side} the claim, its 95 % interval reaches it"
+    measure = "value" if interval is None else "whole 95 % interval"
+    if value < claim.low:
+        return "missed", f"the {measure} is below the claim"
+    return "above", f"the {measure} is above the claim"
 
 
 def _measured(claim: Claim, best: Sequence[Best]) -> Figure | None:

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> str:
     """What was trained on what, the best figure with its interval, the baseline, and the promise."""
-    model = setup.model(run.settings) or "A model that no file names"
-    method = setup.method(run.settings)
-    data = setup.trained_on(run.settings)
-    how = method or "by a method that no file names"
-    subject = f"{model}, {how}, trained on {data or 'data that no file names'}"
+    subject = _subject(run)
     if not best:
         return f"{subject}, was never evaluated."
     first = best[0]
@@ -33,6 +29,18 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
         share = "" if accuracy is first.figure else f"accuracy {number(accuracy.value)} "
         sentence += f"; {share}against {number(baseline.value)} for always giving the commoner answer"
     return f"{sentence}.{_promise(expected)}"
+
+
+def _subject(run: RunLog) -> str:
+    """What was trained how on what; what no file says is said to be missing."""
+    model = setup.model(run.settings)
+    method = setup.method(run.settings)
+    data = setup.trained_on(run.settings)
+    parts = [model or "A model", method or "", f"trained on {data}" if data else "trained"]
+    known = {"model": model, "method": method, "training data": data}
+    missing = [name for name, value in known.items() if value is None]
+    text = ", ".join(part for part in parts if part)
+    return f"{text} ({' and '.join(missing)} named in no file)" if missing else text
 
 
 def _beside(best: Best, name: str) -> Figure | None:
@@ -51,11 +59,12 @@ def _figure(figure: Figure) -> str:
 
 
 def _promise(expected: Sequence[Expected]) -> str:
-    judged = [one for one in expected if one.verdict in {"met", "missed", "above"}]
+    judged = [one for one in expected if one.measured]
     if not judged:
         return ""
     parts = {
-        "met": "which agrees with the recipe's claim",
+        "met": "which meets the recipe's claim",
+        "within error": "which is within the error of the recipe's claim",
         "missed": "which is below the recipe's claim",
         "above": "which is above the recipe's claim",
     }

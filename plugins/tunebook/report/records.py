@@ -8,7 +8,7 @@ from typing import Any, Literal
 FORMAT = 1
 """Raised whenever a reader of an older file would misread a newer one."""
 
-Verdict = Literal["met", "missed", "above", "not comparable", "not measured"]
+Verdict = Literal["met", "within error", "missed", "above", "not comparable", "not measured"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

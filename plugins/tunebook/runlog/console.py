@@ -7,6 +7,7 @@ step: that is worked out from the epoch.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,8 @@ _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
 _EPOCHS = re.compile(rb"Num Epochs = ([\d,]+)")
 _PER_EPOCH = re.compile(rb"Num update steps per epoch = ([\d,]+)")
+_EXAMPLES = re.compile(rb"Running training \*+[^*]{0,200}?Num examples = ([\d,]+)")
+_BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)")
 _TRAINABLE = re.compile(rb"trainable params: ([\d,]+)|Number of trainable parameters = ([\d,]+)")
 _HEAD = 4 << 20
 """The announcements stand at the start of a log; a log that several runs were appended to is read whole."""
@@ -52,6 +55,9 @@ class _Announced(NamedTuple):
     total_steps: int | None
     epochs: int | None
     per_epoch: int | None
+    examples: int | None
+    batch: int | None
+    """Examples per optimizer step, over all ranks."""
     trainable: int | None
     bar: tuple[int, float] | None
     """A step and its epoch, from a dictionary and the progress bar that is drawn again behind it."""
@@ -158,14 +164,14 @@ def _snap(estimates: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _steps_per_epoch(announced: _Announced) -> float | None:
-    said: list[float] = [announced.per_epoch] if announced.per_epoch else []
+    if announced.per_epoch:
+        return announced.per_epoch
+    if announced.examples and announced.batch:
+        return math.ceil(announced.examples / announced.batch)
+    # Epochs are announced rounded up, so that with max_steps this is too few: hence only now.
     if announced.total_steps and announced.epochs:
-        said.append(announced.total_steps / announced.epochs)
-    if announced.bar is None:
-        return said[0] if said else None
-    # With max_steps the announced epochs are rounded up, and total by epochs is wrong: the bar decides.
-    seen = announced.bar[0] / announced.bar[1]
-    return next((one for one in said if abs(one - seen) <= 0.02 * seen), seen)
+        return announced.total_steps / announced.epochs
+    return announced.bar[0] / announced.bar[1] if announced.bar else None
 
 
 def _announced(path: Path) -> _Announced:
@@ -177,6 +183,8 @@ def _announced(path: Path) -> _Announced:
         total,
         epochs,
         _last_number(_PER_EPOCH, head),
+        _last_number(_EXAMPLES, head),
+        _last_number(_BATCH, head),
         _last_number(_TRAINABLE, head),
         _bar(head, total),
         next(

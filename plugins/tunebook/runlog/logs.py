@@ -24,7 +24,7 @@ class Events(NamedTuple):
 
 
 def read_event_files(folder: Path) -> Events:
-    """Read every TensorBoard event file below a run folder; of equal steps the later file counts.
+    """Read every TensorBoard event file below a run folder; a restarted run continues in a later file.
 
     Raises:
         OSError: A file cannot be read.
@@ -33,7 +33,10 @@ def read_event_files(folder: Path) -> Events:
         read_events(path, str(path.relative_to(folder)))
         for path in sorted(folder.rglob("events.out.tfevents.*"))
     ]
-    series = merge(events.series for events in reversed(read))
+    # The closing evaluation, of the weights that were kept, has a file of its own: it must not overwrite
+    # what the last step measured.
+    curves = [events.series for events in read if any(len(one.steps) > 1 for one in events.series.values())]
+    series = merge(curves or [events.series for events in read])
     return Events(series, [note for events in read for note in events.notes])
 
 
