@@ -8,9 +8,9 @@ from tunebook.metrics import number
 from tunebook.metrics.number import Number, Token
 from tunebook.metrics.number_words import value_of_words
 
-_WINDOWS = (500, 16_000)
+_WINDOWS = (250, 16_000)
 """Characters from the end that are read: the answer nearly always stands in the first window."""
-_MARGIN = 40
+_MARGIN = 32
 
 _SENTENCE = re.compile(
     r"[.!?](?:(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!approx\.)[*\"')]{0,3}\s{1,4}(?=\S)"

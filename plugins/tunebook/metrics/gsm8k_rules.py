@@ -49,10 +49,10 @@ def read(text: str) -> Reading:
     marked = last_marked(text) or last_field(text)
     if marked is not None:
         return _reading(marked.number, marked.rule)
-    clause = _answer_clause(tail)
+    clause = _answer_clause(tail, lowered)
     if clause is not None:
         return _reading(clause, "answer_clause")
-    if _REFUSAL.search(text[:_OPENING]) or _REFUSAL.search(text[-_OPENING:]):
+    if _refuses(text[:_OPENING]) or _refuses(text[-_OPENING:]):
         return Reading(None, None, "refusal")
     if _guesses(lowered):
         return Reading(None, None, "list")
@@ -72,6 +72,10 @@ _REVISION = re.compile(
     r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually)\b",
     re.IGNORECASE,
 )
+_REFUSAL_LITERALS = (
+    "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient", "not know",
+    "don't know", "no idea", "not sure", "impossible",
+)  # fmt: skip
 _REFUSAL = re.compile(
     r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|impossible to"
     r"|not possible to) (?:be )?(?:help|assist|answer|determine|solve|calculate|comply|say|tell|give|know|find|provide"
@@ -96,8 +100,13 @@ def _revised(text: str, lowered: str) -> Reading | None:
     marked = last_marked(rest)
     if marked is not None:
         return _reading(marked.number, marked.rule)
-    found = _answer_clause(rest) or last_number(rest)
+    found = _answer_clause(rest, rest.lower()) or last_number(rest)
     return _reading(found, "revised") if found.value is not None else None
+
+
+def _refuses(text: str) -> bool:
+    lowered = text.lower()
+    return any(literal in lowered for literal in _REFUSAL_LITERALS) and _REFUSAL.search(lowered) is not None
 
 
 def _guesses(lowered: str) -> bool:
@@ -112,13 +121,15 @@ _IS = (
     r"(?! (?:found|given|obtained|calculated|the (?:sum|product|number|amount|total) of))[*_]{0,2}:?"
 )
 _ANSWER = re.compile(
-    r"(?:answer|\bans|respuesta|réponse|antwort|risposta|resposta|ответ)\b"
+    r"(?:answer|ans|respuesta|réponse|antwort|risposta|resposta|ответ)\b"
     rf"(?:[*_]{{0,2}}\s?(?:[:=]|->|→|[-–]\s)|[^.:=\n]{{0,80}}?(?:{_IS}|:|=)|[*_]{{0,2}}\s{{0,2}}\n|\.\s?(?=\d)"
     r"|[*_]{0,2}\s(?=[$\d]))"
-    r"|(?:答案|答え|答|정답|답)\W{0,2}(?:是|は|은|为|為)?[：:]?"
-    r"|^\**(?:A|Final|Result|Total|Conclusion|Therefore)\**\s?[:=]",
-    re.IGNORECASE | re.MULTILINE,
+    r"|(?:答案|答え|答|정답|답)\W{0,2}(?:是|は|은|为|為)?[：:]?",
+    re.IGNORECASE,
 )
+_LABELS = ("answer", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ", "答案", "答え", "答", "정답", "답")
+_ASCII_LABELS = ("ans ", "respuesta", "antwort", "risposta", "resposta")
+_SHORT_LABEL = re.compile(r"(?:\n|\A)\**(?:A|Ans|Final|Result|Total|Conclusion|Therefore)\**\s?[:=.](?!\d)", re.IGNORECASE)
 _FILLER = re.compile(
     r"[\s*_:$(\\{\"'`=≈~-]{0,12}(?:(?:approximately|about|around|roughly|exactly|simply|just|only|now|therefore|thus|then"
     r"|a|the|total|of|equal|to|is|in|that|he|she|it|they|there|are|will|be|would|has|have|had|spent|earns|needs|makes"
@@ -132,10 +143,10 @@ _MAX_CLAUSES = 12
 _LINE = 200
 
 
-def _answer_clause(text: str) -> Number | None:
+def _answer_clause(text: str, lowered: str) -> Number | None:
     """The number of the last "answer is" clause; of all that follows where the clause only opens the work."""
-    for match in reversed(list(_ANSWER.finditer(text))[-_MAX_CLAUSES:]):
-        rest = text[match.end() :].lstrip(" \t\n*_:")
+    for at in _clauses(text, lowered):
+        rest = text[at:].lstrip(" \t\n*_:")
         end = _SENTENCE_END.search(rest)
         sentence, following = (rest[: end.start()], rest[end.end() :]) if end else (rest, "")
         if not sentence.strip():
@@ -147,6 +158,23 @@ def _answer_clause(text: str) -> Number | None:
         if _DIGIT.search(rest):
             return last_number(rest)
     return None
+
+
+def _clauses(text: str, lowered: str) -> list[int]:
+    """Where the content of each clause begins, the last one first."""
+    if len(lowered) != len(text):
+        lowered = text
+    ends = [match.end() for match in _SHORT_LABEL.finditer(text)][-_MAX_CLAUSES:]
+    for label in _LABELS if not text.isascii() else _LABELS[:1] + _ASCII_LABELS:
+        at = lowered.rfind(label)
+        for _ in range(_MAX_CLAUSES):
+            if at < 0:
+                break
+            match = _ANSWER.match(text, at)
+            if match:
+                ends.append(match.end())
+            at = lowered.rfind(label, 0, at)
+    return sorted(ends, reverse=True)
 
 
 def _begins_with_number(sentence: str) -> bool:

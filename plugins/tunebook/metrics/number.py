@@ -71,27 +71,26 @@ def plain_math(text: str) -> str:
 
 # --------------------------------------------------------------------------------------------- tokens
 
-_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|Rs\.?|USD|EUR|GBP)"
-_TOKEN = re.compile(
-    rf"""
-    (?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?
-    (?P<currency>{_CURRENCY}\ ?)?
-    (?P<inner>-\ ?)?
-    (?<![^\W\d_]) (?<!\d) (?<!\d\.)
-    (?P<number>
-        \d{{1,3}}(?:\.\d{{3}}){{1,8}},\d{{1,2}}(?!\d)         # 1.234,56
-      | \d{{1,3}}(?:\.\d{{3}}){{2,8}}(?![\d.,])                # 1.234.567
-      | \d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)(?!,\d)(?:\.\d{{1,40}})?
-      | \d{{1,2}}(?:,\d{{2}}){{1,6}},\d{{3}}(?!\d)(?!,\d)      # 12,34,567 lakh
-      | \d{{1,3}}(?:['_]\d{{3}}){{1,8}}(?!\d)(?:\.\d{{1,40}})?
-      | \d{{1,3}}(?:\ \d{{3}}){{1,8}}(?!\d)(?![.,]\d{{3}})(?:\.\d{{1,40}})?
-      | \d{{1,60}}(?!\d)(?:\.\d{{1,40}}(?!\d))?(?:[eE][-+]?\d{{1,2}}(?!\w))?
-      | \.\d{{1,40}}(?!\d)
-    )
-    (?P<percent>\ ?%)?
+_LITERAL = re.compile(
+    r"""
+      \d{1,3}(?:\.\d{3}){1,8},\d{1,2}(?!\d)                                       # 1.234,56
+    | \d{1,3}(?:\.\d{3}){2,8}(?![\d.,])                                            # 1.234.567
+    | \d{1,3}(?:,\d{3}){1,8}(?!\d)(?!,\d)(?:\.\d{1,40})?                           # 1,234.56
+    | \d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?!,\d)                                    # 12,34,567 (lakh)
+    | \d{1,3}(?:['_]\d{3}){1,8}(?!\d)(?:\.\d{1,40})?                               # 1'234
+    | \d{1,3}(?:\ \d{3}){1,8}(?!\d)(?![.,]\d{3})(?:\.\d{1,40})?                    # 1 234
+    | \d{1,60}(?!\d)(?:\.\d{1,40}(?!\d))?(?:[eE][-+]?\d{1,2}(?!\w))?               # 42, 4.2e1
+    | \.\d{1,40}(?!\d)
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,
 )
+_DIGIT_RUN = re.compile(r"\d+")
+_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|Rs\.?|USD|EUR|GBP)"
+_PREFIX = re.compile(
+    rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z", re.IGNORECASE
+)
+_PREFIX_ENDS = ("-", "–", "+", "$", "€", "£", "¥", "₹", "₽", "₩", ".", "minus", "negative", "usd", "eur", "gbp", "rs")
+_LONGEST_PREFIX = 12
 _SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(
@@ -121,44 +120,71 @@ def plain(text: str) -> str:
 
 
 def tokens(text: str) -> list[Token]:
-    """Every number of a text in which `plain_math` has been applied, in order."""
-    found, ordinals = [], []
-    for match in _TOKEN.finditer(text):
-        value = _literal(match["number"])
-        if _is_negative(text, match):
-            value = -value
-        end = match.end()
-        scale = _SCALE.match(text, end)
-        if scale and not match["percent"]:
+    """Every number of a text in which `plain` has been applied, in order; ordinals where there is nothing else."""
+    found: list[Token] = []
+    ordinals: list[Token] = []
+    at = 0
+    while run := _DIGIT_RUN.search(text, at):
+        at = run.end()
+        start = _start(text, run.start())
+        literal = None if start is None else _LITERAL.match(text, start)
+        if start is None or literal is None:
+            continue
+        at = max(at, literal.end())
+        value = _value(literal[0])
+        begin, negative, currency = _prefix(text, start)
+        scale = _SCALE.match(text, at)
+        if scale:
             value *= SCALES[(scale[1] or scale[2]).lower()]
-            end = scale.end()
-        is_ordinal = _ORDINAL.match(text, match.end()) is not None
-        (ordinals if is_ordinal else found).append(
-            Token(value, match.start(), end, match["currency"] is not None)
-        )
+        token = Token(-value if negative else value, begin, scale.end() if scale else at, currency)
+        (ordinals if _ORDINAL.match(text, at) else found).append(token)
+        at = token.end
     return found or ordinals
 
 
-def _literal(number: str) -> Fraction:
+def _start(text: str, run: int) -> int | None:
+    """Where the number begins whose digits begin at `run`; None inside a word, or behind another number's point."""
+    before = text[max(0, run - 3) : run]
+    if before[-1:] == ".":
+        if before[-2:-1].isdigit():
+            return None
+        return run if before[-2:-1].isalpha() else run - 1
+    if before[-1:].isalpha() or before[-1:] == "_":
+        return run if before.lower().endswith(("rs", "usd", "eur", "gbp")) else None
+    return run
+
+
+class _Prefix(NamedTuple):
+    begin: int
+    negative: bool
+    currency: bool
+
+
+def _prefix(text: str, start: int) -> _Prefix:
+    window = text[max(0, start - _LONGEST_PREFIX) : start]
+    if not window.rstrip(" ").lower().endswith(_PREFIX_ENDS):
+        return _Prefix(start, negative=False, currency=False)
+    match = _PREFIX.search(window)
+    assert match is not None  # every part of it is optional
+    begin = start - len(window) + match.start()
+    negative = match["inner"] is not None or _is_negative(text[:begin][-3:], match["sign"])
+    return _Prefix(begin, negative, currency=match["currency"] is not None)
+
+
+def _value(number: str) -> Fraction:
     number = number.replace("'", "").replace("_", "").replace(" ", "")
     if "," in number and number.rfind(",") > number.rfind(".") >= 0 or number.count(".") > 1:
         number = number.replace(".", "").replace(",", ".")
     return Fraction(number.replace(",", ""))
 
 
-def _is_negative(text: str, match: re.Match[str]) -> bool:
-    """Whether the dash before a number is its sign and not a hyphen, an operator or a separator."""
-    if match["inner"]:
-        return True
-    sign = match["sign"]
+def _is_negative(before: str, sign: str | None) -> bool:
+    """Whether what stands before a number is its sign and not a hyphen, an operator or a separator."""
     if not sign or sign[0] == "+":
         return False
     if sign[0] not in "-–":
         return True
-    before = text[max(0, match.start() - 3) : match.start()]
-    if before.rstrip(" ")[-1:].isdigit() or before.rstrip(" ").endswith((")", "%")):
-        return False
-    if before[-1:].isalnum():
+    if before.rstrip(" ")[-1:].isdigit() or before.rstrip(" ").endswith((")", "%")) or before[-1:].isalnum():
         return False
     # "Total - 42" separates; "-42" and a lone "- 42" are negative.
     return not (sign.endswith(" ") and before.strip())
