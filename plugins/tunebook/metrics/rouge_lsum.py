@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.metrics.rouge_lanes import LANES, POSITIONS, Block, lane_words, taken_counts
+from tunebook.metrics.rouge_lanes import Block, estimated_us, lane_words, taken_counts
 from tunebook.metrics.rouge_lcs import match_masks, taken_along_candidate, taken_along_reference
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Sentences = Sequence[Sequence[int]]
 
+LONG_CANDIDATE = 4
+"""Times a candidate sentence is longer than the reference sentence from where it lies along the bits."""
 GROUP_LANES = 1 << 16
 """Lanes that documents are gathered to before they are walked together."""
 FREE_LANES = 1 << 13
@@ -55,7 +57,8 @@ def hits(pairs: Sequence[Pair]) -> list[int]:
     owned = [(number, block) for number, document in enumerate(documents) for block in document.blocks]
     for group in _groups(owned):
         blocks = [block for _, block in group]
-        counts = taken_counts(blocks) if _lanes_pay(blocks) else map(_taken_one_by_one, blocks)
+        lanes_pay = estimated_us(blocks) < sum(map(_one_by_one_us, blocks))
+        counts = taken_counts(blocks) if lanes_pay else map(_taken_one_by_one, blocks)
         for (number, _), count in zip(group, counts, strict=True):
             taken[number] += count
     return [
@@ -119,19 +122,18 @@ def _size(block: Block) -> tuple[int, int]:
     return lane_words(max(map(len, block.reference))), len(block.reference)
 
 
-def _lanes_pay(blocks: Sequence[Block]) -> bool:
-    """Whether numpy is quicker than one pair at a time: a step costs some 20 calls, and a lane a trifle."""
-    words = max(_size(block)[0] for block in blocks)
-    width = max(_size(block)[1] for block in blocks)
-    lengths = [len(sentence) for block in blocks for sentence in block.candidate]
-    chunks = -(-len(lengths) * width * words // LANES)
-    lanes_us = words * (max(lengths) * chunks * 20 * 0.4 + sum(lengths) * width * 0.003)
-    one_by_one_us = sum(
-        len(block.reference) * min(len(sentence), 4 * POSITIONS * words) * 0.15
-        for block in blocks
+def _one_by_one_us(block: Block) -> float:
+    """About how long `_taken_one_by_one` takes, in the unit of `rouge_lanes.estimated_us`."""
+    words = sum(map(len, block.reference))
+    length = words / len(block.reference)
+    # A step without a match is short, and the longer the text along the bits, the rarer it is.
+    along_reference = 0.12 + 0.3 * min(1, length / 200) + length / 4000
+    return sum(
+        words * (0.6 + len(sentence) / 4000)
+        if len(sentence) > LONG_CANDIDATE * length
+        else len(block.reference) * len(sentence) * along_reference
         for sentence in block.candidate
     )
-    return lanes_us < one_by_one_us
 
 
 def _taken_one_by_one(block: Block) -> list[int]:
@@ -142,7 +144,7 @@ def _taken_one_by_one(block: Block) -> list[int]:
         length = len(sentence)
         taken = 0
         for candidate, candidate_length, candidate_masks in candidates:
-            if candidate_length > 4 * length:
+            if candidate_length > LONG_CANDIDATE * length:
                 if not candidate_masks:
                     candidate_masks.update(match_masks(candidate))
                 taken |= taken_along_candidate(sentence, candidate_masks, candidate_length)
