@@ -1,6 +1,7 @@
 """Metrics that generate, inside the engine's evaluation."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,9 @@ def test_a_subset_is_the_same_rows_at_every_evaluation(runs):
     assert run.evaluations()[0]["n"] == 10
 
 
-def test_gsm8k_rises_and_chooses_the_best_model(recipe, train):
+@pytest.fixture(scope="module")
+def gsm8k(recipe, train, tmp_path_factory):
+    """A training whose generated answers come right, reported to both trackers."""
     run = train(
         recipe(
             dataset="sums_train",
@@ -62,12 +65,33 @@ def test_gsm8k_rises_and_chooses_the_best_model(recipe, train):
             per_device_train_batch_size=16,
             metric_for_best_model="exact_match",
             load_best_model_at_end=True,
-        )
+            report_to=["wandb", "tensorboard"],
+        ),
+        WANDB_MODE="offline",
+        WANDB_DIR=str(tmp_path_factory.mktemp("wandb")),
     )
     assert run.code == 0, run.log[-3000:]
-    scores = run.logged("eval_exact_match")
+    return run
+
+
+def test_gsm8k_rises_and_chooses_the_best_model(gsm8k):
+    scores = gsm8k.logged("eval_exact_match")
     print("\nexact_match by evaluation:", scores)
     assert max(scores) > 0.6
-    assert run.state()["best_metric"] == max(scores)
-    results = json.loads((run.output / "eval_results.json").read_text())
+    assert gsm8k.state()["best_metric"] == max(scores)
+    results = json.loads((gsm8k.output / "eval_results.json").read_text())
     assert results["eval_exact_match"] == max(scores)
+
+
+def test_figures_and_examples_reach_the_trackers(gsm8k):
+    offline = next(Path(line.split()[-1]) for line in gsm8k.log.splitlines() if "wandb sync " in line)
+    tables = sorted(offline.glob("files/media/table/**/*.table.json"))
+    assert len(tables) == 4  # three evaluations in training, one of the best model
+    table = json.loads(tables[0].read_text())
+    assert table["columns"] == ["row", "prompt", "reference", "prediction", "parsed", "score", "reason"]
+    assert len(table["data"]) == 20
+    stream = next(offline.glob("*.wandb")).read_bytes()
+    assert b"eval/exact_match" in stream
+    events = b"".join(path.read_bytes() for path in gsm8k.output.glob("runs/*/events*"))
+    assert b"eval/sums_eval/examples" in events
+    assert b"eval/exact_match" in events

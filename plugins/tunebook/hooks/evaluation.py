@@ -16,6 +16,7 @@ from tunebook.hooks.batches import Batch, Batches
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
 from tunebook.hooks.shards import FILLER, deal, gather, rank_of
 from tunebook.hooks.texts import Texts
+from tunebook.hooks.trackers import track
 from tunebook.types import EvalRecord
 
 
@@ -96,9 +97,10 @@ class Evaluator:
         if generated:
             values["generation_cut_rate"] = sum(one.cut for one in generated.values()) / len(generated)
             values["generation_seconds"] = finished - generating
+        metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
         if self.trainer.is_world_process_zero():
             self._leave(prepared, found, values, step, time.perf_counter() - started)
-        metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
+            track(self.trainer, prepared.chosen.name, found, metrics)
         return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
 
     def step(self, model: torch.nn.Module, batch: Batch) -> None:
