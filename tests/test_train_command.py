@@ -194,6 +194,11 @@ def test_the_engines_own_exit_status_is_ours(place):
         ([], lambda p: p.hook.unlink(), "would not be measured"),
         (["dataset_dir=nowhere"], lambda p: None, "dataset_dir: there is no nowhere"),
         (["deepspeed=no.json"], lambda p: None, "deepspeed: there is no no.json"),
+        (
+            ["model_name_or_path=output/tiny/qwen3"],
+            lambda p: None,
+            "model_name_or_path: there is no output/tiny/qwen3",
+        ),
         (["output_dir="], lambda p: None, "names no output_dir"),
         (["hf_hub_token=abcdefgh"], lambda p: None, "would keep a copy of this secret"),
         (["resume_from_checkpoint=output/old/checkpoint-5"], lambda p: None, "there is no such folder"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tunebook.types import Command
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """How long processes are waited for after SIGINT, and again after SIGTERM, before they are killed."""
 _STRAGGLER_SECONDS = 2.0
 """How long descendants may outlive the child before they get SIGTERM."""
@@ -125,23 +125,24 @@ def _wait_for_none(seconds: float, watch: _Watch) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the running processes below `pid`, parents before children; zombies are not running.
-
-    Empty where there is no `/proc`.
-    """
+    """Return the running processes below `pid`, parents before children. Empty where there is no `/proc`."""
     children: dict[int, list[int]] = {}
+    ended = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            # `pid (name) state parent ...`, where the name may hold spaces and parentheses.
-            state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(folder.name))
+            # `pid (name) state parent ... threads ...`, where the name may hold spaces and parentheses.
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+            # A process is called a zombie as soon as its first thread has ended. While others have not, it
+            # still runs and keeps its children.
+            if fields[0] == "Z" and fields[17] == "1":
+                ended.add(int(folder.name))
     found, waiting = [], [pid]
     while waiting:
         below = children.get(waiting.pop(0), [])
         found += below
         waiting += below
-    return found
+    return [process for process in found if process not in ended]
 
 
 def _prctl(option: int, value: int) -> None:

@@ -110,17 +110,22 @@ def _locate(values: dict[str, Any], engine: engines.Engine, home: Path) -> tuple
         if (home / value).exists():
             values[key] = str(home / value)
             notes.append(f"{key}: {values[key]}")
-        elif key in engine.path_keys:
+        elif key in engine.path_keys or _is_no_hub_name(value):
             errors.append(
                 TunebookError(
                     f"{key}: there is no {value} in {Path.cwd()}"
                     + ("" if home == Path.cwd() else f" nor in {home}"),
-                    fix=f"run in the folder that holds it, or give {key} as a full path",
+                    fix=f"make it or run in the folder that holds it, or give {key} another path",
                 )
             )
     if errors:
         raise join_errors(errors)
     return values, notes
+
+
+def _is_no_hub_name(value: str) -> bool:
+    """Whether a model of this name can only be a folder; on a hub it is `name` or `owner/name`."""
+    return value.startswith(("/", ".", "~")) or value.count("/") > 1
 
 
 def _is_elsewhere(value: str) -> bool:
