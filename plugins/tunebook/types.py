@@ -86,11 +86,13 @@ class Metric:
     aggregate: Callable[[Sequence[Score]], Mapping[str, float]]
     """Figures over all scores, by name. A figure that is not defined for these scores is left out."""
     figures: tuple[str, ...]
-    """Every name `aggregate` may return."""
+    """Every name `aggregate` may return, the most telling first."""
     select_by: str
     """The figure to choose checkpoints by; one of `figures`."""
     smaller_is_better: frozenset[str] = frozenset()
     """Figures of which a smaller value is the better one."""
+    figures_complete: bool = True
+    """False for a user's function, whose dict may hold names that are known only once it has run."""
     may_be_undefined: frozenset[str] = frozenset()
     """Figures that some predictions leave undefined, on rows where others define them. A trainer is given
     NaN for these, because its model card needs the same names at every evaluation."""

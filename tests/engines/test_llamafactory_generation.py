@@ -21,6 +21,7 @@ def runs(recipe, train_many):
         "lora_generated": {"eval_dataset": "sums_eval", **lora},
         "lora_loss_only": {"eval_dataset": "sums_loss", **lora},
         "subset": {"eval_dataset": "sums_subset"},
+        "all": {"eval_dataset": "sums_all"},
     }
     return dict(zip(changes, train_many([{**base, **change} for change in changes.values()]), strict=True))
 
@@ -40,6 +41,23 @@ def test_a_generated_metric_counts_every_row_once_and_says_what_it_cost(runs):
     assert line["n"] == 48
     assert line["values"]["generation_seconds"] > 0
     assert 0 <= line["values"]["generation_cut_rate"] <= 1
+
+
+def test_after_training_the_same_checkpoint_gives_the_same_figures(runs, recipe, train_many):
+    trained = runs["all"]
+    during = next(line for line in trained.evaluations() if line["step"] == 40)
+    values = recipe(
+        model_name_or_path=str(trained.output / "checkpoint-40"),
+        eval_dataset="sums_all",
+        do_eval=True,
+        **dict.fromkeys(["do_train", "dataset", "max_steps", "eval_steps", "eval_strategy", "save_steps"]),
+    )
+    after = train_many([values])[0].evaluations()[0]
+    timing = {"generation_seconds"}
+    assert set(during["values"]) == set(after["values"])
+    for name in set(during["values"]) - timing:
+        assert after["values"][name] == pytest.approx(during["values"][name], abs=1e-9), name
+    assert {"exact_match", "strict_match", "rougeL", "bleu", "chrf"} <= set(after["values"])
 
 
 def test_a_subset_is_the_same_rows_at_every_evaluation(runs):

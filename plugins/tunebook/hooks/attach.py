@@ -7,13 +7,14 @@ model card all get them. A callback's `on_evaluate` comes too late for half of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch
 from tunebook.hooks.evaluation import Evaluator
+from tunebook.hooks.figures import reported_names
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.texts import Texts, stop_ids
@@ -53,17 +54,6 @@ class _EvaluatesAnswers:
         stock: Any = super().prediction_step  # type: ignore[misc]
         return stock(model, inputs, *args, **kwargs)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """As the trainer's own, whose table of evaluations fails where a row has a figure the first lacks."""
-        stock: Any = super().create_model_card  # type: ignore[misc]
-        state: Any = self.state  # type: ignore[attr-defined]
-        history = state.log_history
-        state.log_history = _level(history)
-        try:
-            return stock(*args, **kwargs)
-        finally:
-            state.log_history = history
-
 
 def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWords, output_dir: Path) -> None:
     """Evaluate the trainer's sets at answer positions, or by generation, and report our metrics.
@@ -89,19 +79,6 @@ def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWord
         trainer.tunebook.prepare(prefix, datasets[name] if isinstance(datasets, dict) else datasets)
 
 
-def _level(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every evaluation's row the same keys in the same order; a figure it lacks is not defined there.
-
-    >>> _level([{"eval_loss": 2.0}, {"eval_loss": 1.0, "eval_auroc": 0.5}])[0]
-    {'eval_loss': 2.0, 'eval_auroc': 'not defined'}
-    """
-    names = dict.fromkeys(name for row in history if "eval_loss" in row for name in row)
-    return [
-        {name: row.get(name, "not defined") for name in names} if "eval_loss" in row else row
-        for row in history
-    ]
-
-
 def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
     """Fail now on a best-model metric that would fail at the first evaluation, or select the worst model."""
     wanted = args.metric_for_best_model
@@ -109,17 +86,29 @@ def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
         return
     key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     produced = {
-        f"{prefix}_{name}": name in _SMALLER_IS_BETTER
-        or any(name in m.smaller_is_better for m, _ in chosen.metrics)
-        for prefix, chosen in sets.items()
-        for name in (*LOSS_FIGURES, *(figure for metric, _ in chosen.metrics for figure in metric.figures))
+        f"{prefix}_{name}": better for prefix, chosen in sets.items() for name, better in _figures(chosen)
     }
+    if key not in produced and any(
+        not m.figures_complete for chosen in sets.values() for m, _ in chosen.metrics
+    ):
+        return  # a user's function: its figures are known when it has run
     if key not in produced:
         raise TunebookError(
             f"metric_for_best_model is {wanted!r}, which no evaluation will report",
             fix="choose one of: " + ", ".join(name.removeprefix("eval_") for name in produced),
         )
-    if produced[key] and args.greater_is_better:
+    if produced[key] == "smaller" and args.greater_is_better:
         # transformers takes every name that does not end in "loss" for one where greater is better.
         args.greater_is_better = False
         say(f"{wanted}: smaller is better; greater_is_better set to false")
+
+
+def _figures(chosen: EvaluationSet) -> Iterator[tuple[str, str]]:
+    """Every figure the set will report, and whether `greater` or `smaller` is better."""
+    for name in LOSS_FIGURES:
+        yield name, "smaller" if name in _SMALLER_IS_BETTER else "greater"
+    metrics = [metric for metric, _ in chosen.metrics]
+    for metric in metrics:
+        for figure, name in reported_names(metrics)[metric.name].items():
+            smaller = figure in _SMALLER_IS_BETTER | metric.smaller_is_better
+            yield name, "smaller" if smaller else "greater"

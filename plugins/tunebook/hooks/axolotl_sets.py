@@ -22,6 +22,8 @@ from tunebook.types import IGNORED
 
 _LOAD_ONE = "_load_and_process_single_dataset"
 _ROWS_LOOKED_AT = 1000
+_ROWS_WORTH_A_POOL = 10_000
+"""Evaluation rows from which on `dataset_num_proc` is used. Each worker imports the engine anew."""
 
 
 def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
@@ -50,32 +52,25 @@ def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
 def _build(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any:
     limit = cfg.eval_sequence_len or cfg.sequence_len
     block = DictDefault(block)
+    source = load_dataset_with_config(block, cfg.hf_use_auth_token)
+    rows = None if isinstance(source, dict) else len(source)  # a mapping: several splits, one is taken
+    if rows is not None and rows < _ROWS_WORTH_A_POOL:
+        cfg = DictDefault({**cfg, "dataset_num_proc": None})
     dataset, _ = getattr(sft, _LOAD_ONE)(
         dataset_config=block, cfg=cfg, tokenizer=tokenizer, split="test", seed=cfg.seed
     )
-    whole = len(dataset)
-    source = _rows_of_source(block, cfg)
     kept = handle_long_seq_in_dataset(dataset, limit, cfg)
-    if source is not None and source != len(kept):
-        said = f"{name}: {len(kept)} of {source} rows are evaluated"
-        because = (
-            f"Axolotl drops rows above sequence_len = {limit}"
-            if len(kept) < whole
-            else "the rest was filtered"
-        )
-        say(f"warning: {said}: {because}")
     if len(kept) == 0:
         raise TunebookError(
-            f"evaluation set {name!r} has no rows: {whole} were read, and none is within sequence_len = {limit}",
+            f"{name}: none of the {len(dataset)} rows of the evaluation set is within sequence_len = {limit}",
             fix="raise `sequence_len`, or mend the block of `test_datasets`",
         )
+    if rows is not None and rows != len(kept):
+        because = f"Axolotl drops rows above sequence_len = {limit}"
+        if len(kept) == len(dataset):
+            because = f"the type {block.type!r} leaves the others out"
+        say(f"warning: {name}: {len(kept)} of {rows} rows are evaluated: {because}")
     return kept
-
-
-def _rows_of_source(block: Any, cfg: Any) -> int | None:
-    """Rows before tokenising; a type may filter while it tokenises. None for a set of several splits."""
-    source = load_dataset_with_config(block, cfg.hf_use_auth_token)
-    return None if isinstance(source, dict) else len(source)
 
 
 def refuse_unlabelled(train_dataset: Any) -> None:

@@ -164,7 +164,9 @@ class Evaluator:
 
         The model card is written at the very end, and fails on a name that the first evaluation lacked.
         """
-        undefined = {name for metric in prepared.metrics for name in metric.may_be_undefined} | {"perplexity"}
+        reported = figures.reported_names(prepared.metrics)
+        undefined = {reported[m.name][figure] for m in prepared.metrics for figure in m.may_be_undefined}
+        undefined.add("perplexity")
         names = self._names.setdefault(
             prepared.chosen.name, tuple(dict.fromkeys([*values, *sorted(undefined)]))
         )
@@ -184,9 +186,12 @@ class Evaluator:
         step: int,
         seconds: float,
     ) -> None:
-        stderr = figures.standard_errors(found, values)
+        stderr = figures.standard_errors(prepared.metrics, found)
         reasons = figures.unparsed_reasons(found)
         first = prepared.metrics[0] if prepared.metrics else None
+        names = figures.reported_names(prepared.metrics)[first.name] if first else {}
+        select_by = names[first.select_by] if first else "loss"
+        n = len(found) if first else len(prepared.rows)
         leavings.append_figures(
             self.output_dir,
             {
@@ -195,12 +200,12 @@ class Evaluator:
                 "epoch": self.trainer.state.epoch,
                 "in_training": self.trainer.is_in_train,
                 "mode": prepared.mode,
-                "n": len(found) if prepared.metrics else len(prepared.rows),
+                "n": n,
                 "n_unparsed": sum(reasons.values()),
                 "unparsed_reasons": reasons,
                 "answers_cut": int(values["answers_cut"]),
                 "metric": [metric.name for metric in prepared.metrics],
-                "select_by": first.select_by if first else "loss",
+                "select_by": select_by,
                 "larger_is_better": first is not None and first.select_by not in first.smaller_is_better,
                 "values": {name: value for name, value in values.items() if math.isfinite(value)},
                 "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
@@ -210,7 +215,8 @@ class Evaluator:
             },
         )
         leavings.write_records(self.output_dir, prepared.chosen.name, step, found)
-        line = leavings.headline(values, stderr, first, len(found), seconds)
+        lead = [select_by, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
+        line = leavings.headline(values, stderr, lead, n, seconds)
         leavings.say(f"step {step}, {prepared.chosen.name}: {line}")
 
 

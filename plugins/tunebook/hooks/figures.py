@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 from tunebook.errors import TunebookError
-from tunebook.types import EvalRecord, Metric, Score
+from tunebook.types import EvalRecord, Metric
 
 
 class Loss(NamedTuple):
@@ -56,41 +56,46 @@ def loss_figures(rows: Sequence[RowLoss], batch_size: int) -> Loss:
     )
 
 
-def metric_figures(metrics: Sequence[Metric], records: Sequence[EvalRecord]) -> dict[str, float]:
-    """All figures of all metrics over the records.
+def reported_names(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
+    """By metric: the name each of its figures is reported under.
 
-    Raises:
-        TunebookError: Two metrics of the set give a figure the same name.
+    Its own; where several metrics of a set have a figure of one name, `<metric>_<figure>`.
     """
+    owners = Counter(figure for metric in metrics for figure in metric.figures)
+    return {
+        metric.name: {
+            figure: figure if owners[figure] == 1 else _prefixed(metric, figure) for figure in metric.figures
+        }
+        for metric in metrics
+    }
+
+
+def _prefixed(metric: Metric, figure: str) -> str:
+    return f"{metric.name.rpartition(':')[2]}_{figure}"
+
+
+def metric_figures(metrics: Sequence[Metric], records: Sequence[EvalRecord]) -> dict[str, float]:
+    """All figures of all metrics over the records, under the names they are reported by."""
+    names = reported_names(metrics)
     figures: dict[str, float] = {}
     for metric in metrics:
-        scores = [record.scores[metric.name] for record in records if metric.name in record.scores]
-        if not scores:
-            continue
-        for name, value in metric.aggregate(scores).items():
-            if name == "unparsed_rate":  # every metric has one; the set's is the worst of them
-                value = max(value, figures.get(name, 0.0))
-            elif name in figures:
-                raise TunebookError(
-                    f"two metrics of one dataset both report {name!r}; one of them is {metric.name!r}",
-                    fix='leave one of them in the dataset\'s "metric"',
-                )
-            figures[name] = value
+        for figure, value in metric.aggregate([record.scores[metric.name] for record in records]).items():
+            name = names[metric.name].get(figure, figure)  # a user's function may return names of its own
+            figures[name if name not in figures else _prefixed(metric, figure)] = value
     return figures
 
 
-def standard_errors(records: Sequence[EvalRecord], figures: Mapping[str, float]) -> dict[str, float]:
+def standard_errors(metrics: Sequence[Metric], records: Sequence[EvalRecord]) -> dict[str, float]:
     """Standard error of each figure that is a plain mean of a per-example value of the same name."""
-    samples: dict[str, list[float]] = {}
-    for record in records:
-        for score in record.scores.values():
-            for name, value in score.values.items():
-                samples.setdefault(name, []).append(value)
-    return {
-        name: stdev(values) / math.sqrt(len(values))
-        for name, values in samples.items()
-        if name in figures and len(values) > 1
-    }
+    names = reported_names(metrics)
+    errors: dict[str, float] = {}
+    for metric in metrics:
+        samples = [record.scores[metric.name].values for record in records]
+        for figure in metric.figures:
+            values = [sample[figure] for sample in samples if figure in sample]
+            if len(values) > 1:
+                errors[names[metric.name][figure]] = stdev(values) / math.sqrt(len(values))
+    return errors
 
 
 def unparsed_reasons(records: Sequence[EvalRecord]) -> dict[str, int]:
@@ -102,8 +107,3 @@ def unparsed_reasons(records: Sequence[EvalRecord]) -> dict[str, int]:
         if score.parsed is None
     )
     return dict(reasons.most_common())
-
-
-def count_unparsed(scores: Sequence[Score]) -> int:
-    """Predictions that nothing could be read out of."""
-    return sum(score.parsed is None for score in scores)

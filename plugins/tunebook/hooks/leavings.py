@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebook.files import append_jsonl, write_atomic
-from tunebook.types import EvalRecord, Metric
+from tunebook.types import EvalRecord
 
 FOLDER = "tunebook"
 """Folder below the engine's output_dir that holds what tunebook leaves."""
@@ -37,14 +37,9 @@ def write_records(output_dir: Path, dataset: str, step: int, records: Iterable[E
 
 
 def headline(
-    figures: Mapping[str, float],
-    stderr: Mapping[str, float],
-    metric: Metric | None,
-    n: int,
-    seconds: float,
+    figures: Mapping[str, float], stderr: Mapping[str, float], lead: Iterable[str], n: int, seconds: float
 ) -> str:
-    """The line a person reads while training: the figure to choose by, then what qualifies it."""
-    lead = [metric.select_by, *metric.figures[:2], "loss"] if metric else ["loss", "perplexity"]
+    """The line a person reads while training: the figures to lead with, then what qualifies them."""
     parts = []
     for name in dict.fromkeys(lead):
         if name in figures:

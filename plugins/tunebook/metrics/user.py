@@ -38,6 +38,7 @@ def metric_of_function(name: str, function: Callable[[str, str], Any]) -> Metric
         aggregate=means,
         figures=(DEFAULT_FIGURE, "unparsed_rate"),
         select_by=DEFAULT_FIGURE,
+        figures_complete=False,
         smaller_is_better=frozenset({"unparsed_rate"}),
     )
 

@@ -126,6 +126,7 @@ def _from_margins(scores: Sequence[Score]) -> dict[str, float]:
 
 METRIC = Metric(
     name="yes_no",
+    may_be_undefined=frozenset({"accuracy_parsed"}),
     score=score,
     aggregate=aggregate,
     figures=(
