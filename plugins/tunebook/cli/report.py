@@ -30,10 +30,10 @@ def report(runs: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
     """
     from tunebook.report.data import gather
     from tunebook.report.redact import redact, redact_text
-    from tunebook.report.render import write_report
+    from tunebook.report.render import render, write_report
 
     gathered = gather(runs)
-    write_report(gathered, output)
+    write_report(render(gathered), output)
     if as_json:
         outcome = {
             "format": gathered.format,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -291,6 +292,7 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
     return bytes(made)
 
 
+@cache
 def script() -> str:
     """The JavaScript that draws Vega-Lite, as `window.vegaEmbed`; it needs no network."""
     import vl_convert

@@ -20,14 +20,16 @@ from tunebook.report.headline import number
 from tunebook.report.redact import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tunebook.report.records import Report
 
 MARK = "report.json"
 """The file by which a folder is known as a report, which may be replaced."""
 
 
-def write_report(report: Report, folder: Path) -> None:
-    """Write the report into `folder`, whole or not at all.
+def write_report(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write the files that `render` made into `folder`, all or none; an older report there is replaced.
 
     Raises:
         TunebookError: The folder holds something else, or cannot be written.
@@ -39,7 +41,7 @@ def write_report(report: Report, folder: Path) -> None:
     except OSError as err:
         raise _cannot_write(folder, err) from err
     try:
-        for name, content in render(report).items():
+        for name, content in files.items():
             (draft / name).write_bytes(content)
         draft.chmod(0o755)
         _put_in_place(draft, folder)

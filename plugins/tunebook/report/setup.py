@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunebook.report.records import Setting
+from tunebook.report.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,8 @@ _GROUPS = {
 
 def settings(values: Mapping[str, Any]) -> tuple[Setting, ...]:
     """The settings by group, in the order in which they stand in the recipe."""
-    made = [Setting(key=key, value=value, group=_group(key)) for key, value in values.items()]
+    # Here, where key and value still stand together: later the key would not tell that it is a secret.
+    made = [Setting(key=key, value=redact(value, key), group=_group(key)) for key, value in values.items()]
     order = [*_GROUPS, "other"]
     return tuple(sorted(made, key=lambda setting: order.index(setting.group)))
 
