@@ -105,19 +105,25 @@ def _locate(values: dict[str, Any], engine: engines.Engine, home: Path) -> tuple
     notes, errors = [], []
     for key in (*engine.path_keys, *engine.model_keys):
         value = values.get(key)
-        if not isinstance(value, str) or not value or _is_elsewhere(value) or Path(value).exists():
+        if not isinstance(value, str) or not value or _is_elsewhere(value):
             continue
-        if (home / value).exists():
-            values[key] = str(home / value)
-            notes.append(f"{key}: {values[key]}")
-        elif key in engine.path_keys or _is_no_hub_name(value):
-            errors.append(
-                TunebookError(
-                    f"{key}: there is no {value} in {Path.cwd()}"
-                    + ("" if home == Path.cwd() else f" nor in {home}"),
-                    fix=f"make it or run in the folder that holds it, or give {key} another path",
+        # Adapters may be several, with commas between.
+        parts = value.split(",") if key in engine.model_keys else [value]
+        for index, part in enumerate(parts):
+            if Path(part).exists():
+                continue
+            if (home / part).exists():
+                parts[index] = str(home / part)
+                notes.append(f"{key}: {parts[index]}")
+            elif key in engine.path_keys or _is_no_hub_name(part):
+                elsewhere = "" if home == Path.cwd() else f" nor in {home}"
+                errors.append(
+                    TunebookError(
+                        f"{key}: there is no {part} in {Path.cwd()}{elsewhere}",
+                        fix=f"make it, run in the folder that holds it, or give {key} another path",
+                    )
                 )
-            )
+        values[key] = ",".join(parts)
     if errors:
         raise join_errors(errors)
     return values, notes
