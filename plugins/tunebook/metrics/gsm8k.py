@@ -10,7 +10,6 @@ https://arxiv.org/abs/2110.14168; lm-evaluation-harness 0.4.11, `lm_eval/tasks/g
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -112,7 +111,7 @@ def _harness_flexible(text: str) -> str:
             start -= 1
         matches = _FLEXIBLE.findall(text[start:])
         if matches:
-            first, second = matches[-1]
+            first, second = map(str, matches[-1])
             return (first or second).strip()
         if start == 0:
             return _INVALID
@@ -146,11 +145,6 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     if unparsed < n:
         figures["exact_match_parsed"] = figures["exact_match"] * n / (n - unparsed)
     return {**figures, "unparsed_rate": unparsed / n}
-
-
-def counts_by_rule(scores: Sequence[Score]) -> dict[str, int]:
-    """How many answers each rule read, the most frequent first."""
-    return dict(Counter(score.rule for score in scores if score.rule is not None).most_common())
 
 
 METRIC = Metric(

@@ -20,12 +20,13 @@ class Marked(NamedTuple):
 
 _MARKER = re.compile(r"#{3,6}|\\f?boxed\s?|<(?:final_)?answer>", re.IGNORECASE)
 _TAIL = 4_000
-"""Characters from the end that are searched first: the last marker wins, and a loop repeats it thousands of times."""
+"""Characters from the end that are searched first, since the last marker wins."""
 _MAX_MARKERS = 40
 _LINE = 200
 
 NOTHING = re.compile(
-    r"[\s*:$]{0,6}(?:n/?a\b|none\b|null\b|nan\b|unknown|undefined|undetermined|cannot|can't|not |no (?:answer|solution)"
+    r"[\s*:$]{0,6}(?:n/?a\b|none\b|null\b|nan\b|unknown|undefined|undetermined|cannot|can't|not "
+    r"|no (?:answer|solution)"
     r"|error|impossible|\?)",
     re.IGNORECASE,
 )
@@ -72,7 +73,9 @@ def _read(text: str, match: re.Match[str]) -> tuple[str, Number | None]:
         return "boxed", None
     if _ALTERNATIVE.search(text[max(0, match.start() - 16) : match.start()]):
         return "boxed", Number(None, "list")
-    return "boxed", Number(None, "no_number") if NOTHING.match(content.replace("\\text{", "")) else number.single(content)
+    return "boxed", Number(None, "no_number") if NOTHING.match(
+        content.replace("\\text{", "")
+    ) else number.single(content)
 
 
 def _repeats(cut: str, found: Number) -> bool:
@@ -82,12 +85,14 @@ def _repeats(cut: str, found: Number) -> bool:
 # --------------------------------------------------------------------------------------------- #### lines
 
 _HEADING = re.compile(
-    r"\s{0,4}\**(?:step|part|solution|explanation|calculation|given|breakdown|summary|note|reasoning|day|week)\b"
+    r"\s{0,4}\**(?:step|part|solution|explanation|calculation|given|breakdown|summary|note|reasoning"
+    r"|day|week)\b"
     r"|\s{0,4}\d{1,2}[.)]\s{1,3}\**[A-Za-z]",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"\s{0,4}\**(?:the )?(?:final |correct )?(?:answer|result)\**(?:\s?[:=]|\s{1,3}is\b|\s{0,3}$)", re.IGNORECASE
+    r"\s{0,4}\**(?:the )?(?:final |correct )?(?:answer|result)\**(?:\s?[:=]|\s{1,3}is\b|\s{0,3}$)",
+    re.IGNORECASE,
 )
 
 

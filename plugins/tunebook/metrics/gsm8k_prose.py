@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from tunebook.metrics import number
-from tunebook.metrics.number import Number, Token
+from tunebook.metrics.math_text import plain as plain_text
+from tunebook.metrics.number import Number
+from tunebook.metrics.number_tokens import Token, tokens
 from tunebook.metrics.number_words import value_of_words
 
 _WINDOWS = (250, 16_000)
@@ -17,12 +19,14 @@ _SENTENCE = re.compile(
     r"|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\]))|\n|[。！？]"
 )
 _ASIDE = re.compile(
-    r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident|certainty"
+    r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident"
+    r"|certainty"
     r"|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens)\b",
     re.IGNORECASE,
 )
 _INDEX = re.compile(
-    r"[\s*_>-]{0,6}(?:(?:step|part|day|week)\s{1,2}\d{1,2}\s{0,2}[.):-]|\(?\d{1,2}[.)])\**\s{1,3}(?=\S)", re.IGNORECASE
+    r"[\s*_>-]{0,6}(?:(?:step|part|day|week)\s{1,2}\d{1,2}\s{0,2}[.):-]|\(?\d{1,2}[.)])\**\s{1,3}(?=\S)",
+    re.IGNORECASE,
 )
 _INDEX_ONLY = re.compile(r"[\s*(]{0,3}\d{1,2}\.\Z")
 _DANGLING = re.compile(
@@ -35,7 +39,7 @@ _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 
 
 def last_number(text: str) -> Number:
-    """The number of the last sentence that states one; `cut` where the text stops in the middle of its work."""
+    """The number of the last sentence that states one; `cut` where the text stops inside its work."""
     text = text.rstrip()
     if _DANGLING.search(text, max(0, len(text) - _MARGIN)):
         return Number(None, "cut")
@@ -98,20 +102,25 @@ def _sentences(text: str) -> list[str]:
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _BULLET = re.compile(r"^[-*•>]\s{1,3}")
 _BRACKETS = re.compile(r"\([^()]{0,120}\)")
-_EXPLANATION = re.compile(r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE)
+_EXPLANATION = re.compile(
+    r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE
+)
 _WHICH_ONE = re.compile(
-    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:the |all |these |her |his )?\Z"
+    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:the "
+    r"|all |these |her |his )?\Z"
     r"|#\Z",
     re.IGNORECASE,
 )
 _OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:in|since|year|by|until) (?:19|20)\d\d\Z", re.IGNORECASE)
 _DURING = re.compile(
-    r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only |a total of )?\Z",
+    r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only "
+    r"|a total of )?\Z",
     re.IGNORECASE,
 )
 _DURATION = re.compile(
-    r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b", re.IGNORECASE
+    r"[ -](?:\w{1,12} )?(?:second|minute|hour|day|week|month|year|night|morning|trip|round|time)s?\b",
+    re.IGNORECASE,
 )
 _FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
 
@@ -119,8 +128,8 @@ _FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
 def main_number(sentence: str) -> Number:
     """The number of a marked answer: what it equals, or its first number that is no mere circumstance."""
     sentence = sentence.replace("**", " ")
-    plain = number.right_hand_side(number.plain(sentence))
-    found = number.tokens(plain)
+    plain = number.right_hand_side(plain_text(sentence))
+    found = tokens(plain)
     kept = [token for token in found if not _is_circumstance(plain, token)]
     if kept and kept[0] is not found[0]:
         return number.choose(plain, kept, first=True)
@@ -132,13 +141,13 @@ def _number(sentence: str) -> Number:
     bold = [match for match in _BOLD.findall(sentence) if _has_digit(match)]
     if bold:
         return number.single(bold[-1])
-    plain = number.plain(_BULLET.sub("", sentence.replace("**", " ")))
+    plain = plain_text(_BULLET.sub("", sentence.replace("**", " ")))
     outside = _BRACKETS.sub(" ", plain) if "(" in plain else plain
     side = number.right_hand_side(outside if _has_digit(outside) else plain)
-    found = number.tokens(side)
+    found = tokens(side)
     if number.is_clock(side):
         side = number.without_clocks(side)
-        found = number.tokens(side)
+        found = tokens(side)
         if not found:
             return Number(None, "time")
     if not found:
@@ -149,7 +158,7 @@ def _number(sentence: str) -> Number:
     explained = _EXPLANATION.search(side, found[0].end)
     if explained:
         side = side[: explained.start()]
-        found = number.tokens(side)
+        found = tokens(side)
     return number.choose(side, _answers(side, found), first=False)
 
 
@@ -159,7 +168,9 @@ def _answers(text: str, found: list[Token]) -> list[Token]:
     paid = next((token.start for token in kept if token.currency), None)
     if paid is not None:
         # "$42 for 3 books"
-        kept = [token for token in kept if token.start <= paid or not _FOR.search(text[: token.start][-_MARGIN:])]
+        kept = [
+            token for token in kept if token.start <= paid or not _FOR.search(text[: token.start][-_MARGIN:])
+        ]
     return kept
 
 

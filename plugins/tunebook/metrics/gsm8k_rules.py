@@ -11,9 +11,9 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from tunebook.metrics import number
 from tunebook.metrics.gsm8k_markers import NOTHING, last_field, last_marked
 from tunebook.metrics.gsm8k_prose import last_number, main_number
+from tunebook.metrics.math_text import plain_math
 from tunebook.metrics.number import Number
 from tunebook.metrics.number_words import value_of_words
 from tunebook.metrics.turns import before_next_question
@@ -65,21 +65,35 @@ def _reading(found: Number, rule: str) -> Reading:
 
 # ------------------------------------------------------------------------------------- revised and refused
 
-_REVISION_LITERALS = ("wait", "correction", "scratch that", "second thought", "oops", "mistake", "error", "let me", "actually")
+_REVISION_LITERALS = (
+    "wait",
+    "correction",
+    "scratch that",
+    "second thought",
+    "oops",
+    "mistake",
+    "error",
+    "let me",
+    "actually",
+)
 _REVISION = re.compile(
-    r"(?:^|[.!?\n]\s{0,3})\(?(?:oh,? |no,? |but |hmm,? |oops,? ){0,2}(?:wait|correction|scratch that|on second thought|oops"
+    r"(?:^|[.!?\n]\s{0,3})\(?(?:oh,? |no,? |but |hmm,? |oops,? ){0,2}(?:wait|correction|scratch that"
+    r"|on second thought|oops"
     r"|(?:sorry,? )?i (?:have )?made an? (?:\w{1,12} )?(?:mistake|error)"
     r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually)\b",
     re.IGNORECASE,
 )
 _REFUSAL_LITERALS = (
-    "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient", "not know",
-    "don't know", "no idea", "not sure", "impossible",
+    "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient",
+    "not know", "don't know", "no idea", "not sure", "impossible",
 )  # fmt: skip
 _REFUSAL = re.compile(
-    r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|impossible to"
-    r"|not possible to) (?:be )?(?:help|assist|answer|determine|solve|calculate|comply|say|tell|give|know|find|provide"
-    r"|compute)d?|not enough (?:information|data)|insufficient (?:information|data)|don't know|do not know|no idea"
+    r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to"
+    r"|impossible to"
+    r"|not possible to) (?:be )?(?:help|assist|answer|determine|solve|calculate|comply|say|tell|give"
+    r"|know|find|provide"
+    r"|compute)d?|not enough (?:information|data)|insufficient (?:information|data)|don't know"
+    r"|do not know|no idea"
     r"|not sure)\b",
     re.IGNORECASE,
 )
@@ -91,9 +105,7 @@ def _revised(text: str, lowered: str) -> Reading | None:
     """The number that follows an explicit "wait" or "correction" after a first answer."""
     if not any(literal in lowered for literal in _REVISION_LITERALS):
         return None
-    last = None
-    for last in _REVISION.finditer(text):
-        pass
+    last = max(_REVISION.finditer(text), key=lambda match: match.start(), default=None)
     if last is None or not _DIGIT.search(text, 0, last.start()):
         return None
     rest = text[last.end() :]
@@ -122,18 +134,37 @@ _IS = (
 )
 _ANSWER = re.compile(
     r"(?:answer|ans|respuesta|réponse|antwort|risposta|resposta|ответ)\b"
-    rf"(?:[*_]{{0,2}}\s?(?:[:=]|->|→|[-–]\s)|[^.:=\n]{{0,80}}?(?:{_IS}|:|=)|[*_]{{0,2}}\s{{0,2}}\n|\.\s?(?=\d)"
+    rf"(?:[*_]{{0,2}}\s?(?:[:=]|->|→|[-–]\s)|[^.:=\n]{{0,80}}?(?:{_IS}|:|=)|[*_]{{0,2}}\s{{0,2}}\n"
+    rf"|\.\s?(?=\d)"
     r"|[*_]{0,2}\s(?=[$\d]))"
     r"|(?:答案|答え|答|정답|답)\W{0,2}(?:是|は|은|为|為)?[：:]?",
     re.IGNORECASE,
 )
-_LABELS = ("answer", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ", "答案", "答え", "答", "정답", "답")
+_LABELS = (
+    "answer",
+    "respuesta",
+    "réponse",
+    "antwort",
+    "risposta",
+    "resposta",
+    "ответ",
+    "答案",
+    "答え",
+    "答",
+    "정답",
+    "답",
+)
 _ASCII_LABELS = ("ans ", "respuesta", "antwort", "risposta", "resposta")
-_SHORT_LABEL = re.compile(r"(?:\n|\A)\**(?:A|Ans|Final|Result|Total|Conclusion|Therefore)\**\s?[:=.](?!\d)", re.IGNORECASE)
+_SHORT_LABEL = re.compile(
+    r"(?:\n|\A)\**(?:A|Ans|Final|Result|Total|Conclusion|Therefore)\**\s?[:=.](?!\d)", re.IGNORECASE
+)
 _FILLER = re.compile(
-    r"[\s*_:$(\\{\"'`=≈~-]{0,12}(?:(?:approximately|about|around|roughly|exactly|simply|just|only|now|therefore|thus|then"
-    r"|a|the|total|of|equal|to|is|in|that|he|she|it|they|there|are|will|be|would|has|have|had|spent|earns|needs|makes"
-    r"|final|number|amount|text|boxed|mathbf|textbf|not|no|minus|negative|either|between|clearly|indeed|still|approx)\.?"
+    r"[\s*_:$(\\{\"'`=≈~-]{0,12}(?:(?:approximately|about|around|roughly|exactly|simply|just|only|now"
+    r"|therefore|thus|then"
+    r"|a|the|total|of|equal|to|is|in|that|he|she|it|they|there|are|will|be|would|has|have|had|spent"
+    r"|earns|needs|makes"
+    r"|final|number|amount|text|boxed|mathbf|textbf|not|no|minus|negative|either|between|clearly"
+    r"|indeed|still|approx)\.?"
     r"[\s*_:$(\\{\"'`=≈~-]{1,8}){0,7}",
     re.IGNORECASE,
 )
@@ -178,10 +209,14 @@ def _clauses(text: str, lowered: str) -> list[int]:
 
 
 def _begins_with_number(sentence: str) -> bool:
-    plain = number.plain_math(sentence[:_LINE])
+    plain = plain_math(sentence[:_LINE])
     filler = _FILLER.match(plain)
     first = plain[filler.end() if filler else 0 :][:24]
-    return first[:1].isdigit() or first.startswith((".", "£", "€", "¥", "₹")) or value_of_words(first) is not None
+    return (
+        first[:1].isdigit()
+        or first.startswith((".", "£", "€", "¥", "₹"))
+        or value_of_words(first) is not None
+    )
 
 
 def _opens_work(sentence: str, following: str) -> bool:

@@ -27,7 +27,9 @@ class Reading(NamedTuple):
 
 
 _EDGE = " \t\r\n.,:;!?*_`\"'()[]{}<>$#-"
-_LETTER = r"[\s*_`\"'(\[{$\\]{0,8}(?:(?:option|choice|text|textbf|mathrm)\s{0,2}[({\[]?\s{0,2})?([A-E])(?![\w'])"
+_LETTER = (
+    r"[\s*_`\"'(\[{$\\]{0,8}(?:(?:option|choice|text|textbf|mathrm)\s{0,2}[({\[]?\s{0,2})?([A-E])(?![\w'])"
+)
 _BOUNDED = rf"{_LETTER}(?!\s[a-z])"
 _SLOT = re.compile(
     rf"(?:<answer>|\\boxed\s?\{{|####|\banswer[\"'*_]{{0,3}}\s?(?:[:=]|(?:is|would be|should be|must be)\b:?)"

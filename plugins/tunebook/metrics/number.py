@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from tunebook.metrics.number_words import SCALES, value_of_words
+from tunebook.metrics.math_text import plain
+from tunebook.metrics.number_tokens import Token, tokens
+from tunebook.metrics.number_words import value_of_words
 
 
 class Number(NamedTuple):
@@ -23,174 +25,11 @@ class Number(NamedTuple):
     """None exactly when `value` is not: `no_number`, `list`, `range` or `time`."""
 
 
-class Token(NamedTuple):
-    """One number of a text, with its sign, currency and scale."""
-
-    value: Fraction
-    start: int
-    """Where its sign or currency begins."""
-    end: int
-    currency: bool
-
-
-# ---------------------------------------------------------------------------------------------- LaTeX
-
-_FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
-_SPACING = re.compile(r"(?<=\d)(?:\\[,;:! ]|\{,\}|~)(?=\d{3}(?!\d))")
-_WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname|mbox|bf|rm|left|right|displaystyle|boxed|fbox"
-    r"|quad|qquad|underline|bm|boldsymbol|begin|end|hline|,|;|!|:| )(?![a-z])"
-)
-_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s?\^\s?\{?-?\d\}?")
-_DEGREE = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\circ|\\degree|°")
-_OPERATORS = (
-    ("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("\\approx", "="), ("\\rightarrow", "="), ("\\implies", "="),
-    ("\\Rightarrow", "="), ("\\to", "="), ("\\equiv", "="), ("\\pm", "±"), ("\\%", "%"), ("\\$", "$"), ("\\\\", "\n"), ("&", " "), ("\\#", "#"),
-)  # fmt: skip
-_SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "≈": "=", "→": "=", "⇒": "=", "≃": "=", "∗": "*"})
-
-
-def plain_math(text: str) -> str:
-    """Replace LaTeX and mathematical signs by their plain spelling: `\\frac{1}{2}` becomes `(1)/(2)`."""
-    if not text.isascii():
-        text = text.translate(_SIGNS)
-    if "\\" in text:
-        text = _SPACING.sub(",", text.replace("\\!", ""))
-        for _ in range(2):
-            text = _FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]} ", text)
-        for command, sign in _OPERATORS:
-            text = text.replace(command, sign)
-        text = _DEGREE.sub(" ", text)
-        text = _UNIT_POWER.sub(" ", text)
-        text = _WRAPPER.sub(" ", text)
-        return text.replace("{,}", ",").replace("{", " ").replace("}", " ")
-    if "^" in text:
-        text = _UNIT_POWER.sub(" ", text)
-    return text.replace("{,}", ",")
-
-
-# --------------------------------------------------------------------------------------------- tokens
-
-_LITERAL = re.compile(
-    r"""
-      \d{1,3}(?:\.\d{3}){1,8},\d{1,2}(?!\d)                                       # 1.234,56
-    | \d{1,3}(?:\.\d{3}){2,8}(?![\d.,])                                            # 1.234.567
-    | \d{1,3}(?:,\d{3}){1,8}(?!\d)(?!,\d)(?:\.\d{1,40})?                           # 1,234.56
-    | \d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?!,\d)                                    # 12,34,567 (lakh)
-    | \d{1,3}(?:['_]\d{3}){1,8}(?!\d)(?:\.\d{1,40})?                               # 1'234
-    | \d{1,3}(?:\ \d{3}){1,8}(?!\d)(?![.,]\d{3})(?:\.\d{1,40})?                    # 1 234
-    | \d{1,60}(?!\d)(?:\.\d{1,40}(?!\d))?(?:[eE][-+]?\d{1,2}(?!\w))?               # 42, 4.2e1
-    | \.\d{1,40}(?!\d)
-    """,
-    re.VERBOSE,
-)
-_DIGIT_RUN = re.compile(r"\d+")
-_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|Rs\.?|USD|EUR|GBP)"
-_PREFIX = re.compile(
-    rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z", re.IGNORECASE
-)
-_PREFIX_ENDS = ("-", "–", "+", "$", "€", "£", "¥", "₹", "₽", "₩", ".", "minus", "negative", "usd", "eur", "gbp", "rs")
-_LONGEST_PREFIX = 12
-_SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
-_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(
-    r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?=\s?(?:€|EUR|euros?|zł|kr)(?!\w))|(?<=€)\s?(\d{1,4}),(\d{1,2})(?![\d,])",
-    re.IGNORECASE,
-)
-_MIXED = re.compile(r"(?<![\d.])(\d{1,4})-(\d{1,3}/\d{1,3})(?![\d/])")
-_AND_A_HALF = re.compile(r"(?<![\d.])(\d{1,6}) and (?:a|one)[ -]half(?!\w)", re.IGNORECASE)
-_CENTS = re.compile(r"(?<![\d.])(\d{1,9})(?: dollars?)?,? and (\d{1,2}) cents?(?!\w)", re.IGNORECASE)
 _CLOCK = re.compile(
     r"(?<![\d:])\d{1,4}:\d{1,4}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)"
 )
 _MAX_EXPONENT = 60
 
-
-def plain(text: str) -> str:
-    """`plain_math`, with a point in `12,50 EUR`, `3 and a half` and `$4 and 50 cents`, and `1-1/2` as `1 1/2`."""
-    text = plain_math(text)
-    if "," in text:
-        text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
-    if "-" in text:
-        text = _MIXED.sub(r"\1 \2", text)
-    if " and " in text:
-        text = _AND_A_HALF.sub(r"\1.5", text)
-        text = _CENTS.sub(lambda found: f"{found[1]}.{found[2]:0>2} dollars", text)
-    return text
-
-
-def tokens(text: str) -> list[Token]:
-    """Every number of a text in which `plain` has been applied, in order; ordinals where there is nothing else."""
-    found: list[Token] = []
-    ordinals: list[Token] = []
-    at = 0
-    while run := _DIGIT_RUN.search(text, at):
-        at = run.end()
-        start = _start(text, run.start())
-        literal = None if start is None else _LITERAL.match(text, start)
-        if start is None or literal is None:
-            continue
-        at = max(at, literal.end())
-        value = _value(literal[0])
-        begin, negative, currency = _prefix(text, start)
-        scale = _SCALE.match(text, at)
-        if scale:
-            value *= SCALES[(scale[1] or scale[2]).lower()]
-        token = Token(-value if negative else value, begin, scale.end() if scale else at, currency)
-        (ordinals if _ORDINAL.match(text, at) else found).append(token)
-        at = token.end
-    return found or ordinals
-
-
-def _start(text: str, run: int) -> int | None:
-    """Where the number begins whose digits begin at `run`; None inside a word, or behind another number's point."""
-    before = text[max(0, run - 3) : run]
-    if before[-1:] == ".":
-        if before[-2:-1].isdigit():
-            return None
-        return run if before[-2:-1].isalpha() else run - 1
-    if before[-1:].isalpha() or before[-1:] == "_":
-        return run if before.lower().endswith(("rs", "usd", "eur", "gbp")) else None
-    return run
-
-
-class _Prefix(NamedTuple):
-    begin: int
-    negative: bool
-    currency: bool
-
-
-def _prefix(text: str, start: int) -> _Prefix:
-    window = text[max(0, start - _LONGEST_PREFIX) : start]
-    if not window.rstrip(" ").lower().endswith(_PREFIX_ENDS):
-        return _Prefix(start, negative=False, currency=False)
-    match = _PREFIX.search(window)
-    assert match is not None  # every part of it is optional
-    begin = start - len(window) + match.start()
-    negative = match["inner"] is not None or _is_negative(text[:begin][-3:], match["sign"])
-    return _Prefix(begin, negative, currency=match["currency"] is not None)
-
-
-def _value(number: str) -> Fraction:
-    number = number.replace("'", "").replace("_", "").replace(" ", "")
-    if "," in number and number.rfind(",") > number.rfind(".") >= 0 or number.count(".") > 1:
-        number = number.replace(".", "").replace(",", ".")
-    return Fraction(number.replace(",", ""))
-
-
-def _is_negative(before: str, sign: str | None) -> bool:
-    """Whether what stands before a number is its sign and not a hyphen, an operator or a separator."""
-    if not sign or sign[0] == "+":
-        return False
-    if sign[0] not in "-–":
-        return True
-    if before.rstrip(" ")[-1:].isdigit() or before.rstrip(" ").endswith((")", "%")) or before[-1:].isalnum():
-        return False
-    # "Total - 42" separates; "-42" and a lone "- 42" are negative.
-    return not (sign.endswith(" ") and before.strip())
-
-
-# ---------------------------------------------------------------------------------------- one number
 
 _OPERATOR = re.compile(r"[\s(]{0,4}(\*\*|[-+*/^x])[\s(]{0,4}\Z")
 _CLOSERS = re.compile(r"(?: ?\)){0,3}")
@@ -204,7 +43,8 @@ _RESTATED = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly|even))?\s{0,2}\Z",
+    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly"
+    r"|even))?\s{0,2}\Z",
     re.IGNORECASE,
 )
 _BARE_LIST = re.compile(

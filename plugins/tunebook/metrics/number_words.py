@@ -15,17 +15,11 @@ SCALES: dict[str, int] = {
     "k": 1_000,
     "bn": 1_000_000_000,
 }
-_SMALL = {
-    word: value
-    for value, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen""".split()
-    )
-}
-_SMALL |= {
-    word: 10 * (at + 2)
-    for at, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
-}
+_UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: value for value, word in enumerate(_UNITS.split())}
+_SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
 _SMALL["fourty"] = 40
 _PARTS = {
     "half": 2,

@@ -140,3 +140,8 @@ def paired_bootstrap(
 def unparsed_reasons(scores: Sequence[Score]) -> dict[str, int]:
     """How often each reason kept an answer from being read, the most frequent first."""
     return dict(Counter(score.reason for score in scores if score.reason is not None).most_common())
+
+
+def counts_by_rule(scores: Sequence[Score]) -> dict[str, int]:
+    """How many answers each rule read, the most frequent first."""
+    return dict(Counter(score.rule for score in scores if score.rule is not None).most_common())

@@ -25,10 +25,12 @@ _TOKEN = re.compile(
 _INST = re.compile(r"\[/?INST\]")
 _MARKDOWN = re.compile(r"#(?<![^\n]#)#{1,3} ?(?:Instruction|Input|Human|User|Response|Assistant)\b:?")
 _ROLE_LINE = re.compile(
-    r"\n(?:(?<=\nsystem\n)|(?<=\nuser\n)|(?<=\nassistant\n)|(?<=\nmodel\n)|(?<=\Asystem\n)|(?<=\Auser\n)|(?<=\Aassistant\n))"
+    r"\n(?:(?<=\nsystem\n)|(?<=\nuser\n)|(?<=\nassistant\n)|(?<=\nmodel\n)|(?<=\Asystem\n)"
+    r"|(?<=\Auser\n)|(?<=\Aassistant\n))"
 )
 _ROLE_COLON = re.compile(
-    r":(?:(?<=USER:)|(?<=ASSISTANT:)|(?<=User:)|(?<=Assistant:)|(?<=Human:)|(?<=HUMAN:)|(?<=\nassistant:)|(?<=\Aassistant:))"
+    r":(?:(?<=USER:)|(?<=ASSISTANT:)|(?<=User:)|(?<=Assistant:)|(?<=Human:)|(?<=HUMAN:)"
+    r"|(?<=\nassistant:)|(?<=\Aassistant:))"
 )
 _LAST_WORD = re.compile(r"[A-Za-z]{4,9}\Z")
 _ASSISTANT = re.compile(r"assistant|model|response|chatbot|/inst|final|<\|message", re.IGNORECASE)
@@ -44,7 +46,7 @@ class _Header(NamedTuple):
 
 
 def last_assistant_turn(output: str) -> str:
-    """The last turn of the assistant, or the output up to a made-up next turn where it opens with the answer."""
+    """The assistant's last turn; of an output that opens with an answer, that answer."""
     # gpt-oss decoded without its special tokens.
     if output.startswith("analysis") and "assistantfinal" in output:
         return output.rpartition("assistantfinal")[2]
@@ -101,7 +103,8 @@ def has_text(text: str) -> bool:
 # ---------------------------------------------------------------------------------- a question of its own
 
 _QUESTION = re.compile(
-    r"\n[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|(?=\n)|\Z)"
+    r"\n[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem"
+    r"|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|(?=\n)|\Z)"
     r"|q\d{0,3}\*{0,2}[:.])",
     re.IGNORECASE,
 )

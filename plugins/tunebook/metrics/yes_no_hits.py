@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tunebook.metrics.yes_no_words import Answer
+from tunebook.metrics.yes_no_words import Answer, words
 
 
 class Reading(NamedTuple):
@@ -36,7 +36,8 @@ _MARKUP = re.compile('[*_`~#"]')
 _ASCII_MARKUP = str.maketrans(dict.fromkeys('*_`~#"', " "))
 _OUTER_QUOTE = re.compile(r"'(?:(?<!\w')|(?!\w))")
 _OPTIONS = re.compile(
-    r"[yn](?<![\w'][yn])(?:(?:es|o)(?:\W{0,3}(?:/|\||\bor\b|\bnor\b)\W{0,3}|\s{1,3}(?:and|&)\W{1,3})(?:an?\s)?"
+    r"[yn](?<![\w'][yn])(?:(?:es|o)(?:\W{0,3}(?:/|\||\bor\b|\bnor\b)\W{0,3}|\s{1,3}(?:and"
+    r"|&)\W{1,3})(?:an?\s)?"
     r"(?:yes|no)(?![\w'-])|\s?/\s?n(?!\w))",
     re.IGNORECASE,
 )
@@ -64,25 +65,27 @@ def has_options(text: str) -> bool:
 # Begins with a set of characters, which `re` looks for first; what stands before is checked afterwards.
 _WORD = re.compile(r"[ynYN](?:es+|ep|eah?|up|o+|ope|a[hy])(?![\w'])(?!-\w)", re.IGNORECASE)
 _WORDS: dict[str, Answer] = {
-    **dict.fromkeys(("ye", "yep", "yeah", "yea", "yup"), "yes"),  # "yes", "yess": the trailing s are dropped
+    # "yes" and "yess": the trailing letters are dropped.
+    **dict.fromkeys(("ye", "yep", "yeah", "yea", "yup"), "yes"),
     **dict.fromkeys(("no", "nope", "nah", "nay"), "no"),
-}  # type: ignore[dict-item]
+}
 # After "no", a word of this list belongs to a new clause; any other makes it a determiner ("no reason").
-_NEW_CLAUSE = frozenset(
+_NEW_CLAUSE = words(
     """the this that these those it its it's he he's she she's they they're their i i'm i'd i'll i've we we'd
     you a an my our his her in on for from to with at by as is are was were would wouldn't will won't should
     shouldn't can could may might do don't does doesn't did didn't because since due given based considering
-    although though but and or if unless when while so then not never thanks thank sorry unfortunately probably
-    definitely absolutely certainly sir maam ma'am really actually however according after before there
-    there's here what who how why which please they'd they'll he'd she'd he'll she'll per overall honestly
-    clearly likely thats that's too am nope nah no yes yep instead rather over creo le lo me se es""".split()
+    although though but and or if unless when while so then not never thanks thank sorry unfortunately
+    probably definitely absolutely certainly sir maam ma'am really actually however according after before
+    there there's here what who how why which please they'd they'll he'd she'd he'll she'll per overall
+    honestly clearly likely thats that's too am nope nah no yes yep instead rather over creo le lo me se es"""
 )
 _NEXT_WORD = re.compile(r"[ \t]{1,4}([^\W\d_][\w']{0,30})")
 _NUMBERED = re.compile(r"\.?[ \t]?\d")
 _NAMED = re.compile(r"\b(?:dr|mr|band|movie|film|album|song|titled|called|named|group)\.? \Z", re.IGNORECASE)
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bneither|\bnor|\bover)\s{1,3}"
-    r"(?:(?:an?|the|quite|really|be|say|saying|necessarily|definite|definitively|clear|simple|answer|with|it's|is)"
+    r"(?:(?:an?|the|quite|really|be|say|saying|necessarily|definite|definitively|clear|simple|answer"
+    r"|with|it's|is)"
     r"\s{1,3}){0,4}\Z",
     re.IGNORECASE,
 )
@@ -106,10 +109,9 @@ _CONDITION = re.compile(
 )
 _CONDITIONAL = ("if", "unless", "assuming", "provided", "otherwise", "else")
 # Without one of these words before it, none of the patterns above can match: most words are plain answers.
-_TRIGGERS = frozenset(
-    """not never than instead neither nor over
-    cannot can could unable hard difficult said answered replied voted responded told might
-    may""".split()
+_TRIGGERS = words(
+    """not never than instead neither nor over cannot can could unable hard difficult said answered replied
+    voted responded told might may"""
 )
 _BEFORE = 60
 _CLAUSE = 200
@@ -187,20 +189,26 @@ def _is_title(word: str) -> bool:
 # ----------------------------------------------------------------------------------------- one of them
 
 _START = re.compile(
-    r"\W{0,12}(?:(?:well|oh|hmm+|um|uh|ok|okay|sure|honestly|so|a|an|definitely|probably|likely|clearly|certainly"
-    r"|sorry|i|i'd|think|say|would|believe|in|my|opinion|the|answer|is|it's|its|short|tl;dr|user|unfortunately|ah|hi"
-    r"|hello|absolutely|hell|for|that's)\W{1,4}){0,6}\Z",
+    r"\W{0,12}(?:(?:well|oh|hmm+|um|uh|ok|okay|sure|honestly|so|a|an|definitely|probably|likely"
+    r"|clearly|certainly"
+    r"|sorry|i|i'd|think|say|would|believe|in|my|opinion|the|answer|is|it's|its|short|tl;dr|user"
+    r"|unfortunately"
+    r"|ah|hi|hello|absolutely|hell|for|that's)\W{1,4}){0,6}\Z",
     re.IGNORECASE,
 )
-_TAKEN_BACK = r"wait|actually|scratch that|correction|on second thought|i mean|reconsider|hmm|oops|change my (?:mind|answer)|make that"
+_TAKEN_BACK = (
+    r"wait|actually|scratch that|correction|on second thought|i mean|reconsider|hmm|oops|make that"
+    r"|change my (?:mind|answer)"
+)
 _CONCLUDED = (
-    r"so|therefore|thus|hence|overall|in the end|in conclusion|finally|in short|ultimately|on balance|all in all"
+    r"so|therefore|thus|hence|overall|in the end|in conclusion|finally|in short|ultimately|on balance"
+    r"|all in all"
     r"|in summary|to sum up|conclusion|sorry|rather|final answer|all things considered"
 )
 _LINK = (
-    r"\W{1,4}(?:(?:it|is|it's|its|the|a|an|would|be|should|i|i'd|i'll|say|think|my|that|probably|likely|definitely"
-    r"|clearly|still|just|overall|final|go|with|for|that's|he|she|they|will|we|can|conclude|answer|no wait|wait"
-    r"|actually|to|recommendation|must|has)\W{1,4}){0,7}\Z"
+    r"\W{1,4}(?:(?:it|is|it's|its|the|a|an|would|be|should|i|i'd|i'll|say|think|my|that|probably|likely"
+    r"|definitely|clearly|still|just|overall|final|go|with|for|that's|he|she|they|will|we|can|conclude|answer"
+    r"|no wait|wait|actually|to|recommendation|must|has)\W{1,4}){0,7}\Z"
 )
 _CORRECTION = re.compile(rf"\b(?:{_TAKEN_BACK}){_LINK}", re.IGNORECASE)
 _TURN = re.compile(rf"\b(?:{_TAKEN_BACK}|{_CONCLUDED}){_LINK}", re.IGNORECASE)
@@ -211,7 +219,7 @@ _DIVIDED = re.compile(
 
 
 def choose(text: str, found: list[Hit]) -> Reading:
-    """One of the words: the first where the text opens with it and nothing later takes it back, else the last."""
+    """One of the words: the first where the text opens with it and nothing takes it back, else the last."""
     opens = found[0].start < _CLAUSE and _START.match(text[: found[0].start]) is not None
     if len({hit.answer for hit in found}) == 1:
         return Reading(found[0].answer, "first_word" if opens else "only_word", None)

@@ -83,8 +83,8 @@ _SEPARATOR = (
     r"|[*_\"' \t]{0,4}\n)"
 )
 _LABELS = (
-    "answer", "prediction", "verdict", "decision", "recommendation", "conclusion", "judgment", "judgement", "result",
-    "response", "output", "label", "choice", "overall", "outcome", "assessment", "classification", "final",
+    "answer", "prediction", "verdict", "decision", "recommendation", "conclusion", "judgment", "judgement",
+    "result", "response", "output", "label", "choice", "overall", "outcome", "assessment", "classification", "final",
     "recommend", "summary", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ",
 )  # fmt: skip
 _MARKERS = ("<answer>", "boxed", "####")
@@ -118,7 +118,9 @@ def _slots(text: str) -> Iterator[tuple[int, int]]:
     places = [(at, at + len(word), _LABEL_END) for word in _LABELS for at in _last_places(lowered, word)]
     places += [(at, at + len(mark), _MARKER_END) for mark in _MARKERS for at in _last_places(lowered, mark)]
     if not text.isascii():
-        places += [(at, at + len(mark), _LOCAL_END) for mark in _LOCAL_MARKERS for at in _last_places(text, mark)]
+        places += [
+            (at, at + len(mark), _LOCAL_END) for mark in _LOCAL_MARKERS for at in _last_places(text, mark)
+        ]
     for at, end, ending in sorted(places, key=lambda place: place[:2], reverse=True):
         inside_a_word = ending is _LABEL_END and at > 0 and text[at - 1].isalpha()
         matched = None if inside_a_word else ending.match(text, end)

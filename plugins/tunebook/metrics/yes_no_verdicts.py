@@ -7,28 +7,36 @@ import re
 from tunebook.metrics.yes_no_words import Answer
 
 _REFUSAL = re.compile(
-    r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|won't|will not)"
+    r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to"
+    r"|won't|will not)"
     r" (?:help|assist|answer|provide|comply|respond|give|make))\b",
     re.IGNORECASE,
 )
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|possibly|unclear|unsure|uncertain|unknown|undecided|not sure|not certain|not clear|not enough"
-    r"|insufficient|depends|depending|hard to|difficult to|impossible to|may or may not|might|could|either way"
+    r"\b(?:maybe|perhaps|possibly|unclear|unsure|uncertain|unknown|undecided|not sure|not certain"
+    r"|not clear|not enough"
+    r"|insufficient|depends|depending|hard to|difficult to|impossible to|may or may not|might|could"
+    r"|either way"
     r"|don't know|do not know|(?:can't|cannot) (?:tell|say|determine|know|decide|be determined)|unable to"
     r"|not possible|whether|no way to|no idea|neither|50/50|fifty|if|mixed)\b",
     re.IGNORECASE,
 )
 _LIKING = (
-    r"(?:like|enjoy|love|recommend|buy|watch|read|play|appreciate|want|choose|click|suggest|suit|fit|match|prefer"
+    r"(?:like|enjoy|love|recommend|buy|watch|read|play|appreciate|want|choose|click|suggest|suit|fit"
+    r"|match|prefer"
     r"|be (?:interested|happy|pleased|a good|a great))"
 )
 _DISLIKING = r"(?P<disliking>hate|dislike|avoid|skip|pass|be disappointed)"
 _ADVERB = (
     r"(?:(?:\w{2,14}ly|also|very|much|still|most|not|never|even|really|be likely to|be unlikely to)\s){0,4}"
 )
-_QUALITY = r"(?P<quality>good|great|perfect|excellent|strong|ideal|suitable|solid|poor|bad|weak|terrible|unsuitable|wrong)"
+_QUALITY = (
+    r"(?P<quality>good|great|perfect|excellent|strong|ideal|suitable|solid"
+    r"|poor|bad|weak|terrible|unsuitable|wrong)"
+)
 _VERDICT = re.compile(
-    rf"\b(?:would|will|should|going to|likely to|unlikely to|wouldn't|won't|shouldn't|do|don't|does not|doesn't"
+    rf"\b(?:would|will|should|going to|likely to|unlikely to|wouldn't|won't|shouldn't|do|don't"
+    rf"|does not|doesn't"
     rf"|can't|cannot|i)\s{_ADVERB}(?:{_LIKING}|{_DISLIKING})\b"
     rf"|(?:'d|'ll)\s{_ADVERB}{_LIKING}\b"
     r"|(?:^|[.!:\n]\s{0,3})(?:(?:not|highly|strongly|definitely|would)\s){0,2}recommend(?:ed|able)?\b"

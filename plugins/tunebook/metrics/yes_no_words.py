@@ -7,35 +7,52 @@ from typing import Literal
 
 Answer = Literal["yes", "no"]
 
-_YES_WORDS = """yes y yep yeah yup yea ya aye true correct right positive affirmative sure certainly definitely
-    absolutely indeed recommended recommend likely probably agreed agree good like""".split()
-_NO_WORDS = """no n nope nah nay false incorrect wrong negative never unlikely doubtful disagree dislike
-    pass""".split()
-_YES_PHRASES = """of course; for sure; i think so; i believe so; i guess so; highly recommended; very likely;
-    most likely; highly likely; quite likely; without a doubt; without doubt; no doubt; no question; thumbs up;
-    i agree; go for it; by all means; why not""".split(";")
-_NO_PHRASES = """not recommended; not likely; not really; not at all; of course not; i don't think so;
+
+def words(text: str) -> frozenset[str]:
+    """The words of a list that is written as a paragraph."""
+    return frozenset(text.split())
+
+
+def _phrases(text: str) -> frozenset[str]:
+    return frozenset(" ".join(phrase.split()) for phrase in text.split(";"))
+
+
+_YES = _phrases(
+    """yes; y; yep; yeah; yup; yea; ya; aye; true; correct; right; positive; affirmative; sure; certainly;
+    definitely; absolutely; indeed; recommended; recommend; likely; probably; agreed; agree; good; like;
+    of course; for sure; i think so; i believe so; i guess so; highly recommended; very likely; most likely;
+    highly likely; quite likely; without a doubt; without doubt; no doubt; no question; thumbs up; i agree;
+    go for it; by all means; why not"""
+)
+_NO = _phrases(
+    """no; n; nope; nah; nay; false; incorrect; wrong; negative; never; unlikely; doubtful; disagree; dislike;
+    pass; not recommended; not likely; not really; not at all; of course not; i don't think so;
     i do not think so; i doubt it; absolutely not; definitely not; certainly not; probably not; likely not;
     no way; no chance; not true; not correct; i think not; i guess not; not a chance; very unlikely;
     highly unlikely; most unlikely; quite unlikely; i don't believe so; i do not believe so; thumbs down;
     hard pass; not good; no thanks; no thank you; not yes; not a yes; do not recommend; don't recommend;
-    i disagree; skip it; by no means; no creo; hell no; i would pass; i'd pass; not interested""".split(";")
+    i disagree; skip it; by no means; no creo; hell no; i would pass; i'd pass; not interested"""
+)
 # Read only where they stand alone, first or last: several are words of English too.
-_FOREIGN_YES = """sí sì oui ja sim да はい うん ええ そうです 是 是的 对 会 會 会的 好 可以 喜欢 有 네 예 응 نعم हाँ हां
-    evet tak ναι כן có igen kyllä так ใช่ haan vâng jah hai jawohl si ano""".split()
-_FOREIGN_NO = """non nein não nao нет いいえ いや 否 不 不是 不会 不會 不喜欢 不可以 没有 不对 아니요 아니오 아뇨 아니 لا नहीं
-    hayır hayir nie όχι לא không tidak nem ei nej ні ไม่ ไม่ใช่ nahi nee iie ne""".split()
+_FOREIGN_YES = words(
+    """sí sì si oui ja sim да はい うん ええ そうです 是 是的 对 会 會 会的 好 可以 喜欢 有 네 예 응
+    نعم हाँ हां evet tak ναι כן có igen kyllä так ใช่ haan vâng jah hai jawohl ano"""
+)
+_FOREIGN_NO = words(
+    """non nein não nao нет いいえ いや 否 不 不是 不会 不會 不喜欢 不可以 没有 不对 아니요 아니오 아뇨 아니
+    لا नहीं hayır hayir nie όχι לא không tidak nem ei nej ні ไม่ ไม่ใช่ nahi nee iie ne"""
+)
 
 FOREIGN: dict[str, Answer] = {
-    **{word: "yes" for word in _FOREIGN_YES},
-    **{word: "no" for word in _FOREIGN_NO},
+    **dict.fromkeys(_FOREIGN_YES, "yes"),
+    **dict.fromkeys(_FOREIGN_NO, "no"),
 }
 _WHOLE: dict[str, Answer] = {
-    **{phrase.strip(): "yes" for phrase in (*_YES_WORDS, *_YES_PHRASES)},
-    **{phrase.strip(): "no" for phrase in (*_NO_WORDS, *_NO_PHRASES)},
+    **dict.fromkeys(_YES, "yes"),
+    **dict.fromkeys(_NO, "no"),
     **FOREIGN,
 }
-_SIGNS: dict[str, Answer] = {**dict.fromkeys("👍✅✔☑✓", "yes"), **dict.fromkeys("👎❌✗✘🚫⛔", "no")}  # type: ignore[dict-item]
+_SIGNS: dict[str, Answer] = {**dict.fromkeys("👍✅✔☑✓", "yes"), **dict.fromkeys("👎❌✗✘🚫⛔", "no")}
 _EDGE = " \t\r\n.!?,;:*_`\"'()[]{}<>-~#|。！？，،।"
 _NOT_WORD = re.compile(r"[^\w']+")
 _MAX_BARE = 80

@@ -1,0 +1,136 @@
+"""`tunebook score`: one metric over a file of predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from tunebook import metrics, prediction_files, scoring
+from tunebook.scoring import Collector, Scored, Summary
+
+
+@click.command("score")
+@click.argument("metric")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--prediction-column", metavar="NAME", help="Column of the model's outputs; found where usual.")
+@click.option("--reference-column", metavar="NAME", help="Column of the references; found where usual.")
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT.jsonl",
+    help="Write each verdict.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to score with."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print figures, intervals and counts as JSON.")
+def score(
+    metric: str,
+    file: Path,
+    prediction_column: str | None,
+    reference_column: str | None,
+    records: Path | None,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Score a file of predictions with one metric; needs no torch.
+
+    METRIC is a built-in metric, one that a package offers, or package.module:function. FILE is
+    LLaMA-Factory's generated_predictions.jsonl, one of our eval_records, or any .jsonl, .json, .csv or
+    .parquet with a column of predictions and one of references.
+
+    \b
+    Example:
+      tunebook score yes_no output/demo/lora/generated_predictions.jsonl --json
+    """
+    collector = Collector(metrics.load(metric))
+    with _progress(file) as on_bytes, _records_file(records) as stream:
+        rows = prediction_files.read_predictions(
+            file, prediction_column=prediction_column, reference_column=reference_column, on_bytes=on_bytes
+        )
+        for scored in scoring.score_rows(metric, rows, workers=workers):
+            collector.add(scored.score)
+            if stream is not None:
+                stream.write(_record(scored))
+    summary = collector.summary()
+    if as_json:
+        click.echo(json.dumps(asdict(summary), indent=2, ensure_ascii=False))
+    else:
+        _print(summary)
+
+
+def _record(scored: Scored) -> str:
+    number, prediction, reference = scored.row
+    record = {
+        "index": number,
+        "prediction": prediction,
+        "reference": reference,
+        "score": asdict(scored.score),
+    }
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def _records_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """A file that appears whole, when everything has been scored, or not at all."""
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            yield stream
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(file: Path) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of the file on stderr, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("scoring", total=file.stat().st_size if file.exists() else None)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _print(summary: Summary) -> None:
+    console = Console()
+    table = Table(title=f"{summary.metric}, n = {summary.n}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("by")
+    for name, figure in summary.figures.items():
+        interval = f"{figure.interval.low:.4f} to {figure.interval.high:.4f}" if figure.interval else "-"
+        table.add_row(name, f"{figure.value:.4f}", interval, figure.method or "-")
+    console.print(table)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in summary.unparsed_reasons.items())
+    console.print(f"unparsed: {summary.n_unparsed} of {summary.n}{f' ({reasons})' if reasons else ''}")
+    if summary.rules:
+        console.print("read by: " + ", ".join(f"{rule} {count}" for rule, count in summary.rules.items()))
