@@ -136,10 +136,18 @@ class _Table:
             if not evaluation:
                 restarts = int((np.diff(epochs) < 0).sum())
             for name, series in columns.series().items():
-                made[name] = _at(series, steps[series.steps], source)
+                at = _at(series, steps[series.steps], source)
+                made[name] = _join(made[name], at) if name in made else at
         if per_epoch is None:
             return made, "no step count was printed: the axis counts the entries of the log", restarts
         return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", restarts
+
+
+def _join(first: Series, second: Series) -> Series:
+    """Both kinds of entries print the epoch, and some the tokens seen."""
+    values = np.concatenate([first.values, second.values])
+    both = Series(name=first.name, steps=first.steps, values=values, source=first.source)
+    return _at(both, np.concatenate([first.steps, second.steps]), first.source)
 
 
 def _at(series: Series, steps: NDArray[np.int64], source: str) -> Series:

@@ -48,40 +48,60 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     columns = Columns(source)
     summary: dict[str, float] = {}
     start = _START.search(data)
-    end = start.end() if start else len(data)
-    entries = 0
-    for entry, after in _entries(data, end) if start else ():
-        end = after
-        entries += 1
+    found = _Entries(data, start.end()) if start else None
+    for entry in found or ():
         _take(entry, columns, summary)
-    facts = _facts(data[: start.end()] + data[end:] if start else data)
+    facts = _facts(data[: start.end()] + data[found.end :] if start and found else data)
+    notes = []
     if facts is None:
         facts = _salvage(data[: start.start()] if start else data)
-        if not facts and not entries:
+        if not facts and not (found and found.read):
             return None
-        notes = [
-            Note(kind="lost", file=source, message=f"cut off after {entries} log entries; the rest is lost")
-        ]
-    else:
-        notes = []
+        read = found.read if found else 0
+        notes.append(
+            Note(kind="lost", file=source, message=f"cut off after {read} log entries; the rest is lost")
+        )
+    elif found and found.damaged:
+        message = f"{found.damaged} damaged stretches of log entries were left out"
+        notes.append(Note(kind="lost", file=source, message=message))
     return TrainerState(columns.series(), _trainer(facts, source), summary, notes)
 
 
-def _entries(data: bytes, position: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Entries from `position` on, each with where it ends; stops where the list does."""
-    while True:
-        block_end = min(position + _BLOCK, len(data))
-        found, after = [], position
-        for match in _ENTRY.finditer(data, position, block_end):
-            if data[after : match.start()].strip(b" \t\r\n,"):
-                break
-            found.append(match.group())
-            after = match.end()
-        if not found:
-            return
-        for entry in loads(b"[" + b",".join(found) + b"]"):
-            yield entry, after
-        position = after
+class _Entries:
+    """The whole entries of `log_history`, block by block; afterwards, what was met on the way."""
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self.end = start
+        """Where the last whole entry ends."""
+        self.read = 0
+        self.damaged = 0
+        self._data = data
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            block = min(self.end + _BLOCK, len(self._data))
+            found, after, at_the_end = [], self.end, False
+            for match in _ENTRY.finditer(self._data, self.end, block):
+                between = self._data[after : match.start()].strip(b" \t\r\n,")
+                if between.startswith(b"]"):
+                    at_the_end = True
+                    break
+                self.damaged += bool(between)
+                found.append(match.group())
+                after = match.end()
+            self.end = after
+            yield from self._parse(found)
+            if at_the_end or not found:
+                return
+
+    def _parse(self, found: list[bytes]) -> Iterator[dict[str, Any]]:
+        try:
+            entries = loads(b"[" + b",".join(found) + b"]")
+        except ValueError:
+            entries = [entry for one in found if (entry := _facts(one)) is not None]
+            self.damaged += len(found) - len(entries)
+        self.read += len(entries)
+        yield from entries
 
 
 def _take(entry: Mapping[str, Any], columns: Columns, summary: dict[str, float]) -> None:

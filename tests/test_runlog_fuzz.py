@@ -1,0 +1,120 @@
+"""Whatever a crash does to the files of a run: the reading ends, and every number is one that was logged."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunebook.errors import TunebookError
+from tunebook.report.data import gather
+from tunebook.runlog import read_run
+from tunebook.runlog.console import read_console
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FILES = sorted(
+    path.relative_to(FIXTURES / "runs" / "movies")
+    for path in (FIXTURES / "runs" / "movies").rglob("*")
+    if path.is_file()
+)
+WHOLE = read_run(FIXTURES / "runs" / "movies")
+# What a power cut or a full disk leaves: a shorter file, a stretch of zeros, lines that went missing.
+DAMAGE = st.lists(
+    st.tuples(
+        st.sampled_from(FILES),
+        st.sampled_from(["cut", "zeros", "lose", "remove"]),
+        st.floats(0, 1),
+        st.floats(0, 1),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def damage(path, kind, start, length):
+    data = path.read_bytes()
+    at = int(start * len(data))
+    if kind == "cut":
+        path.write_bytes(data[:at])
+    elif kind == "zeros":
+        stretch = min(len(data) - at, 1 + int(length * 600))
+        path.write_bytes(data[:at] + bytes(stretch) + data[at + stretch :])
+    elif kind == "lose":
+        lines = data.splitlines(keepends=True)
+        first = int(start * len(lines))
+        path.write_bytes(b"".join(lines[:first] + lines[first + 1 + int(length * 20) :]))
+    else:
+        path.unlink()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(DAMAGE)
+def test_a_damaged_run_is_reported_with_numbers_that_were_logged_or_refused(damages):
+    with tempfile.TemporaryDirectory() as folder:
+        run_folder = Path(shutil.copytree(FIXTURES / "runs" / "movies", Path(folder) / "movies"))
+        for file, kind, start, length in damages:
+            if (run_folder / file).exists():
+                damage(run_folder / file, kind, start, length)
+        try:
+            run = read_run(run_folder)
+        except TunebookError:
+            return
+        report = gather([run_folder])
+        for name in ("loss", "learning_rate", "grad_norm"):
+            if name not in run.series:
+                continue
+            logged = WHOLE.series[name]
+            assert set(run.series[name].steps.tolist()) <= set(logged.steps.tolist())
+            where = np.searchsorted(logged.steps, run.series[name].steps)
+            # A console or event file rounds; nothing else may differ.
+            assert np.allclose(run.series[name].values, logged.values[where], rtol=1e-6)
+        known = {(one.dataset, one.step): one.values for one in WHOLE.evaluations}
+        for row in report.runs[0].evaluations:
+            if row.n is not None:
+                assert row.values == known[row.dataset, row.step]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["llamafactory.log", "transformers4.log", "transformers4_nan.log"]),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_a_damaged_console_log_loses_lines_and_gains_none(name, start, length, tail):
+    data = (FIXTURES / "logs" / name).read_bytes()
+    at = int(start * len(data))
+    end = at + int(length * (len(data) - at))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data[at:end] if tail else data[:at] + bytes(end - at) + data[end:])
+        found = read_console(path, name)
+        whole = read_console(FIXTURES / "logs" / name, name)
+    if found is None:
+        return
+    for series_name, series in found.series.items():
+        values = whole.series[series_name].values
+        for value in series.values[np.isfinite(series.values)]:
+            assert value in values
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_are_read_or_refused(data):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (
+            "trainer_state.json",
+            "trainer_log.jsonl",
+            "train.log",
+            "events.out.tfevents.1",
+            "all_results.json",
+        ):
+            (Path(folder) / name).write_bytes(data)
+        try:
+            read_run(Path(folder))
+        except TunebookError:
+            return
