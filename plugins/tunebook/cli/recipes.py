@@ -65,7 +65,7 @@ def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...]
 
     \b
     Example:
-      tunebook show llamafactory/demo/lora_sft_recommend -o smoke
+      tunebook show llamafactory/qwen3-0.6b/qlora_sft_movielens -o smoke
     """
     root = paths.home() / "recipes"
     resolved = overlays.resolve(recipes.find_recipe(recipe, root), root, overlay_names, overrides)
@@ -91,7 +91,7 @@ def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple
 
     \b
     Example:
-      tunebook cp llamafactory/demo/lora_sft_recommend my_recipe.yaml
+      tunebook cp llamafactory/demo/full_sft_recommend my_recipe.yaml
     """
     root = paths.home() / "recipes"
     found = recipes.find_recipe(recipe, root)

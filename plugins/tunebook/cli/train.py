@@ -35,7 +35,7 @@ def train(
 
     \b
     Example:
-      tunebook train llamafactory/demo/lora_sft_recommend -o smoke learning_rate=1e-4
+      tunebook train llamafactory/demo/full_sft_recommend learning_rate=5e-4
     """
     plan = plan_training(recipe, overlays, overrides)
     for note in plan.notes:
