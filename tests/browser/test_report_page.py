@@ -1,0 +1,228 @@
+"""The page in a real browser: it draws, filters, zooms and stays readable, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tunebook.report.data import gather
+from tunebook.report.render import render, write_report
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(render(gather([RUNS / "movies", RUNS / "plain"])), folder / "two")
+    write_report(render(gather([RUNS / "movies"])), folder / "one")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        # As root, as in a container, Chromium has no sandbox.
+        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser, report):
+    pages = []
+
+    def opened(name, **options):
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                page.complaints.append(request.url)
+                if "file:" not in request.url[:5] and "data:" not in request.url[:5]
+                else None
+            ),
+        )
+        page.goto((report / name / "report.html").as_uri())
+        page.wait_for_selector("html[data-ready]", state="attached")
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        assert page.complaints == []
+        page.close()
+
+
+def curves(page, chart):
+    """The drawn lines of a chart, each with as many points as its path has."""
+    return page.eval_on_selector_all(
+        f"#chart-{chart} .mark-line path",
+        "paths => paths.map(p => (p.getAttribute('d') || '').split('L').length)",
+    )
+
+
+def test_every_chart_is_drawn(open_page):
+    page = open_page("one")
+    assert curves(page, "loss") == [40, 4]
+    assert curves(page, "metric_macro_f1") == [4]
+    drawn = page.eval_on_selector_all(
+        ".charts >> nth=0 >> .chart",
+        "charts => charts.map(c => c.querySelectorAll('.mark-line path').length)",
+    )
+    assert drawn
+    assert all(drawn)
+
+
+def test_charts_on_demand_are_drawn_when_they_are_opened(open_page):
+    page = open_page("one")
+    assert not page.is_visible("#chart-metric_recall svg")
+    page.click("details.more > summary")
+    page.wait_for_selector("#chart-metric_recall svg .mark-line path", state="attached")
+
+
+def test_the_legend_takes_a_run_out_and_puts_it_back(open_page):
+    page = open_page("two")
+    assert curves(page, "learning_rate") == [40, 52]
+    page.click(".key[data-key=plain]")
+    page.wait_for_function("document.querySelectorAll('#chart-learning_rate .mark-line path').length === 1")
+    assert page.get_attribute(".key[data-key=plain]", "aria-pressed") == "false"
+    page.focus(".key[data-key=plain]")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#chart-learning_rate .mark-line path').length === 2")
+
+
+def test_dragging_zooms_all_charts_and_escape_shows_all_again(open_page):
+    page = open_page("one")
+    plot = page.locator("#chart-loss .plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 80)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 80, steps=4)
+    page.mouse.up()
+    assert page.is_visible("#zoom-out")
+    assert curves(page, "loss")[0] < 15
+    assert curves(page, "learning_rate")[0] < 15
+    page.keyboard.press("Escape")
+    assert curves(page, "loss")[0] == 40
+    assert not page.is_visible("#zoom-out")
+
+
+def test_the_keyboard_zooms_the_chart_in_focus(open_page):
+    page = open_page("one")
+    page.focus("#chart-loss .plot")
+    page.keyboard.press("+")
+    assert curves(page, "loss")[0] < 30
+    page.keyboard.press("-")
+    assert curves(page, "loss")[0] == 40
+
+
+def test_hovering_tells_step_value_and_interval(open_page):
+    page = open_page("one")
+    plot = page.locator("#chart-metric_macro_f1 .plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 60)
+    page.wait_for_selector("#tip", state="visible")
+    assert "step 300" in page.inner_text("#tip")
+    assert "0.8124 (0.69" in page.inner_text("#tip")
+
+
+def test_the_comparison_can_be_filtered_and_sorted(open_page):
+    page = open_page("two")
+    page.fill("input[data-table]", "movies_train")
+    assert page.locator("#comparison-table tbody tr:visible").count() == 1
+    page.fill("input[data-table]", "")
+    page.click("#comparison-table th:has-text('step') button")
+    steps = page.eval_on_selector_all(
+        "#comparison-table tbody tr", "rows => rows.map(r => r.cells[9].textContent.trim())"
+    )
+    assert steps == ["300", "264"]
+    page.click("#comparison-table th:has-text('step') button")
+    assert page.get_attribute("#comparison-table th:has-text('step')", "aria-sort") == "ascending"
+
+
+def test_a_link_to_a_run_opens_it(open_page):
+    page = open_page("two")
+    page.click("#comparison-table a:has-text('movies')")
+    page.wait_for_selector("#run-r1[open]")
+    assert page.is_visible("#r1-examples")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_system_and_the_button(open_page, scheme):
+    page = open_page("one", color_scheme=scheme)
+    dark = "rgb(16, 19, 23)"
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert (page.evaluate(background) == dark) == (scheme == "dark")
+    ink = "document.querySelector('#chart-loss text').getAttribute('fill')"
+    before = page.evaluate(ink)
+    page.click("#theme")
+    if scheme == "light":
+        page.click("#theme")
+    page.wait_for_function(f"({ink}) !== '{before}'")
+    assert (page.evaluate(background) == dark) == (scheme == "light")
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_phone_shows_it_without_scrolling_sideways(open_page, name):
+    page = open_page(name, viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    widths = page.eval_on_selector_all(
+        ".charts .plot svg", "all => all.map(one => one.getBoundingClientRect().width)"
+    )
+    assert widths
+    assert all(200 < width <= 340 for width in widths if width)
+
+
+def test_text_has_enough_contrast_in_both_themes(open_page):
+    for scheme in ("light", "dark"):
+        page = open_page("one", color_scheme=scheme)
+        worst = page.evaluate(CONTRAST)
+        assert worst["ratio"] >= 4.5, worst
+
+
+CONTRAST = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgb(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  let worst = { ratio: 99 };
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !node.offsetParent || node.closest("svg, script, .skip")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst.ratio) worst = { ratio, text: walk.currentNode.data.trim().slice(0, 40), name: node.className };
+  }
+  return worst;
+}"""
+
+
+def test_every_picture_has_words_and_every_control_a_name(open_page):
+    page = open_page("two")
+    assert page.eval_on_selector_all(
+        "[role=img]", "all => all.every(one => one.getAttribute('aria-label').length > 20)"
+    )
+    assert page.eval_on_selector_all(
+        "button", "all => all.every(one => (one.getAttribute('aria-label') || one.textContent).trim())"
+    )
+    assert page.eval_on_selector_all("h1", "all => all.length") == 1
