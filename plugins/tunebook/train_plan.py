@@ -62,9 +62,11 @@ def plan_training(name_or_path: str, overlay_names: Sequence[str], overrides: Se
 
     values, notes = _locate(dict(recipe.values), engine, home)
     overwrite = bool(values.pop("overwrite_output_dir", False))
+    values, more = engine.prepare(values, environment=environment, home=home)
+    notes += more
     output_dir = _output_dir(values, recipe)
     entries = _check_data(values, engine, environment, notes)
-    model = Path(str(values.get("model_name_or_path", "")))
+    model = Path(str(values.get(engine.model_keys[0], "")))
     check_disk(output_dir, values, model if model.is_dir() else None)
 
     holding = run_folder.Holding("nothing", None, [])
@@ -152,7 +154,7 @@ def _check_data(
     values: dict[str, Any], engine: engines.Engine, environment: Path, notes: list[str]
 ) -> tuple[DatasetEntry, ...]:
     names, evaluated = engine.dataset_names(values), engine.evaluation_sets(values)
-    folder = values.get("dataset_dir", "data")
+    folder = values.get(engine.registry_key, "data")
     if not names or not isinstance(folder, str) or _is_elsewhere(folder):
         return ()
     registry = datasets.load_registry(Path(folder))
@@ -161,6 +163,8 @@ def _check_data(
     if errors:
         raise join_errors(errors)
     measured = registry.metrics_of(evaluated)
+    if not engine.uses_startup_hook:
+        return tuple(registry.entry(name) for name in names)
     if measured and os.environ.get("TUNEBOOK_HOOK") == "0":
         notes.append(f"TUNEBOOK_HOOK=0: the metrics of {', '.join(measured)} are not measured")
     elif measured and not paths.has_startup_hook(environment):

@@ -1,14 +1,12 @@
 """Engines, seen from outside: which command to run, in which environment. No engine is imported.
 
-An engine is an object with the methods of `Engine`, all of them pure.
+An engine is an object with the methods of `Engine`. They start and write nothing; `prepare` reads files.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +17,10 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What an engine does with a recipe, decided from values alone."""
 
+    registry_key: str
+    """Recipe key that names the folder of the dataset registry."""
+    uses_startup_hook: bool
+    """Whether our metrics reach the engine by the start-up hook of its environment."""
     path_keys: tuple[str, ...]
     """Recipe keys that name a file or folder of this machine."""
     model_keys: tuple[str, ...]
@@ -49,6 +51,24 @@ class Engine(Protocol):
         """
         ...
 
+    def prepare(
+        self, values: Mapping[str, Any], *, environment: Path, home: Path
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Look, on this machine, for what the engine would pass over in silence.
+
+        Args:
+            values: The resolved recipe.
+            environment: The virtual environment that has the engine.
+            home: Where data is looked for that is not below the current folder.
+
+        Returns:
+            The recipe to write, and what the user should know, a line each.
+
+        Raises:
+            TunebookError: The run would not do what the recipe says; all faults are named.
+        """
+        ...
+
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return every registry entry that a recipe names, each once."""
         ...
@@ -61,13 +81,12 @@ class Engine(Protocol):
 def load(name: EngineName) -> Engine:
     """Return the engine of that name.
 
-    Raises:
-        TunebookError: tunebook cannot start this engine.
+    Each is imported when it is asked for: its checks are its own.
     """
     if name == "llamafactory":
         from tunebook.engines.llamafactory import LlamaFactory
 
         return LlamaFactory()
-    raise TunebookError(
-        f"`tunebook train` cannot start {name} yet", fix=f"run the recipe with {name}'s own command"
-    )
+    from tunebook.engines.axolotl import Axolotl
+
+    return Axolotl()

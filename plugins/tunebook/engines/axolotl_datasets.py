@@ -45,7 +45,7 @@ _KNOWN_ROLES = {
     "tool": "tool",
 }
 
-# Suffix -> `ds_type`. Axolotl guesses it from the first of these endings found anywhere in the path, else json.
+# Suffix -> `ds_type`. Axolotl guesses it from the first of these found anywhere in the path, else json.
 _DATA_TYPES = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".txt": "text"}
 
 _NOT_SUPERVISED = ("chosen", "rejected", "kto_tag")
@@ -142,18 +142,8 @@ def alpaca_columns(mapping: Mapping[str, Any]) -> dict[str, str]:
     return named or dict(_ALPACA_DEFAULTS)
 
 
-def answer_column(block: Mapping[str, Any]) -> str | None:
-    """Return the column that holds the answers (alpaca) or the messages; None for types that are not ours."""
-    kind = block.get("type")
-    if kind == ALPACA_TYPE:
-        return alpaca_columns(block.get("message_property_mappings") or {}).get("response")
-    if kind == CONVERSATION_TYPE:
-        return str(block.get("field_messages") or "messages")
-    return None
-
-
 def _is_conversation(entry: DatasetEntry) -> bool:
-    return entry.values.get("formatting", "alpaca") != "alpaca"
+    return bool(entry.values.get("formatting", "alpaca") != "alpaca")
 
 
 def _location(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
@@ -174,7 +164,7 @@ def _location(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
     name = values.get("file_name")
     if not isinstance(name, str) or not name:
         raise TunebookError(
-            f"{entry.name}: Axolotl reads a local file or a Hugging Face dataset, and this entry names neither",
+            f"{entry.name}: Axolotl reads a local file or a Hugging Face dataset, and it names none",
             fix='give it a "file_name" or an "hf_hub_url"',
         )
     path = PurePath(dataset_dir) / name

@@ -98,7 +98,7 @@ def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
     """Settings that leave no single answer in a row, or no rows that can be counted."""
     if values.get("sample_packing") and values.get("eval_sample_packing") is not False:
         yield TunebookError(
-            "`sample_packing: true` packs the evaluation rows too: few or none are left, each with many answers",
+            "`sample_packing: true` packs the evaluation rows too: few rows are left, each with many answers",
             fix="set `eval_sample_packing: false`",
         )
     elif values.get("eval_sample_packing"):

@@ -18,6 +18,8 @@ _TRUE = ("1", "true", "y")  # llamafactory/extras/misc.py: is_env_enabled
 class LlamaFactory:
     """The engine as its 0.9.5 behaves. Its metrics are attached by the start-up hook, in its own process."""
 
+    registry_key = "dataset_dir"
+    uses_startup_hook = True
     path_keys: tuple[str, ...] = ("dataset_dir", "media_dir", "deepspeed", "fsdp_config")
     model_keys: tuple[str, ...] = ("model_name_or_path", "adapter_name_or_path", "ref_model", "reward_model")
     packages: tuple[str, ...] = (
@@ -36,8 +38,8 @@ class LlamaFactory:
     ) -> Command:
         """Return `llamafactory-cli train <recipe_file>` of that environment; see `Engine.train`.
 
-        With several GPUs, with DeepSpeed, or where the caller sets `NPROC_PER_NODE` above 1, its launcher is
-        told to start torchrun with one process for each GPU, or for the CPU.
+        With several GPUs, with DeepSpeed, or where the caller sets `NPROC_PER_NODE` or `NNODES` above 1, its
+        launcher is told to start torchrun with one process for each GPU, or for the CPU.
         """
         programs = environment / "bin"
         # LLaMA-Factory starts a bare `torchrun`: it must be this environment's.
@@ -45,7 +47,7 @@ class LlamaFactory:
         processes = environ.get("NPROC_PER_NODE", str(max(1, gpus)))
         forced = environ.get("FORCE_TORCHRUN", "").lower() in _TRUE
         if environ.get("USE_RAY", "").lower() not in _TRUE and (
-            forced or processes != "1" or bool(values.get("deepspeed"))
+            forced or processes != "1" or environ.get("NNODES", "1") != "1" or bool(values.get("deepspeed"))
         ):
             env |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": processes}
             if len(str(recipe_file).split()) > 1:
@@ -54,6 +56,16 @@ class LlamaFactory:
                     fix="choose an output_dir without spaces",
                 )
         return Command(argv=(str(programs / "llamafactory-cli"), "train", str(recipe_file)), env=env)
+
+    def prepare(
+        self,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,  # noqa: ARG002
+        home: Path,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return the recipe as it is: LLaMA-Factory itself stops at a key that it does not know."""
+        return dict(values), []
 
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of `dataset` and `eval_dataset`, each once."""

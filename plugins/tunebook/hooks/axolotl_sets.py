@@ -68,7 +68,7 @@ def _build(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any
     if rows is not None and rows != len(kept):
         because = f"Axolotl drops rows above sequence_len = {limit}"
         if len(kept) == len(dataset):
-            because = f"the type {block.type!r} leaves the others out"
+            because = f"the type {block['type']!r} leaves the others out"
         say(f"warning: {name}: {len(kept)} of {rows} rows are evaluated: {because}")
     return kept
 

@@ -1,0 +1,155 @@
+"""Axolotl, seen from outside: the command that trains a recipe, and what has to be true before it is started.
+
+Axolotl passes over misspelt keys, plugins it cannot import, files that have changed and rows without a label,
+without a word. We look before it is started, and import nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.datasets import load_registry
+from tunebook.engines.axolotl_cache import prepared_path
+from tunebook.engines.axolotl_datasets import block_faults, entry_of_block
+from tunebook.engines.axolotl_plugins import plugin_faults
+from tunebook.engines.axolotl_rows import label_fault
+from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY, OPTIONS, PLUGIN, evaluation_faults
+from tunebook.engines.schema import load_schema, unknown_keys
+from tunebook.errors import TunebookError, join_errors
+from tunebook.types import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NO_TELEMETRY = {"AXOLOTL_DO_NOT_TRACK": "1"}
+"""Axolotl reports to its makers unless told not to; runs that we start never do."""
+
+
+class Axolotl:
+    """The engine as its 0.19.0 behaves. Its metrics come from the plugin that the recipe names."""
+
+    registry_key = DIRECTORY_KEY
+    uses_startup_hook = False
+    path_keys: tuple[str, ...] = (DIRECTORY_KEY, "deepspeed", "chat_template_jinja")
+    model_keys: tuple[str, ...] = ("base_model", "lora_model_dir", "tokenizer_config")
+    packages: tuple[str, ...] = (
+        *("axolotl", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers"),
+        *("safetensors", "deepspeed", "bitsandbytes", "flash-attn", "liger-kernel", "numpy"),
+    )
+
+    def train(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return `axolotl train <recipe_file>` of that environment; see `Engine.train`.
+
+        One process is started directly, several by torchrun. Axolotl's own default, `accelerate launch`,
+        imports everything twice and reads settings from the user's home.
+        """
+        programs = environment / "bin"
+        # Axolotl starts a bare `torchrun`: it must be this environment's.
+        env = {"PATH": f"{programs}{os.pathsep}{environ.get('PATH', os.defpath)}", **NO_TELEMETRY}
+        argv = [str(programs / "axolotl"), "train", str(recipe_file)]
+        sharded = any(values.get(key) for key in ("deepspeed", "fsdp", "fsdp_config"))
+        if values.get("use_ray"):
+            return Command(argv=tuple(argv), env=env)
+        if gpus > 1 or (gpus == 1 and sharded):
+            # With underscores: Axolotl does not know the dashed spelling and adds its own.
+            return Command(argv=(*argv, "--launcher", "torchrun", "--", f"--nproc_per_node={gpus}"), env=env)
+        return Command(argv=(*argv, "--launcher", "python"), env=env)
+
+    def prepare(
+        self, values: Mapping[str, Any], *, environment: Path, home: Path
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Point the recipe at this machine's data and look for what Axolotl would pass over.
+
+        Args:
+            values: The resolved recipe.
+            environment: The virtual environment of the engine.
+            home: Where data is looked for that is not below the current folder.
+
+        Returns:
+            The recipe to write, with the tokenised cache named after the data, and notes for the user.
+
+        Raises:
+            TunebookError: The run would not do what the recipe says; all faults are named.
+        """
+        prepared, notes = _locate(values, home)
+        faults = [*_key_faults(prepared), *plugin_faults(prepared, environment)]
+        if PLUGIN in (prepared.get("plugins") or []):
+            faults += evaluation_faults(prepared, Path.cwd())
+        if not faults:
+            faults += _data_faults(prepared)
+        if faults:
+            raise join_errors(faults)
+        prepared["dataset_prepared_path"] = prepared_path(prepared, Path.cwd())
+        return prepared, notes
+
+    def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries of the evaluation sets, and those that read the data of `datasets:`."""
+        directory = values.get(DIRECTORY_KEY)
+        if not isinstance(directory, str):
+            return ()
+        registry = load_registry(Path(directory))
+        trained = [entry_of_block(block, registry, directory) for block in _blocks(values, "datasets")]
+        return tuple(dict.fromkeys([*(name for name in trained if name), *self.evaluation_sets(values)]))
+
+    def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the registry entries that the recipe's evaluation sets are."""
+        return tuple(values.get(NAMES_KEY) or ())
+
+
+def _blocks(values: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    blocks = values.get(key)
+    return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
+
+
+def _locate(values: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[str]]:
+    """Point data that is not below the current folder at tunebook's own."""
+    located, notes = dict(values), []
+    for key in ("datasets", "test_datasets"):
+        blocks = []
+        for block in values.get(key) or []:
+            path = block.get("path") if isinstance(block, dict) else None
+            if isinstance(path, str) and not Path(path).exists() and (home / path).exists():
+                block = {**block, "path": str(home / path)}
+                notes.append(f"{key}: {home / path}")
+            blocks.append(block)
+        if blocks:
+            located[key] = blocks
+    return located, notes
+
+
+def _key_faults(values: Mapping[str, Any]) -> list[TunebookError]:
+    schema = load_schema("axolotl")
+    plugins = [str(plugin) for plugin in values.get("plugins") or []]
+    own: dict[str, Any] = {key: {} for key in OPTIONS} if PLUGIN in plugins else {}
+    open_ended = False
+    for plugin in plugins:
+        path = plugin if plugin in schema["plugins"] else f"axolotl.integrations.{plugin}"
+        own |= schema["plugins"].get(path, {})
+        open_ended |= plugin != PLUGIN and path not in schema["plugins"]
+    # Our own misspelt options are told by the rules, which know them better.
+    known = {key: value for key, value in values.items() if not key.startswith("tunebook_") or not own}
+    return unknown_keys(known, schema, own, open_ended=open_ended)
+
+
+def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
+    for key in ("datasets", "test_datasets"):
+        for block in _blocks(values, key):
+            fault = label_fault(block, Path.cwd())
+            if fault:
+                yield TunebookError(f"{key}: {fault.problem}", fix=fault.fix)
+    if PLUGIN in (values.get("plugins") or []):
+        directory = str(values[DIRECTORY_KEY])
+        registry = load_registry(Path(directory))
+        pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=True)
+        for name, block in pairs:
+            yield from block_faults(block, registry.entry(name), directory)

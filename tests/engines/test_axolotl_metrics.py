@@ -1,0 +1,351 @@
+"""Our metrics inside the evaluation of the unmodified Axolotl."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Run, liking
+
+pytestmark = pytest.mark.axolotl
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {
+    "AXOLOTL_DO_NOT_TRACK": "1",
+    "AXOLOTL_TEE_STDOUT": "0",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+ALPACA = "tunebook.hooks.axolotl_alpaca"
+NO_KERNELS = dict.fromkeys(
+    ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"), False
+)  # they are Triton, and switched on by themselves
+LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True, **NO_KERNELS}
+
+
+def state_of(run: Run, step: int) -> dict:
+    return json.loads((run.output / f"checkpoint-{step}" / "trainer_state.json").read_text())
+
+
+def logged(run: Run, step: int, key: str) -> dict[int, float]:
+    """Every value of one key in the history that checkpoint `step` keeps, by step."""
+    return {row["step"]: row[key] for row in state_of(run, step)["log_history"] if key in row}
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="session")
+def axolotl_recipe(tiny, registry, prepared, tmp_path_factory):
+    """A function that gives the path of a whole Axolotl recipe, with the keys one names changed."""
+
+    def build(train: str, *evaluated: str, **changes) -> Path:
+        block = lambda name: {"path": str(registry / f"{name}.json"), "type": ALPACA}  # noqa: E731
+        folder = tmp_path_factory.mktemp("recipe")
+        values = {
+            "base_model": str(tiny),
+            "chat_template_kwargs": {"enable_thinking": False},
+            "datasets": [block(train)],
+            "test_datasets": [block(name) for name in evaluated],
+            "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
+            "tunebook_dataset_dir": str(registry),
+            "tunebook_eval_datasets": list(evaluated),
+            "sequence_len": 256,
+            "dataset_num_proc": 1,
+            "dataset_prepared_path": str(prepared),
+            "dataloader_num_workers": 0,
+            "micro_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "eval_batch_size": 16,
+            "max_steps": 4,
+            "learning_rate": 3.0e-3,
+            "lr_scheduler": "constant",
+            "warmup_steps": 0,
+            "optimizer": "adamw_torch",
+            "bf16": False,
+            "seed": 1,
+            "eval_steps": 2,
+            "save_steps": 2,
+            "logging_steps": 2,
+            "output_dir": str(folder / "output"),
+            **changes,
+        }
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+        return path
+
+    return build
+
+
+def output_of(recipe: Path) -> Path:
+    return Path(yaml.safe_load(recipe.read_text())["output_dir"])
+
+
+def run_many(folder: Path, runs: list[dict]) -> list[Run]:
+    """Run recipes one after another in one Axolotl process."""
+    file = folder / "runs.json"
+    file.write_text(json.dumps([{**run, "recipe": str(run["recipe"])} for run in runs]))
+    done = subprocess.run(
+        [sys.executable, HERE / "axolotl_runs.py", file],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    results = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert len(results) == len(runs), done.stdout[-2000:] + done.stderr[-4000:]
+    return [
+        Run(
+            result["code"],
+            result["log"],
+            Path(run.get("options", {}).get("output_dir") or output_of(run["recipe"])),
+        )
+        for run, result in zip(runs, results, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def learned(axolotl_recipe) -> Run:
+    """The literal `axolotl train`, on a task that can be learned."""
+    recipe = axolotl_recipe(
+        "like_train",
+        "like_eval",
+        max_steps=80,
+        eval_steps=20,
+        save_steps=20,
+        metric_for_best_model="macro_f1",
+        load_best_model_at_end=True,
+        early_stopping_patience=5,
+    )
+    done = subprocess.run(
+        [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return Run(done.returncode, done.stdout, output_of(recipe))
+
+
+@pytest.fixture(scope="session")
+def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str, Run]:
+    """Every variant that a test below reads, run in one process."""
+    folder = tmp_path_factory.mktemp("many")
+    edited = registry / "edited.json"
+    info = json.loads((registry / "dataset_info.json").read_text())
+    info["edited"] = {"file_name": "edited.json", "metric": "yes_no"}
+    (registry / "dataset_info.json").write_text(json.dumps(info))
+    edited.write_text(json.dumps(liking(20, 20)))
+    (registry / "empty_answers.json").write_text(
+        json.dumps([{"messages": [{"role": "user", "content": "Hello"}]}] * 8)
+    )
+    short = {"max_steps": 2}
+    lora = axolotl_recipe("like_train", "like_odd", **LORA)
+    edit = axolotl_recipe("like_train", "edited", **short)
+    trained = learned.output
+    evaluated = axolotl_recipe("like_train", "like_eval", output_dir=str(trained))
+    unlabelled = axolotl_recipe("like_train", "like_odd")
+    values = yaml.safe_load(unlabelled.read_text())
+    values["datasets"] = [{"path": str(registry / "empty_answers.json"), "type": "chat_template"}]
+    unlabelled.write_text(yaml.safe_dump(values))
+    plans = {
+        "lora": {"verb": "train", "recipe": lora},
+        "generate": {"verb": "train", "recipe": axolotl_recipe("sums_train", "sums_eval", **short)},
+        "several": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train",
+                "like_odd",
+                "sums_loss",
+                metric_for_best_model="like_odd_macro_f1",
+                load_best_model_at_end=True,
+            ),
+        },
+        "smaller": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train",
+                "like_odd",
+                metric_for_best_model="perplexity",
+                greater_is_better=False,
+                early_stopping_patience=3,
+                max_steps=6,
+            ),
+        },
+        "packed": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train", "like_odd", sample_packing=True, eval_sample_packing=False, **short
+            ),
+        },
+        "before": {"verb": "train", "recipe": edit},
+        "after": {"verb": "train", "recipe": edit, "write": {str(edited): json.dumps(liking(10, 21))}},
+        "dropped": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train",
+                "edited",
+                **short,
+            ),
+            "write": {
+                str(edited): json.dumps(
+                    [*liking(5, 22), {"instruction": "Is it liked? " * 200, "input": "", "output": "No"}]
+                )
+            },
+        },
+        "lost_plugin": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train", "like_odd", plugins=["no_such.Plugin", "tunebook.hooks.axolotl.TunebookPlugin"]
+            ),
+        },
+        "interlocked": {
+            "verb": "train",
+            "recipe": axolotl_recipe("like_train", "like_odd", eval_steps=None, sample_packing=True),
+        },
+        "unlabelled": {"verb": "train", "recipe": unlabelled},
+        "bare_base": {"verb": "evaluate", "recipe": evaluated},
+        "base_on_purpose": {
+            "verb": "evaluate",
+            "recipe": evaluated,
+            "options": {"output_dir": str(folder / "base")},
+        },
+        "after_training": {"verb": "evaluate", "recipe": evaluated, "options": {"base_model": str(trained)}},
+        "fresh_adapter": {"verb": "evaluate", "recipe": lora},
+        "adapter": {
+            "verb": "evaluate",
+            "recipe": lora,
+            "options": {"lora_model_dir": str(output_of(lora) / "checkpoint-2")},
+        },
+    }
+    return dict(zip(plans, run_many(folder, list(plans.values())), strict=True))
+
+
+def test_metrics_reach_the_terminal_the_history_and_the_model_card(learned):
+    assert "like_eval: macro_f1" in learned.log
+    assert "'eval_macro_f1':" in learned.log
+    assert list(logged(learned, 80, "eval_macro_f1")) == [0, 20, 40, 60, 80]
+    assert "Macro F1" in (learned.output / "README.md").read_text()
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(learned):
+    by_step = logged(learned, 80, "eval_macro_f1")
+    state = state_of(learned, 80)
+    assert max(by_step.values()) > 0.9, by_step
+    assert state["best_metric"] == max(by_step.values())
+    best = learned.output / f"checkpoint-{state['best_global_step']}"
+    assert by_step[state["best_global_step"]] == state["best_metric"]
+    assert (best / "model.safetensors").read_bytes() == (learned.output / "model.safetensors").read_bytes()
+
+
+def test_every_row_leaves_one_record_in_the_order_of_the_file(learned, registry):
+    records = learned.records("like_eval", 40)
+    rows = json.loads((registry / "like_eval.json").read_text())
+    assert [record["index"] for record in records] == list(range(101))
+    assert [record["reference"] for record in records] == [row["output"] for row in rows]
+    assert all(row["instruction"] in record["prompt"] for row, record in zip(rows, records, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("lora", 41), ("generate", 48), ("packed", 41), ("before", 20), ("after", 10)]
+)
+def test_a_variant_scores_every_row_once(runs, name, rows):
+    run = runs[name]
+    assert run.code == 0, run.log[-4000:]
+    assert [line["n"] for line in run.evaluations()] == [rows] * len(run.evaluations())
+    assert math.isfinite(run.evaluations()[-1]["values"]["loss"])
+
+
+def test_lora_saves_an_adapter_and_reports(runs):
+    assert (runs["lora"].output / "adapter_model.safetensors").is_file()
+    assert set(logged(runs["lora"], 4, "eval_accuracy")) == {0, 2, 4}
+
+
+def test_gsm8k_is_generated(runs):
+    line = runs["generate"].evaluations()[-1]
+    assert line["mode"] == "generate"
+    assert line["metric"] == ["gsm8k"]
+    assert set(logged(runs["generate"], 2, f"eval_{line['select_by']}")) == {0, 2}
+
+
+def test_several_sets_have_their_own_metrics_and_one_of_them_chooses(runs):
+    run = runs["several"]
+    assert run.code == 0, run.log[-4000:]
+    state = state_of(run, 4)
+    names = {name for row in state["log_history"] for name in row}
+    assert {"eval_like_odd_macro_f1", "eval_like_odd_loss", "eval_sums_loss_perplexity"} <= names
+    assert "eval_sums_loss_macro_f1" not in names
+    assert state["best_metric"] == max(logged(run, 4, "eval_like_odd_macro_f1").values())
+
+
+def test_a_metric_where_smaller_is_better_keeps_the_smallest(runs):
+    run = runs["smaller"]
+    assert run.code == 0, run.log[-4000:]
+    by_step = {step: value for step, value in logged(run, 6, "eval_perplexity").items() if step}
+    assert state_of(run, 6)["best_metric"] == min(by_step.values())
+    assert by_step[6] < by_step[2], "the test says nothing unless the perplexity falls"
+    assert "early stopping required metric_for_best_model" not in run.log
+
+
+def test_rows_that_axolotl_drops_are_told(runs):
+    run = runs["dropped"]
+    assert "edited: 5 of 6 rows are evaluated: Axolotl drops rows above sequence_len = 256" in run.log
+    assert run.evaluations()[-1]["n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lost_plugin", "no_such.Plugin: cannot be imported, and Axolotl would go on without it"),
+        ("unlabelled", "none of the first 8 training rows has a label"),
+        ("fresh_adapter", "--lora-model-dir"),
+        ("bare_base", "--base-model"),
+    ],
+)
+def test_what_axolotl_would_pass_over_stops_the_run(runs, name, said):
+    assert runs[name].code == 2, runs[name].log[-4000:]
+    assert said in runs[name].log
+
+
+def test_the_option_model_names_every_key_to_change(runs):
+    assert runs["interlocked"].code == 1
+    assert "set `eval_steps`" in runs["interlocked"].log
+    assert "set `eval_sample_packing: false`" in runs["interlocked"].log
+
+
+def test_evaluating_the_trained_model_gives_the_number_of_the_training(runs, learned):
+    run = runs["after_training"]
+    assert run.code == 0, run.log[-4000:]
+    last, best = run.evaluations()[-1], state_of(learned, 80)["best_global_step"]
+    inside = next(line for line in run.evaluations() if line["step"] == best and line["in_training"])
+    assert (last["step"], last["in_training"], last["n"]) == (best, False, 101)
+    assert last["values"] == pytest.approx(inside["values"], rel=1e-6)
+
+
+def test_axolotl_evaluate_reports_the_evaluation_set_alone(runs):
+    rows = list(csv.DictReader((runs["after_training"].output / "eval_summary.csv").open()))
+    figures = {row["metric"]: row["validation"] for row in rows}
+    assert float(figures["macro_f1"]) > 0.9
+    assert {row["training"] for row in rows} == {""}
+
+
+def test_the_base_model_can_be_scored_into_a_folder_of_its_own(runs):
+    run = runs["base_on_purpose"]
+    assert run.code == 0, run.log[-4000:]
+    assert [(line["step"], line["in_training"]) for line in run.evaluations()] == [(0, False)]
+
+
+def test_a_trained_adapter_is_scored_at_its_own_step(runs):
+    line = runs["adapter"].evaluations()[-1]
+    inside = next(one for one in runs["lora"].evaluations() if one["step"] == 2 and one["in_training"])
+    assert (line["step"], line["in_training"]) == (2, False)
+    assert line["values"] == pytest.approx(inside["values"], rel=1e-6)
