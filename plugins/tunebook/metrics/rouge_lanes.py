@@ -66,11 +66,11 @@ def estimated_us(blocks: Sequence[Block]) -> float:
     return 150 + words * (12 * calls + 0.003 * width * sum(lengths))
 
 
-def taken_counts(blocks: Sequence[Block]) -> list[Indices]:
+def taken_counts(blocks: Sequence[Block]) -> list[list[int]]:
     """How often each word is taken, by the union over the candidate sentences of what rouge-score takes.
 
     Returns:
-        For each block, by local id, the reference positions taken; shape (vocabulary + 1,).
+        For each block, by local id from 0, the reference positions taken.
     """
     # Entries of the table of matches: 0 for the words no reference has, then each block's vocabulary.
     offsets = np.cumsum([0, *(block.vocabulary for block in blocks)])
@@ -92,8 +92,9 @@ def taken_counts(blocks: Sequence[Block]) -> list[Indices]:
     is_taken = union[cells.word, cells.block, cells.sentence] & cells.bit != 0
     counts = np.bincount(
         cells.entry[is_taken], weights=cells.repeats[is_taken], minlength=int(offsets[-1]) + 1
-    ).astype(np.int64)
-    return [np.concatenate(([0], counts[begin + 1 : end + 1])) for begin, end in itertools.pairwise(offsets)]
+    )
+    # Entry 0 is no word; each block's local id 1 is the entry after its offset.
+    return [[0, *map(int, counts[begin + 1 : end + 1])] for begin, end in itertools.pairwise(offsets)]
 
 
 class _Cells(NamedTuple):

@@ -43,8 +43,11 @@ def lcs_length(first: Sequence[int], second: Sequence[int]) -> int:
 def match_masks(words: Sequence[int]) -> dict[int, int]:
     """For each word the integer whose set bits are its positions in `words`."""
     masks: dict[int, int] = {}
-    for position, word in enumerate(words):
-        masks[word] = masks.get(word, 0) | 1 << position
+    so_far = masks.get
+    bit = 1
+    for word in words:
+        masks[word] = so_far(word, 0) | bit
+        bit += bit
     return masks
 
 
@@ -58,16 +61,18 @@ def taken_along_reference(masks: Mapping[int, int], length: int, candidate: Sequ
     """
     vector = (1 << length) - 1
     steps: list[tuple[int, int]] = []
-    for word in candidate:
-        mask = masks.get(word, 0)
+    after_match = False
+    for mask in map(masks.get, candidate):
         if mask:
             match = vector & mask
             vector = (vector + match) | (vector ^ match)
             steps.append((mask, vector))
-        elif steps and steps[-1][0]:
+            after_match = True
+        elif after_match:
             # Without a match the table's column repeats, and the walk still passes through it: from the
             # row where it enters it goes up to the next step of the table. A second one changes nothing.
             steps.append((0, vector))
+            after_match = False
     taken = 0
     below = (1 << length) - 1
     for mask, vector in reversed(steps):
@@ -93,9 +98,8 @@ def taken_along_candidate(reference: Sequence[int], masks: Mapping[int, int], le
     """
     vector = (1 << length) - 1
     steps: list[tuple[int, int, int]] = []
-    for row, word in enumerate(reference):
+    for row, mask in enumerate(map(masks.get, reference)):
         # A word the candidate lacks repeats the table's row, and the walk goes straight up through it.
-        mask = masks.get(word, 0)
         if mask:
             match = vector & mask
             total = vector + match

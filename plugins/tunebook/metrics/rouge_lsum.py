@@ -9,10 +9,9 @@ the smaller of the times it is taken and the times it stands in the candidate.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from tunebook.metrics.rouge_lanes import Block, estimated_us, lane_words, taken_counts
 from tunebook.metrics.rouge_lcs import match_masks, taken_along_candidate, taken_along_reference
@@ -53,17 +52,16 @@ class _Document(NamedTuple):
 def hits(pairs: Sequence[Pair]) -> list[int]:
     """The hits of rougeLsum for each pair, from 0 to the words of its shorter text."""
     documents = [_reduce(pair) for pair in pairs]
-    taken = [np.array(document.sure) for document in documents]
+    taken = [document.sure for document in documents]
     owned = [(number, block) for number, document in enumerate(documents) for block in document.blocks]
     for group in _groups(owned):
         blocks = [block for _, block in group]
         lanes_pay = estimated_us(blocks) < sum(map(_one_by_one_us, blocks))
         counts = taken_counts(blocks) if lanes_pay else map(_taken_one_by_one, blocks)
         for (number, _), count in zip(group, counts, strict=True):
-            taken[number] += count
+            taken[number] = list(map(operator.add, taken[number], count))
     return [
-        int(np.minimum(count, document.available).sum())
-        for count, document in zip(taken, documents, strict=True)
+        sum(map(min, count, document.available)) for count, document in zip(taken, documents, strict=True)
     ]
 
 
