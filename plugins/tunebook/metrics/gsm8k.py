@@ -92,7 +92,7 @@ def equal(left: Fraction, right: Fraction) -> bool:
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_FLEXIBLE_CHARACTERS = frozenset("-$0123456789.,")
+_FLEXIBLE_CHARACTERS = "-$0123456789.,"
 _INVALID = "[invalid]"
 
 
@@ -107,8 +107,7 @@ def _harness_flexible(text: str) -> str:
     while True:
         start = max(0, end - width)
         # A window may not begin inside a run of the pattern's characters.
-        while start > 0 and text[start - 1] in _FLEXIBLE_CHARACTERS:
-            start -= 1
+        start = len(text[:start].rstrip(_FLEXIBLE_CHARACTERS))
         matches = _FLEXIBLE.findall(text[start:])
         if matches:
             first, second = map(str, matches[-1])

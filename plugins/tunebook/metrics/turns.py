@@ -88,7 +88,7 @@ def _before_other_turns(output: str, headers: list[_Header]) -> str:
     cursor = 0
     for header in headers:
         name = output[header.start : header.end]
-        may_be_prose = name.lower() == "user:" and not output[: header.start].endswith("\n\n")
+        may_be_prose = name.lower() == "user:" and output[max(0, header.start - 2) : header.start] != "\n\n"
         if has_text(output[cursor : header.start]) and not may_be_prose:
             return output[: header.start]
         cursor = header.end
@@ -109,7 +109,6 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _STATES_ANSWER = re.compile(r"####|boxed|answer|=|\ba:", re.IGNORECASE)
-_LOOK_BACK = 2_000
 _SHORT = 60
 """Characters: text this short before a question is an answer and not the beginning of a task."""
 
@@ -121,9 +120,19 @@ def before_next_question(text: str, answered: re.Pattern[str]) -> str:
         text: A visible answer.
         answered: What any answer holds; a question that nothing answers before it opens the task, and stays.
     """
-    for match in _QUESTION.finditer(text):
-        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-        ended = before.endswith("\n") or len(before) < _SHORT or _STATES_ANSWER.search(before)
-        if ended and answered.search(before):
-            return text[: match.start()].rstrip()
+    questions = list(_QUESTION.finditer(text))
+    if not questions:
+        return text
+    first_answer = _end_of_first(answered, text)
+    first_statement = _end_of_first(_STATES_ANSWER, text)
+    for question in questions:
+        at = question.start()
+        ended = text[at - 1 : at] == "\n" or at < _SHORT or first_statement <= at
+        if ended and first_answer <= at:
+            return text[:at].rstrip()
     return text
+
+
+def _end_of_first(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.search(text)
+    return match.end() if match else len(text) + 1

@@ -84,8 +84,8 @@ _SEPARATOR = (
 )
 _LABELS = (
     "answer", "prediction", "verdict", "decision", "recommendation", "conclusion", "judgment", "judgement",
-    "result", "response", "output", "label", "choice", "overall", "outcome", "assessment", "classification", "final",
-    "recommend", "summary", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ",
+    "result", "response", "output", "label", "choice", "overall", "outcome", "assessment", "classification",
+    "final", "recommend", "summary", "respuesta", "réponse", "antwort", "risposta", "resposta", "ответ",
 )  # fmt: skip
 _MARKERS = ("<answer>", "boxed", "####")
 _LOCAL_MARKERS = ("答案", "回答", "答え", "答", "정답", "답")
