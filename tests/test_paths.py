@@ -1,3 +1,6 @@
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,6 +42,19 @@ def test_home_is_the_checkout_of_an_editable_install(tmp_path, monkeypatch):
     (tmp_path / "recipes").mkdir()  # a folder of that name alone makes no home
     monkeypatch.chdir(tmp_path)
     assert paths.home() == Path(__file__).resolve().parents[1]
+
+
+def test_home_is_what_the_wheel_brought_along_when_there_is_no_checkout(tmp_path):
+    installed = tmp_path / "site-packages" / "tunebook"
+    installed.mkdir(parents=True)
+    for name in ("__init__.py", "paths.py", "errors.py"):
+        shutil.copy(Path(paths.__file__).with_name(name), installed)
+    script = "from tunebook import paths; print(paths.home())"
+    env = os.environ | {"PYTHONPATH": str(installed.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(installed / "_shipped")
 
 
 def test_the_variable_names_the_environment(no_engine_here, monkeypatch):

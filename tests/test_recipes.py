@@ -72,7 +72,7 @@ def test_a_value_is_read_as_llamafactory_reads_it(scalar):
     assert repr(found) == repr(expected)  # repr, since nan differs from itself and 1 equals True
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="0123456789.eE+-_:abnoyxZ ", min_size=1, max_size=8))
 def test_any_plain_scalar_is_read_as_llamafactory_reads_it(scalar):
     text = f"key: {scalar}\n"
@@ -104,7 +104,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(["lr", "on", "path"]), VALUES, min_size=1))
 def test_what_we_write_is_read_back_by_both_engines(values):
     text = engine_yaml.dump(values)

@@ -271,7 +271,7 @@ def test_the_hook_may_be_switched_off_in_so_many_words(place, plan, monkeypatch)
 
 def test_deepspeed_and_several_processes_are_started_through_torchrun(place, plan, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for name in ("FORCE_TORCHRUN", "NPROC_PER_NODE", "USE_RAY"):
+    for name in ("FORCE_TORCHRUN", "NPROC_PER_NODE", "NNODES", "USE_RAY"):
         monkeypatch.delenv(name, raising=False)
     assert set(plan().command.env) == {"PATH"}
     (place.folder / "z3.json").write_text("{}")
@@ -280,6 +280,9 @@ def test_deepspeed_and_several_processes_are_started_through_torchrun(place, pla
     monkeypatch.setenv("NPROC_PER_NODE", "2")
     env = plan().command.env
     assert (env["FORCE_TORCHRUN"], env["NPROC_PER_NODE"]) == ("1", "2")
+    monkeypatch.delenv("NPROC_PER_NODE")
+    monkeypatch.setenv("NNODES", "2")
+    assert plan().command.env["NPROC_PER_NODE"] == "1"
     with pytest.raises(TunebookError, match="cannot hand a path with a space to torchrun"):
         plan("output_dir=output/with space")
 
