@@ -52,8 +52,8 @@ def cli() -> None:
 
     \b
     Example:
-      tunebook train llamafactory/demo/lora_sft_recommend
-      tunebook report output/demo/lora -o reports/demo
+      tunebook train llamafactory/demo/full_sft_recommend
+      tunebook report output/demo/recommend -o reports/demo
     """
 
 
