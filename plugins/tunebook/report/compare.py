@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tunebook.report.records import Comparison, Difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tunebook.report.records import Figure, RunReport
+    from numpy.typing import NDArray
+
+    from tunebook.report.records import Figure, Interval, RunReport
 
 # Differ between any two runs and say nothing about them.
 _NOT_COMPARED = frozenset({"output_dir", "run_name", "logging_dir", "overwrite_output_dir"})
@@ -26,8 +30,60 @@ def compare_runs(runs: Sequence[RunReport]) -> Comparison:
     return Comparison(
         rows=tuple(rows),
         differences=_differences(runs),
+        remarks=tuple(_remarks(runs)),
         settings_in_part=tuple(run.name for run in runs if run.recipe_text is None),
     )
+
+
+def _remarks(runs: Sequence[RunReport]) -> Iterator[str]:
+    """Said only of runs that share the figure and the dataset."""
+    best = [(run, run.best[0]) for run in runs if run.best]
+    if len(best) < 2 or len({(one.figure.name, one.figure.dataset) for _, one in best}) > 1:
+        return
+    sign = 1 if best[0][1].figure.larger_is_better else -1
+    best.sort(key=lambda pair: -sign * pair[1].figure.value)
+    top, interval = best[0][0], best[0][1].figure.interval
+    label = best[0][1].figure.label
+    if interval is not None:
+        near = [run.name for run, one in best[1:] if _overlap(interval, one.figure.interval)]
+        apart = len(best) - 1 - len(near)
+        if near:
+            yield (
+                f"The 95 % interval of {top.name} overlaps with that of {', '.join(near)}: "
+                f"by {label} they are not told apart."
+            )
+        if apart:
+            yield f"{apart} of the other {len(best) - 1} lie apart from it."
+    losses = [next((f.value for f in one.beside if f.name == "loss"), None) for _, one in best]
+    pairs = [
+        (loss, one.figure.value) for loss, (_, one) in zip(losses, best, strict=True) if loss is not None
+    ]
+    if best[0][1].figure.name != "loss" and len(pairs) >= 3:
+        correlation = _rank_correlation([-loss for loss, _ in pairs], [sign * value for _, value in pairs])
+        if correlation is not None:
+            verdict = "agree" if correlation > 0.5 else "disagree"
+            yield (
+                f"Evaluation loss and {label} {verdict} on which run is better: rank correlation "
+                f"{correlation:+.2f} over {len(pairs)} runs."
+            )
+
+
+def _overlap(one: Interval, other: Interval | None) -> bool:
+    return other is not None and one.low <= other.high and other.low <= one.high
+
+
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's correlation; None where a side has only one value."""
+    x, y = _ranks(first), _ranks(second)
+    if not np.ptp(x) or not np.ptp(y):
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    """Ranks from 0, equal values sharing their mean rank."""
+    array = np.array(values)
+    return np.array([(np.sum(array < value) + np.sum(array <= value) - 1) / 2 for value in array])
 
 
 def _row(run: RunReport) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from tunebook.report import curve_findings
 from tunebook.report.headline import number
 from tunebook.report.records import Finding
 
@@ -15,15 +15,27 @@ if TYPE_CHECKING:
     from tunebook.report.records import Best, Expected
     from tunebook.runlog import RunLog
 
+_OF_CURVES = (
+    curve_findings.not_finite,
+    curve_findings.zero_loss,
+    curve_findings.spikes,
+    curve_findings.overfitting,
+    curve_findings.plateau,
+    curve_findings.missing_evaluations,
+    curve_findings.schedule,
+)
+_WIDE = 0.05
+"""Half the width of a 95 % interval from which on a set is called small."""
 _RANK = {"problem": 0, "warning": 1, "note": 2}
 
 
 def findings_of(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> tuple[Finding, ...]:
     """All findings of one run, problems first."""
     found = [
-        *_not_finite(run),
+        *(finding for rule in _OF_CURVES for finding in rule(run)),
         *_unfinished(run),
         *_baseline(best),
+        *_wide(best),
         *_unparsed(run, best),
         *_cut(run),
         *_token_accuracy(run),
@@ -34,29 +46,22 @@ def findings_of(run: RunLog, best: Sequence[Best], expected: Sequence[Expected])
     return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))
 
 
-def _not_finite(run: RunLog) -> Iterator[Finding]:
-    for name in ("loss", "grad_norm"):
-        series = run.series.get(name)
-        if series is None:
-            continue
-        bad = ~np.isfinite(series.values)
-        if bad.any():
-            first = int(series.steps[bad][0])
-            yield Finding(
-                level="problem",
-                title=f"{name} is not finite",
-                evidence=f"{int(bad.sum())} of {len(bad)} logged values are nan or infinite, "
-                f"the first at step {first}",
-                source=series.source,
-            )
-
-
 def _unfinished(run: RunLog) -> Iterator[Finding]:
     trainer = run.trainer
     if not trainer or not trainer.max_steps:
         return
     last = max([trainer.global_step or 0, *(int(s.steps[-1]) for s in run.series.values() if len(s.steps))])
-    if last < trainer.max_steps:
+    if trainer.patience and (trainer.without_improvement or 0) >= trainer.patience:
+        yield Finding(
+            level="note",
+            title="early stopping ended the run"
+            if last < trainer.max_steps
+            else "early stopping was due at the end",
+            evidence=f"{trainer.without_improvement} evaluations without improvement, patience "
+            f"{trainer.patience}; step {last:,} of {trainer.max_steps:,}",
+            source=trainer.source,
+        )
+    elif last < trainer.max_steps:
         yield Finding(
             level="warning",
             title="the run ended early, or is still going",
@@ -80,6 +85,22 @@ def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
                 f"{one.figure.dataset}",
                 evidence=f"accuracy {number(accuracy.value)}{shown} against {number(baseline.value)} "
                 f"at step {one.figure.step}",
+                source=one.figure.source,
+            )
+
+
+def _wide(best: Sequence[Best]) -> Iterator[Finding]:
+    for one in best:
+        interval, n = one.figure.interval, one.figure.n
+        if interval is None or not n:
+            continue
+        half = (interval.high - interval.low) / 2
+        if half > _WIDE:
+            yield Finding(
+                level="note",
+                title=f"{one.figure.dataset} is too small to tell close results apart",
+                evidence=f"{one.figure.label} is known to +/- {number(half)} with {n} examples; "
+                f"+/- 0.020 takes about {math.ceil(n * (half / 0.02) ** 2 / 100) * 100:,}",
                 source=one.figure.source,
             )
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> str:
     """What was trained on what, the best figure with its interval, the baseline, and the promise."""
     subject = _subject(run)
+    if not best and run.evaluations:
+        return f"{subject}, was evaluated {len(run.evaluations)} times without a finite result."
     if not best:
         return f"{subject}, was never evaluated."
     first = best[0]

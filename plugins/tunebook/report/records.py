@@ -252,6 +252,8 @@ class Comparison:
 
     rows: tuple[dict[str, Any], ...]
     differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+    """What the figures say of the runs together: which cannot be told apart, loss against metric."""
     settings_in_part: tuple[str, ...]
     """Names of runs that left no recipe, so that only some of their settings are known."""
 

@@ -53,7 +53,8 @@ def method(values: Mapping[str, Any]) -> str | None:
     """The method in the field's words: `LoRA SFT`, `QLoRA SFT`, `full SFT`, ..."""
     kind = values.get("finetuning_type") or values.get("adapter") or values.get("peft_type")
     if kind is None:
-        return None
+        # Axolotl trains all weights where the configuration names no adapter.
+        return "full" if "base_model" in values else None
     bits = values.get("quantization_bit") or (4 if values.get("load_in_4bit") else None)
     names = {"lora": "LoRA", "qlora": "QLoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
     name = names.get(str(kind).lower(), str(kind))

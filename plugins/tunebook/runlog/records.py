@@ -114,6 +114,10 @@ class Trainer:
     best_step: int | None = None
     """Step of the best checkpoint by the Trainer's own choice."""
     best_checkpoint: str | None = None
+    patience: int | None = None
+    """Evaluations without improvement after which the run was to stop; None without early stopping."""
+    without_improvement: int | None = None
+    """Evaluations without improvement when the state was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

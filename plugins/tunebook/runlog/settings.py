@@ -54,16 +54,20 @@ def read_settings(folder: Path) -> Settings:
             values = None
         if isinstance(values, dict):
             return Settings({str(k): _number(v) for k, v in values.items()}, "tunebook/recipe.yaml", text)
-    values, sources = {}, []
+    found: dict[str, Any] = {}
+    sources = []
     card = folder / "README.md"
-    if card.is_file() and (found := _model_card(card.read_text("utf-8", errors="replace"))):
-        values |= found
+    text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    if copied := _axolotl_card(text):
+        return Settings(copied, "README.md (Axolotl's configuration without overrides)", None)
+    if listed := _model_card(text):
+        found |= listed
         sources.append("README.md (model card)")
     adapter = folder / "adapter_config.json"
     if adapter.is_file() and (config := read_object(adapter)):
-        values |= {key: config[key] for key in _ADAPTER_KEYS if config.get(key) is not None}
+        found |= {key: config[key] for key in _ADAPTER_KEYS if config.get(key) is not None}
         sources.append("adapter_config.json")
-    return Settings(values, ", ".join(sources) or None, None)
+    return Settings(found, ", ".join(sources) or None, None)
 
 
 def _number(value: Any) -> Any:
@@ -71,6 +75,18 @@ def _number(value: Any) -> Any:
     if not isinstance(value, str) or not _FLOAT.fullmatch(value):
         return value
     return int(value) if value.lstrip("+-").isdigit() else float(value)
+
+
+def _axolotl_card(text: str) -> dict[str, Any]:
+    """The configuration that Axolotl copies into its model cards."""
+    match = re.search(r"See axolotl config</summary>.*?```yaml\n(.*?)\n```", text, re.DOTALL)
+    if not match:
+        return {}
+    try:
+        values = yaml.safe_load(match[1])
+    except yaml.YAMLError:
+        return {}
+    return {str(key): _number(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _model_card(text: str) -> dict[str, Any]:

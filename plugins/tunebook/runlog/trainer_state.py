@@ -140,6 +140,7 @@ def _trainer(facts: Mapping[str, Any], source: str) -> Trainer:
     step = as_int(facts.get("best_global_step"))
     if step is None and name and name.startswith("checkpoint-"):
         step = as_int(name.removeprefix("checkpoint-"))
+    stopping = _nested(facts, "stateful_callbacks", "EarlyStoppingCallback")
     return Trainer(
         source=source,
         global_step=as_int(facts.get("global_step")),
@@ -148,4 +149,12 @@ def _trainer(facts: Mapping[str, Any], source: str) -> Trainer:
         best_metric=as_float(facts.get("best_metric")),
         best_step=step,
         best_checkpoint=name,
+        patience=as_int(_nested(stopping, "args", "early_stopping_patience")),
+        without_improvement=as_int(_nested(stopping, "attributes", "early_stopping_patience_counter")),
     )
+
+
+def _nested(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
