@@ -51,9 +51,12 @@ def test_ten_times_the_hostile_text_takes_less_than_thirty_times_as_long(name):
     slow = []
     for (atom, frame, short), (_, _, long) in zip(texts(SHORT), texts(LONG), strict=True):
         took = seconds(score, long, REFERENCES[name])
-        # Below a few milliseconds the clock says more about the machine than about the pattern.
+        # Below a few milliseconds the clock says more about the machine than about the pattern, and a
+        # garbage collection may fall into any one measurement.
         if took > 0.01 and took > 30 * seconds(score, short, REFERENCES[name]):
-            slow.append((atom, frame, took))
+            took = min(seconds(score, long, REFERENCES[name]) for _ in range(4))
+            if took > 0.01 and took > 30 * seconds(score, short, REFERENCES[name]):
+                slow.append((atom, frame, took))
     assert not slow
 
 

@@ -12,6 +12,7 @@ from tunebook.metrics.number_words import value_of_words
 
 _WINDOWS = (250, 16_000)
 """Characters from the end that are read: the answer nearly always stands in the first window."""
+_LONGEST_SENTENCE = 2_000
 _MARGIN = 32
 
 _SENTENCE = re.compile(
@@ -35,6 +36,8 @@ _DANGLING = re.compile(
     r"\s{0,3}[$*{(]{0,3}\s{0,3}\Z",
     re.IGNORECASE,
 )
+_REMARK = re.compile(r"\([A-Za-z][^()]{8,200}\)\Z")
+_OPEN_SUM = re.compile(r"[A-Za-z][^=]{0,40}\d\s?[-+*/×]\s?\$?\d[\d.,]{0,12}(?<![.,])\Z")
 _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 
 
@@ -61,10 +64,12 @@ def _last_of(sentences: list[str], *, whole: bool) -> Number:
     for back, sentence in enumerate(reversed(sentences)):
         if sentence.endswith("?") and len(sentence.split()) > 2:
             continue
+        if _is_aside(sentence) and any(_has_digit(earlier) for earlier in sentences[: -back - 1]):
+            continue
         index = _INDEX.match(sentence)
-        body = sentence[index.end() :] if index else sentence
+        body = (sentence[index.end() :] if index else sentence)[-_LONGEST_SENTENCE:]
         alone = whole and len(sentences) == 1
-        if not back and not alone and _is_cut(body):
+        if not back and _is_cut(body, alone=alone):
             return Number(None, "cut")
         found = _number(body)
         if found.reason != "no_number":
@@ -72,8 +77,14 @@ def _last_of(sentences: list[str], *, whole: bool) -> Number:
     return Number(None, "no_number")
 
 
-def _is_cut(last: str) -> bool:
-    return last[-1:] not in _ENDINGS and not _has_digit(last) and len(last.split()) > 3
+def _is_aside(sentence: str) -> bool:
+    return _ASIDE.match(sentence) is not None or _REMARK.match(sentence) is not None
+
+
+def _is_cut(last: str, *, alone: bool) -> bool:
+    if "=" not in last and _OPEN_SUM.search(last):
+        return True
+    return not alone and last[-1:] not in _ENDINGS and not _has_digit(last) and len(last.split()) > 3
 
 
 def _sentences(text: str) -> list[str]:
@@ -103,7 +114,7 @@ _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _BULLET = re.compile(r"^[-*•>]\s{1,3}")
 _BRACKETS = re.compile(r"\([^()]{0,120}\)")
 _EXPLANATION = re.compile(
-    r"[,;]?\s(?:which is|because|since|given that|including|as required)\b", re.IGNORECASE
+    r"[,;]?\s(?:which is|because|since|given that|including|as required|by \w{2,14}ing)\b", re.IGNORECASE
 )
 _WHICH_ONE = re.compile(
     r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:the "
@@ -112,6 +123,7 @@ _WHICH_ONE = re.compile(
     re.IGNORECASE,
 )
 _OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
+_EACH = re.compile(r" (?:\w{1,14} )?(?:each|apiece)\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:in|since|year|by|until) (?:19|20)\d\d\Z", re.IGNORECASE)
 _DURING = re.compile(
     r"\b(?:in|over|for|during|within|after|every|each|per)\s(?:the |all |these |those |just |only "
@@ -179,7 +191,7 @@ def _is_circumstance(text: str, token: Token) -> bool:
     if token.currency:
         return False
     before = text[max(0, token.start - _MARGIN) : token.start]
-    if _WHICH_ONE.search(before) or _OF_WHICH.match(text, token.end):
+    if _WHICH_ONE.search(before) or _OF_WHICH.match(text, token.end) or _EACH.match(text, token.end):
         return True
     if _YEAR.search(before + text[token.start : token.end]):
         return True

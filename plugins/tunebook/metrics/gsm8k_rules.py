@@ -98,7 +98,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _OPENING = 300
-_GUESS = re.compile(r"\b(?:could|might|may) be \$?\d")
+_GUESS = re.compile(r"\b(?:could be|might be|may be|maybe|perhaps|possibly) \$?\d")
 
 
 def _revised(text: str, lowered: str) -> Reading | None:
@@ -123,7 +123,7 @@ def _refuses(text: str) -> bool:
 
 def _guesses(lowered: str) -> bool:
     """Whether a text offers several numbers as possible."""
-    return " be " in lowered and len(_GUESS.findall(lowered)) > 1
+    return len(_GUESS.findall(lowered)) > 1
 
 
 # ------------------------------------------------------------------------------------------------- clauses

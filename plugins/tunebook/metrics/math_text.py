@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
+_ROOT = re.compile(r"\\sqrt\s?\{?\s?(\d{1,12})\s?\}?")
+_BLANKS = re.compile(r" {2,}")
 _SPACING = re.compile(r"(?<=\d)(?:\\[,;:! ]|\{,\}|~)(?=\d{3}(?!\d))")
 _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname|mbox|bf|rm|left|right"
@@ -21,11 +24,17 @@ _OPERATORS = (
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "≈": "=", "→": "=", "⇒": "=", "≃": "=", "∗": "*"})
 
 
+def _root(found: re.Match[str]) -> str:
+    root = math.isqrt(int(found[1]))
+    return str(root) if root * root == int(found[1]) else " root "
+
+
 def plain_math(text: str) -> str:
     """Replace LaTeX and mathematical signs by their plain spelling: `\\frac{1}{2}` becomes `(1)/(2)`."""
     if not text.isascii():
         text = text.translate(_SIGNS)
     if "\\" in text:
+        text = _ROOT.sub(_root, text)
         text = _SPACING.sub(",", text.replace("\\!", ""))
         for _ in range(2):
             text = _FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]} ", text)
@@ -34,7 +43,8 @@ def plain_math(text: str) -> str:
         text = _DEGREE.sub(" ", text)
         text = _UNIT_POWER.sub(" ", text)
         text = _WRAPPER.sub(" ", text)
-        return text.replace("{,}", ",").replace("{", " ").replace("}", " ")
+        text = text.replace("{,}", ",").replace("{", " ").replace("}", " ")
+        return _BLANKS.sub(" ", text)
     if "^" in text:
         text = _UNIT_POWER.sub(" ", text)
     return text.replace("{,}", ",")

@@ -26,13 +26,15 @@ class Number(NamedTuple):
 
 
 _CLOCK = re.compile(
-    r"(?<![\d:])\d{1,4}:\d{1,4}(?!\d)|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)"
+    r"(?<![\d.])\d{1,3}\.\d{1,2}\.\d{1,4}(?![\d.])|(?<![\d:])\d{1,4}:\d{1,4}(?!\d)"
+    r"|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)"
 )
 _MAX_EXPONENT = 60
 
 
 _OPERATOR = re.compile(r"[\s(]{0,4}(\*\*|[-+*/^x])[\s(]{0,4}\Z")
 _CLOSERS = re.compile(r"(?: ?\)){0,3}")
+_EQUATIONS = re.compile(r"=[^=,;]{1,20}(?:[,;]|\band\b)\s{0,3}[A-Za-z]\w{0,10}\s{0,3}=")
 _RANGE = re.compile(r"\s{0,3}(?:[-–—~±]|to|\.{2,3}|through)\s{0,3}\Z|[^.;]{0,30}\sto\s{0,3}\Z", re.IGNORECASE)
 _REJECTED = re.compile(
     r"\b(?:not|rather than|instead of|isn't|over)\b[^.;]{0,16}\Z|\(\s?not\b[^)]{0,16}\Z|[≠]\s?\Z",
@@ -51,6 +53,7 @@ _BARE_LIST = re.compile(
     r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z",
     re.IGNORECASE,
 )
+_NEAR = 40
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 
 
@@ -127,7 +130,10 @@ def single(segment: str) -> Number:
     >>> single("1,2,3").reason, single("3:30").reason, single("5-7").reason
     ('list', 'time', 'range')
     """
-    text = right_hand_side(plain(segment))
+    text = plain(segment)
+    if _EQUATIONS.search(text):
+        return Number(None, "list")
+    text = right_hand_side(text)
     found = tokens(text)
     if is_clock(text):
         return Number(None, "time")
@@ -175,12 +181,16 @@ def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
         if values:
             if _RESTATED.search(gap):
                 values.pop()
-            elif _RANGE.match(gap) or (_BETWEEN.search(text[: found[start - 1].start]) and "and" in gap):
+            elif _RANGE.match(gap) or (
+                "and" in gap and _BETWEEN.search(text[: found[start - 1].start][-_NEAR:])
+            ):
                 reason = "range"
             elif (_LIST if first else _BARE_LIST).match(gap):
                 reason = reason or "list"
-            elif first:
+            elif first and gap.strip():
                 break
+            elif first:
+                reason = "list"
             else:
                 values, reason = [], None
         values.append(value)

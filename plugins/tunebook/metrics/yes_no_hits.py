@@ -52,7 +52,8 @@ def plain(text: str) -> str:
 
 def without_options(text: str) -> str:
     """The text without its `yes or no`, `Yes/No` and `yes and no`; characters keep their places."""
-    return _OPTIONS.sub(lambda found: " " * len(found[0]), text)
+    # A word in their place, so that "no yes or no answer" still is a determiner with its noun.
+    return _OPTIONS.sub(lambda found: "x" * len(found[0]), text)
 
 
 def has_options(text: str) -> bool:
@@ -82,6 +83,9 @@ _NEW_CLAUSE = words(
 _NEXT_WORD = re.compile(r"[ \t]{1,4}([^\W\d_][\w']{0,30})")
 _NUMBERED = re.compile(r"\.?[ \t]?\d")
 _NAMED = re.compile(r"\b(?:dr|mr|band|movie|film|album|song|titled|called|named|group)\.? \Z", re.IGNORECASE)
+_A_WORK = re.compile(
+    r"\sis an?\s(?:[\w-]{1,12}\s){0,3}(?:film|movie|band|album|song|book|series|show|game|sitcom)\b"
+)
 _NEGATED = re.compile(
     r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bneither|\bnor|\bover)\s{1,3}"
     r"(?:(?:an?|the|quite|really|be|say|saying|necessarily|definite|definitively|clear|simple|answer"
@@ -95,6 +99,9 @@ _ABILITY = re.compile(
 )
 _REPORTED = re.compile(
     r"\b(?:said|answered|replied|voted|responded|told \w{1,12})\s{1,3}(?:that\s)?(?:an?\s)?\Z", re.IGNORECASE
+)
+_OTHERS = re.compile(
+    r"\b(?:others?|some|many|people|critics|fans)(?:\s[\w']{1,12}){0,4}\s{1,3}\Z", re.IGNORECASE
 )
 _BY_ME = re.compile(r"\bI\b[^.]{0,20}\Z")
 _MODAL = re.compile(
@@ -111,7 +118,7 @@ _CONDITIONAL = ("if", "unless", "assuming", "provided", "otherwise", "else")
 # Without one of these words before it, none of the patterns above can match: most words are plain answers.
 _TRIGGERS = words(
     """not never than instead neither nor over cannot can could unable hard difficult said answered replied
-    voted responded told might may"""
+    voted responded told might may other others some many people critics fans"""
 )
 _BEFORE = 60
 _CLAUSE = 200
@@ -142,7 +149,7 @@ def _may_precede(text: str, start: int) -> bool:
 
 def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
     """The answer one word states; None for a name, a question, a report, a possibility or a condition."""
-    if _is_part_of_a_name(text, start, end, answer) or text[end : end + 3].lstrip()[:1] == "?":
+    if _is_part_of_a_name(text, start, end, answer) or _is_asked(text, start, end):
         return None
     clause = text[max(0, start - _CLAUSE) : start].lower()
     if any(word in clause for word in _CONDITIONAL) and _CONDITION.search(clause):
@@ -153,7 +160,7 @@ def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
     before = text[max(0, start - _BEFORE) : start]
     if _REPORTED.search(before) and not _BY_ME.search(before):
         return None
-    if _MODAL.search(before) or _ABILITY.search(before):
+    if _MODAL.search(before) or _ABILITY.search(before) or _OTHERS.search(before):
         return None
     negated = _NEGATED.search(before)
     if not negated:
@@ -163,9 +170,18 @@ def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
     return "no" if answer == "yes" and turned else None
 
 
+def _is_asked(text: str, start: int, end: int) -> bool:
+    """Whether the word ends a question; `Umm, yes?` is an answer all the same."""
+    if text[end : end + 3].lstrip()[:1] != "?":
+        return False
+    return start > _BEFORE or text[end:].strip(" ?!") != "" or _START.match(text[:start]) is None
+
+
 def _is_part_of_a_name(text: str, start: int, end: int, answer: Answer) -> bool:
     """Whether the word belongs to a noun phrase, a number or a title: `no reason`, `No. 5`, `Yes Man`."""
     capital = text[start].isupper()
+    if capital and _A_WORK.match(text, end):
+        return True
     if capital and _NAMED.search(text[max(0, start - 8) : start]):
         return True
     following = _NEXT_WORD.match(text, end)
@@ -189,7 +205,7 @@ def _is_title(word: str) -> bool:
 # ----------------------------------------------------------------------------------------- one of them
 
 _START = re.compile(
-    r"\W{0,12}(?:(?:well|oh|hmm+|um|uh|ok|okay|sure|honestly|so|a|an|definitely|probably|likely"
+    r"\W{0,12}(?:(?:well|oh|hmm+|um+|uh+|ok|okay|sure|honestly|so|a|an|definitely|probably|likely"
     r"|clearly|certainly"
     r"|sorry|i|i'd|think|say|would|believe|in|my|opinion|the|answer|is|it's|its|short|tl;dr|user"
     r"|unfortunately"

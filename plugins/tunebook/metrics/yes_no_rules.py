@@ -153,6 +153,7 @@ def _content(content: str) -> Answer | None:
 
 _NUMBER = r"\d{1,3}(?:\.\d{1,8})?|\.\d{1,8}"
 _DIGIT = re.compile(r"\d")
+_LIKELIHOOD = re.compile(r"\b(?:probability|likelihood|chance)s? of (?:an? )?yes\b", re.IGNORECASE)
 _PROBABILITY = re.compile(
     rf"\b(?P<word>yes|no)\b[^\w%.]{{0,8}}(?:is |at |with )?[^\w%.]{{0,3}}(?P<after>{_NUMBER})"
     rf"|(?P<before>{_NUMBER})\s?%\s(?:\w{{1,10}}\s)?(?P<second>yes|no)\b",
@@ -167,6 +168,9 @@ def _probabilities(text: str) -> Reading | None:
     stated: dict[str, float] = {}
     for match in _PROBABILITY.finditer(text):
         stated[(match["word"] or match["second"]).lower()] = float(match["after"] or match["before"])
+    if len(stated) == 1 and "no" not in stated and _LIKELIHOOD.search(text):
+        (value,) = stated.values()
+        return Reading("no" if value < (0.5 if value <= 1 else 50) else "yes", "probability", None)
     if len(stated) < 2 or not any(abs(sum(stated.values()) - whole) <= 0.02 * whole for whole in (1, 100)):
         return None
     if stated["yes"] == stated["no"]:

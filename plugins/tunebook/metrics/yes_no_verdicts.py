@@ -37,7 +37,8 @@ _QUALITY = (
 _VERDICT = re.compile(
     rf"\b(?:would|will|should|going to|likely to|unlikely to|wouldn't|won't|shouldn't|do|don't"
     rf"|does not|doesn't"
-    rf"|can't|cannot|i)\s{_ADVERB}(?:{_LIKING}|{_DISLIKING})\b"
+    rf"|can't|cannot)\s{_ADVERB}(?:{_LIKING}|{_DISLIKING})\b"
+    rf"|\bi\s{_ADVERB}(?:recommend|suggest|advise)\b"
     rf"|(?:'d|'ll)\s{_ADVERB}{_LIKING}\b"
     r"|(?:^|[.!:\n]\s{0,3})(?:(?:not|highly|strongly|definitely|would)\s){0,2}recommend(?:ed|able)?\b"
     rf"|(?:^|\b(?:is|it's|be|are|seems|looks like|as)\s)(?:[\w']{{1,12}}\s){{0,3}}{_QUALITY}\s"

@@ -55,6 +55,7 @@ _WHOLE: dict[str, Answer] = {
 _SIGNS: dict[str, Answer] = {**dict.fromkeys("👍✅✔☑✓", "yes"), **dict.fromkeys("👎❌✗✘🚫⛔", "no")}
 _EDGE = " \t\r\n.!?,;:*_`\"'()[]{}<>-~#|。！？，،।"
 _NOT_WORD = re.compile(r"[^\w']+")
+_HARDLY = re.compile(r"\w{2,14}ly not")
 _MAX_BARE = 80
 
 
@@ -75,6 +76,8 @@ def bare(text: str) -> Answer | None:
         return signs.pop() if len(signs) == 1 else None
     if core in _WHOLE:
         return _WHOLE[core]
+    if _HARDLY.fullmatch(core):
+        return "no"
     kinds = {_WHOLE.get(word) for word in core.split()}
     return kinds.pop() if len(kinds) == 1 else None
 
