@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunebook.runlog import read_run
 from tunebook.runlog.console import read_console
+from tunebook.runlog.epoch_steps import steps_of
 from tunebook.runlog.tensorboard import read_events
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -141,3 +144,31 @@ def test_a_console_log_continues_where_the_newest_checkpoint_ends(tmp_path):
     loss = read_run(tmp_path).series["loss"]
     assert loss.steps.tolist() == [2, 4]
     assert loss.values.tolist() == [9.0, 7.0]
+
+
+@given(
+    per_epoch=st.integers(20, 200_000),
+    interval=st.sampled_from([1, 5, 10, 25, 100, 500]),
+    n=st.integers(3, 400),
+    restart=st.booleans(),
+)
+def test_steps_are_found_again_from_epochs_of_four_digits(per_epoch, interval, n, restart):
+    steps = np.arange(1, n + 1) * interval
+    if restart:
+        back = n // 2
+        steps = np.concatenate([steps, steps[back:] + 0])
+        if (steps[n - 1] - steps[n]) < 3 + 2e-3 * steps[n - 1] or n - back < 3:
+            return
+    printed = np.array([float(f"{step / per_epoch:.4g}") for step in steps])
+    assert steps_of(printed, per_epoch).tolist() == steps.tolist()
+
+
+def test_every_line_of_a_dense_log_has_a_step_of_its_own(tmp_path):
+    head = "Num update steps per epoch = 1000000\n"
+    lines = [
+        f"{{'loss': '{'nan' if step % 1000 == 0 else 1}', 'epoch': '{step / 1e6:.4g}'}}\n"
+        for step in range(1, 30_001)
+    ]
+    loss = read_text(tmp_path, head + "".join(lines)).series["loss"]
+    assert loss.steps.tolist() == list(range(1, 30_001))
+    assert int(np.isnan(loss.values).sum()) == 30

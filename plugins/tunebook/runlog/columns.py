@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,50 +10,79 @@ from tunebook.runlog.records import Series
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
+
+    from numpy.typing import NDArray
+
+_NUMBERS = frozenset({float, int, str})
+"""Types that numpy takes for numbers as `as_float` does; bool is not one of them."""
 
 
 class Columns:
-    """Growing columns: 16 bytes a point, where a list of dictionaries takes some 200."""
+    """Growing columns: 24 bytes a point, where a list of dictionaries takes some 200."""
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._steps: dict[str, array[int]] = {}
-        self._values: dict[str, array[float]] = {}
+        self._taken = 0
+        self._parts: dict[str, list[_Part]] = {}
 
-    def add(self, step: int, entry: Mapping[str, Any]) -> None:
-        """Take every number of a log entry; texts that read as a number are numbers too.
+    def add(self, steps: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> None:
+        """Take every number of log entries; texts that read as a number are numbers too.
 
         transformers 5 prints `{'loss': '1.23'}`; a value that is no number is passed over.
+
+        Args:
+            steps: One for each entry.
+            entries: In the order in which they were logged.
         """
-        for name, value in entry.items():
-            number = value if type(value) is float else as_float(value)
-            if number is None:
-                continue
-            if name not in self._steps:
-                self._steps[name] = array("q")
-                self._values[name] = array("d")
-            self._steps[name].append(step)
-            self._values[name].append(number)
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for place, entry in enumerate(entries):
+            alike.setdefault(tuple(entry), []).append(place)
+        for names, places in alike.items():
+            order = np.array(places) + self._taken
+            at = np.array([steps[place] for place in places], dtype=np.int64)
+            for name in names:
+                values = [entries[place][name] for place in places]
+                self._parts.setdefault(name, []).append(_part(at, values, order))
+        self._taken += len(entries)
 
     def series(self) -> dict[str, Series]:
         """The columns as series: sorted by step, of equal steps the one that was logged later."""
         made = {}
-        for name, steps in self._steps.items():
-            points = _later_wins(np.array(steps, dtype=np.int64), np.array(self._values[name]))
-            made[name] = Series(name=name, steps=points.steps, values=points.values, source=self.source)
+        for name, parts in self._parts.items():
+            steps, values, order = (np.concatenate(column) for column in zip(*parts, strict=True))
+            by_order = np.argsort(order)
+            points = _later_wins(steps[by_order], values[by_order])
+            if len(points.steps):
+                made[name] = Series(name=name, steps=points.steps, values=points.values, source=self.source)
         return made
 
 
+class _Part(NamedTuple):
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    order: NDArray[np.int64]
+
+
+def _part(steps: NDArray[np.int64], values: list[Any], order: NDArray[np.int64]) -> _Part:
+    if _NUMBERS.issuperset(map(type, values)):
+        try:
+            return _Part(steps, np.array(values, dtype=np.float64), order)
+        except (ValueError, OverflowError):
+            pass
+    numbers = [as_float(value) for value in values]
+    kept = np.array([number is not None for number in numbers], dtype=bool)
+    found = np.array([number for number in numbers if number is not None], dtype=np.float64)
+    return _Part(steps[kept], found, order[kept])
+
+
 class _Points(NamedTuple):
-    steps: np.ndarray[Any, np.dtype[np.int64]]
-    values: np.ndarray[Any, np.dtype[np.float64]]
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
 
 
-def _later_wins(
-    steps: np.ndarray[Any, np.dtype[np.int64]], values: np.ndarray[Any, np.dtype[np.float64]]
-) -> _Points:
+def _later_wins(steps: NDArray[np.int64], values: NDArray[np.float64]) -> _Points:
     order = np.argsort(steps, kind="stable")
     steps, values = steps[order], values[order]
     last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.zeros(0, dtype=bool)
@@ -91,11 +119,7 @@ def merge(sources: Iterable[Mapping[str, Series]]) -> dict[str, Series]:
     return joined
 
 
-def _outside(
-    have: np.ndarray[Any, np.dtype[np.int64]], steps: np.ndarray[Any, np.dtype[np.int64]]
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _outside(have: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.bool_]:
     spacing = float(np.median(np.diff(have))) if len(have) > 1 else 1.0
-    outside: np.ndarray[Any, np.dtype[np.bool_]] = (steps > have[-1] + spacing / 2) | (
-        steps < have[0] - spacing / 2
-    )
+    outside: NDArray[np.bool_] = (steps > have[-1] + spacing / 2) | (steps < have[0] - spacing / 2)
     return outside

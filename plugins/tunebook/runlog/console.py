@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from tunebook.runlog.columns import Columns
+from tunebook.runlog.epoch_steps import steps_of
 from tunebook.runlog.records import Note, Series, Sourced
 from tunebook.runlog.tolerant_json import as_float
 
@@ -80,18 +81,7 @@ def read_console(path: Path, source: str) -> Console | None:
     for found in _dictionaries(path):
         parsed, lost = _parse(found)
         bad += lost
-        for entry in parsed:
-            epoch = as_float(entry.get("epoch"))
-            if epoch is None:
-                continue
-            if "train_runtime" in entry and "train_loss" in entry:
-                summary |= {
-                    name: number for name, value in entry.items() if (number := as_float(value)) is not None
-                }
-            elif not _OF_TRAINING.isdisjoint(entry):
-                table.add(epoch, entry, evaluation=False)
-            elif any(name.startswith("eval_") for name in entry):
-                table.add(epoch, entry, evaluation=True)
+        summary |= table.add(parsed)
     if not table.size and not summary:
         return None
     per_epoch = _steps_per_epoch(announced)
@@ -118,10 +108,28 @@ class _Table:
         self._columns = {kind: Columns("") for kind in (False, True)}
         self._epochs: dict[bool, list[float]] = {False: [], True: []}
 
-    def add(self, epoch: float, entry: dict[str, Any], *, evaluation: bool) -> None:
-        self.size += 1
-        self._columns[evaluation].add(len(self._epochs[evaluation]), entry)
-        self._epochs[evaluation].append(epoch)
+    def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
+        """Take the entries of training and evaluation; returns the closing figures among the others."""
+        summary: dict[str, float] = {}
+        kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for entry in entries:
+            epoch = as_float(entry.get("epoch"))
+            if epoch is None:
+                continue
+            if "train_runtime" in entry and "train_loss" in entry:
+                summary |= {
+                    key: number for key, value in entry.items() if (number := as_float(value)) is not None
+                }
+                continue
+            training = not _OF_TRAINING.isdisjoint(entry)
+            if training or any(name.startswith("eval_") for name in entry):
+                kinds[not training].append(entry)
+                self._epochs[not training].append(epoch)
+        for kind, found in kinds.items():
+            first = len(self._epochs[kind]) - len(found)
+            self._columns[kind].add(range(first, first + len(found)), found)
+            self.size += len(found)
+        return summary
 
     def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, int]:
         """The series by step; how the steps were found; how often training went back."""
@@ -132,7 +140,7 @@ class _Table:
             if not len(epochs):
                 continue
             counted = np.arange(1, len(epochs) + 1)
-            steps = counted if per_epoch is None else _snap(epochs * per_epoch)
+            steps = counted if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
                 restarts = int((np.diff(epochs) < 0).sum())
             for name, series in columns.series().items():
@@ -155,20 +163,6 @@ def _at(series: Series, steps: NDArray[np.int64], source: str) -> Series:
     steps, values = steps[order], series.values[order]
     last = np.append(steps[1:] != steps[:-1], True)
     return Series(name=series.name, steps=steps[last], values=values[last], source=source)
-
-
-def _snap(estimates: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Steps out of estimates that four printed digits leave a little off.
-
-    Entries come every so many steps; the first estimate is the most exact one and tells how many.
-    """
-    rounded: NDArray[np.int64] = np.rint(estimates).astype(np.int64)
-    interval = int(rounded.min(initial=0))
-    if interval < 1:
-        return rounded
-    multiples = np.rint(estimates / interval).astype(np.int64) * interval
-    near = np.abs(multiples - estimates) <= np.maximum(0.75, 6e-4 * estimates)
-    return np.where(near, multiples, rounded)
 
 
 def _steps_per_epoch(announced: _Announced) -> float | None:

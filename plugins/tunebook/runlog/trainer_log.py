@@ -39,6 +39,7 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
     lines = read_lines(path)
     total = None
     bad = lines.bad
+    steps, entries = [], []
     for line in lines.objects:
         step = as_int(line.get("current_steps"))
         if step is None:
@@ -48,7 +49,9 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
         entry = {ours: line[theirs] for theirs, ours in _NAMES.items() if theirs in line}
         if seconds := _seconds(line.get("elapsed_time")):
             entry["elapsed_seconds"] = seconds
-        columns.add(step, entry)
+        steps.append(step)
+        entries.append(entry)
+    columns.add(steps, entries)
     notes = (
         [Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out")] if bad else []
     )

@@ -49,8 +49,8 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     summary: dict[str, float] = {}
     start = _START.search(data)
     found = _Entries(data, start.end()) if start else None
-    for entry in found or ():
-        _take(entry, columns, summary)
+    for block in found or ():
+        _take(block, columns, summary)
     facts = _facts(data[: start.end()] + data[found.end :] if start and found else data)
     notes = []
     if facts is None:
@@ -77,7 +77,7 @@ class _Entries:
         self.damaged = 0
         self._data = data
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         while True:
             block = min(self.end + _BLOCK, len(self._data))
             found, after, at_the_end = [], self.end, False
@@ -90,28 +90,32 @@ class _Entries:
                 found.append(match.group())
                 after = match.end()
             self.end = after
-            yield from self._parse(found)
+            yield self._parse(found)
             if at_the_end or not found:
                 return
 
-    def _parse(self, found: list[bytes]) -> Iterator[dict[str, Any]]:
+    def _parse(self, found: list[bytes]) -> list[dict[str, Any]]:
         try:
-            entries = loads(b"[" + b",".join(found) + b"]")
+            entries: list[dict[str, Any]] = loads(b"[" + b",".join(found) + b"]")
         except ValueError:
             entries = [entry for one in found if (entry := _facts(one)) is not None]
             self.damaged += len(found) - len(entries)
         self.read += len(entries)
-        yield from entries
+        return entries
 
 
-def _take(entry: Mapping[str, Any], columns: Columns, summary: dict[str, float]) -> None:
-    step = as_int(entry.get("step"))
-    if entry.keys() >= _SUMMARY_KEYS:
-        for name, value in entry.items():
-            if (number := as_float(value)) is not None and name != "step":
-                summary[name] = number
-    elif step is not None:
-        columns.add(step, {name: value for name, value in entry.items() if name != "step"})
+def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, float]) -> None:
+    steps, entries = [], []
+    for entry in block:
+        step = as_int(entry.pop("step", None))
+        if entry.keys() >= _SUMMARY_KEYS:
+            for name, value in entry.items():
+                if (number := as_float(value)) is not None:
+                    summary[name] = number
+        elif step is not None:
+            steps.append(step)
+            entries.append(entry)
+    columns.add(steps, entries)
 
 
 def _facts(data: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,244 @@
+"""Reading logs and drawing reports against the usual ways, on the same files in the same run.
+
+Usage: python benchmarks/report.py [--scale 0.1] [--only console,state,events,page]
+
+Each side runs in a process of its own and reports CPU seconds and peak memory of that process. A scale of
+1 is a console log of 1 GB, a state file of a million entries, 500,000 TensorBoard scalars, and a page of
+20 runs of 100,000 points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import resource
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+
+def make_console(path: Path, size: float) -> None:
+    """A log with redrawn bars, nan, texts for numbers (transformers 5) and torn lines of other ranks."""
+    rng = random.Random(0)
+    step = 0
+    with path.open("w") as file:
+        file.write("***** Running training *****\n  Num examples = 16000000\n")
+        file.write("  Total train batch size (w. parallel, distributed & accumulation) = 8\n")
+        while file.tell() < size:
+            block = []
+            for _ in range(2000):
+                step += 1
+                bar = f" {step % 100:3d}%|{'#' * 12:<30}| {step}/2000000 [00:01<00:09, 38.8it/s]"
+                block += [f"\r{bar}"] * 4
+                loss = "nan" if step % 12_500 == 0 else f"{2 + rng.random():.4g}"
+                numbers = (
+                    loss,
+                    f"{rng.random():.4g}",
+                    f"{1e-4 * rng.random():.4g}",
+                    f"{step / 2_000_000:.4g}",
+                )
+                quote = "'" if step % 2 else ""
+                pairs = zip(("loss", "grad_norm", "learning_rate", "epoch"), numbers, strict=True)
+                inner = ", ".join(f"'{name}': {quote}{number}{quote}" for name, number in pairs)
+                block.append(f"\r{' ' * 60}\r\x1b[A{{{inner}}}\n")
+                if step % 50 == 0:
+                    block.append("[rank1]: UserWarning: {'device': 'cuda:1'} was given\n")
+            file.write("".join(block))
+
+
+def console_usual(path: Path) -> int:
+    """The parser most projects write: a pattern for each line, then literal_eval."""
+    import ast
+    import re
+
+    found = []
+    with path.open(errors="replace") as file:
+        for line in file:
+            match = re.search(r"\{'.*\}", line)
+            if match:
+                try:
+                    entry = ast.literal_eval(match.group())
+                except (ValueError, SyntaxError):
+                    continue
+                if "loss" in entry:
+                    found.append(entry)
+    return len(found)
+
+
+def console_ours(path: Path) -> int:
+    from tunebook.runlog.console import read_console
+
+    console = read_console(path, path.name)
+    assert console is not None
+    return len(console.series["loss"].steps)
+
+
+def make_state(path: Path, entries: int) -> None:
+    with path.open("w") as file:
+        file.write('{\n  "global_step": 1,\n  "log_history": [\n')
+        for step in range(1, entries + 1):
+            norm = "NaN" if step % 1000 == 0 else repr(0.5 + (step % 977) / 977)
+            file.write(
+                f'    {{\n      "epoch": {step / entries:.12f},\n      "grad_norm": {norm},\n      '
+                f'"learning_rate": {1e-4 * (1 - step / entries)!r},\n      "loss": {1 + 1 / step!r},\n      '
+                f'"step": {step}\n    }}{"," if step < entries else ""}\n'
+            )
+        file.write(f'  ],\n  "max_steps": {entries}\n}}\n')
+
+
+def state_usual(path: Path) -> int:
+    import pandas
+
+    with path.open() as file:
+        frame = pandas.DataFrame(json.load(file)["log_history"])
+    return int(frame["loss"].count())
+
+
+def state_ours(path: Path) -> int:
+    from tunebook.runlog.trainer_state import read_trainer_state
+
+    state = read_trainer_state(path, path.name)
+    assert state is not None
+    return len(state.series["loss"].steps)
+
+
+def make_events(path: Path, scalars: int) -> None:
+    """Event records as torch's SummaryWriter writes them, checksums of zero apart."""
+
+    def varint(number: int) -> bytes:
+        digits = bytearray()
+        while number > 0x7F:
+            digits.append(number & 0x7F | 0x80)
+            number >>= 7
+        digits.append(number)
+        return bytes(digits)
+
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    tags = [b"train/loss", b"train/grad_norm", b"train/learning_rate", b"train/epoch", b"eval/loss"]
+    with path.open("wb") as file:
+        for place in range(scalars):
+            tag = tags[place % len(tags)]
+            value = b"\x0a" + bytes([len(tag)]) + tag + b"\x15" + struct.pack("<f", place / scalars)
+            summary = b"\x0a" + bytes([len(value)]) + value
+            event = b"\x09" + struct.pack("<d", 1.7e9 + place) + b"\x10" + varint(place // len(tags) + 1)
+            event += b"\x2a" + bytes([len(summary)]) + summary
+            length = struct.pack("<Q", len(event))
+            file.write(length + struct.pack("<I", masked_crc32c(length)))
+            file.write(event + struct.pack("<I", masked_crc32c(event)))
+
+
+def events_usual(path: Path) -> int:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+    return sum(len(accumulator.Scalars(tag)) for tag in accumulator.Tags()["scalars"])
+
+
+def events_ours(path: Path) -> int:
+    from tunebook.runlog.tensorboard import read_events
+
+    return sum(len(series.steps) for series in read_events(path, path.name).series.values())
+
+
+def make_runs(folder: Path, runs: int, points: int) -> None:
+    for run in range(runs):
+        one = folder / f"run_{run:02d}"
+        one.mkdir(parents=True)
+        make_state(one / "trainer_state.json", points)
+
+
+def page_ours(folder: Path) -> int:
+    from tunebook.report.data import gather
+    from tunebook.report.render import render
+
+    files = render(gather(sorted(folder.iterdir())))
+    (folder.parent / "report.html").write_bytes(files["report.html"])
+    return len(files["report.html"])
+
+
+def _measured(function, path, queue):
+    before = time.process_time()
+    result = function(path)
+    seconds = time.process_time() - before
+    queue.put((result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def measure(function, path: Path) -> tuple[int, float, float]:
+    """Result, CPU seconds and peak MB of `function(path)` in a fresh process, imports included."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measured, args=(function, path, queue))
+    process.start()
+    found = queue.get()
+    process.join()
+    return found
+
+
+def compare(title: str, path: Path, usual, ours, *, at_least: float, under_mb: float) -> None:
+    expected, usual_seconds, usual_mb = measure(usual, path)
+    found, seconds, mb = measure(ours, path)
+    ratio = usual_seconds / seconds
+    print(f"{title} ({path.stat().st_size / 1e6:,.0f} MB)")
+    print(f"  usual     {usual_seconds:8.2f} CPU s  {usual_mb:7.0f} MB  {expected:,} values")
+    print(f"  tunebook  {seconds:8.2f} CPU s  {mb:7.0f} MB  {found:,} values")
+    print(f"  {ratio:.1f}x (aim {at_least:g}x), {mb:.0f} MB (aim under {under_mb:g} MB)")
+
+
+def browser_seconds(page: Path) -> float | None:
+    """Seconds from opening the page to the last chart drawn; None without playwright and Chromium."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        started = time.perf_counter()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("html[data-ready]", state="attached")
+        seconds = time.perf_counter() - started
+        browser.close()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", type=float, default=0.1)
+    parser.add_argument("--only", default="console,state,events,page")
+    options = parser.parse_args()
+    wanted = options.only.split(",")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "console" in wanted:
+            make_console(folder / "train.log", 1e9 * options.scale)
+            compare(
+                "console log", folder / "train.log", console_usual, console_ours, at_least=10, under_mb=200
+            )
+            (folder / "train.log").unlink()
+        if "state" in wanted:
+            path = folder / "trainer_state.json"
+            make_state(path, int(1e6 * options.scale))
+            compare("trainer_state.json", path, state_usual, state_ours, at_least=2, under_mb=250)
+            path.unlink()
+        if "events" in wanted:
+            path = folder / "events.out.tfevents.1"
+            make_events(path, int(5e5 * options.scale))
+            compare("TensorBoard events", path, events_usual, events_ours, at_least=8, under_mb=250)
+        if "page" in wanted:
+            make_runs(folder / "runs", 20, int(1e5 * options.scale))
+            size, seconds, mb = measure(page_ours, folder / "runs")
+            opened = browser_seconds(folder / "report.html")
+            print(f"page of 20 runs: {size / 1e6:.2f} MB (aim under 3), {seconds:.1f} CPU s, {mb:.0f} MB")
+            print(
+                f"  drawn in the browser after {opened:.2f} s" if opened else "  no browser to open it with"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Works steps out of printed epochs, which are rounded: to four digits, or to two decimals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAX_ANCHORS = 200
+
+
+def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
+    """Steps of log entries, from their printed epochs.
+
+    Entries come every so many steps, so that their order tells more than the rounded epoch does: entries
+    are counted on from an anchor, and anchored anew where an epoch contradicts the count, as after a
+    restart or where lines are missing.
+
+    Args:
+        epochs: As printed, in the order of the log, shape (N,), N >= 1.
+        per_epoch: Optimizer steps in an epoch.
+
+    >>> import numpy as np
+    >>> steps_of(np.array([0.1136, 0.2273, 0.3409]), 88).tolist()
+    [10, 20, 30]
+    """
+    estimates = epochs * per_epoch
+    error = _error(epochs, per_epoch)
+    interval = _interval(estimates)
+    if interval is None:
+        return np.rint(estimates).astype(np.int64)
+    steps = np.empty(len(estimates), dtype=np.int64)
+    start = 0
+    for _ in range(_MAX_ANCHORS):
+        counted = _anchor(estimates[start:], interval) + interval * np.arange(len(estimates) - start)
+        wrong = np.abs(counted - estimates[start:]) > error[start:]
+        steps[start:] = counted
+        if not wrong.any():
+            return steps
+        first = int(np.argmax(wrong))
+        # An anchor that does not even fit its own entry: a first step logged out of turn.
+        if first == 0:
+            steps[start] = round(estimates[start])
+            first = 1
+        start += first
+        if start >= len(estimates):
+            return steps
+    return np.rint(estimates).astype(np.int64)
+
+
+def _error(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.float64]:
+    """How far an estimate may be off, in steps."""
+    error = 0.75 + 5.5e-4 * epochs * per_epoch
+    if np.array_equal(epochs, np.round(epochs, 2)):
+        error = np.maximum(error, 0.75 + 0.0055 * per_epoch)
+    return error
+
+
+def _interval(estimates: NDArray[np.float64]) -> int | None:
+    """Steps between entries, by the median over wide gaps; None where that is less than one."""
+    if len(estimates) == 1:
+        return max(1, round(float(estimates[0])))
+    gap = min(len(estimates) - 1, 200)
+    interval = round(float(np.median(estimates[gap:] - estimates[:-gap])) / gap)
+    return interval if interval >= 1 else None
+
+
+def _anchor(estimates: NDArray[np.float64], interval: int) -> int:
+    """The step of the first entry: a multiple of the interval that agrees with the entries behind it."""
+    ahead = estimates[:20] - interval * np.arange(len(estimates[:20]))
+    # Not the median: where a restart follows within these few, it would be between the two.
+    return round(float(ahead[0]) / interval) * interval if len(ahead) < 3 else _agreed(ahead, interval)
+
+
+def _agreed(ahead: NDArray[np.float64], interval: int) -> int:
+    candidates = np.rint(ahead / interval).astype(np.int64) * interval
+    near = candidates[np.abs(candidates - candidates[0]) <= interval]
+    return int(np.median(near))
