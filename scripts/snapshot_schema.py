@@ -5,10 +5,12 @@ a test holds it equal to what this script makes.
 
 Example:
   .venv-axolotl/bin/python scripts/snapshot_schema.py axolotl
+  .venv/bin/python scripts/snapshot_schema.py llamafactory
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import importlib
 import inspect
@@ -152,7 +154,62 @@ def _axolotl_plugins() -> Iterator[tuple[str, type]]:
                     yield f"{package}.{name}", getattr(importlib.import_module(place), model)
 
 
-ENGINES = {"axolotl": axolotl_schema}
+def dataclass_fields(model: type) -> Mapping[str, tuple[Any, Spec]] | None:
+    """The fields of a dataclass that a recipe can set, with defaults; None for other classes."""
+    if not dataclasses.is_dataclass(model):
+        return None
+    hints = typing.get_type_hints(model)
+    found = {}
+    for field in dataclasses.fields(model):
+        if not field.init:
+            continue
+        default = field.default.value if isinstance(field.default, enum.Enum) else field.default
+        known = default is not None and isinstance(default, _JSON)
+        found[field.name] = (hints[field.name], {"default": default} if known else {})
+    return found
+
+
+# Asserted by LLaMA-Factory in `__post_init__` and while a model is loaded, where no annotation shows it.
+_ASSERTED: dict[str, list[Any]] = {
+    "quantization_bit": [2, 3, 4, 5, 6, 8],
+    "ref_model_quantization_bit": [4, 8],
+    "reward_model_quantization_bit": [4, 8],
+}
+
+
+def llamafactory_schema() -> dict[str, Any]:
+    """Every key of LLaMA-Factory's commands, its templates, and the models each one is made for.
+
+    A key's `groups` are the argument classes it stands in: `train` reads all but `evaluation`; `export`,
+    `chat` and `api` read `model`, `data`, `finetuning` and `generating`; `eval` reads the rest.
+    """
+    from llamafactory import hparams
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+
+    schema = Schema(dataclass_fields)
+    keys: dict[str, Spec] = {}
+    for group in ("model", "data", "training", "finetuning", "generating", "evaluation"):
+        for key, spec in schema.keys(getattr(hparams, f"{group.capitalize()}Arguments")).items():
+            keys.setdefault(key, spec | {"groups": []})["groups"].append(group)
+    for key, choices in _ASSERTED.items():
+        keys[key]["choices"] = choices
+    made_for: dict[str, set[str]] = {}
+    for name, sources in SUPPORTED_MODELS.items():
+        for path in sources.values() if name in DEFAULT_TEMPLATE else ():
+            made_for.setdefault(path, set()).add(DEFAULT_TEMPLATE[name])
+    return {
+        "keys": dict(sorted(keys.items())),
+        "templates": {
+            name: {"thinking": isinstance(template, ReasoningTemplate)}
+            for name, template in sorted(TEMPLATES.items())
+        },
+        "models_of_templates": {path: sorted(names) for path, names in sorted(made_for.items())},
+        "models": dict(sorted(schema.models.items())),
+    }
+
+
+ENGINES = {"axolotl": axolotl_schema, "llamafactory": llamafactory_schema}
 
 
 def snapshot(engine: str) -> tuple[Path, str]:
@@ -170,7 +227,7 @@ def _text(content: Mapping[str, Any]) -> str:
             lines.append(f'  "{name}": {json.dumps(value)}')
             continue
         entries = [f'    "{key}": {json.dumps(entry)}' for key, entry in value.items()]
-        if name != "keys":
+        if name in ("models", "plugins"):
             entries = [
                 f'    "{key}": {{\n'
                 + ",\n".join(f'      "{inner}": {json.dumps(spec)}' for inner, spec in entry.items())
