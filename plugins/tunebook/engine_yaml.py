@@ -41,7 +41,7 @@ _SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoade
 
 
 class _OmegaConfLoader(_SafeLoader):  # type: ignore[misc, valid-type]
-    """Resolves scalars as OmegaConf does. Keys that stand twice are found by `_duplicates`."""
+    """Resolves scalars as OmegaConf does. Keys that stand twice are found by `duplicates`."""
 
 
 _OmegaConfLoader.add_implicit_resolver(_FLOAT, _OMEGACONF_FLOAT, _FLOAT_STARTS)
@@ -92,11 +92,11 @@ def read_text(path: Path) -> str:
 
 def parse_mapping(text: str, engine: EngineName, *, source: str) -> dict[str, Any]:
     """As `read_mapping`, from `text`; `source` is what messages call it."""
-    loader = _OmegaConfLoader if engine == "llamafactory" else _SafeLoader
     try:
+        root = compose(text, engine)
         if engine == "llamafactory":
-            _refuse_duplicates(yaml.compose(text, Loader=loader), source)
-        values = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
+            _refuse_duplicates(root, source)
+        values = None if root is None else construct(root, engine)
     except yaml.YAMLError as err:
         raise _syntax_error(err, text, source) from err
     if values is None:
@@ -112,6 +112,31 @@ def parse_mapping(text: str, engine: EngineName, *, source: str) -> dict[str, An
             fix="put the key in quotes",
         )
     return values
+
+
+def compose(text: str, engine: EngineName) -> yaml.Node | None:
+    """Return the tree of a YAML text, its nodes knowing their lines; None for an empty one.
+
+    Raises:
+        yaml.YAMLError: `text` is no YAML.
+    """
+    return yaml.compose(text, Loader=_loader(engine))
+
+
+def construct(node: yaml.Node, engine: EngineName) -> Any:
+    """Return what a tree of `compose` holds; of two equal keys the last one wins.
+
+    `<<` merges are folded into the tree.
+    """
+    loader = _loader(engine)("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _loader(engine: EngineName) -> type[yaml.SafeLoader]:
+    return _OmegaConfLoader if engine == "llamafactory" else _SafeLoader
 
 
 def parse_value(text: str) -> Any:
@@ -141,13 +166,13 @@ def _refuse_duplicates(root: yaml.Node | None, source: str) -> None:
             f"{source}, line {node.start_mark.line + 1}: the key {node.value!r} stands twice",
             fix="delete one of them",
         )
-        for node in (_duplicates(root) if root is not None else ())
+        for node in (duplicates(root) if root is not None else ())
     ]
     if errors:
         raise join_errors(errors)
 
 
-def _duplicates(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
+def duplicates(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
     """Yield each key that stands in its mapping a second time, nested mappings included."""
     # On the composed tree, since constructing a mapping folds `<<` merges into it, after which a merged key
     # and the key that overrides it look like two.
