@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -22,10 +23,27 @@ def fork_instead_of_spawn(method=None):
     return _context("fork" if method == "spawn" else method)
 
 
+def let_ranks_share_a_cpu():
+    """Axolotl asks for the peer access of GPUs and puts rank N on GPU N, whether there are any or not."""
+    from axolotl.cli import config
+    from axolotl.utils import environment
+
+    normalize = config.normalize_config
+
+    def normalize_for_cpu(cfg):
+        normalize(cfg)
+        cfg.device_map = {"": "cpu"}
+
+    config.normalize_config = normalize_for_cpu
+    environment.check_cuda_p2p_support = lambda: True
+
+
 def main() -> None:
     multiprocess.get_context = fork_instead_of_spawn
     runs = json.loads(Path(sys.argv[1]).read_text())
     sys.argv = sys.argv[:1]  # Axolotl parses what is left
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        let_ranks_share_a_cpu()
     for run in runs:
         for path, content in run.get("write", {}).items():
             Path(path).write_text(content)
@@ -41,7 +59,8 @@ def main() -> None:
             except Exception:  # noqa: BLE001 - the test reads what was said
                 traceback.print_exc()
                 code = 1
-        print("RESULT " + json.dumps({"code": code, "log": captured.getvalue()}), flush=True)
+        if os.environ.get("RANK", "0") == "0":
+            print("RESULT " + json.dumps({"code": code, "log": captured.getvalue()}), flush=True)
 
 
 if __name__ == "__main__":  # Axolotl's worker processes import this file again

@@ -3,137 +3,23 @@
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from axolotl_fixtures import (
+    LORA,
+    axolotl_recipe,  # noqa: F401
+    learned,  # noqa: F401
+    logged,
+    output_of,
+    prepared,  # noqa: F401
+    run_many,
+    state_of,
+)
 from conftest import Run, liking
 
 pytestmark = pytest.mark.axolotl
-
-HERE = Path(__file__).parent
-ENVIRONMENT = {
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "AXOLOTL_TEE_STDOUT": "0",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
-ALPACA = "tunebook.hooks.axolotl_alpaca"
-NO_KERNELS = dict.fromkeys(
-    ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"), False
-)  # they are Triton, and switched on by themselves
-LORA = {"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_target_linear": True, **NO_KERNELS}
-
-
-def state_of(run: Run, step: int) -> dict:
-    return json.loads((run.output / f"checkpoint-{step}" / "trainer_state.json").read_text())
-
-
-def logged(run: Run, step: int, key: str) -> dict[int, float]:
-    """Every value of one key in the history that checkpoint `step` keeps, by step."""
-    return {row["step"]: row[key] for row in state_of(run, step)["log_history"] if key in row}
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
-    return tmp_path_factory.mktemp("prepared")
-
-
-@pytest.fixture(scope="session")
-def axolotl_recipe(tiny, registry, prepared, tmp_path_factory):
-    """A function that gives the path of a whole Axolotl recipe, with the keys one names changed."""
-
-    def build(train: str, *evaluated: str, **changes) -> Path:
-        block = lambda name: {"path": str(registry / f"{name}.json"), "type": ALPACA}  # noqa: E731
-        folder = tmp_path_factory.mktemp("recipe")
-        values = {
-            "base_model": str(tiny),
-            "chat_template_kwargs": {"enable_thinking": False},
-            "datasets": [block(train)],
-            "test_datasets": [block(name) for name in evaluated],
-            "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
-            "tunebook_dataset_dir": str(registry),
-            "tunebook_eval_datasets": list(evaluated),
-            "sequence_len": 256,
-            "dataset_num_proc": 1,
-            "dataset_prepared_path": str(prepared),
-            "dataloader_num_workers": 0,
-            "micro_batch_size": 8,
-            "gradient_accumulation_steps": 1,
-            "eval_batch_size": 16,
-            "max_steps": 4,
-            "learning_rate": 3.0e-3,
-            "lr_scheduler": "constant",
-            "warmup_steps": 0,
-            "optimizer": "adamw_torch",
-            "bf16": False,
-            "seed": 1,
-            "eval_steps": 2,
-            "save_steps": 2,
-            "logging_steps": 2,
-            "output_dir": str(folder / "output"),
-            **changes,
-        }
-        path = folder / "recipe.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
-        return path
-
-    return build
-
-
-def output_of(recipe: Path) -> Path:
-    return Path(yaml.safe_load(recipe.read_text())["output_dir"])
-
-
-def run_many(folder: Path, runs: list[dict]) -> list[Run]:
-    """Run recipes one after another in one Axolotl process."""
-    file = folder / "runs.json"
-    file.write_text(json.dumps([{**run, "recipe": str(run["recipe"])} for run in runs]))
-    done = subprocess.run(
-        [sys.executable, HERE / "axolotl_runs.py", file],
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    results = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert len(results) == len(runs), done.stdout[-2000:] + done.stderr[-4000:]
-    return [
-        Run(
-            result["code"],
-            result["log"],
-            Path(run.get("options", {}).get("output_dir") or output_of(run["recipe"])),
-        )
-        for run, result in zip(runs, results, strict=True)
-    ]
-
-
-@pytest.fixture(scope="session")
-def learned(axolotl_recipe) -> Run:
-    """The literal `axolotl train`, on a task that can be learned."""
-    recipe = axolotl_recipe(
-        "like_train",
-        "like_eval",
-        max_steps=80,
-        eval_steps=20,
-        save_steps=20,
-        metric_for_best_model="macro_f1",
-        load_best_model_at_end=True,
-        early_stopping_patience=5,
-    )
-    done = subprocess.run(
-        [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return Run(done.returncode, done.stdout, output_of(recipe))
 
 
 @pytest.fixture(scope="session")
@@ -158,6 +44,13 @@ def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str,
     values["datasets"] = [{"path": str(registry / "empty_answers.json"), "type": "chat_template"}]
     unlabelled.write_text(yaml.safe_dump(values))
     plans = {
+        # First, since Axolotl patches torch's data loading for packing, for the rest of the process.
+        "packed": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train", "like_odd", sample_packing=True, eval_sample_packing=False, **short
+            ),
+        },
         "lora": {"verb": "train", "recipe": lora},
         "generate": {"verb": "train", "recipe": axolotl_recipe("sums_train", "sums_eval", **short)},
         "several": {
@@ -181,14 +74,13 @@ def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str,
                 max_steps=6,
             ),
         },
-        "packed": {
-            "verb": "train",
-            "recipe": axolotl_recipe(
-                "like_train", "like_odd", sample_packing=True, eval_sample_packing=False, **short
-            ),
-        },
         "before": {"verb": "train", "recipe": edit},
-        "after": {"verb": "train", "recipe": edit, "write": {str(edited): json.dumps(liking(10, 21))}},
+        "after": {
+            "verb": "train",
+            "recipe": edit,
+            "options": {"output_dir": str(folder / "after")},
+            "write": {str(edited): json.dumps(liking(10, 21))},
+        },
         "dropped": {
             "verb": "train",
             "recipe": axolotl_recipe(
@@ -349,3 +241,33 @@ def test_a_trained_adapter_is_scored_at_its_own_step(runs):
     inside = next(one for one in runs["lora"].evaluations() if one["step"] == 2 and one["in_training"])
     assert (line["step"], line["in_training"]) == (2, False)
     assert line["values"] == pytest.approx(inside["values"], rel=1e-6)
+
+
+@pytest.fixture(scope="session")
+def two_ranks(axolotl_recipe, runs, tmp_path_factory) -> Run:  # noqa: F811
+    recipe = axolotl_recipe("like_train", "like_odd", "sums_eval", max_steps=2)
+    return run_many(tmp_path_factory.mktemp("ranks"), [{"verb": "train", "recipe": recipe}], ranks=2)[0]
+
+
+@pytest.mark.parametrize(("dataset", "alone"), [("like_odd", "several"), ("sums_eval", "generate")])
+def test_two_processes_report_what_one_does(two_ranks, runs, dataset, alone):
+    assert two_ranks.code == 0, two_ranks.log[-4000:]
+    first = [
+        next(line for line in run.evaluations() if line["dataset"] == dataset)
+        for run in (two_ranks, runs[alone])
+    ]
+    counted = [
+        {name: line[name] for name in ("step", "n", "n_unparsed", "unparsed_reasons", "mode", "tokens")}
+        for line in first
+    ]
+    assert counted[0] == counted[1]
+    seconds = {"generation_seconds"}
+    figures = [
+        {name: value for name, value in line["values"].items() if name not in seconds} for line in first
+    ]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-6)
+    records = [
+        [(record["index"], record["prediction"], record["reference"]) for record in run.records(dataset, 0)]
+        for run in (two_ranks, runs[alone])
+    ]
+    assert records[0] == records[1]

@@ -44,12 +44,17 @@ def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
     names = list(cfg.tunebook_eval_datasets)
     with trainer.args.main_process_first(local=True, desc="evaluation sets"):
         return {
-            name: _build(name, block, cfg, trainer.processing_class)
+            name: build_set(name, block, cfg, trainer.processing_class)
             for name, block in zip(names, cfg.test_datasets, strict=True)
         }
 
 
-def _build(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any:
+def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any:
+    """Load and tokenise one block; says so where rows are missing.
+
+    Raises:
+        TunebookError: No row is left.
+    """
     limit = cfg.eval_sequence_len or cfg.sequence_len
     block = DictDefault(block)
     source = load_dataset_with_config(block, cfg.hf_use_auth_token)

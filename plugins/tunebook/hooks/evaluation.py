@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,8 +126,11 @@ class Evaluator:
         tokenizer = self.texts.tokenizer
         batches = deal([row.length for row in prepared.rows], self.trainer.args.eval_batch_size, self.rank)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        # Of size 1, not None: Axolotl's patched fetcher takes every index for a list.
         loader = torch.utils.data.DataLoader(
-            Batches(dataset, prepared.rows, batches, pad_id=pad_id), batch_size=None
+            Batches(dataset, prepared.rows, batches, pad_id=pad_id),
+            batch_size=1,
+            collate_fn=operator.itemgetter(0),
         )
         self._collected = []
         self._current = prepared
