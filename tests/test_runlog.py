@@ -194,14 +194,14 @@ def test_what_is_no_run_is_refused_with_the_step_that_ends_it(tmp_path, make, sa
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     write_state(tmp_path, [{"loss": 1.0, "step": 1}])
-    read = Path.read_bytes
+    read = Path.open
 
-    def refuse(path):
+    def refuse(path, *mode, **options):
         if path.name == "trainer_state.json":
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return read(path, *mode, **options)
 
     # As root, which tests may run as, every file can be read: the system's refusal has to be played.
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(TunebookError, match=r"trainer_state\.json: Permission denied"):
         read_run(tmp_path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 _CHUNK = 8 << 20
 _DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
-_BARE = re.compile(rb"(?<=[:,\[] )(-?)(nan|inf)(?=[,}\]])")
+_WORDS = (
+    (b": nan", b': "nan"'),
+    (b": inf", b': "inf"'),
+    (b": -inf", b': "-inf"'),
+    (b": None", b": null"),
+    (b": True", b": true"),
+    (b": False", b": false"),
+)
 _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
 _EPOCHS = re.compile(rb"Num Epochs = ([\d,]+)")
@@ -106,7 +114,7 @@ class _Table:
     def __init__(self) -> None:
         self.size = 0
         self._columns = {kind: Columns("") for kind in (False, True)}
-        self._epochs: dict[bool, list[float]] = {False: [], True: []}
+        self._epochs = {kind: array("d") for kind in (False, True)}
 
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""
@@ -257,6 +265,7 @@ def _parse_each(found: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
 
 def _as_json(text: bytes) -> bytes:
     text = text.replace(b"'", b'"')
-    if b"nan" in text or b"inf" in text:
-        text = _BARE.sub(rb'"\1\2"', text)
-    return text.replace(b": None", b": null").replace(b": True", b": true").replace(b": False", b": false")
+    for python, json in _WORDS:
+        if python in text:
+            text = text.replace(python, json)
+    return text

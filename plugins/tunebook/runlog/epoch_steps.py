@@ -63,7 +63,8 @@ def _interval(estimates: NDArray[np.float64]) -> int | None:
     """Steps between entries, by the median over wide gaps; None where that is less than one."""
     if len(estimates) == 1:
         return max(1, round(float(estimates[0])))
-    gap = min(len(estimates) - 1, 200)
+    # Wide, so that rounding does not show, and narrow enough that few gaps span a restart.
+    gap = min(max(1, len(estimates) // 4), 200)
     interval = round(float(np.median(estimates[gap:] - estimates[:-gap])) / gap)
     return interval if interval >= 1 else None
 

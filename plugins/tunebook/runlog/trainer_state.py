@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import orjson
 
@@ -44,55 +44,67 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     Raises:
         OSError: The file cannot be read.
     """
-    data = path.read_bytes()
     columns = Columns(source)
     summary: dict[str, float] = {}
-    start = _START.search(data)
-    found = _Entries(data, start.end()) if start else None
-    for block in found or ():
-        _take(block, columns, summary)
-    facts = _facts(data[: start.end()] + data[found.end :] if start and found else data)
+    with path.open("rb") as file:
+        found = _Entries(file)
+        for block in found:
+            _take(block, columns, summary)
+    facts = _facts(found.around)
     notes = []
     if facts is None:
-        facts = _salvage(data[: start.start()] if start else data)
-        if not facts and not (found and found.read):
+        facts = _salvage(found.around)
+        if not facts and not found.read:
             return None
-        read = found.read if found else 0
-        notes.append(
-            Note(kind="lost", file=source, message=f"cut off after {read} log entries; the rest is lost")
-        )
-    elif found and found.damaged:
+        message = f"cut off after {found.read} log entries; the rest is lost"
+        notes.append(Note(kind="lost", file=source, message=message))
+    elif found.damaged:
         message = f"{found.damaged} damaged stretches of log entries were left out"
         notes.append(Note(kind="lost", file=source, message=message))
     return TrainerState(columns.series(), _trainer(facts, source), summary, notes)
 
 
 class _Entries:
-    """The whole entries of `log_history`, block by block; afterwards, what was met on the way."""
+    """The whole entries of `log_history`, a block at a time; afterwards, what stands around them."""
 
-    def __init__(self, data: bytes, start: int) -> None:
-        self.end = start
-        """Where the last whole entry ends."""
+    def __init__(self, file: BinaryIO) -> None:
+        self.around = b""
+        """The file without its entries."""
         self.read = 0
         self.damaged = 0
-        self._data = data
+        self._file = file
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        while True:
-            block = min(self.end + _BLOCK, len(self._data))
-            found, after, at_the_end = [], self.end, False
-            for match in _ENTRY.finditer(self._data, self.end, block):
-                between = self._data[after : match.start()].strip(b" \t\r\n,")
+        text = self._head()
+        at_the_end = not text and not self.around.endswith(b"[")
+        while not at_the_end:
+            found, after = [], 0
+            for match in _ENTRY.finditer(text):
+                between = text[after : match.start()].strip(b" \t\r\n,")
                 if between.startswith(b"]"):
                     at_the_end = True
                     break
                 self.damaged += bool(between)
                 found.append(match.group())
                 after = match.end()
-            self.end = after
             yield self._parse(found)
-            if at_the_end or not found:
-                return
+            text = text[after:]
+            more = b"" if at_the_end else self._file.read(_BLOCK)
+            if not more:
+                break
+            text += more
+        self.around += text + self._file.read()
+
+    def _head(self) -> bytes:
+        """Read up to where the entries begin; returns what was read beyond."""
+        text = b""
+        while more := self._file.read(_BLOCK):
+            text += more
+            if start := _START.search(text):
+                self.around = text[: start.end()]
+                return text[start.end() :]
+        self.around = text
+        return b""
 
     def _parse(self, found: list[bytes]) -> list[dict[str, Any]]:
         try:
