@@ -1,19 +1,19 @@
 """Our metrics inside the evaluation of the unmodified Axolotl."""
 
+# ruff: noqa: F401, F811 - fixtures are imported by name
 import csv
 import json
 import math
-from pathlib import Path
 
 import pytest
 import yaml
 from axolotl_fixtures import (
     LORA,
-    axolotl_recipe,  # noqa: F401
-    learned,  # noqa: F401
+    axolotl_recipe,
+    learned,
     logged,
     output_of,
-    prepared,  # noqa: F401
+    prepared,
     run_many,
     state_of,
 )
@@ -244,7 +244,7 @@ def test_a_trained_adapter_is_scored_at_its_own_step(runs):
 
 
 @pytest.fixture(scope="session")
-def two_ranks(axolotl_recipe, runs, tmp_path_factory) -> Run:  # noqa: F811
+def two_ranks(axolotl_recipe, runs, tmp_path_factory) -> Run:
     recipe = axolotl_recipe("like_train", "like_odd", "sums_eval", max_steps=2)
     return run_many(tmp_path_factory.mktemp("ranks"), [{"verb": "train", "recipe": recipe}], ranks=2)[0]
 
