@@ -7,35 +7,25 @@ step: that is worked out from the epoch.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import orjson
 
 from tunebook.runlog.columns import Columns
+from tunebook.runlog.dictionaries import DICTIONARY, dictionaries, parse
 from tunebook.runlog.epoch_steps import steps_of
 from tunebook.runlog.records import Note, Series, Sourced
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_CHUNK = 8 << 20
-_DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
-_WORDS = (
-    (b": nan", b': "nan"'),
-    (b": inf", b': "inf"'),
-    (b": -inf", b': "-inf"'),
-    (b": None", b": null"),
-    (b": True", b": true"),
-    (b": False", b": false"),
-)
 _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
 _EPOCHS = re.compile(rb"Num Epochs = ([\d,]+)")
@@ -68,8 +58,8 @@ class _Announced(NamedTuple):
     batch: int | None
     """Examples per optimizer step, over all ranks."""
     trainable: int | None
-    bar: tuple[int, float] | None
-    """A step and its epoch, from a dictionary and the progress bar that is drawn again behind it."""
+    by_bar: float | None
+    """Steps per epoch, from a dictionary and the progress bar that is drawn again behind it."""
     banner: str
 
 
@@ -86,8 +76,8 @@ def read_console(path: Path, source: str) -> Console | None:
     summary: dict[str, float] = {}
     table = _Table()
     bad = 0
-    for found in _dictionaries(path):
-        parsed, lost = _parse(found)
+    for found in dictionaries(path):
+        parsed, lost = parse(found)
         bad += lost
         summary |= table.add(parsed)
     if not table.size and not summary:
@@ -119,24 +109,27 @@ class _Table:
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""
         summary: dict[str, float] = {}
-        kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        training, evaluation = [], []
         for entry in entries:
-            epoch = as_float(entry.get("epoch"))
-            if epoch is None:
+            if "epoch" not in entry:
                 continue
-            if "train_runtime" in entry and "train_loss" in entry:
+            if "loss" in entry:
+                training.append(entry)
+            elif "train_loss" in entry and "train_runtime" in entry:
                 summary |= {
                     key: number for key, value in entry.items() if (number := as_float(value)) is not None
                 }
-                continue
-            training = not _OF_TRAINING.isdisjoint(entry)
-            if training or any(name.startswith("eval_") for name in entry):
-                kinds[not training].append(entry)
-                self._epochs[not training].append(epoch)
-        for kind, found in kinds.items():
-            first = len(self._epochs[kind]) - len(found)
-            self._columns[kind].add(range(first, first + len(found)), found)
-            self.size += len(found)
+            elif not _OF_TRAINING.isdisjoint(entry):
+                training.append(entry)
+            elif any(name.startswith("eval_") for name in entry):
+                evaluation.append(entry)
+        for kind, found in ((False, training), (True, evaluation)):
+            epochs = [as_float(entry["epoch"]) for entry in found]
+            kept = [entry for entry, epoch in zip(found, epochs, strict=True) if epoch is not None]
+            first = len(self._epochs[kind])
+            self._epochs[kind].extend(epoch for epoch in epochs if epoch is not None)
+            self._columns[kind].add(range(first, first + len(kept)), kept)
+            self.size += len(kept)
         return summary
 
     def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, int]:
@@ -181,7 +174,7 @@ def _steps_per_epoch(announced: _Announced) -> float | None:
     # Epochs are announced rounded up, so that with max_steps this is too few: hence only now.
     if announced.total_steps and announced.epochs:
         return announced.total_steps / announced.epochs
-    return announced.bar[0] / announced.bar[1] if announced.bar else None
+    return announced.by_bar
 
 
 def _announced(path: Path) -> _Announced:
@@ -196,7 +189,7 @@ def _announced(path: Path) -> _Announced:
         _last_number(_EXAMPLES, head),
         _last_number(_BATCH, head),
         _last_number(_TRAINABLE, head),
-        _bar(head, total),
+        _by_bar(head, total),
         next(
             (name for name in ("axolotl", "llamafactory") if f"[{name}." in text or f"] {name}." in text), ""
         ),
@@ -211,61 +204,14 @@ def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
     return int(digits.replace(b",", b""))
 
 
-def _bar(head: bytes, total: int | None) -> tuple[int, float] | None:
-    """The widest pair of step and epoch that a bar and the dictionary behind it give."""
-    best: tuple[int, float] | None = None
-    for match in _DICTIONARY.finditer(head):
+def _by_bar(head: bytes, total: int | None) -> float | None:
+    """Steps per epoch by the last of the first dictionaries that a bar follows: it is the most exact."""
+    found = None
+    for match in itertools.islice(DICTIONARY.finditer(head), 500):
         bars = _BAR.findall(head, match.end(), match.end() + 400)
         steps = [int(step) for step, whole in bars if total is None or int(whole) == total]
-        for entry in _parse([match.group()])[0]:
+        for entry in parse([match.group()])[0]:
             epoch = as_float(entry.get("epoch"))
-            if not steps or not epoch or _OF_TRAINING.isdisjoint(entry):
-                continue
-            # Printed digits bound the ratio's error by the epoch's size: a long way into the run is best.
-            if best is None or steps[0] > best[0]:
-                best = (steps[0], epoch)
-    return best
-
-
-def _dictionaries(path: Path) -> Iterator[list[bytes]]:
-    """The dictionaries of the file, a list for each chunk; a line is never cut in two."""
-    rest = b""
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            chunk = rest + chunk
-            end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
-            if not end and len(chunk) < 8 * _CHUNK:
-                rest = chunk
-                continue
-            yield _DICTIONARY.findall(chunk, 0, end or len(chunk))
-            rest = chunk[end:] if end else b""
-    yield _DICTIONARY.findall(rest)
-
-
-def _parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
-    """Parse Python dictionaries as JSON; returns those that are whole, and how many were not."""
-    if not found:
-        return [], 0
-    text = _as_json(b",".join(found))
-    try:
-        return orjson.loads(b"[" + text + b"]"), 0
-    except orjson.JSONDecodeError:
-        return _parse_each(found)
-
-
-def _parse_each(found: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
-    parsed, bad = [], 0
-    for one in found:
-        try:
-            parsed.append(orjson.loads(_as_json(one)))
-        except orjson.JSONDecodeError:
-            bad += b"'loss'" in one or b"'eval_" in one
-    return parsed, bad
-
-
-def _as_json(text: bytes) -> bytes:
-    text = text.replace(b"'", b'"')
-    for python, json in _WORDS:
-        if python in text:
-            text = text.replace(python, json)
-    return text
+            if steps and epoch and not _OF_TRAINING.isdisjoint(entry):
+                found = steps[0] / epoch
+    return found

@@ -76,24 +76,36 @@ class _Entries:
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         text = self._head()
-        at_the_end = not text and not self.around.endswith(b"[")
-        while not at_the_end:
-            found, after = [], 0
-            for match in _ENTRY.finditer(text):
-                between = text[after : match.start()].strip(b" \t\r\n,")
-                if between.startswith(b"]"):
-                    at_the_end = True
-                    break
-                self.damaged += bool(between)
-                found.append(match.group())
-                after = match.end()
-            yield self._parse(found)
-            text = text[after:]
+        while text:
+            # A whole block at once; where that fails, at the end of the list or at damage, one by one.
+            end = text.rfind(b"}") + 1
+            try:
+                block = loads(b"[" + text[:end].lstrip(b" \t\r\n,") + b"]")
+                self.read += len(block)
+                yield block
+                at_the_end = False
+            except ValueError:
+                found, end, at_the_end = self._whole(text)
+                yield self._parse(found)
             more = b"" if at_the_end else self._file.read(_BLOCK)
+            text = text[end:]
             if not more:
                 break
             text += more
         self.around += text + self._file.read()
+
+    def _whole(self, text: bytes) -> tuple[list[bytes], int, bool]:
+        """The whole entries of a block, where the last of them ends, and whether the list ends behind it."""
+        found: list[bytes] = []
+        after = 0
+        for match in _ENTRY.finditer(text):
+            between = text[after : match.start()].strip(b" \t\r\n,")
+            if between.startswith(b"]"):
+                return found, after, True
+            self.damaged += bool(between)
+            found.append(match.group())
+            after = match.end()
+        return found, after, False
 
     def _head(self) -> bytes:
         """Read up to where the entries begin; returns what was read beyond."""
@@ -119,8 +131,9 @@ class _Entries:
 def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, float]) -> None:
     steps, entries = [], []
     for entry in block:
-        step = as_int(entry.pop("step", None))
-        if entry.keys() >= _SUMMARY_KEYS:
+        step = entry.pop("step", None)
+        step = step if type(step) is int else as_int(step)
+        if "train_loss" in entry and entry.keys() >= _SUMMARY_KEYS:
             for name, value in entry.items():
                 if (number := as_float(value)) is not None:
                     summary[name] = number
