@@ -69,9 +69,8 @@ def main() -> None:
         for size, goal in GOALS.items():
             texts = outputs(metric, size)
             ours, theirs = per_second(extract, texts), per_second(peer, texts)
-            print(
-                f"{metric:8} {size:7} {ours:10.0f} {goal:7}   {peer.__name__} {theirs:.0f}/s, {ours / theirs:.2f}x"
-            )
+            beside = f"{peer.__name__} {theirs:.0f}/s, ratio {ours / theirs:.2f}"
+            print(f"{metric:8} {size:7} {ours:10.0f} {goal:7}   {beside}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -84,6 +84,7 @@ LABELS = st.lists(st.tuples(st.sampled_from(["yes", "no", None]), st.sampled_fro
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
+@settings(max_examples=40)
 @given(LABELS)
 def test_the_figures_are_scikit_learns(pairs):
     parsed, references = zip(*pairs, strict=True)

@@ -22,7 +22,8 @@ _SENTENCE = re.compile(
 _ASIDE = re.compile(
     r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident"
     r"|certainty"
-    r"|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens)\b",
+    r"|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens"
+    r"|reasoning|justification|here(?:'s| is) (?:why|how))\b",
     re.IGNORECASE,
 )
 _INDEX = re.compile(
@@ -44,7 +45,7 @@ _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 def last_number(text: str) -> Number:
     """The number of the last sentence that states one; `cut` where the text stops inside its work."""
     text = text.rstrip()
-    if _DANGLING.search(text, max(0, len(text) - _MARGIN)):
+    if stops_inside(text):
         return Number(None, "cut")
     found = Number(None, "no_number")
     for width in _WINDOWS:
@@ -60,6 +61,12 @@ def last_number(text: str) -> Number:
     return found
 
 
+def stops_inside(text: str) -> bool:
+    """Whether a text ends in an operator or in a word that something must follow."""
+    text = text[-_MARGIN:].rstrip()
+    return _DANGLING.search(text) is not None
+
+
 def _last_of(sentences: list[str], *, whole: bool) -> Number:
     for back, sentence in enumerate(reversed(sentences)):
         if sentence.endswith("?") and len(sentence.split()) > 2:
@@ -69,7 +76,7 @@ def _last_of(sentences: list[str], *, whole: bool) -> Number:
         index = _INDEX.match(sentence)
         body = (sentence[index.end() :] if index else sentence)[-_LONGEST_SENTENCE:]
         alone = whole and len(sentences) == 1
-        if not back and _is_cut(body, alone=alone):
+        if not back and _is_cut(sentence, alone=alone):
             return Number(None, "cut")
         found = _number(body)
         if found.reason != "no_number":

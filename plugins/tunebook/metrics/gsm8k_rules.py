@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tunebook.metrics.gsm8k_markers import NOTHING, last_field, last_marked
-from tunebook.metrics.gsm8k_prose import last_number, main_number
+from tunebook.metrics.gsm8k_prose import last_number, main_number, stops_inside
 from tunebook.metrics.math_text import plain_math
 from tunebook.metrics.number import Number
 from tunebook.metrics.number_words import value_of_words
@@ -98,6 +98,10 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _OPENING = 300
+_SECOND_GUESS = re.compile(
+    r"\d[^\n=]{0,30}\b(?:but|or)\b[^\n\d]{0,20}\b(?:might be|could be|may be|maybe|perhaps|possibly)"
+    r"\s\$?\d[\d.,]{0,20}\W{0,4}\Z"
+)
 _GUESS = re.compile(r"\b(?:could be|might be|may be|maybe|perhaps|possibly) \$?\d")
 
 
@@ -123,7 +127,7 @@ def _refuses(text: str) -> bool:
 
 def _guesses(lowered: str) -> bool:
     """Whether a text offers several numbers as possible."""
-    return len(_GUESS.findall(lowered)) > 1
+    return _SECOND_GUESS.search(lowered[-_OPENING:]) is not None or len(_GUESS.findall(lowered)) > 1
 
 
 # ------------------------------------------------------------------------------------------------- clauses
@@ -182,6 +186,8 @@ def _answer_clause(text: str, lowered: str) -> Number | None:
         sentence, following = (rest[: end.start()], rest[end.end() :]) if end else (rest, "")
         if not sentence.strip():
             continue
+        if not following and stops_inside(rest):
+            return Number(None, "cut")
         if _begins_with_number(sentence) and not _opens_work(sentence, following):
             return main_number(sentence[:_LINE])
         if NOTHING.match(sentence):

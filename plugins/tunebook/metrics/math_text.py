@@ -7,6 +7,7 @@ import re
 
 _FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _ROOT = re.compile(r"\\sqrt\s?\{?\s?(\d{1,12})\s?\}?")
+_RADICAL = re.compile(r"√\s?\(?(\d{1,12})\)?")
 _BLANKS = re.compile(r" {2,}")
 _SPACING = re.compile(r"(?<=\d)(?:\\[,;:! ]|\{,\}|~)(?=\d{3}(?!\d))")
 _WRAPPER = re.compile(
@@ -32,7 +33,7 @@ def _root(found: re.Match[str]) -> str:
 def plain_math(text: str) -> str:
     """Replace LaTeX and mathematical signs by their plain spelling: `\\frac{1}{2}` becomes `(1)/(2)`."""
     if not text.isascii():
-        text = text.translate(_SIGNS)
+        text = _RADICAL.sub(_root, text.translate(_SIGNS))
     if "\\" in text:
         text = _ROOT.sub(_root, text)
         text = _SPACING.sub(",", text.replace("\\!", ""))
@@ -57,7 +58,9 @@ _DECIMAL_COMMA = re.compile(
 )
 _MIXED = re.compile(r"(?<![\d.])(\d{1,4})-(\d{1,3}/\d{1,3})(?![\d/])")
 _AND_A_HALF = re.compile(r"(?<![\d.])(\d{1,6}) and (?:a|one)[ -]half(?!\w)", re.IGNORECASE)
-_CENTS = re.compile(r"(?<![\d.])(\d{1,9})(?: dollars?)?,? and (\d{1,2}) cents?(?!\w)", re.IGNORECASE)
+_CENTS = re.compile(
+    r"(?<![\d.])(\d{1,9})(?: dollars?,?(?: and)?|,? and) (\d{1,2}) cents?(?!\w)", re.IGNORECASE
+)
 
 
 def plain(text: str) -> str:
@@ -71,7 +74,7 @@ def plain(text: str) -> str:
         text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
     if "-" in text:
         text = _MIXED.sub(r"\1 \2", text)
-    if " and " in text:
+    if " " in text:
         text = _AND_A_HALF.sub(r"\1.5", text)
         text = _CENTS.sub(lambda found: f"{found[1]}.{found[2]:0>2} dollars", text)
     return text

@@ -45,13 +45,17 @@ _RESTATED = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b)(?:\s(?:maybe|perhaps|possibly"
+    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b|\|)(?:\s(?:maybe|perhaps|possibly"
     r"|even))?\s{0,2}\Z",
     re.IGNORECASE,
 )
 _BARE_LIST = re.compile(
     r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z",
     re.IGNORECASE,
+)
+# "7 hours 30 minutes" is one quantity in two units: which of them the question asks for is not known.
+_COMPOUND = re.compile(
+    r"\s?(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|'|pounds?|lbs?|days?|weeks?|months?|years?)\s?"
 )
 _NEAR = 40
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
@@ -133,6 +137,8 @@ def single(segment: str) -> Number:
     text = plain(segment)
     if _EQUATIONS.search(text):
         return Number(None, "list")
+    if "±" in text:
+        return Number(None, "range")
     text = right_hand_side(text)
     found = tokens(text)
     if is_clock(text):
@@ -185,6 +191,8 @@ def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
                 "and" in gap and _BETWEEN.search(text[: found[start - 1].start][-_NEAR:])
             ):
                 reason = "range"
+            elif first and _COMPOUND.fullmatch(gap):
+                reason = "list"
             elif (_LIST if first else _BARE_LIST).match(gap):
                 reason = reason or "list"
             elif first and gap.strip():

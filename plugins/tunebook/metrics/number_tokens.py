@@ -33,11 +33,12 @@ _LITERAL = re.compile(
     re.VERBOSE,
 )
 _DIGIT_RUN = re.compile(r"\d+")
-_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|Rs\.?|USD|EUR|GBP)"
+_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|(?<![A-Za-z])(?:Rs\.?|USD|EUR|GBP))"
 _PREFIX = re.compile(
     rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z",
     re.IGNORECASE,
 )
+_CURRENCY_CODE = re.compile(r"(?<![A-Za-z])(?:rs|usd|eur|gbp)\Z", re.IGNORECASE)
 _PREFIX_ENDS = (
     "-",
     "–",
@@ -92,8 +93,10 @@ def _start(text: str, run: int) -> int | None:
         if before[-2:-1].isdigit():
             return None
         return run if before[-2:-1].isalpha() else run - 1
+    if before[-1:] == "_" and not before[-2:-1].isalnum():
+        return run  # emphasis: _42_
     if before[-1:].isalpha() or before[-1:] == "_":
-        return run if before.lower().endswith(("rs", "usd", "eur", "gbp")) else None
+        return run if _CURRENCY_CODE.search(text[max(0, run - 4) : run]) else None
     return run
 
 

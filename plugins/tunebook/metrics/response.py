@@ -157,6 +157,8 @@ def _folding_table() -> dict[str, str]:
         "⅛": " 1/8",
         "⅕": " 1/5",
         "⁄": "/",
+        "²": "^2",
+        "³": "^3",
     }
     # Full-width forms, bold and italic letters and digits, and the digits of other scripts.
     for first, last in (

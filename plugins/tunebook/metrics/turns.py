@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 # Every pattern begins with one literal character, which `re` finds as fast as a plain search; a scan by
@@ -33,6 +34,8 @@ _ROLE_COLON = re.compile(
     r"|(?<=\nassistant:)|(?<=\Aassistant:))"
 )
 _LAST_WORD = re.compile(r"[A-Za-z]{4,9}\Z")
+_MAX_HEADERS = 1_000
+"""Of each kind. What holds more of them is no conversation but a loop."""
 _ASSISTANT = re.compile(r"assistant|model|response|chatbot|/inst|final|<\|message", re.IGNORECASE)
 _THOUGHTS = re.compile(r"<\|channel\|>(?:analysis|commentary)")
 _SYSTEM_PROMPT = re.compile(r"assistant|instruction|you are |chat between|conversation|begin", re.IGNORECASE)
@@ -73,11 +76,11 @@ def last_assistant_turn(output: str) -> str:
 
 def _headers(output: str) -> Iterator[_Header]:
     for pattern in (_TOKEN, _INST, _MARKDOWN):
-        for match in pattern.finditer(output):
+        for match in islice(pattern.finditer(output), _MAX_HEADERS):
             assistant = bool(_ASSISTANT.search(match[0])) and not _THOUGHTS.search(match[0])
             yield _Header(match.start(), match.end(), assistant)
     for pattern in (_ROLE_LINE, _ROLE_COLON):
-        for match in pattern.finditer(output):
+        for match in islice(pattern.finditer(output), _MAX_HEADERS):
             name = _LAST_WORD.search(output, max(0, match.start() - 12), match.start())
             if name and (name.start() == 0 or output[name.start() - 1].isspace()):
                 yield _Header(name.start(), match.end(), name[0].lower() in ("assistant", "model"))

@@ -93,6 +93,10 @@ _NEGATED = re.compile(
     r"\s{1,3}){0,4}\Z",
     re.IGNORECASE,
 )
+DISBELIEF = re.compile(
+    r"(?:n't|\bnot)\s(?:think|believe|feel|expect|suppose)\b[^.;,!?\n]{0,40}\Z", re.IGNORECASE
+)
+"""Before an answer that is not the speaker's: "I don't think the answer is yes"."""
 _ABILITY = re.compile(
     r"\b(?:can't|cannot|can not|couldn't|could not|unable to|hard to|difficult to)\s[\w' ]{0,24}\Z",
     re.IGNORECASE,
@@ -162,7 +166,7 @@ def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
         return None
     if _MODAL.search(before) or _ABILITY.search(before) or _OTHERS.search(before):
         return None
-    negated = _NEGATED.search(before)
+    negated = _NEGATED.search(before) or DISBELIEF.search(before)
     if not negated:
         return answer
     # "not yes" is a no. "not no" is nothing, nor is what stands after "rather than".

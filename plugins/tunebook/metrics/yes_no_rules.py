@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from tunebook.metrics.turns import before_next_question
 from tunebook.metrics.yes_no_hits import (
+    DISBELIEF,
     Hit,
     Reading,
     choose,
@@ -26,6 +27,10 @@ from tunebook.metrics.yes_no_hits import (
 from tunebook.metrics.yes_no_verdicts import hedges, refuses, verdict
 from tunebook.metrics.yes_no_words import Answer, bare, foreign
 
+# Both words and nothing else; one of them alone is a bare answer.
+_ONLY_WORDS = re.compile(
+    r"(?=[^y]{0,40}yes)(?=[^n]{0,40}no)\W{0,8}(?:(?:yes|no)\b\W{0,8}){2,20}", re.IGNORECASE
+)
 _ANSWERED = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
 _HEAD, _TAIL = 500, 1_500
 """Characters read of a long answer: a verdict stands at its beginning or at its end."""
@@ -40,6 +45,8 @@ def read(text: str) -> Reading:
     answer = bare(text)
     if answer is not None:
         return Reading(answer, "bare", None)
+    if _ONLY_WORDS.fullmatch(text) and not has_options(text):
+        return Reading(None, None, "options_only")
     text = before_next_question(text, _ANSWERED)
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
@@ -102,6 +109,8 @@ _MAX_SLOTS = 6
 def _slot(text: str) -> Hit | None:
     """The last marked slot that holds an answer; `end` is where its content begins."""
     for start, end in _slots(text):
+        if DISBELIEF.search(text[max(0, start - 60) : start]):
+            continue
         content = text[end : end + _SLOT_LENGTH].lstrip(" \t\n*_`\"':=-|")
         cut = _SLOT_END.search(content)
         answer = _content(content[: cut.start()] if cut else content)
