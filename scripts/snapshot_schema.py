@@ -96,6 +96,8 @@ class Schema:
             return "array"
         if origin is dict:
             return "object"
+        if isinstance(part, type) and issubclass(part, enum.Enum):
+            return "literal"
         return "literal" if origin is typing.Literal else "any"
 
 
@@ -186,13 +188,25 @@ def llamafactory_schema() -> dict[str, Any]:
     from llamafactory import hparams
     from llamafactory.data.template import TEMPLATES, ReasoningTemplate
     from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+    from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
+    from transformers.training_args import OptimizerNames
 
     schema = Schema(dataclass_fields)
     keys: dict[str, Spec] = {}
     for group in ("model", "data", "training", "finetuning", "generating", "evaluation"):
         for key, spec in schema.keys(getattr(hparams, f"{group.capitalize()}Arguments")).items():
             keys.setdefault(key, spec | {"groups": []})["groups"].append(group)
-    for key, choices in _ASSERTED.items():
+    # Annotated as text as well, but TrainingArguments refuses any other.
+    enums: dict[str, type[enum.Enum]] = {
+        "optim": OptimizerNames,
+        "lr_scheduler_type": SchedulerType,
+        "eval_strategy": IntervalStrategy,
+        "logging_strategy": IntervalStrategy,
+        "save_strategy": SaveStrategy,
+        "hub_strategy": HubStrategy,
+    }
+    asserted = _ASSERTED | {key: [choice.value for choice in names] for key, names in enums.items()}
+    for key, choices in asserted.items():
         keys[key]["choices"] = choices
     made_for: dict[str, set[str]] = {}
     for name, sources in SUPPORTED_MODELS.items():

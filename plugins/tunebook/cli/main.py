@@ -17,6 +17,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ls": ("tunebook.cli.recipes", "ls", "List the recipes: name, hardware and what each should reach."),
     "show": ("tunebook.cli.recipes", "show", "Show one recipe, with its overlays merged in."),
     "cp": ("tunebook.cli.recipes", "cp", "Copy a recipe, to make it yours."),
+    "check": (
+        "tunebook.cli.check",
+        "check",
+        "Find the faults of recipes without starting an engine.",
+    ),
     "train": ("tunebook.cli.train", "train", "Train a recipe with its engine."),
     "score": ("tunebook.cli.score", "score", "Score a file of predictions with one metric; needs no torch."),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),

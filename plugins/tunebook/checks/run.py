@@ -1,0 +1,193 @@
+"""Check one file: read it, merge what changes it, and ask every rule."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook import overlays, recipes
+from tunebook.checks.document import Document, read_document
+from tunebook.checks.findings import CheckResult, Finding, in_order
+from tunebook.checks.keys import check_keys
+from tunebook.checks.subject import Command, Subject
+from tunebook.checks.values import check_values
+from tunebook.checks.yaml_traps import check_yaml_traps
+from tunebook.engine_yaml import read_text
+from tunebook.engines.schema import load_schema
+from tunebook.types import EngineName, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    check_keys,
+    check_values,
+    check_yaml_traps,
+)
+"""Every rule of a recipe. Each looks at the merged recipe and yields what it finds."""
+
+_MODEL_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
+
+# Of a file with neither engine's model key: the share of its keys that an engine must know.
+_MOSTLY = 0.6
+
+
+class Checked(NamedTuple):
+    """A file's findings, and what the rules looked at; None where it could not be read that far."""
+
+    result: CheckResult
+    subject: Subject | None
+
+
+def check_recipe(
+    name_or_path: str,
+    home: Path,
+    overlay_names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    *,
+    command: Command | None = None,
+    gpus: int = 1,
+) -> Checked:
+    """Check one recipe with its overlays and overrides.
+
+    Args:
+        name_or_path: As `recipes.find_recipe` takes it.
+        home: The folder that holds `recipes/`.
+        overlay_names: As `overlays.resolve` takes them.
+        overrides: `key=value` arguments.
+        command: The engine's command the file is for; None to tell it by the keys.
+        gpus: GPUs that the arithmetic is for.
+
+    Raises:
+        TunebookError: There is no such recipe or overlay, or an override is no `key=value`.
+    """
+    root = home / "recipes"
+    path = _find(name_or_path, root)
+    name = recipes.recipe_name(path, root)
+    file = _shown(path)
+    text = read_text(path)
+    engine = _engine(path, root, text)
+    if engine is None:
+        return Checked(CheckResult(name=name, findings=(_nobodys(text, file),)), None)
+    document = read_document(text, engine, file)
+    if not document.values:
+        return Checked(CheckResult(name=name, findings=document.findings), None)
+    recipe = Recipe(name=name, engine=engine, path=path, values=document.values, header={})
+    changed = [_overlay(overlays.find_overlay(overlay, recipe, root), engine) for overlay in overlay_names]
+    findings = [finding for part in (document, *changed) for finding in part.findings]
+    if any(not part.values for part in changed):
+        return Checked(CheckResult(name=name, findings=in_order(findings)), None)
+    resolved = overlays.resolve(recipe, root, overlay_names, overrides)
+    places = dict(document.places)
+    for part in changed:
+        # A list is replaced whole, so the places of an earlier list's items are gone.
+        replaced = tuple(f"{key}[" for key, value in part.values.items() if isinstance(value, list))
+        places = {key: place for key, place in places.items() if not key.startswith(replaced)} | dict(
+            part.places
+        )
+    overridden = frozenset(key for key, origin in resolved.origins.items() if origin == "override")
+    subject = Subject(
+        engine=engine,
+        command=command or _command(engine, resolved.recipe.values),
+        file=file,
+        values=resolved.recipe.values,
+        places={key: place for key, place in places.items() if key not in overridden},
+        overridden=overridden,
+        folders=tuple(dict.fromkeys([Path.cwd(), home, *path.resolve().parents])),
+        gpus=gpus,
+    )
+    findings += [finding for rule in RULES for finding in rule(subject)]
+    return Checked(CheckResult(name=name, findings=in_order(findings)), subject)
+
+
+def _find(name_or_path: str, root: Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    return path if path.is_file() else recipes.find_recipe(name_or_path, root).path
+
+
+def _shown(path: Path) -> str:
+    """The path from the current folder, where that is shorter."""
+    absolute, here = path.absolute(), Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
+
+
+def _overlay(path: Path, engine: EngineName) -> Document:
+    return read_document(read_text(path), engine, _shown(path))
+
+
+def _engine(path: Path, root: Path, text: str) -> EngineName | None:
+    """By folder, by the key of the base model, or by whose keys most of the file's are."""
+    if path.resolve().is_relative_to(root.resolve()):
+        folder = path.resolve().relative_to(root.resolve()).parts[0]
+        if folder in recipes.ENGINES:
+            return folder
+    # Told by the text, since a file whose YAML is broken is to be told about as well.
+    keys = set(re.findall(r"^([A-Za-z_][\w-]*)[ \t]*:", text, re.MULTILINE))
+    by_model = [engine for engine, key in _MODEL_KEYS.items() if key in keys]
+    if len(by_model) == 1:
+        return by_model[0]
+    shares: dict[EngineName, float] = {
+        engine: len(keys & set(load_schema(engine)["keys"])) / max(1, len(keys)) for engine in recipes.ENGINES
+    }
+    best = max(shares, key=lambda engine: shares[engine])
+    return best if shares[best] >= _MOSTLY and len(keys) > 1 else None
+
+
+def _nobodys(text: str, file: str) -> Finding:
+    newer = re.search(r"^(?:model|train_dataset|model_path)[ \t]*:", text, re.MULTILINE)
+    what = "LLaMA-Factory's v1 form, which is not checked" if newer else "neither engine's recipe"
+    return Finding(
+        file=file,
+        line=None,
+        key=None,
+        rule="not-a-recipe",
+        severity="hint" if newer else "error",
+        message=f"{what}: it has neither `model_name_or_path` (LLaMA-Factory) nor `base_model` (Axolotl)",
+        fix=None if newer else "name the base model by the key of the engine that is to train it",
+    )
+
+
+def _command(engine: EngineName, values: Mapping[str, Any]) -> Command:
+    """Tell the engine's command by the keys; what trains and exports at once is told about by a rule."""
+    if engine == "axolotl":
+        return "train"
+    keys: Mapping[str, Any] = load_schema(engine)["keys"]
+    groups = [set(keys[key]["groups"]) for key in values if key in keys]
+    if any(group == {"training"} for group in groups):
+        return "train"
+    if any(group == {"evaluation"} for group in groups):
+        return "eval"
+    if "export_dir" in values:
+        return "export"
+    # Only training has a dataset; the rest stands in every command's arguments.
+    return "train" if "dataset" in values or "do_train" in values else "chat"
+
+
+def as_json(results: Sequence[CheckResult]) -> str:
+    """Return results as one JSON document."""
+    return json.dumps(
+        [
+            {
+                "name": result.name,
+                "clean": result.clean,
+                "findings": [
+                    {
+                        "file": finding.file,
+                        "line": finding.line,
+                        "key": finding.key,
+                        "rule": finding.rule,
+                        "severity": finding.severity,
+                        "message": finding.message,
+                        "fix": finding.fix,
+                        "text": finding.text,
+                    }
+                    for finding in result.findings
+                ],
+            }
+            for result in results
+        ],
+        indent=2,
+        ensure_ascii=False,
+    )

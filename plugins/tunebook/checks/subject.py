@@ -1,0 +1,239 @@
+"""What the rules look at: one recipe with its overlays, the place of each value, and what lies around it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunebook import datasets, engines
+from tunebook.checks.findings import Edit, Finding, Severity
+from tunebook.engines.schema import load_schema
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.checks.document import Place
+    from tunebook.types import DatasetEntry, EngineName
+
+Command = Literal["train", "export", "chat", "eval"]
+"""The engine's command a file is for; all but `train` are LLaMA-Factory's alone."""
+
+# One setting under its names in LLaMA-Factory and in Axolotl; an empty name where an engine has none.
+_NAMES: dict[str, tuple[str, str]] = {
+    "model": ("model_name_or_path", "base_model"),
+    "length": ("cutoff_len", "sequence_len"),
+    "batch": ("per_device_train_batch_size", "micro_batch_size"),
+    "accumulation": ("gradient_accumulation_steps", "gradient_accumulation_steps"),
+    "epochs": ("num_train_epochs", "num_epochs"),
+    "scheduler": ("lr_scheduler_type", "lr_scheduler"),
+    "optimizer": ("optim", "optimizer"),
+    "patience": ("early_stopping_steps", "early_stopping_patience"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One recipe under check. Not slotted: what it reads from disk is cached on it."""
+
+    engine: EngineName
+    command: Command
+    file: str
+    """The recipe's file, as the user gave it."""
+    values: Mapping[str, Any]
+    """Overlays and overrides merged in."""
+    places: Mapping[str, Place]
+    """Of each value, in whichever file set it last; none for an override."""
+    overridden: frozenset[str]
+    """Dotted keys that were set on the command line."""
+    folders: tuple[Path, ...]
+    """Where relative paths are looked for, in this order."""
+    gpus: int
+    """GPUs that the arithmetic is for."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The engine's snapshot."""
+        return load_schema(self.engine)
+
+    def name(self, setting: str) -> str:
+        """Return the engine's own key of a setting that both engines have.
+
+        Raises:
+            KeyError: There is no such setting.
+        """
+        return _NAMES[setting][0 if self.engine == "llamafactory" else 1]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value the recipe gives `key`; `default` where it gives none."""
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def effective(self, key: str) -> Any:
+        """Return the recipe's value of `key`, or the engine's default."""
+        return self.get(key, self.schema["keys"].get(key, {}).get("default"))
+
+    def setting(self, setting: str) -> Any:
+        """Return the value of a setting under this engine's name, or the engine's default."""
+        return self.effective(self.name(setting))
+
+    def number(self, key: str) -> float | None:
+        """Return `key` as a number, number-like text included; None where it is none."""
+        return as_number(self.effective(key))
+
+    def finding(
+        self,
+        key: str | None,
+        *,
+        rule: str,
+        severity: Severity,
+        message: str,
+        fix: str | None,
+        edit: Edit | None = None,
+    ) -> Finding:
+        """Return a finding at the place of `key`, or of the nearest mapping around it."""
+        place = self._place(key)
+        return Finding(
+            file="command line" if key in self.overridden else self.file if place is None else place.file,
+            line=None if place is None else place.line,
+            key=key,
+            rule=rule,
+            severity=severity,
+            message=message,
+            fix=fix,
+            text=None if place is None else place.text,
+            edit=edit if place is not None else None,
+        )
+
+    def rename(self, key: str, to: str) -> Edit | None:
+        """Return the edit that writes another key; None where it stands already or `key` is in no file."""
+        place = self.places.get(key)
+        if (
+            place is None
+            or place.key_span is None
+            or f"{key.rpartition('.')[0]}.{to}".lstrip(".") in self.places
+        ):
+            return None
+        return Edit(line=place.line, start=place.key_span[0], end=place.key_span[1], text=to)
+
+    def rewrite(self, key: str, to: str) -> Edit | None:
+        """Return the edit that writes another scalar; None where there is no scalar on one line."""
+        place = self.places.get(key)
+        if place is None or place.value_span is None:
+            return None
+        return Edit(line=place.value_line, start=place.value_span[0], end=place.value_span[1], text=to)
+
+    def locate(self, path: str) -> Path | None:
+        """Return the file or folder a recipe's path means; None where there is none."""
+        found = Path(path).expanduser()
+        if found.is_absolute():
+            return found if found.exists() else None
+        return next((folder / found for folder in self.folders if (folder / found).exists()), None)
+
+    @functools.cached_property
+    def registry_folder(self) -> str | None:
+        """The recipe's `dataset_dir`, as written; None where the registry is not a local folder."""
+        value = self.effective(engines.load(self.engine).registry_key)
+        if not isinstance(value, str) or not value or value == "ONLINE" or value.startswith("REMOTE:"):
+            return None
+        return value
+
+    @functools.cached_property
+    def registry(self) -> datasets.Registry | TunebookError | None:
+        """The registry, the error that reading it gave, or None where there is none to read."""
+        if self.registry_folder is None:
+            return None
+        folder = self.locate(self.registry_folder)
+        try:
+            return datasets.load_registry(folder or Path(self.registry_folder))
+        except TunebookError as error:
+            return error
+
+    def entries(self, names: tuple[str, ...]) -> list[DatasetEntry]:
+        """Return the registry entries of those `names` that can be read; another rule tells of the rest."""
+        found = []
+        for name in names:
+            try:
+                if isinstance(self.registry, datasets.Registry):
+                    found.append(self.registry.entry(name))
+            except TunebookError:
+                continue
+        return found
+
+    @functools.cached_property
+    def evaluation_sets(self) -> tuple[str, ...]:
+        """Names of the registry entries the recipe evaluates on."""
+        return engines.load(self.engine).evaluation_sets(self.values)
+
+    @functools.cached_property
+    def evaluates(self) -> bool:
+        """Whether the recipe names anything to evaluate on."""
+        if self.engine == "llamafactory":
+            return bool(self.get("eval_dataset") or as_number(self.get("val_size")))
+        return bool(self.get("test_datasets") or as_number(self.get("val_set_size")))
+
+    @functools.cached_property
+    def model_config(self) -> Mapping[str, Any]:
+        """The local model's `config.json`; empty where the model is not on this machine."""
+        name = self.get(self.name("model"))
+        folder = self.locate(name) if isinstance(name, str) and name else None
+        if folder is None or not (folder / "config.json").is_file():
+            return {}
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    @functools.cached_property
+    def zero_stage(self) -> int:
+        """The DeepSpeed ZeRO stage of the recipe; 0 where it uses none or its file cannot be read."""
+        config = self.deepspeed
+        stage = config.get("zero_optimization", {}).get("stage") if config else None
+        if isinstance(stage, int):
+            return stage
+        name = self.get("deepspeed")
+        named = re.search(r"z(?:ero)?[-_]?([0-3])", name) if isinstance(name, str) and not config else None
+        return int(named[1]) if named else 0
+
+    @functools.cached_property
+    def deepspeed(self) -> Mapping[str, Any]:
+        """The recipe's DeepSpeed configuration; empty where it has none or its file cannot be read."""
+        value = self.get("deepspeed")
+        if isinstance(value, dict):
+            return value
+        path = self.locate(value) if isinstance(value, str) and value else None
+        if path is None or not path.is_file():
+            return {}
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return (
+            config
+            if isinstance(config, dict) and isinstance(config.get("zero_optimization", {}), dict)
+            else {}
+        )
+
+    def _place(self, key: str | None) -> Place | None:
+        while key:
+            if key in self.places:
+                return self.places[key]
+            if key in self.overridden:
+                return None
+            key = re.sub(r"(?:\.[^.\[\]]*|\[\d+\]|^[^.\[\]]*)$", "", key)
+        return None
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number, or text that reads as one, as a float; None for anything else, true and false too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -1,0 +1,258 @@
+"""Values of a type or a name that the engine does not take, read by the engine's own rules of conversion.
+
+LLaMA-Factory converts nothing: a quoted number stays text, and fails, or is taken for true, much later.
+Axolotl's pydantic converts what reads as the type, but no number to text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+from tunebook.checks.keys import entries
+from tunebook.checks.subject import as_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunebook.checks.findings import Edit, Finding
+    from tunebook.checks.keys import Entry
+    from tunebook.checks.subject import Subject
+
+_THOUSANDS = re.compile(r"^[+-]?\d{1,3}(?:,\d{3})+,?$|^\d+,$")
+_YES_NO = re.compile(r"^(?:yes|no|on|off|y|n)$", re.IGNORECASE)
+_PYDANTIC_BOOLEANS = frozenset(["0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"])
+
+# Split at commas by LLaMA-Factory, so that a list does as well (`split_arg` in its argument classes).
+_SPLIT = frozenset(
+    {
+        *("dataset", "eval_dataset", "interleave_probs", "freeze_trainable_modules", "freeze_extra_modules"),
+        *("lora_target", "oft_target", "additional_target", "galore_target", "apollo_target"),
+    }
+)
+# Axolotl rewrites other forms of these before it looks at their types (mode="before" in its schema).
+_FREE_FORM = frozenset(
+    {
+        "fsdp",
+        "fsdp_config",
+        "tokens",
+        "special_tokens",
+        "warmup_steps",
+        "deepspeed",
+        "datasets",
+        "activation_dtype",
+        "weight_dtype",
+        "image_resize_algorithm",
+    }
+)
+
+# What other tools call the values of LLaMA-Factory's `flash_attn`.
+_ATTENTION: dict[Any, str] = {
+    "flash_attention_2": "fa2",
+    "flash_attention_3": "fa3",
+    "flash_attn_2": "fa2",
+    "eager": "disabled",
+    "none": "disabled",
+    False: "disabled",
+    True: "fa2",
+}
+_NAMES = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
+
+
+def check_values(subject: Subject) -> Iterator[Finding]:
+    """Look at the type and the choice of every value; at most one finding for each."""
+    for entry in entries(subject):
+        if subject.engine == "axolotl" and entry.name in _FREE_FORM:
+            continue
+        finding = _fault(subject, entry)
+        if finding is not None:
+            yield finding
+
+
+def _fault(subject: Subject, entry: Entry) -> Finding | None:
+    types, choices = set(entry.spec.get("types", ())), entry.spec.get("choices")
+    value = entry.value
+    if not types or "any" in types:
+        return None
+    if isinstance(value, str) and _THOUSANDS.match(value.strip()) and types & {"integer", "number"}:
+        digits = value.replace(",", "").strip()
+        return subject.finding(
+            entry.path,
+            rule="thousands-separator",
+            severity="error",
+            message=f"{value!r} is text: a comma cannot stand in a number",
+            fix=f"write {entry.name}: {digits}",
+            edit=subject.rewrite(entry.path, digits),
+        )
+    if entry.name == "flash_attn" and subject.engine == "llamafactory" and value not in (choices or ()):
+        return _attention(subject, entry)
+    if choices and value is not None and not isinstance(value, (list, dict)):
+        return _choice(subject, entry, types, choices)
+    fits = _fits_llamafactory if subject.engine == "llamafactory" else _fits_axolotl
+    return None if fits(entry, types) else _wrong_type(subject, entry, types)
+
+
+def _fits_llamafactory(entry: Entry, types: set[str]) -> bool:
+    value = entry.value
+    if value is None:
+        # Passed on as None, where the engine's own code has tests for most keys.
+        return True
+    if isinstance(value, bool):
+        return "boolean" in types
+    if isinstance(value, int):
+        return bool({"integer", "number"} & types)
+    if isinstance(value, float):
+        return "number" in types
+    if isinstance(value, str):
+        return "string" in types
+    if isinstance(value, list):
+        return "array" in types or entry.name in _SPLIT
+    return "object" in types or not isinstance(value, dict)
+
+
+def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
+    value = entry.value
+    if value is None:
+        return True
+    number = as_number(value)
+    if "boolean" in types and (isinstance(value, bool) or number in (0, 1)):
+        return True
+    if "boolean" in types and isinstance(value, str) and value.lower() in _PYDANTIC_BOOLEANS:
+        return True
+    if {"integer", "number"} & types and isinstance(value, bool):
+        return True
+    if number is not None and ("number" in types or ("integer" in types and number == int(number))):
+        return True
+    if isinstance(value, str):
+        return "string" in types
+    if isinstance(value, list):
+        return "array" in types
+    return "object" in types if isinstance(value, dict) else False
+
+
+def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
+    value, place = entry.value, subject.places.get(entry.path)
+    wanted = " or ".join(_NAMES.get(name, f"an {name}") for name in sorted(types - {"null"}))
+    if isinstance(value, str) and place is not None and place.quoted:
+        plain = _unquoted(value, types)
+        if plain is not None:
+            return subject.finding(
+                entry.path,
+                rule="quoted-value",
+                severity="error",
+                message=f"{value!r} in quotes is text, and nothing converts it"
+                + (": as text it counts as true" if "boolean" in types else ""),
+                fix=f"write {entry.name}: {plain}",
+                edit=subject.rewrite(entry.path, plain),
+            )
+    if isinstance(value, bool) and "string" in types and place is not None and place.raw is not None:
+        return _boolean_word(subject, entry, place.raw)
+    if not isinstance(value, (bool, dict, list)) and "string" in types and place is not None:
+        severe = subject.engine == "axolotl"
+        return subject.finding(
+            entry.path,
+            rule="wrong-type",
+            severity="error" if severe else "warning",
+            message=f"YAML reads {place.raw} as the number {value}, and text is wanted",
+            fix=f"put it in quotes: {entry.name}: '{place.raw}'",
+            edit=subject.rewrite(entry.path, f"'{place.raw}'"),
+        )
+    whole = isinstance(value, float) and types & {"integer"} and value == int(value)
+    return subject.finding(
+        entry.path,
+        rule="wrong-type",
+        severity="error",
+        message=f"{_shown(value)} is {_kind(value)}, and {wanted} is wanted"
+        + (
+            "; LLaMA-Factory finds out after it has loaded data and model"
+            if subject.engine == "llamafactory"
+            else ""
+        ),
+        fix=f"write {entry.name}: {int(value)}" if whole else f"give {entry.name} {wanted}",
+        edit=subject.rewrite(entry.path, str(int(value))) if whole else None,
+    )
+
+
+def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any]) -> Finding | None:
+    value, place = entry.value, subject.places.get(entry.path)
+    if value in choices and not isinstance(value, bool):
+        return None
+    kinds = types - {"string"} if all(isinstance(choice, str) for choice in choices) else types
+    fits = _fits_llamafactory if subject.engine == "llamafactory" else _fits_axolotl
+    scalars = kinds - {"null"}
+    if scalars and not (kinds <= {"integer", "null"}) and fits(entry, kinds):
+        return None
+    if isinstance(value, bool) and place is not None and place.raw is not None and place.raw in choices:
+        return _boolean_word(subject, entry, place.raw)
+    text = str(value)
+    words = {str(choice).lower(): str(choice) for choice in choices}
+    close = words.get(text.lower()) or next(
+        iter(difflib.get_close_matches(text, list(words.values()), n=1, cutoff=0.6)), None
+    )
+    listed = ", ".join(map(str, choices))
+    edit: Edit | None = subject.rewrite(entry.path, close) if close and text.lower() in words else None
+    return subject.finding(
+        entry.path,
+        rule="bad-choice",
+        severity="error",
+        message=f"{_shown(value)} is none of: {listed if len(choices) <= 12 else f'{len(choices)} names'}",
+        fix=f"did you mean {close}?" if close else f"choose one of {listed}",
+        edit=edit,
+    )
+
+
+def _attention(subject: Subject, entry: Entry) -> Finding:
+    value = entry.value
+    to = _ATTENTION.get(value.lower() if isinstance(value, str) else value)
+    listed = ", ".join(entry.spec.get("choices", ()))
+    return subject.finding(
+        entry.path,
+        rule="attention-name",
+        severity="error",
+        message=f"{_shown(value)} is none of LLaMA-Factory's names for attention: {listed}",
+        fix=f"write flash_attn: {to}" if to else f"choose one of {listed}",
+        edit=subject.rewrite(entry.path, to) if to else None,
+    )
+
+
+def _boolean_word(subject: Subject, entry: Entry, raw: str) -> Finding:
+    return subject.finding(
+        entry.path,
+        rule="boolean-word",
+        severity="error",
+        message=f"YAML reads {raw} as {str(entry.value).lower()}, and text is wanted",
+        fix=f"put it in quotes: {entry.name}: '{raw}'",
+        edit=subject.rewrite(entry.path, f"'{raw}'"),
+    )
+
+
+def _unquoted(value: str, types: set[str]) -> str | None:
+    """What a quoted value is to be written as, where it reads as a wanted type."""
+    if "boolean" in types and (value.lower() in {"true", "false"} or _YES_NO.match(value)):
+        return "true" if value.lower() in {"true", "yes", "on", "y"} else "false"
+    number = as_number(value)
+    if number is not None and "number" in types:
+        return value if "." in value or "e" not in value.lower() else repr(number)
+    if number is not None and "integer" in types and number == int(number):
+        return str(int(number))
+    return None
+
+
+def _kind(value: Any) -> str:
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

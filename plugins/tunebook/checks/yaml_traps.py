@@ -1,0 +1,99 @@
+"""Values that YAML reads as something else than what one sees."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tunebook.checks.subject import as_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunebook.checks.document import Place
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+
+_OCTAL = re.compile(r"^[+-]?0[0-7_]+$")
+_SIXTIES = re.compile(r"^[+-]?\d+(?::[0-5]?\d)+(?:\.\d*)?$")
+_EXPONENT = re.compile(r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$")
+
+# Handed on to other libraries as written, where nobody turns text into numbers.
+_HANDED_ON = ("lr_scheduler_kwargs", "optim_args", "optim_target_modules", "gradient_checkpointing_kwargs")
+
+
+def check_yaml_traps(subject: Subject) -> Iterator[Finding]:
+    """`octal-number`, `base-sixty-number`, `number-as-string`, `interpolation`."""
+    for path, place in subject.places.items():
+        if place.raw is None:
+            continue
+        value = _value_at(subject.values, path)
+        if not place.quoted and isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield from _misread_number(subject, path, place, value)
+        elif isinstance(value, str):
+            yield from _text(subject, path, place, value)
+
+
+def _misread_number(subject: Subject, path: str, place: Place, value: float) -> Iterator[Finding]:
+    raw = place.raw or ""
+    if _OCTAL.match(raw) and int(raw.replace("_", "")) != value:
+        decimal = raw.replace("_", "").lstrip("+-0") or "0"
+        yield subject.finding(
+            path,
+            rule="octal-number",
+            severity="error",
+            message=f"YAML reads {raw} as octal: {value}",
+            fix=f"write {decimal}, or {value} if that is meant",
+            edit=subject.rewrite(path, decimal),
+        )
+    elif _SIXTIES.match(raw):
+        yield subject.finding(
+            path,
+            rule="base-sixty-number",
+            severity="error",
+            message=f"YAML reads {raw} in base sixty: {value}",
+            fix=f"put it in quotes: '{raw}'",
+            edit=subject.rewrite(path, f"'{raw}'"),
+        )
+
+
+def _text(subject: Subject, path: str, place: Place, value: str) -> Iterator[Finding]:
+    if "${" in value:
+        yield subject.finding(
+            path,
+            rule="interpolation",
+            severity="error",
+            message=f"no engine fills in ${{...}}: {value!r} is taken as it stands",
+            fix="write the value out, or give it on the command line",
+        )
+    inner = path.partition(".")
+    if subject.engine == "axolotl" and inner[0] in _HANDED_ON and inner[1] and not place.quoted:
+        number = as_number(value)
+        if number is not None and _EXPONENT.match(value):
+            written = _with_dot_and_sign(value)
+            yield subject.finding(
+                path,
+                rule="number-as-string",
+                severity="error",
+                message=f"Axolotl's YAML reads {value} as text, and hands it on as text",
+                fix=f"write {written}",
+                edit=subject.rewrite(path, written),
+            )
+
+
+def _with_dot_and_sign(number: str) -> str:
+    """As YAML 1.1 wants an exponent: `1e-4` becomes `1.0e-4`."""
+    mantissa, _, exponent = number.lower().partition("e")
+    dotted = mantissa if "." in mantissa else f"{mantissa}.0"
+    return f"{dotted}e{exponent if exponent.startswith(('+', '-')) else f'+{exponent}'}"
+
+
+def _value_at(values: Any, path: str) -> Any:
+    """The value at a dotted path; None where an overlay or override has put something else there."""
+    for part in re.findall(r"[^.\[\]]+|\[\d+\]", path):
+        if part.startswith("["):
+            index = int(part[1:-1])
+            values = values[index] if isinstance(values, list) and index < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, dict) else None
+    return values

@@ -1,0 +1,107 @@
+"""`tunebook check`: finds the faults of recipes without starting an engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunebook import paths
+from tunebook.checks import run
+from tunebook.checks.fixes import diff_of, mend
+
+if TYPE_CHECKING:
+    from tunebook.checks.findings import CheckResult, Finding
+    from tunebook.checks.subject import Command
+
+_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
+
+
+@click.command("check")
+@click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
+@click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@click.option(
+    "--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs to count batches for."
+)
+@click.option(
+    "--command",
+    type=click.Choice(["train", "export", "chat", "eval"]),
+    help="The engine's command the file is for; told by its keys if not given.",
+)
+@click.option("--fix", is_flag=True, help="Mend what is mechanical in the files, and show the changes.")
+@click.option(
+    "--schedule", is_flag=True, help="Print the learning rate at the start, each tenth and the end."
+)
+@click.option("--steps", type=click.IntRange(1), help="Steps of the run, where its rows cannot be counted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    overlays: tuple[str, ...],
+    gpus: int,
+    command: Command | None,
+    *,
+    fix: bool,
+    schedule: bool,
+    steps: int | None,
+    as_json: bool,
+) -> None:
+    """Find the faults of recipes without starting an engine.
+
+    RECIPE is a name from `tunebook ls` or the path of a YAML file; several are checked together. Exit status:
+    0 clean (hints do not count), 1 findings, 2 wrong use. docs/check.md explains every rule.
+
+    \b
+    Example:
+      tunebook check llamafactory/demo/full_sft_recommend learning_rate=5e-4
+    """
+    names = [argument for argument in arguments if "=" not in argument or Path(argument).is_file()]
+    overrides = [argument for argument in arguments if argument not in names]
+    if not names:
+        raise click.UsageError("name at least one recipe")
+    home = paths.home()
+
+    def look(name: str) -> run.Checked:
+        return run.check_recipe(name, home, overlays, overrides, command=command, gpus=gpus)
+
+    checked = [look(name) for name in names]
+    if fix:
+        for change in mend([finding for one in checked for finding in one.result.findings]):
+            click.echo(diff_of(change), nl=False)
+        checked = [look(name) for name in names]
+    results = [one.result for one in checked]
+    if as_json:
+        click.echo(run.as_json(results))
+    else:
+        for result in results:
+            _print(result)
+        _print_summary(results)
+    ctx.exit(0 if all(result.clean for result in results) else 1)
+
+
+def _print(result: CheckResult) -> None:
+    for finding in result.findings:
+        place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
+        click.echo(f"{place}: {severity} [{finding.rule}] {_key(finding)}{finding.message}")
+        if finding.text:
+            click.echo(f"    {finding.text}")
+        if finding.fix:
+            click.echo(f"    fix: {finding.fix}")
+
+
+def _key(finding: Finding) -> str:
+    return f"{finding.key}: " if finding.key and not finding.message.startswith(finding.key) else ""
+
+
+def _print_summary(results: list[CheckResult]) -> None:
+    counts = Counter(finding.severity for result in results for finding in result.findings)
+    graver = [(name, counts[name]) for name in ("error", "warning") if counts[name]]
+    found = ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in graver)
+    files = "1 file" if len(results) == 1 else f"{len(results)} files"
+    mechanical = sum(finding.edit is not None for result in results for finding in result.findings)
+    more = f"; --fix mends {mechanical} of them" if mechanical else ""
+    click.echo(f"{files}: {found or 'clean'}{more}", err=True)
