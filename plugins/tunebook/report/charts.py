@@ -7,19 +7,15 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tunebook.report.theme import colour, config
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunebook.report.records import Chart, Line
+    from tunebook.report.chart_records import Chart, Line
 
 Spec = dict[str, Any]
 
-# Okabe-Ito's order of hues, with lightness that keeps 3:1 against both a white and a near-black page.
-_PALETTE = (
-    "#3b7dd8", "#d9722e", "#1f9e77", "#b65fc4", "#b08a00", "#d64f70", "#2aa1b8", "#7a8a2e", "#8f6bd6",
-    "#a0643c", "#5f87a6", "#e0823d", "#4aa564", "#c45a9b", "#8c8c00", "#c4504a", "#3f9b9b", "#6d7f3f",
-    "#6f74d6", "#94745c",
-)  # fmt: skip
 _WIDTH, _HEIGHT = 720, 260
 _DOTS = 40
 """A curve of at most so many points has a dot at each."""
@@ -28,11 +24,6 @@ _DOTS = 40
 def keys(charts: Sequence[Chart]) -> list[str]:
     """What the legend lists, in the order in which the charts show it."""
     return list(dict.fromkeys(line.key for chart in charts for line in chart.lines))
-
-
-def colour(place: int) -> str:
-    """The colour of the legend's entry number `place`, from 0."""
-    return _PALETTE[place % len(_PALETTE)]
 
 
 def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
@@ -220,44 +211,6 @@ def rows(lines: Sequence[Line]) -> list[Spec]:
         for place, line in enumerate(lines)
         for at, step in enumerate(line.steps)
     ]
-
-
-def config(*, dark: bool) -> Spec:
-    """Colours and type of the charts for a light or a dark page."""
-    ink, muted, grid = ("#e4e7eb", "#9aa3ae", "#2a3038") if dark else ("#1d2129", "#667080", "#e8eaee")
-    return {
-        "background": None,
-        "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif",
-        "padding": 4,
-        "view": {"stroke": None},
-        "axis": {
-            "domainColor": grid,
-            "gridColor": grid,
-            "tickColor": grid,
-            "labelColor": muted,
-            "titleColor": muted,
-            "titleFontWeight": "normal",
-            "labelFontSize": 11,
-            "titleFontSize": 11,
-            "labelOverlap": True,
-            "tickCount": 5,
-        },
-        "axisX": {"grid": False, "tickCount": 7},
-        "axisY": {"domain": False, "ticks": False, "minExtent": 34},
-        "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 11, "symbolStrokeColor": ink},
-        "title": {
-            "color": ink,
-            "anchor": "start",
-            "fontSize": 14,
-            "fontWeight": 600,
-            "offset": 10,
-            "subtitleColor": muted,
-        },
-        "style": {
-            "baseline": {"color": muted},
-            "note": {"color": muted, "fontSize": 11},
-        },
-    }
 
 
 def png(chart: Chart, all_keys: Sequence[str]) -> bytes:

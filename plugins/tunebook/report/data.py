@@ -15,6 +15,7 @@ from tunebook.report.expected import compare
 from tunebook.report.facts import facts_of
 from tunebook.report.findings import findings_of
 from tunebook.report.headline import report_headline, run_headline
+from tunebook.report.lines import Curves
 from tunebook.report.provenance import provenance
 from tunebook.report.records import FORMAT, Best, Examples, Report, Row, RunReport
 from tunebook.runlog import read_run
@@ -72,7 +73,7 @@ def _distinct_names(runs: Sequence[RunLog]) -> list[str]:
     return [f"{name} ({place})" for place, name in enumerate(names, 1)]
 
 
-def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, curves.Curves]:
+def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]:
     measured = {
         dataset: [measure(run, evaluation) for evaluation in evaluations]
         for dataset, evaluations in by_dataset(run.evaluations).items()
@@ -107,7 +108,7 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, curves.
         sources=_sources(run),
         notes=tuple({"kind": n.kind, "file": n.file, "message": n.message} for n in (*run.notes, *notes)),
     )
-    return report, curves.Curves(run_id, name, run, measured, best)
+    return report, Curves(run_id, name, run, measured, best)
 
 
 def _figure_names(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> tuple[str, ...]:

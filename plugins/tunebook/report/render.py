@@ -15,7 +15,7 @@ import jinja2
 import orjson
 
 from tunebook.errors import TunebookError
-from tunebook.report import charts
+from tunebook.report import charts, theme
 from tunebook.report.headline import number
 from tunebook.report.redact import redact
 
@@ -70,7 +70,7 @@ def render(report: Report) -> dict[str, bytes]:
 def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
     page = {
         "keys": all_keys,
-        "configs": {"light": charts.config(dark=False), "dark": charts.config(dark=True)},
+        "configs": {"light": theme.config(dark=False), "dark": theme.config(dark=True)},
         "charts": [
             {
                 "id": chart.id,
@@ -98,7 +98,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
         .get_template("report.html.j2")
         .render(
             report=data,
-            legend=[(key, charts.colour(place)) for place, key in enumerate(all_keys)],
+            legend=[(key, theme.colour(place)) for place, key in enumerate(all_keys)],
             style=(templates / "report.css").read_text("utf-8"),
             program=(templates / "report.js").read_text("utf-8"),
             library=charts.script().replace("</script", "<\\/script") if report.charts else "",
