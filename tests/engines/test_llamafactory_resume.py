@@ -24,6 +24,9 @@ def start(command, log, **env):
         stderr=subprocess.STDOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **env},
         start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that: whoever runs these
+        # tests in the background would see Ctrl-C do nothing.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -91,19 +94,26 @@ def test_tunebook_train_goes_on_and_ends_as_if_nothing_had_happened(interrupted,
 def test_interrupting_leaves_no_worker_behind(recipe, tmp_path):
     output = tmp_path / "output"
     file = tmp_path / "recipe.yaml"
-    file.write_text(
-        yaml.safe_dump({**recipe(max_steps=20_000, eval_steps=40, save_steps=10), "output_dir": str(output)})
-    )
+    values = recipe(max_steps=20_000, eval_steps=40, save_steps=10, save_total_limit=2)
+    file.write_text(yaml.safe_dump({**values, "output_dir": str(output)}))
     log = tmp_path / "log"
     process = start([BIN / "tunebook", "train", file], log, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    deadline = time.monotonic() + 400
-    while not (output / "checkpoint-10" / "trainer_state.json").exists():
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(file) not in listed
-    assert str(output) not in listed
+    try:
+        deadline = time.monotonic() + 400
+        while not (output / "checkpoint-10" / "trainer_state.json").exists():
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130
+        assert not running(str(output))
+    finally:
+        for pid in running(str(output)):
+            os.kill(pid, signal.SIGKILL)
     assert "tunebook: stopped by Ctrl-C; the same command goes on from" in log.read_text()
+
+
+def running(path: str) -> list[int]:
+    """Processes whose command line names a path."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if path in line]
