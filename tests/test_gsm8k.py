@@ -106,3 +106,8 @@ def test_the_aggregate_counts_what_it_could_not_read():
     assert figures["exact_match_parsed"] == 0.5
     assert figures["unparsed_rate"] == 0.5
     assert set(figures) <= set(gsm8k.METRIC.figures)
+
+
+def test_a_question_that_opens_the_task_is_no_made_up_one():
+    assert gsm8k.extract("Here is the task.\n\nQuestion: What is 6 * 7?\nAnswer: 42") == 42
+    assert gsm8k.extract("Answer: 42\n\nQuestion: What is 2 * 2?\nAnswer: 4") == 42
