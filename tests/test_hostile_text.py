@@ -18,7 +18,7 @@ ATOMS = [
     "would not ", "recommend ", "wait, ", "so ", "is ", " ", "\n", "\t", "\r\n", " \n", "\u200b", "\xa0", "é", "是", "👍",
     ".", ". ", "?", "!", ",", ";", ":", "|", "_", "~", "a", "a ", "A ", "(A) ", "\x00", "&lt;", "&lt;think&gt;",
 ]  # fmt: skip
-FRAMES = [
+FRAMES = ["{}", "<think>{}</think> 42 yes", "#### {}", "{}\nAnswer: yes 42 A"]
     "{}",
     "<think>{}</think> 42 yes",
     "#### {}",
