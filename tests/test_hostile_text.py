@@ -19,13 +19,6 @@ ATOMS = [
     ".", ". ", "?", "!", ",", ";", ":", "|", "_", "~", "a", "a ", "A ", "(A) ", "\x00", "&lt;", "&lt;think&gt;",
 ]  # fmt: skip
 FRAMES = ["{}", "<think>{}</think> 42 yes", "#### {}", "{}\nAnswer: yes 42 A"]
-    "{}",
-    "<think>{}</think> 42 yes",
-    "#### {}",
-    "The answer is {}",
-    "yes {} 42",
-    "{}\nAnswer: yes 42 A",
-]
 METRICS = ["yes_no", "gsm8k", "exact_match", "multiple_choice"]
 SHORT, LONG = 2_000, 20_000
 """Characters. At the longer one a quadratic pattern takes seconds and a linear one milliseconds."""
