@@ -205,3 +205,14 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(TunebookError, match=r"trainer_state\.json: Permission denied"):
         read_run(tmp_path)
+
+
+def test_a_text_that_speaks_of_nan_is_no_damage(movies):
+    path = movies / "tunebook" / "eval_records-movies_test-300.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for record in records:
+        record["prediction"] = 'the log says {"loss": NaN, "x": -Infinity}'
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    read = read_examples(path, "records")
+    assert read.notes == []
+    assert read.examples[0].prediction == 'the log says {"loss": NaN, "x": -Infinity}'

@@ -7,6 +7,7 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tunebook.report.lines import TRAINING
 from tunebook.report.theme import colour, config
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ Spec = dict[str, Any]
 
 _WIDTH, _HEIGHT = 720, 260
 _DOTS = 40
-"""A curve of at most so many points has a dot at each."""
+"""A curve of at most so many evaluations has a dot at each."""
 
 
 def keys(charts: Sequence[Chart]) -> list[str]:
@@ -87,7 +88,11 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
             "encoding": line_encoding,
         }
     )
-    sparse = [place for place, line in enumerate(chart.lines) if len(line.steps) <= _DOTS]
+    sparse = [
+        place
+        for place, line in enumerate(chart.lines)
+        if len(line.steps) <= _DOTS and line.dataset != TRAINING
+    ]
     if sparse:
         layers.append(
             {

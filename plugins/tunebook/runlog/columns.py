@@ -57,9 +57,13 @@ class Columns:
     def series(self) -> dict[str, Series]:
         """The columns as series: sorted by step, of equal steps the one that was logged later."""
         made = {}
+        # Names that stand in the same entries share one array of steps, here as in the parts.
+        shared: dict[tuple[int, ...], NDArray[np.int64]] = {}
         for name, parts in self._parts.items():
-            steps, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-            points = _later_wins(steps, values)
+            same = tuple(id(part.steps) for part in parts)
+            if same not in shared:
+                shared[same] = np.concatenate([part.steps for part in parts])
+            points = _later_wins(shared[same], np.concatenate([part.values for part in parts]))
             if len(points.steps):
                 made[name] = Series(name=name, steps=points.steps, values=points.values, source=self.source)
         return made
@@ -83,10 +87,11 @@ class _Points(NamedTuple):
 
 
 def _later_wins(steps: NDArray[np.int64], values: NDArray[np.float64]) -> _Points:
-    if len(steps) > 1 and not (steps[1:] > steps[:-1]).all():
-        order = np.argsort(steps, kind="stable")
-        steps, values = steps[order], values[order]
-    last = np.append(steps[1:] != steps[:-1], True) if len(steps) else np.zeros(0, dtype=bool)
+    if len(steps) < 2 or (steps[1:] > steps[:-1]).all():
+        return _Points(steps, values)
+    order = np.argsort(steps, kind="stable")
+    steps, values = steps[order], values[order]
+    last = np.append(steps[1:] != steps[:-1], True)
     return _Points(steps[last], values[last])
 
 

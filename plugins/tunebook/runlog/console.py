@@ -144,8 +144,11 @@ class _Table:
             steps = counted if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
                 restarts = int((np.diff(epochs) < 0).sum())
+            # Names that stand in the same entries share one array of places, and so one of steps.
+            shared: dict[int, NDArray[np.int64]] = {}
             for name, series in columns.series().items():
-                at = _at(series, steps[series.steps], source)
+                places = series.steps
+                at = _at(series, shared.setdefault(id(places), steps[places]), source)
                 made[name] = _join(made[name], at) if name in made else at
         if per_epoch is None:
             return made, "no step count was printed: the axis counts the entries of the log", restarts
@@ -160,6 +163,8 @@ def _join(first: Series, second: Series) -> Series:
 
 
 def _at(series: Series, steps: NDArray[np.int64], source: str) -> Series:
+    if (steps[1:] > steps[:-1]).all():
+        return Series(name=series.name, steps=steps, values=series.values, source=source)
     order = np.argsort(steps, kind="stable")
     steps, values = steps[order], series.values[order]
     last = np.append(steps[1:] != steps[:-1], True)

@@ -31,7 +31,15 @@ def loads(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        pass
+        return loads_numbers(data)
+
+
+def loads_numbers(data: bytes) -> Any:
+    """As `loads`, for JSON without texts in which `: NaN` could stand: one pass less.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
     try:
         return orjson.loads(_quote_bare(data))
     except orjson.JSONDecodeError:
@@ -41,7 +49,7 @@ def loads(data: bytes) -> Any:
 def _quote_bare(data: bytes) -> bytes:
     """The usual places, ten times as fast as the pattern that also knows the others."""
     for name in (b"NaN", b"Infinity", b"-Infinity"):
-        if name in data:
+        if b": " + name in data:
             data = data.replace(b": " + name, b': "' + name + b'"')
     return data
 

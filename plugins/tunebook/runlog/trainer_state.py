@@ -9,7 +9,7 @@ import orjson
 
 from tunebook.runlog.columns import Columns
 from tunebook.runlog.records import Note, Series, Trainer
-from tunebook.runlog.tolerant_json import as_float, as_int, loads
+from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +80,7 @@ class _Entries:
             # A whole block at once; where that fails, at the end of the list or at damage, one by one.
             end = text.rfind(b"}") + 1
             try:
-                block = loads(b"[" + text[:end].lstrip(b" \t\r\n,") + b"]")
+                block = loads_numbers(b"[" + text[:end].lstrip(b" \t\r\n,") + b"]")
                 self.read += len(block)
                 yield block
                 at_the_end = False
@@ -120,7 +120,7 @@ class _Entries:
 
     def _parse(self, found: list[bytes]) -> list[dict[str, Any]]:
         try:
-            entries: list[dict[str, Any]] = loads(b"[" + b",".join(found) + b"]")
+            entries: list[dict[str, Any]] = loads_numbers(b"[" + b",".join(found) + b"]")
         except ValueError:
             entries = [entry for one in found if (entry := _facts(one)) is not None]
             self.damaged += len(found) - len(entries)
