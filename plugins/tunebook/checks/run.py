@@ -8,11 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import overlays, recipes
+from tunebook.checks.adapters import check_adapters
+from tunebook.checks.arithmetic import check_arithmetic
+from tunebook.checks.context import check_context
+from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, read_document
+from tunebook.checks.evaluation import check_evaluation
 from tunebook.checks.findings import CheckResult, Finding, in_order
 from tunebook.checks.keys import check_keys
+from tunebook.checks.memory_traps import check_memory_traps
+from tunebook.checks.other_files import checker_of
+from tunebook.checks.outputs import check_across, check_outputs
+from tunebook.checks.quantization import check_quantization
+from tunebook.checks.registry import check_data_files, check_registry
+from tunebook.checks.schedule import check_schedule
+from tunebook.checks.secrets import check_secrets
 from tunebook.checks.subject import Command, Subject
+from tunebook.checks.templates import check_templates
 from tunebook.checks.values import check_values
+from tunebook.checks.versions import check_versions
 from tunebook.checks.yaml_traps import check_yaml_traps
 from tunebook.engine_yaml import read_text
 from tunebook.engines.schema import load_schema
@@ -25,6 +39,20 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_keys,
     check_values,
     check_yaml_traps,
+    check_secrets,
+    check_registry,
+    check_data_files,
+    check_templates,
+    check_evaluation,
+    check_schedule,
+    check_memory_traps,
+    check_quantization,
+    check_context,
+    check_adapters,
+    check_deepspeed,
+    check_outputs,
+    check_versions,
+    check_arithmetic,
 )
 """Every rule of a recipe. Each looks at the merged recipe and yields what it finds."""
 
@@ -67,6 +95,9 @@ def check_recipe(
     path = _find(name_or_path, root)
     name = recipes.recipe_name(path, root)
     file = _shown(path)
+    other = checker_of(path)
+    if other is not None:
+        return Checked(CheckResult(name=name, findings=in_order(list(other(path, file)))), None)
     text = read_text(path)
     engine = _engine(path, root, text)
     if engine is None:
@@ -96,10 +127,28 @@ def check_recipe(
         places={key: place for key, place in places.items() if key not in overridden},
         overridden=overridden,
         folders=tuple(dict.fromkeys([Path.cwd(), home, *path.resolve().parents])),
+        home=home,
         gpus=gpus,
     )
     findings += [finding for rule in RULES for finding in rule(subject)]
     return Checked(CheckResult(name=name, findings=in_order(findings)), subject)
+
+
+def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
+    """Return the results of files checked together, with what only shows between them."""
+    clashes = list(check_across([one.subject for one in checked if one.subject is not None]))
+    return [
+        CheckResult(
+            name=one.result.name,
+            findings=in_order(
+                [
+                    *one.result.findings,
+                    *(clash for clash in clashes if one.subject and clash.file == one.subject.file),
+                ]
+            ),
+        )
+        for one in checked
+    ]
 
 
 def _find(name_or_path: str, root: Path) -> Path:

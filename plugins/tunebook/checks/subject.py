@@ -52,6 +52,8 @@ class Subject:
     """Dotted keys that were set on the command line."""
     folders: tuple[Path, ...]
     """Where relative paths are looked for, in this order."""
+    home: Path
+    """The folder that holds our `recipes/` and `datasets_info/`."""
     gpus: int
     """GPUs that the arithmetic is for."""
 
@@ -130,8 +132,10 @@ class Subject:
     def locate(self, path: str) -> Path | None:
         """Return the file or folder a recipe's path means; None where there is none."""
         found = Path(path).expanduser()
+        if found.exists():
+            return found
         if found.is_absolute():
-            return found if found.exists() else None
+            return None
         return next((folder / found for folder in self.folders if (folder / found).exists()), None)
 
     @functools.cached_property

@@ -10,6 +10,7 @@ import click
 
 from tunebook import paths
 from tunebook.checks import run
+from tunebook.checks.arithmetic import preview
 from tunebook.checks.fixes import diff_of, mend
 
 if TYPE_CHECKING:
@@ -72,12 +73,16 @@ def check(
         for change in mend([finding for one in checked for finding in one.result.findings]):
             click.echo(diff_of(change), nl=False)
         checked = [look(name) for name in names]
-    results = [one.result for one in checked]
+    results = run.with_clashes(checked)
     if as_json:
         click.echo(run.as_json(results))
     else:
         for result in results:
             _print(result)
+        if schedule:
+            for one in checked:
+                if one.subject is not None:
+                    click.echo(preview(one.subject, steps))
         _print_summary(results)
     ctx.exit(0 if all(result.clean for result in results) else 1)
 

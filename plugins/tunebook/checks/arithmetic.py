@@ -1,0 +1,200 @@
+"""Effective batch, steps and warmup of a recipe, as the Trainer will count them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from tunebook import data_files, datasets
+from tunebook.checks.learning_rate import schedule
+from tunebook.checks.subject import as_number
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+    from tunebook.types import DatasetEntry
+
+# Counting is worth it while it costs milliseconds.
+_COUNTED_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """What a recipe comes to. None stands for what cannot be told without reading more."""
+
+    batch: int
+    """Rows of one forward pass on one GPU."""
+    accumulation: int
+    gpus: int
+    rows: int | None
+    """Rows trained on in an epoch."""
+    steps: int | None
+    """Optimizer steps of the whole run."""
+    warmup: int | None
+    """Steps of these that warm up."""
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows of one optimizer step."""
+        return self.batch * self.accumulation * self.gpus
+
+
+def arithmetic(subject: Subject, steps: int | None = None) -> Arithmetic | None:
+    """Return what the recipe comes to; None where its batch is no number.
+
+    Args:
+        subject: The recipe.
+        steps: Steps of the run, where the caller knows them.
+    """
+    batch = as_number(subject.setting("batch") or 1)
+    accumulation = as_number(subject.setting("accumulation") or 1)
+    if not batch or not accumulation or batch < 1 or accumulation < 1:
+        return None
+    rows = _training_rows(subject)
+    steps = steps or _steps(subject, rows, int(batch), int(accumulation))
+    return Arithmetic(
+        batch=int(batch),
+        accumulation=int(accumulation),
+        gpus=subject.gpus,
+        rows=rows,
+        steps=steps,
+        warmup=_warmup(subject, steps),
+    )
+
+
+def check_arithmetic(subject: Subject) -> Iterator[Finding]:
+    """The hint line `arithmetic`, and counts that leave nothing to train or nothing but warmup."""
+    if subject.command != "train":
+        return
+    for setting in ("batch", "accumulation"):
+        key = subject.name(setting)
+        number = as_number(subject.get(key))
+        if number is not None and number < 1:
+            yield subject.finding(
+                key, rule="bad-count", severity="error", message=f"{number:g} rows cannot be trained on",
+                fix=f"set {key}: 1 or more",
+            )  # fmt: skip
+    counted = arithmetic(subject)
+    if counted is None:
+        return
+    if counted.steps and counted.warmup is not None and counted.warmup >= counted.steps:
+        key = "warmup_ratio" if as_number(subject.get("warmup_ratio")) else "warmup_steps"
+        yield subject.finding(
+            key,
+            rule="all-warmup",
+            severity="warning",
+            message=f"{counted.warmup} warmup steps of {counted.steps}: the learning rate never falls",
+            fix="set a smaller warmup_steps, or warmup_ratio: 0.03",
+        )
+    yield subject.finding(None, rule="arithmetic", severity="hint", message=told(subject, counted), fix=None)
+
+
+def told(subject: Subject, counted: Arithmetic) -> str:
+    """Return the arithmetic as one line."""
+    gpus = f"{counted.gpus} GPU{'s' if counted.gpus > 1 else ''}"
+    line = (
+        f"effective batch {counted.effective_batch} "
+        f"({counted.batch} per GPU x {counted.accumulation} accumulated x {gpus})"
+    )
+    if counted.rows is not None:
+        line += f", {counted.rows:,} rows"
+    if counted.steps is not None:
+        line += f", {counted.steps:,} steps"
+        if counted.warmup is not None:
+            line += f", {counted.warmup:,} of them warmup"
+    elif as_number(subject.get("warmup_steps")):
+        line += f", {subject.get('warmup_steps')} warmup steps"
+    return line
+
+
+def preview(subject: Subject, steps: int | None) -> str:
+    """Return the learning rate at the start, each tenth of the run and the end, a line each.
+
+    Raises:
+        TunebookError: The steps, the rate or the scheduler are not known.
+    """
+    counted = arithmetic(subject, steps)
+    if counted is None or counted.steps is None:
+        raise TunebookError(
+            f"{subject.file}: the steps of the run cannot be counted without its rows",
+            fix="give --steps N, or max_steps=N",
+        )
+    peak = subject.number("learning_rate")
+    name = str(subject.setting("scheduler"))
+    options = subject.get("lr_scheduler_kwargs", {})
+    warmup = counted.warmup or 0
+    if not peak or not isinstance(options, dict):
+        raise TunebookError(f"{subject.file}: names no learning_rate", fix="add learning_rate: 1.0e-4")
+    try:
+        rate = schedule(name, peak=peak, steps=counted.steps, warmup=warmup, options=options)
+    except (ValueError, TypeError) as err:
+        raise TunebookError(
+            f"{subject.file}: lr_scheduler_kwargs: {err}", fix="see `tunebook check`"
+        ) from err
+    tenths = {round(counted.steps * tenth / 10): f"{tenth * 10} %" for tenth in range(11)}
+    tenths[warmup] = f"{tenths[warmup]}, end of warmup" if warmup in tenths else "end of warmup"
+    lines = [f"{subject.file}: {name}, {counted.steps:,} steps, {warmup:,} of them warmup"]
+    lines += [f"  step {step:>9,}  {rate(step):.4e}  {label}" for step, label in sorted(tenths.items())]
+    return "\n".join(lines)
+
+
+def _training_rows(subject: Subject) -> int | None:
+    if subject.engine != "llamafactory" or subject.get("streaming") or subject.get("packing"):
+        return None
+    names = subject.get("dataset")
+    names = names.split(",") if isinstance(names, str) else names if isinstance(names, list) else []
+    wanted = tuple(dict.fromkeys(str(name).strip() for name in names))
+    entries = subject.entries(wanted)
+    if not entries or len(entries) < len(wanted) or subject.get("mix_strategy", "concat") != "concat":
+        return None
+    limit = subject.get("max_samples")
+    counts = [_count(entry) for entry in entries]
+    rows = 0
+    for count in counts:
+        if count is None:
+            return None
+        rows += min(count, limit) if isinstance(limit, int) else count
+    held_back = as_number(subject.get("val_size")) or 0
+    return rows - (math.ceil(held_back * rows) if held_back < 1 else int(held_back))
+
+
+def _count(entry: DatasetEntry) -> int | None:
+    """Rows of an entry's files; None where they are not here or too large to be counted at once."""
+    try:
+        files = datasets.data_files(entry)
+        known = files and all(path.suffix in data_files.READABLE for path in files)
+        if not known or sum(path.stat().st_size for path in files) > _COUNTED_BYTES:
+            return None
+        rows = sum(1 for path in files for _ in islice(data_files.iter_rows(path), None))
+    except (TunebookError, OSError):
+        return None
+    wanted = entry.values.get("num_samples")
+    return min(rows, wanted) if isinstance(wanted, int) else rows
+
+
+def _steps(subject: Subject, rows: int | None, batch: int, accumulation: int) -> int | None:
+    limit = as_number(subject.get("max_steps"))
+    if limit and limit > 0:
+        return int(limit)
+    epochs = as_number(subject.setting("epochs"))
+    if not rows or not epochs or rows < 1:
+        return None
+    batches = math.ceil(rows / (batch * subject.gpus))
+    return math.ceil(epochs * max(1, math.ceil(batches / accumulation)))
+
+
+def _warmup(subject: Subject, steps: int | None) -> int | None:
+    """As TrainingArguments.get_warmup_steps of transformers 5: a value below 1 is a share of the run."""
+    wanted: Sequence[float | None] = (
+        as_number(subject.get("warmup_ratio")),
+        as_number(subject.get("warmup_steps")),
+    )
+    value = next((number for number in wanted if number), 0.0)
+    if value >= 1:
+        return int(value)
+    return None if steps is None else math.ceil(steps * value)

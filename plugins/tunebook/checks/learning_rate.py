@@ -1,0 +1,158 @@
+"""The learning rate of every step, by transformers' own formulas (transformers/optimization.py), without it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SCHEDULERS: dict[str, tuple[str, ...]] = {
+    "constant": (),
+    "constant_with_warmup": (),
+    "linear": (),
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("lr_end", "power"),
+    "inverse_sqrt": ("timescale",),
+    "cosine_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate", "warmup_lr_rate"),
+    "warmup_stable_decay": (
+        *("num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"),
+    ),
+}
+"""Schedulers that are functions of the step, and the `lr_scheduler_kwargs` each one takes."""
+
+
+def schedule(
+    name: str, *, peak: float, steps: int, warmup: int = 0, options: Mapping[str, Any] | None = None
+) -> Callable[[int], float]:
+    """Return the learning rate as a function of the optimizer steps already taken, 0 to `steps`.
+
+    Args:
+        name: One of `SCHEDULERS`, but not `cosine_warmup_with_min_lr`.
+        peak: The recipe's learning rate.
+        steps: Optimizer steps of the run.
+        warmup: Those of them that warm up.
+        options: `lr_scheduler_kwargs`.
+
+    Raises:
+        ValueError: The scheduler is none of these, or an option it needs is missing.
+
+    >>> rate = schedule("linear", peak=1e-4, steps=100, warmup=10)
+    >>> [f"{rate(step):.1e}" for step in (0, 10, 55, 100)]
+    ['0.0e+00', '1.0e-04', '5.0e-05', '0.0e+00']
+    """
+    given = dict(options or {})
+    if name not in _AFTER_WARMUP:
+        raise ValueError(f"no formula for the scheduler {name!r}")
+    after = _AFTER_WARMUP[name](peak, steps, warmup, given)
+    floor = given.get("min_lr_ratio", 0.0) if name == "warmup_stable_decay" else 0.0
+
+    def rate(step: int) -> float:
+        if name != "constant" and step < warmup:
+            share = _warm(given.get("warmup_type", "linear"), step / max(1, warmup))
+            return peak * (share * (1 - floor) + floor)
+        return peak * after(step)
+
+    return rate
+
+
+def _warm(kind: str, progress: float) -> float:
+    if kind == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * progress))
+    return 1 - math.sqrt(1 - progress) if kind == "1-sqrt" else progress
+
+
+def _constant(*_: Any) -> Callable[[int], float]:
+    return lambda step: 1.0  # noqa: ARG005
+
+
+def _linear(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:  # noqa: ARG001
+    return lambda step: max(0.0, (steps - step) / max(1, steps - warmup))
+
+
+def _cosine(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:
+    floor = float(options.get("min_lr_rate") or float(options.get("min_lr") or 0.0) / peak)
+    cycles = options.get("num_cycles", 0.5)
+
+    def factor(step: int) -> float:
+        progress = (step - warmup) / max(1, steps - warmup)
+        share = max(0.0, 0.5 * (1 + math.cos(math.pi * cycles * 2 * progress)))
+        return max(0.0, share * (1 - floor) + floor)
+
+    return factor
+
+
+def _cosine_with_min(
+    peak: float, steps: int, warmup: int, options: Mapping[str, Any]
+) -> Callable[[int], float]:
+    if (options.get("min_lr") is None) == (options.get("min_lr_rate") is None):
+        raise ValueError("cosine_with_min_lr needs either min_lr or min_lr_rate")
+    return _cosine(peak, steps, warmup, options)
+
+
+def _restarts(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:  # noqa: ARG001
+    cycles = options.get("num_cycles", 1)
+
+    def factor(step: int) -> float:
+        progress = (step - warmup) / max(1, steps - warmup)
+        if progress >= 1:
+            return 0.0
+        return max(0.0, 0.5 * (1 + math.cos(math.pi * ((cycles * progress) % 1.0))))
+
+    return factor
+
+
+def _polynomial(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:
+    end, power = options.get("lr_end", 1e-7), options.get("power", 1.0)
+
+    def factor(step: int) -> float:
+        if step > steps:
+            return float(end / peak)
+        remaining = 1 - (step - warmup) / (steps - warmup)
+        return float(((peak - end) * remaining**power + end) / peak)
+
+    return factor
+
+
+def _inverse_sqrt(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:  # noqa: ARG001
+    timescale = options.get("timescale") or warmup or 10_000
+    return lambda step: 1 / math.sqrt((step + timescale - warmup) / timescale)
+
+
+def _stable_decay(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:  # noqa: ARG001
+    decay = options.get("num_decay_steps")
+    if decay is None:
+        raise ValueError("warmup_stable_decay needs num_decay_steps")
+    stable = options.get("num_stable_steps")
+    stable = steps - warmup - decay if stable is None else stable
+    floor, cycles = options.get("min_lr_ratio", 0.0), options.get("num_cycles", 0.5)
+    kind = options.get("decay_type", "cosine")
+
+    def factor(step: int) -> float:
+        if step < warmup + stable:
+            return 1.0
+        if step >= warmup + stable + decay:
+            return float(floor)
+        progress = (step - warmup - stable) / max(1, decay)
+        share = 0.5 * (1 + math.cos(math.pi * cycles * 2 * progress))
+        if kind != "cosine":
+            share = 1 - (math.sqrt(progress) if kind == "1-sqrt" else progress)
+        return float(max(0.0, share * (1 - floor) + floor))
+
+    return factor
+
+
+_AFTER_WARMUP: dict[str, Callable[..., Callable[[int], float]]] = {
+    "constant": _constant,
+    "constant_with_warmup": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "cosine_with_restarts": _restarts,
+    "polynomial": _polynomial,
+    "inverse_sqrt": _inverse_sqrt,
+    "cosine_with_min_lr": _cosine_with_min,
+    "warmup_stable_decay": _stable_decay,
+}

@@ -1,0 +1,230 @@
+"""The dataset registry: LLaMA-Factory ignores what it does not know in it, and drops rows it cannot read."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook import data_files, datasets, engines
+from tunebook.datasets import Registry
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tunebook.checks.findings import Finding, Severity
+    from tunebook.checks.subject import Subject
+    from tunebook.types import DatasetEntry
+
+# llamafactory/data/parser.py, and "metric", which is ours.
+_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name")
+_KEYS = (
+    *_SOURCES,
+    "formatting",
+    "ranking",
+    "subset",
+    "split",
+    "folder",
+    "num_samples",
+    "columns",
+    "tags",
+    "metric",
+)
+_COLUMNS = (
+    *("prompt", "query", "response", "history", "messages", "system", "tools"),
+    *("images", "videos", "audios", "chosen", "rejected", "kto_tag"),
+)
+_TAGS = (
+    *("role_tag", "content_tag", "user_tag", "assistant_tag"),
+    *("observation_tag", "function_tag", "system_tag"),
+)
+_FORMATTINGS = ("alpaca", "sharegpt", "openai")
+_FILE_TYPES = frozenset({".arrow", ".csv", ".json", ".jsonl", ".parquet", ".txt"})
+
+_ROWS_LOOKED_AT = 20
+
+
+def check_registry(subject: Subject) -> Iterator[Finding]:
+    """`missing-registry`, `undefined-dataset`, and the faults of each entry that the recipe names."""
+    names = _names(subject)
+    if subject.registry_folder is None or not names:
+        return
+    if not isinstance(subject.registry, Registry):
+        error = subject.registry
+        if error is not None:
+            yield subject.finding(
+                engines.load(subject.engine).registry_key,
+                rule="missing-registry",
+                severity="error",
+                message=error.problem,
+                fix=error.fix,
+            )
+        return
+    for name in names:
+        key = _key_of(subject, name)
+        try:
+            entry = subject.registry.entry(name)
+        except TunebookError as error:
+            rule = "registry-key" if name in subject.registry.values else "undefined-dataset"
+            yield subject.finding(key, rule=rule, severity="error", message=error.problem, fix=error.fix)
+            continue
+        for rule, severity, message, fix in entry_faults(entry, stage=str(subject.effective("stage"))):
+            ours = rule == "missing-data" and _to_be_made(subject, entry.registry)
+            yield subject.finding(
+                key,
+                rule=rule,
+                severity="hint" if ours else severity,
+                message=f"{entry.registry}: {name}: {message}",
+                fix=fix,
+            )
+
+
+def check_data_files(subject: Subject) -> Iterator[Finding]:
+    """`missing-data`: files that Axolotl's own blocks name."""
+    for key in ("datasets", "test_datasets") if subject.engine == "axolotl" else ():
+        blocks = subject.get(key)
+        for number, block in enumerate(blocks if isinstance(blocks, list) else []):
+            path = block.get("path") if isinstance(block, dict) else None
+            if not isinstance(path, str) or Path(path).suffix not in _FILE_TYPES or "://" in path:
+                continue
+            if subject.locate(path) is None:
+                ours = _to_be_made(subject, subject.home / path)
+                yield subject.finding(
+                    f"{key}[{number}].path",
+                    rule="missing-data",
+                    severity="hint" if ours else "error",
+                    message=f"there is no file {path}",
+                    fix="make or download it as datasets_info/README.md says" if ours else "check the path",
+                )
+
+
+def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[str, Severity, str, str]]:
+    """Yield (rule, severity, message, fix) for each fault of one entry and of the first rows of its data.
+
+    Args:
+        entry: The entry.
+        stage: LLaMA-Factory's training stage, which decides what columns are needed.
+    """
+    values = entry.values
+    yield from _unknown(values, _KEYS, "")
+    for group, known in (("columns", _COLUMNS), ("tags", _TAGS)):
+        if isinstance(values.get(group), dict):
+            yield from _unknown(values[group], known, f"{group}.")
+        elif group in values:
+            yield ("registry-key", "error", f'"{group}" is no object', f'write "{group}": {{...}}')
+    formatting = values.get("formatting", "alpaca")
+    if formatting not in _FORMATTINGS:
+        yield (
+            *("registry-key", "error", f'"formatting" is {formatting!r}'),
+            f"write one of {', '.join(_FORMATTINGS)}",
+        )
+    yield from _left_out_columns(values, formatting, stage)
+    try:
+        files = datasets.data_files(entry)
+    except TunebookError as error:
+        where = f"{entry.registry}: {entry.name}: "
+        yield ("missing-data", "error", error.problem.removeprefix(where), error.fix)
+        return
+    for path in files:
+        if path.suffix not in _FILE_TYPES:
+            yield (
+                *(
+                    "missing-data",
+                    "error",
+                    f"LLaMA-Factory reads no {path.suffix or 'nameless'} files: {path}",
+                ),
+                f"use one of {', '.join(sorted(_FILE_TYPES))}",
+            )
+        elif path.suffix in data_files.READABLE:
+            yield from _absent_columns(entry, path, formatting)
+        break
+
+
+def _names(subject: Subject) -> tuple[str, ...]:
+    if isinstance(subject.registry, TunebookError) and subject.engine == "axolotl":
+        return subject.evaluation_sets
+    return engines.load(subject.engine).dataset_names(subject.values) if _may_ask(subject) else ()
+
+
+def _may_ask(subject: Subject) -> bool:
+    """Axolotl's datasets are told from the registry, which has to lie where the recipe says."""
+    return subject.engine == "llamafactory" or (
+        isinstance(subject.registry, Registry) and not _elsewhere(subject)
+    )
+
+
+def _key_of(subject: Subject, name: str) -> str | None:
+    """The key of the recipe that names a dataset."""
+    for key in ("dataset", "eval_dataset", "tunebook_eval_datasets"):
+        value = subject.get(key)
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+        if name in (str(part).strip() for part in parts):
+            return key
+    return "datasets" if subject.engine == "axolotl" else None
+
+
+def _to_be_made(subject: Subject, path: Path) -> bool:
+    """Whether data belongs to our own registry, whose README says how to make it."""
+    return path.resolve().is_relative_to((subject.home / "datasets_info").resolve())
+
+
+def _unknown(
+    values: dict[str, Any] | Any, known: Iterable[str], prefix: str
+) -> Iterator[tuple[str, Severity, str, str]]:
+    names = list(known)
+    for key in values:
+        if key in names:
+            continue
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+        yield (
+            *("registry-key", "error" if close else "warning"),
+            f'nothing reads the key "{prefix}{key}"',
+            f'did you mean "{prefix}{close[0]}"?' if close else f"remove it; the keys are {', '.join(names)}",
+        )
+
+
+def _left_out_columns(values: Any, formatting: str, stage: str) -> Iterator[tuple[str, Severity, str, str]]:
+    """An entry with `columns` has None for each one it does not name, those with a default too."""
+    columns = values.get("columns")
+    if not isinstance(columns, dict) or values.get("ranking") or "kto_tag" in columns:
+        return
+    needed = (
+        ["messages"] if formatting != "alpaca" else ["prompt"] if stage == "pt" else ["prompt", "response"]
+    )
+    for column in needed:
+        if not columns.get(column):
+            default = {"prompt": "instruction", "response": "output", "messages": "conversations"}[column]
+            yield (
+                "partial-columns",
+                "error",
+                f'"columns" leaves out "{column}", so no column is read for it and every row is dropped',
+                f'add "{column}": "{default}", or the name it has in the data',
+            )
+
+
+def _absent_columns(
+    entry: DatasetEntry, path: Path, formatting: str
+) -> Iterator[tuple[str, Severity, str, str]]:
+    columns = entry.values.get("columns")
+    if isinstance(columns, dict):
+        wanted = {str(column) for key, column in columns.items() if key in _COLUMNS and column}
+    else:
+        wanted = {"instruction", "output"} if formatting == "alpaca" else {"conversations"}
+    if not isinstance(columns, dict) and (entry.values.get("ranking") or entry.values.get("tags")):
+        wanted -= {"output"}
+    try:
+        rows = list(islice(data_files.iter_rows(path), _ROWS_LOOKED_AT))
+    except TunebookError as error:
+        yield ("missing-data", "error", error.problem, error.fix)
+        return
+    present = {str(column) for row in rows for column in row}
+    for column in sorted(wanted - present) if rows else ():
+        close = difflib.get_close_matches(column, present, n=1, cutoff=0.6)
+        yield (
+            "missing-column",
+            "error",
+            f"{path.name} has no column {column!r} among {', '.join(sorted(present))}",
+            f"did you mean {close[0]!r}?" if close else 'name the data\'s own columns under "columns"',
+        )

@@ -1,0 +1,170 @@
+"""Learning rate, warmup and optimizer: options that a scheduler does not take, and names that mislead."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from tunebook.checks.learning_rate import SCHEDULERS
+from tunebook.checks.subject import as_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+
+_WITH_FLOOR = "cosine_with_min_lr"
+_EIGHT_BIT = {
+    "adamw_bnb_8bit": "paged_adamw_8bit",
+    "adamw_8bit": "paged_adamw_8bit",
+    "lion_8bit": "paged_lion_8bit",
+}
+_FULL_TUNING_RATE = 5e-5
+
+
+def check_schedule(subject: Subject) -> Iterator[Finding]:
+    """`scheduler-options`, `min-lr`, `two-warmups`, `not-paged`, `steps-over-epochs`, `high-rate`."""
+    options = subject.get("lr_scheduler_kwargs", {})
+    name = subject.setting("scheduler")
+    if isinstance(options, dict) and isinstance(name, str) and name in SCHEDULERS:
+        yield from _options(subject, name, options)
+    yield from _warmup(subject)
+    yield from _optimizer(subject)
+    limit, epochs = as_number(subject.get("max_steps")), subject.get(subject.name("epochs"))
+    if limit and limit > 0 and epochs is not None and "max_steps" not in subject.overridden:
+        place = subject.places.get("max_steps")
+        # An overlay that shortens a run is meant to win.
+        if place is None or place.file == subject.file:
+            yield subject.finding(
+                "max_steps",
+                rule="steps-over-epochs",
+                severity="hint",
+                message=f"max_steps wins over {subject.name('epochs')}: {epochs}",
+                fix=None,
+            )
+
+
+def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
+    taken = SCHEDULERS[name]
+    for option in options:
+        if option in taken:
+            continue
+        path = f"lr_scheduler_kwargs.{option}"
+        close = difflib.get_close_matches(str(option), taken, n=1, cutoff=0.5)
+        ignored = name in ("constant", "constant_with_warmup")
+        if option.startswith("min_lr") and not close:
+            fix = f"set {subject.name('scheduler')}: {_WITH_FLOOR}"
+        elif close:
+            fix = f"did you mean {close[0]}?"
+        else:
+            fix = f"remove it; {name} takes {', '.join(taken) or 'none'}"
+        yield subject.finding(
+            path,
+            rule="scheduler-options",
+            severity="warning" if ignored else "error",
+            message=f"the scheduler {name} takes no {option}"
+            + ("; it is passed over" if ignored else ": training ends with a TypeError"),
+            fix=fix,
+            # min_lr_factor is meant as a share, min_lr is not: only a slip of the pen is mended.
+            edit=subject.rename(path, close[0])
+            if close and difflib.SequenceMatcher(None, option, close[0]).ratio() >= 0.85
+            else None,
+        )
+    yield from _floor(subject, name, options)
+    if name == "warmup_stable_decay" and options.get("num_decay_steps") is None:
+        yield subject.finding(
+            "lr_scheduler_kwargs" if options else subject.name("scheduler"),
+            rule="scheduler-options",
+            severity="error",
+            message="warmup_stable_decay needs num_decay_steps",
+            fix="add lr_scheduler_kwargs: {num_decay_steps: <steps>}",
+        )
+
+
+def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
+    lowest, share = as_number(options.get("min_lr")), as_number(options.get("min_lr_rate"))
+    peak = subject.number("learning_rate")
+    if name in (_WITH_FLOOR, "cosine_warmup_with_min_lr"):
+        if lowest is not None and share is not None:
+            yield subject.finding(
+                "lr_scheduler_kwargs", rule="min-lr", severity="error",
+                message="min_lr and min_lr_rate cannot both be set", fix="remove one of them",
+            )  # fmt: skip
+        elif lowest is None and share is None:
+            yield subject.finding(
+                "lr_scheduler_kwargs" if options else subject.name("scheduler"),
+                rule="min-lr",
+                severity="error",
+                message=f"{name} needs min_lr (a rate) or min_lr_rate (a share of learning_rate)",
+                fix="add lr_scheduler_kwargs: {min_lr: 1.0e-6}",
+            )
+    if lowest is not None and peak and lowest >= peak:
+        yield subject.finding(
+            "lr_scheduler_kwargs.min_lr",
+            rule="min-lr",
+            severity="error",
+            message=f"min_lr is a rate, not a share: {lowest:g} is not below learning_rate {peak:g}",
+            fix=f"set min_lr below {peak:g}, or write min_lr_rate: {lowest:g}",
+        )
+    end = as_number(options.get("lr_end"))
+    if name == "polynomial" and peak and (1e-7 if end is None else end) >= peak:
+        yield subject.finding(
+            "lr_scheduler_kwargs.lr_end",
+            rule="min-lr",
+            severity="error",
+            message=f"lr_end must be below learning_rate {peak:g}",
+            fix="set a smaller lr_end",
+        )
+
+
+def _warmup(subject: Subject) -> Iterator[Finding]:
+    ratio, steps = as_number(subject.get("warmup_ratio")), as_number(subject.get("warmup_steps"))
+    if ratio and steps:
+        refused = subject.engine == "axolotl"
+        yield subject.finding(
+            "warmup_ratio",
+            rule="two-warmups",
+            severity="error" if refused else "warning",
+            message="warmup_ratio and warmup_steps are both set; "
+            + ("Axolotl refuses that" if refused else "warmup_ratio wins"),
+            fix="remove one of them",
+        )
+    if ratio and ratio >= 1:
+        yield subject.finding(
+            "warmup_ratio",
+            rule="two-warmups",
+            severity="error",
+            message=f"warmup_ratio is a share of the run, and {ratio:g} is not below 1",
+            fix=f"write warmup_steps: {ratio:g}, or a share such as 0.03",
+        )
+
+
+def _optimizer(subject: Subject) -> Iterator[Finding]:
+    key = subject.name("optimizer")
+    name = subject.get(key)
+    paged = _EIGHT_BIT.get(name) if isinstance(name, str) else None
+    if paged:
+        place = subject.places.get(key)
+        promised = place is not None and "paged" in place.text.partition("#")[2].lower()
+        yield subject.finding(
+            key,
+            rule="not-paged",
+            severity="warning" if promised else "hint",
+            message=f"{name} is 8-bit but not paged: its states stay in GPU memory",
+            fix=f"write {key}: {paged} if paging is wanted",
+        )
+    full = (
+        subject.effective("finetuning_type") == "full"
+        if subject.engine == "llamafactory"
+        else not subject.get("adapter")
+    )
+    rate = subject.number("learning_rate")
+    if full and rate and rate >= _FULL_TUNING_RATE and subject.command == "train":
+        yield subject.finding(
+            "learning_rate",
+            rule="high-rate",
+            severity="hint",
+            message=f"{rate:g} is high for full fine-tuning of a trained model; 1e-6 to 2e-5 is usual",
+            fix=None,
+        )

@@ -1,0 +1,95 @@
+"""LLaMA-Factory's chat template against the model and its thinking mode."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+
+# Of a local model: the templates that belong to its `model_type`. Only families whose special tokens differ.
+_BY_TYPE: dict[str, tuple[str, ...]] = {
+    "qwen2": ("qwen", "qwen3", "qwen3_nothink", "deepseekr1"),
+    "qwen3": ("qwen3", "qwen3_nothink"),
+    "qwen3_moe": ("qwen3", "qwen3_nothink"),
+    "gemma": ("gemma",),
+    "gemma2": ("gemma", "gemma2"),
+    "gemma3_text": ("gemma", "gemma2", "gemma3"),
+}
+_NO_CHAT = frozenset({"default", "empty", "fewshot"})
+
+# Their answers are one word: a reference with a chain of thought would be no answer to them.
+_DIRECT = frozenset({"yes_no", "multiple_choice", "exact_match"})
+
+
+def check_templates(subject: Subject) -> Iterator[Finding]:
+    """`unknown-template`, `template-mismatch`, `thinking-mode`."""
+    template = subject.get("template")
+    if subject.engine != "llamafactory" or not isinstance(template, str):
+        return
+    known = subject.schema["templates"]
+    if template not in known:
+        close = difflib.get_close_matches(template, known, n=1, cutoff=0.6)
+        yield subject.finding(
+            "template",
+            rule="unknown-template",
+            severity="error",
+            message=f"LLaMA-Factory {subject.schema['version']} has no template {template!r}",
+            fix=f"did you mean {close[0]}?" if close else "see LLaMA-Factory's list of models and templates",
+            edit=subject.rewrite("template", close[0]) if close else None,
+        )
+        return
+    yield from _mismatch(subject, template)
+    yield from _thinking(subject, template, thinks=known[template]["thinking"])
+
+
+def _mismatch(subject: Subject, template: str) -> Iterator[Finding]:
+    model = str(subject.get("model_name_or_path", ""))
+    made_for = subject.schema["models_of_templates"].get(model)
+    if made_for is None:
+        made_for = _BY_TYPE.get(str(subject.model_config.get("model_type")))
+    if not made_for or template in made_for or template in _NO_CHAT:
+        return
+    if template.removesuffix("_nothink") in made_for:
+        yield subject.finding(
+            "template",
+            rule="template-mismatch",
+            severity="hint",
+            message=f"{model} thinks unless told not to: {template} leaves the empty think block out, in training",
+            fix=f"leave it out in inference too, or write template: {made_for[0]} and enable_thinking: false",
+        )
+        return
+    yield subject.finding(
+        "template",
+        rule="template-mismatch",
+        severity="warning",
+        message=f"{model} is made for the template {' or '.join(made_for)}; with {template} it learns, and later "
+        "answers, in a form it does not know",
+        fix=f"write template: {made_for[0]}",
+    )
+
+
+def _thinking(subject: Subject, template: str, *, thinks: bool) -> Iterator[Finding]:
+    if not thinks and subject.values.get("enable_thinking") is not None:
+        yield subject.finding(
+            "enable_thinking",
+            rule="thinking-mode",
+            severity="hint",
+            message=f"the template {template} has no thinking: enable_thinking changes nothing",
+            fix=None,
+        )
+    entries = subject.entries(subject.evaluation_sets)
+    direct = [entry.name for entry in entries for spec in entry.metrics if spec.name in _DIRECT]
+    if thinks and direct and subject.effective("enable_thinking") is not False:
+        yield subject.finding(
+            "template",
+            rule="thinking-mode",
+            severity="warning",
+            message=f"the rows of {direct[0]} are direct answers, and with enable_thinking on an empty think block "
+            "is learned before each of them",
+            fix="add enable_thinking: false, in training and in inference",
+        )
