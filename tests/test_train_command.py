@@ -67,6 +67,8 @@ class Workplace:
             "eval_dataset": "rec_test",
             "output_dir": "output/rec",
             "learning_rate": 1e-4,
+            "do_train": True,
+            "eval_strategy": "steps",
         }
         values |= changes
         text = yaml.safe_dump({key: value for key, value in values.items() if value is not None})
@@ -235,12 +237,13 @@ def test_faults_of_several_datasets_are_told_together(place, plan):
 
 
 def test_an_unreadable_reference_in_training_data_alone_is_no_fault(place, plan):
-    (place.folder / "data" / "train.json").write_text('[{"output": "Maybe"}]')
+    (place.folder / "data" / "train.json").write_text('[{"instruction": "?", "output": "Maybe"}]')
     assert plan().notes == ()
 
 
 def test_only_rows_that_the_engine_takes_are_read(place, plan):
-    (place.folder / "data" / "test.json").write_text('[{"output": "Yes"}, {"output": "Maybe"}]')
+    rows = [{"instruction": "?", "output": answer} for answer in ("Yes", "Maybe")]
+    (place.folder / "data" / "test.json").write_text(json.dumps(rows))
     assert plan("max_samples=1").notes == ()
 
 
@@ -254,12 +257,14 @@ def test_no_room_on_disk_is_found_before_the_start(place, plan):
 
 
 def test_a_recipe_from_another_folder_uses_tunebooks_own_data_and_says_so(place, plan):
-    place.write_recipe(dataset_dir="datasets_info", dataset=None, eval_dataset=None)
+    place.write_recipe(
+        dataset_dir="datasets_info", dataset=None, eval_dataset=None, do_train=None, eval_strategy=None
+    )
     found = plan()
-    assert found.notes == (f"dataset_dir: {paths.home() / 'datasets_info'}",)
+    assert found.notes[0] == f"dataset_dir: {paths.home() / 'datasets_info'}"
     assert found.recipe.values["dataset_dir"] == str(paths.home() / "datasets_info")
     (place.folder / "datasets_info").mkdir()
-    assert plan().notes == ()
+    assert not any(note.startswith("dataset_dir") for note in plan().notes)
     assert plan().recipe.values["dataset_dir"] == "datasets_info"
 
 
@@ -329,10 +334,10 @@ def test_overwriting_moves_the_old_folder_aside(place):
 
 
 def test_a_start_that_failed_before_training_is_not_in_the_way(place):
-    assert place.run("learning_rate=oops", does="exit 1").returncode == 1
+    assert place.run("learning_rate=7", does="exit 1").returncode == 1
     assert place.run().returncode == 0
     assert json.loads((place.output / "tunebook" / "run-1.json").read_text())["recipe"]["overlays"] == [
-        "learning_rate=oops"
+        "learning_rate=7"
     ]
 
 

@@ -11,6 +11,7 @@ from tunebook import datasets, engines, overlays, paths, provenance, run_folder
 from tunebook.checkpoints import fault
 from tunebook.checks.data import check_datasets
 from tunebook.checks.disk import check_disk
+from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import find_recipe
 from tunebook.report.redact import redact
@@ -66,6 +67,8 @@ def plan_training(name_or_path: str, overlay_names: Sequence[str], overrides: Se
     notes += more
     output_dir = _output_dir(values, recipe)
     entries = _check_data(values, engine, environment, notes)
+    checked = check_recipe(name_or_path, home, overlay_names, overrides, command="train")
+    notes += refuse_errors(checked.result)
     model = Path(str(values.get(engine.model_keys[0], "")))
     check_disk(output_dir, values, model if model.is_dir() else None)
 

@@ -43,7 +43,7 @@ def check_outputs(subject: Subject) -> Iterator[Finding]:
             "resume_from_checkpoint",
             rule="missing-checkpoint",
             severity="error",
-            message=f"there is no {wished}",
+            message=f"{wished}: there is no such folder",
             fix="name a checkpoint folder, or remove the key: `tunebook train` finds the newest whole one",
         )
     told = subject.get("report_to")

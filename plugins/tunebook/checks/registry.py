@@ -150,9 +150,10 @@ def _names(subject: Subject) -> tuple[str, ...]:
 
 def _may_ask(subject: Subject) -> bool:
     """Axolotl's datasets are told from the registry, which has to lie where the recipe says."""
-    return subject.engine == "llamafactory" or (
-        isinstance(subject.registry, Registry) and not _elsewhere(subject)
-    )
+    if subject.engine == "llamafactory":
+        return True
+    folder = subject.registry_folder
+    return isinstance(subject.registry, Registry) and folder is not None and Path(folder).exists()
 
 
 def _key_of(subject: Subject, name: str) -> str | None:

@@ -30,6 +30,7 @@ from tunebook.checks.versions import check_versions
 from tunebook.checks.yaml_traps import check_yaml_traps
 from tunebook.engine_yaml import read_text
 from tunebook.engines.schema import load_schema
+from tunebook.errors import TunebookError, join_errors
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
@@ -132,6 +133,27 @@ def check_recipe(
     )
     findings += [finding for rule in RULES for finding in rule(subject)]
     return Checked(CheckResult(name=name, findings=in_order(findings)), subject)
+
+
+def refuse_errors(result: CheckResult) -> list[str]:
+    """Return the warnings, a line each, unless there are errors.
+
+    Raises:
+        TunebookError: There are; all of them are told together.
+    """
+    errors = [
+        TunebookError(f"{_where(finding)}{finding.message}", fix=finding.fix or "see docs/check.md")
+        for finding in result.errors
+    ]
+    if errors:
+        raise join_errors(errors)
+    warnings = [finding for finding in result.findings if finding.severity == "warning"]
+    return [f"warning: {_where(finding)}{finding.message}; fix: {finding.fix}" for finding in warnings]
+
+
+def _where(finding: Finding) -> str:
+    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+    return f"{place}: {finding.key}: " if finding.key else f"{place}: "
 
 
 def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
