@@ -1,7 +1,6 @@
 """Metrics that generate, inside the engine's evaluation."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -71,7 +70,13 @@ def test_a_subset_is_the_same_rows_at_every_evaluation(runs):
 
 
 @pytest.fixture(scope="module")
-def gsm8k(recipe, train, tmp_path_factory):
+def offline(tmp_path_factory):
+    """The folder that W&B keeps its offline runs in."""
+    return tmp_path_factory.mktemp("wandb")
+
+
+@pytest.fixture(scope="module")
+def gsm8k(recipe, train, offline):
     """A training whose generated answers come right, reported to both trackers."""
     run = train(
         recipe(
@@ -86,7 +91,7 @@ def gsm8k(recipe, train, tmp_path_factory):
             report_to=["wandb", "tensorboard"],
         ),
         WANDB_MODE="offline",
-        WANDB_DIR=str(tmp_path_factory.mktemp("wandb")),
+        WANDB_DIR=str(offline),
     )
     assert run.code == 0, run.log[-3000:]
     return run
@@ -101,14 +106,13 @@ def test_gsm8k_rises_and_chooses_the_best_model(gsm8k):
     assert results["eval_exact_match"] == max(scores)
 
 
-def test_figures_and_examples_reach_the_trackers(gsm8k):
-    offline = next(Path(line.split()[-1]) for line in gsm8k.log.splitlines() if "wandb sync " in line)
-    tables = sorted(offline.glob("files/media/table/**/*.table.json"))
+def test_figures_and_examples_reach_the_trackers(gsm8k, offline):
+    tables = sorted(offline.glob("wandb/offline-run-*/files/media/table/**/*.table.json"))
     assert len(tables) == 4  # three evaluations in training, one of the best model
     table = json.loads(tables[0].read_text())
     assert table["columns"] == ["row", "prompt", "reference", "prediction", "parsed", "score", "reason"]
     assert len(table["data"]) == 20
-    stream = next(offline.glob("*.wandb")).read_bytes()
+    stream = next(offline.glob("wandb/offline-run-*/*.wandb")).read_bytes()
     assert b"eval/exact_match" in stream
     events = b"".join(path.read_bytes() for path in gsm8k.output.glob("runs/*/events*"))
     assert b"eval/sums_eval/examples" in events
