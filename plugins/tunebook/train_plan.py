@@ -14,7 +14,7 @@ from tunebook.checks.disk import check_disk
 from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import find_recipe
-from tunebook.report.redact import redact
+from tunebook.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,7 +29,7 @@ def report(runs: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
       tunebook report output/demo/lora -o reports/demo
     """
     from tunebook.report.data import gather
-    from tunebook.report.redact import redact, redact_text
+    from tunebook.redact import redact, redact_text
     from tunebook.report.render import render, write_report
 
     gathered = gather(runs)

@@ -12,7 +12,7 @@ import click
 
 from tunebook import engine_yaml, files, processes, provenance, run_folder
 from tunebook.checkpoints import last_whole_checkpoint
-from tunebook.report.redact import redact
+from tunebook.redact import redact
 from tunebook.train_plan import plan_training
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import orjson
 from tunebook.errors import TunebookError
 from tunebook.report import charts, theme
 from tunebook.report.headline import number
-from tunebook.report.redact import redact
+from tunebook.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunebook.report.records import Setting
-from tunebook.report.redact import redact
+from tunebook.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
