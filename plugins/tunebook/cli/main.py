@@ -22,6 +22,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "check",
         "Find the faults of recipes without starting an engine.",
     ),
+    "estimate": (
+        "tunebook.cli.estimate",
+        "estimate",
+        "Estimate memory, steps, sizes and time of a recipe.",
+    ),
     "train": ("tunebook.cli.train", "train", "Train a recipe with its engine."),
     "score": ("tunebook.cli.score", "score", "Score a file of predictions with one metric; needs no torch."),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),

@@ -1,0 +1,21 @@
+"""GPU memory of a fine-tuning run, from the model's `config.json` and the set-up alone; imports no torch.
+
+Formulas, their sources and the measured errors are in docs/memory.md.
+"""
+
+from tunebook.memory.architectures import read_shape
+from tunebook.memory.known_models import find_config
+from tunebook.memory.levers import Lever, largest_batch, levers, longest_context, oom_ladder
+from tunebook.memory.options import Setup, read_setup
+from tunebook.memory.total import (
+    EvaluationEstimate,
+    MemoryEstimate,
+    estimate,
+    estimate_setup,
+    evaluate_setup,
+)
+
+__all__ = [
+    "EvaluationEstimate", "Lever", "MemoryEstimate", "Setup", "estimate", "estimate_setup", "evaluate_setup",
+    "find_config", "largest_batch", "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
+]  # fmt: skip

@@ -1,0 +1,227 @@
+"""The families of Llama's layer, of DeepSeek's latent attention and of Qwen's hybrid layers.
+
+Every reader is checked against published parameter counts in `tests/test_memory_shapes.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunebook.memory.shapes import Block, attention_widths, build, linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tunebook.memory.shapes import Linear, Shape
+
+
+def llama_like(kind: str, config: Mapping[str, Any]) -> Shape:
+    """Llama and all that share its layer: RMS norms, q/k/v/o, a gated MLP; dense or mixture of experts."""
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads, query, key = attention_widths(config)
+    traits = _TRAITS.get(kind, {})
+    attention_bias = bool(
+        config.get("attention_bias", config.get("bias", traits.get("attention_bias", False)))
+    )
+    qkv_bias = bool(traits.get("qkv_bias", attention_bias))
+    if kind in {"stablelm", "starcoder2"}:
+        qkv_bias = bool(config.get("use_qkv_bias", config.get("use_bias", False)))
+    names = traits.get("names", {})
+    if traits.get("fused_qkv"):
+        attention = [linear(traits["fused_qkv"], hidden, query + 2 * key, qkv_bias)]
+    else:
+        attention = [
+            linear("q_proj", hidden, query, qkv_bias),
+            linear("k_proj", hidden, key, qkv_bias),
+            linear("v_proj", hidden, key, qkv_bias),
+        ]
+    out_bias = bool(traits.get("out_bias", attention_bias and not traits.get("qkv_bias")))
+    attention.append(linear(names.get("o_proj", "o_proj"), query, hidden, out_bias))
+    norms = int(traits.get("norms", 2)) * hidden * int(traits.get("norm_width", 1))
+    norms += (query + key) if traits.get("full_qk_norm") else 0
+    if traits.get("qk_norm"):
+        norms += 2 * int(config.get("head_dim") or hidden // heads)
+
+    def mlp(width: int, copies: int = 1, prefix: str = "") -> list[Linear]:
+        bias = bool(config.get("mlp_bias", False))
+        if traits.get("fused_gate"):
+            return [
+                linear(prefix + traits["fused_gate"], hidden, 2 * width, bias, copies),
+                linear(prefix + names.get("down_proj", "down_proj"), width, hidden, bias, copies),
+            ]
+        return [
+            linear(prefix + names.get("gate_proj", "gate_proj"), hidden, width, bias, copies),
+            linear(prefix + names.get("up_proj", "up_proj"), hidden, width, bias, copies),
+            linear(prefix + names.get("down_proj", "down_proj"), width, hidden, bias, copies),
+        ]
+
+    def block(count: int, feed_forward: list[Linear], width: int, other: int = 0) -> Block:
+        return Block(
+            count=count, linears=(*attention, *feed_forward), other_params=norms + other,
+            query_width=query, key_width=key, mlp_width=width, gated=True,
+        )  # fmt: skip
+
+    experts = int(
+        config.get("num_local_experts") or config.get("num_experts") or config.get("n_routed_experts") or 0
+    )
+    if not experts:
+        width = int(config["intermediate_size"])
+        blocks = [block(layers, mlp(width), width)]
+    else:
+        active = int(config.get("num_experts_per_tok") or 2)
+        width = int(config.get("moe_intermediate_size") or config["intermediate_size"])
+        shared = int(config.get("shared_expert_intermediate_size") or 0)
+        shared += int(config.get("n_shared_experts") or 0) * width
+        dense = int(config.get("first_k_dense_replace") or 0)
+        parts = mlp(width, copies=experts) + (mlp(shared) if shared else [])
+        router = hidden * experts + (hidden if config.get("shared_expert_intermediate_size") else 0)
+        blocks = [block(layers - dense, parts, active * width + shared, router)]
+        if dense:
+            full = int(config["intermediate_size"])
+            blocks.append(block(dense, mlp(full), full))
+    tied = bool(traits.get("tied", False))
+    final = hidden * int(traits.get("norm_width", 1))
+    return build(kind, config, blocks=blocks, heads=heads, tied_default=tied, norm_params=final)
+
+
+def latent(kind: str, config: Mapping[str, Any]) -> Shape:
+    """DeepSeek V2 and V3: latent attention (arXiv:2405.04434), shared and routed experts."""
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads = int(config["num_attention_heads"])
+    rope, plain, value = (int(config[f"{part}_head_dim"]) for part in ("qk_rope", "qk_nope", "v"))
+    latent, query_rank = int(config["kv_lora_rank"]), config.get("q_lora_rank")
+    if query_rank:
+        attention = [
+            linear("q_a_proj", hidden, int(query_rank)),
+            linear("q_b_proj", int(query_rank), heads * (rope + plain)),
+        ]
+    else:
+        attention = [linear("q_proj", hidden, heads * (rope + plain))]
+    attention += [
+        linear("kv_a_proj_with_mqa", hidden, latent + rope),
+        linear("kv_b_proj", latent, heads * (plain + value)),
+        linear("o_proj", heads * value, hidden),
+    ]
+
+    def mlp(width: int, copies: int = 1) -> list[Linear]:
+        return [
+            linear("gate_proj", hidden, width, copies=copies),
+            linear("up_proj", hidden, width, copies=copies),
+            linear("down_proj", width, hidden, copies=copies),
+        ]
+
+    experts, width = int(config["n_routed_experts"]), int(config["moe_intermediate_size"])
+    shared = int(config.get("n_shared_experts") or 0) * width
+    dense = int(config.get("first_k_dense_replace") or 0)
+    query = heads * (rope + plain)
+    norms = 2 * hidden + latent + int(query_rank or 0)
+    blocks = [
+        Block(
+            count=layers - dense,
+            linears=(*attention, *mlp(width, experts), *(mlp(shared) if shared else [])),
+            other_params=norms + hidden * experts, query_width=query, key_width=query,
+            mlp_width=int(config["num_experts_per_tok"]) * width + shared, gated=True,
+        ),
+        Block(
+            count=dense, linears=(*attention, *mlp(int(config["intermediate_size"]))), other_params=norms,
+            query_width=query, key_width=query, mlp_width=int(config["intermediate_size"]), gated=True,
+        ),
+    ]  # fmt: skip
+    return build(kind, config, blocks=blocks, heads=heads, tied_default=False, norm_params=hidden)
+
+
+def hybrid(kind: str, config: Mapping[str, Any]) -> Shape:
+    """Qwen3-Next and Qwen3.5: three layers of gated delta net to one of gated full attention."""
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads, query, key = attention_widths(config)
+    kinds = config.get("layer_types")
+    every = int(config.get("full_attention_interval") or 4)
+    full = sum(name == "full_attention" for name in kinds) if kinds else layers // every
+    key_width = int(config["linear_num_key_heads"]) * int(config["linear_key_head_dim"])
+    value_heads = int(config["linear_num_value_heads"])
+    value_width = value_heads * int(config["linear_value_head_dim"])
+    kernel = int(config.get("linear_conv_kernel_dim") or 4)
+    experts = int(config.get("num_experts") or 0)
+    if experts:
+        width, shared = int(config["moe_intermediate_size"]), int(config["shared_expert_intermediate_size"])
+        parts = [(width, experts), (shared, 1)]
+        active = int(config["num_experts_per_tok"]) * width + shared
+        router = hidden * experts + hidden
+    else:
+        parts, active, router = [(int(config["intermediate_size"]), 1)], int(config["intermediate_size"]), 0
+    mlp = [
+        matrix
+        for width, copies in parts
+        for matrix in (
+            linear("gate_proj", hidden, width, copies=copies),
+            linear("up_proj", hidden, width, copies=copies),
+            linear("down_proj", width, hidden, copies=copies),
+        )
+    ]
+    attention = [
+        # The output gate doubles the query projection.
+        linear("q_proj", hidden, 2 * query), linear("k_proj", hidden, key),
+        linear("v_proj", hidden, key), linear("o_proj", query, hidden),
+    ]  # fmt: skip
+    mixed = 2 * key_width + value_width
+    if kind.startswith("qwen3_next"):
+        fused = [("in_proj_qkvz", mixed + value_width), ("in_proj_ba", 2 * value_heads)]
+    else:
+        fused = [("in_proj_qkv", mixed), ("in_proj_z", value_width), ("in_proj_b", value_heads)]
+        fused += [("in_proj_a", value_heads)]
+    delta = [linear(name, hidden, outputs) for name, outputs in fused]
+    delta.append(linear("out_proj", value_width, hidden))
+    delta_other = kernel * mixed + 2 * value_heads + int(config["linear_value_head_dim"])
+    head_dim = int(config["head_dim"])
+    blocks = [
+        Block(
+            count=full, linears=(*attention, *mlp), other_params=2 * hidden + 2 * head_dim + router,
+            query_width=2 * query, key_width=key, mlp_width=active, gated=True,
+        ),
+        Block(
+            count=layers - full, linears=(*delta, *mlp), other_params=2 * hidden + delta_other + router,
+            query_width=2 * value_width, key_width=key_width, mlp_width=active, gated=True, attention=False,
+        ),
+    ]  # fmt: skip
+    return build(kind, config, blocks=blocks, heads=heads, tied_default=False, norm_params=hidden)
+
+
+_TRAITS: dict[str, dict[str, Any]] = {
+    "qwen2": {"qkv_bias": True, "out_bias": False},
+    "qwen2_moe": {"qkv_bias": True, "out_bias": False},
+    "qwen2_5_vl_text": {"qkv_bias": True, "out_bias": False},
+    "qwen2_vl_text": {"qkv_bias": True, "out_bias": False},
+    "qwen3": {"qk_norm": True},
+    "qwen3_moe": {"qk_norm": True},
+    "qwen3_vl_text": {"qk_norm": True},
+    "gemma": {"tied": True},
+    "gemma2": {"tied": True, "norms": 4},
+    "gemma3_text": {"tied": True, "norms": 4, "qk_norm": True},
+    "internlm": {"attention_bias": True},
+    "internlm2": {
+        "fused_qkv": "wqkv",
+        "names": {"o_proj": "wo", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
+    },
+    "phi3": {"fused_qkv": "qkv_proj", "fused_gate": "gate_up_proj"},
+    "baichuan": {"fused_qkv": "W_pack"},
+    "stablelm": {"norm_width": 2, "out_bias": False},
+    "cohere": {"tied": True, "norms": 1},
+    "cohere2": {"tied": True, "norms": 1},
+    "olmo": {"norms": 0},
+    "olmo2": {"full_qk_norm": True},
+    "olmo3": {"full_qk_norm": True},
+    "glm": {"qkv_bias": True, "out_bias": False, "fused_gate": "gate_up_proj"},
+    "glm4": {"qkv_bias": True, "out_bias": False, "fused_gate": "gate_up_proj", "norms": 4},
+    "glm4_moe": {"qkv_bias": True, "out_bias": False},
+    "mixtral": {"names": {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}},
+    "seed_oss": {"qkv_bias": True, "out_bias": False},
+    "smollm3": {"tied": True},
+    "granite": {"tied": True},
+}  # fmt: skip
+
+FAMILIES: dict[str, Callable[[str, Mapping[str, Any]], Shape]] = {
+    **dict.fromkeys((*_TRAITS, "llama", "mistral", "yi", "ministral", "ministral3"), llama_like),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), latent),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe"), hybrid),
+}
+"""model_type -> reader."""

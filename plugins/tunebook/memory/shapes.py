@@ -1,0 +1,147 @@
+"""The sizes of a causal language model, as memory depends on them, and how readers put them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A weight matrix of a decoder layer."""
+
+    name: str
+    """The module's own name, e.g. `q_proj`: what LoRA targets are matched with."""
+    inputs: int
+    outputs: int
+    bias: bool = False
+    copies: int = 1
+    """Experts that hold such a matrix."""
+
+    @property
+    def weights(self) -> int:
+        """Elements of the matrices, biases left out."""
+        return self.inputs * self.outputs * self.copies
+
+    @property
+    def params(self) -> int:
+        """Elements of the matrices and their biases."""
+        return self.weights + (self.outputs * self.copies if self.bias else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Equal decoder layers."""
+
+    count: int
+    linears: tuple[Linear, ...]
+    other_params: int
+    """Norms, routers and the like, per layer."""
+    query_width: int
+    """Elements per token of all query heads."""
+    key_width: int
+    """Elements per token of all key heads; the values have as many."""
+    mlp_width: int
+    """Elements per token between the projections of the feed-forward part; active experts together."""
+    gated: bool
+    attention: bool = True
+    """False for linear attention, whose memory does not grow with the square of the length."""
+
+    @property
+    def params(self) -> int:
+        """Parameters of one layer."""
+        return sum(linear.params for linear in self.linears) + self.other_params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A causal language model as memory sees it. Vision and audio towers are left out."""
+
+    model_type: str
+    hidden: int
+    vocab: int
+    heads: int
+    tied: bool
+    """Whether the output head is the embedding matrix."""
+    blocks: tuple[Block, ...]
+    embedding_params: int
+    """Token and learned position embeddings."""
+    head_params: int
+    """The output head; 0 where it is tied."""
+    final_params: int
+    max_positions: int | None
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return sum(block.count for block in self.blocks)
+
+    @property
+    def linear_params(self) -> int:
+        """Weights that quantisation reaches: the matrices of all layers, not embeddings, head and norms."""
+        return sum(block.count * linear.weights for block in self.blocks for linear in block.linears)
+
+    @property
+    def params(self) -> int:
+        """All parameters, a tied matrix once."""
+        layers = sum(block.count * block.params for block in self.blocks)
+        return layers + self.embedding_params + self.head_params + self.final_params
+
+    @property
+    def largest_matrix(self) -> int:
+        """Elements of the largest single matrix of a layer."""
+        return max(linear.inputs * linear.outputs for block in self.blocks for linear in block.linears)
+
+
+def first(config: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of the keys that is there and not null; KeyError names the first otherwise."""
+    for name in names:
+        if config.get(name) is not None:
+            return config[name]
+    raise KeyError(names[0])
+
+
+def linear(name: str, inputs: int, outputs: int, bias: bool = False, copies: int = 1) -> Linear:
+    """Short for `Linear`, whose arguments have to be named."""
+    return Linear(name=name, inputs=inputs, outputs=outputs, bias=bias, copies=copies)
+
+
+def attention_widths(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the number of heads and the widths of all queries and of all keys."""
+    heads = int(first(config, "num_attention_heads", "n_head", "num_heads"))
+    hidden = int(first(config, "hidden_size", "n_embd"))
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    return heads, heads * head_dim, int(config.get("num_key_value_heads") or heads) * head_dim
+
+
+def build(
+    kind: str,
+    config: Mapping[str, Any],
+    *,
+    blocks: list[Block],
+    heads: int,
+    tied_default: bool,
+    norm_params: int,
+    positions: int = 0,
+    extra_embedding: int = 0,
+    head_bias: bool = False,
+) -> Shape:
+    """Put a shape together from its blocks; blocks of no layer are left out."""
+    hidden = int(first(config, "hidden_size", "n_embd"))
+    vocab = int(first(config, "padded_vocab_size", "vocab_size"))
+    tied = bool(config.get("tie_word_embeddings", tied_default))
+    return Shape(
+        model_type=kind,
+        hidden=hidden,
+        vocab=vocab,
+        heads=heads,
+        tied=tied,
+        blocks=tuple(block for block in blocks if block.count),
+        embedding_params=(vocab + positions) * hidden + extra_embedding,
+        head_params=0 if tied else vocab * hidden + (vocab if head_bias else 0),
+        final_params=norm_params,
+        max_positions=config.get("max_position_embeddings") or config.get("seq_length"),
+    )

@@ -1,0 +1,203 @@
+"""Adds the terms up: GPU memory of one training step and of one evaluation batch, before a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tunebook.memory import overhead
+from tunebook.memory.activations import activations
+from tunebook.memory.adapters import count_lora, embeddings_trained
+from tunebook.memory.architectures import read_shape
+from tunebook.memory.logits import evaluation_logits, training_logits
+from tunebook.memory.options import read_setup
+from tunebook.memory.states import ELEMENT, states
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.memory.options import Setup
+    from tunebook.memory.shapes import Shape
+
+GIB = 2**30
+LOW, HIGH = 0.85, 1.25
+"""The interval around the total: four of five published measurements fall into it (docs/memory.md)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """GPU memory of one set-up."""
+
+    terms: Mapping[str, float]
+    """Bytes per GPU by name; they add up to `total`."""
+    total: float
+    """Bytes per GPU that the process holds at its peak: tensors, the allocator's unused blocks, context."""
+    low: float
+    high: float
+    host: float
+    """Bytes of host memory for what is offloaded, all GPUs of the machine together."""
+    params: int
+    trainable: int
+    adapter_file: int
+    """Bytes of `adapter_model.safetensors`; 0 in full fine-tuning."""
+    optimizer_file: int
+    """Bytes of the saved optimizer states, all ranks together."""
+
+    @property
+    def gb(self) -> float:
+        """The total in GB, 10^9 bytes."""
+        return self.total / 1e9
+
+    @property
+    def gib(self) -> float:
+        """The total in GiB, 2^30 bytes: what `nvidia-smi` calls by its MiB."""
+        return self.total / GIB
+
+    def fits(self, gpu_gb: float, margin: float = 0.0) -> bool:
+        """Whether it fits a card of `gpu_gb` GiB, as cards are sold, with `margin` of it kept free."""
+        return self.total <= gpu_gb * GIB * (1 - margin)
+
+
+def estimate(
+    config: Mapping[str, Any],
+    *,
+    method: str | None = None,
+    quantization: str | int | None = None,
+    seq_len: int | None = None,
+    micro_batch: int | None = None,
+    gpus: int | None = None,
+    zero_stage: int | None = None,
+    gradient_checkpointing: bool | str | None = None,
+    attention: str | None = None,
+    optimizer: str | None = None,
+    fused_ce: bool | str | None = None,
+    offload: Any = None,
+    lora_rank: int | None = None,
+    lora_targets: Any = None,
+    dtype: str | None = None,
+    adapter_bytes: int | None = None,
+    upcast: bool | None = None,
+) -> MemoryEstimate:
+    """Estimate the memory of one training step; None takes the default named below.
+
+    Args:
+        config: A Hugging Face `config.json`.
+        method: full, lora (default), qlora, dora; qlora alone means 4-bit.
+        quantization: none (default), 4 or nf4, nf4-dq, 8 or int8, gptq, gptq8, awq.
+        seq_len: Tokens of a row, 2048.
+        micro_batch: Rows per GPU and forward pass, 1.
+        gpus: GPUs of the run, 1.
+        zero_stage: 0 (default) to 3; FSDP full shard is 3.
+        gradient_checkpointing: True (default), False, or "unsloth", which moves checkpoints to the host.
+        attention: flash, sdpa (default) or eager.
+        optimizer: adamw_torch (default), adamw_8bit, paged_adamw_8bit, sgd, lion, adafactor, galore, badam.
+        fused_ce: none (default), liger or True, cce, chunked.
+        offload: none (default), optimizer, parameters, all, activations, or several.
+        lora_rank: 8.
+        lora_targets: Module names; None or "all" for all linear layers, as PEFT's `all-linear`.
+        dtype: bf16 (default), fp16, fp32, or fp32_amp for fp32 weights under autocast.
+        adapter_bytes: Bytes of an adapter weight; 4 (2 under DeepSpeed) unless given.
+        upcast: Whether norms, embeddings and head of a quantised model are fp32; None for the usual way.
+
+    Raises:
+        TunebookError: The architecture or one of the words is not known.
+    """
+    setup = read_setup(
+        method=method, quantization=quantization, seq_len=seq_len, micro_batch=micro_batch, gpus=gpus,
+        zero_stage=zero_stage, gradient_checkpointing=gradient_checkpointing, attention=attention,
+        optimizer=optimizer, fused_ce=fused_ce, offload=offload, lora_rank=lora_rank,
+        lora_targets=lora_targets, dtype=dtype, adapter_bytes=adapter_bytes, upcast=upcast,
+    )  # fmt: skip
+    return estimate_setup(read_shape(config), setup)
+
+
+def estimate_setup(shape: Shape, setup: Setup) -> MemoryEstimate:
+    """As `estimate`, for what has been read already."""
+    trainable, whole = _trainable(shape, setup)
+    held = states(shape, setup, trainable, whole)
+    acts = activations(shape, setup)
+    head = training_logits(shape, setup)
+    # The peak is in the loss, in a layer's backward pass or in the optimizer's step: never in two at once.
+    backward = max(acts.layer, head)
+    moving = acts.kept + backward
+    step = max(0.0, held.step - moving)
+    terms = {
+        "weights": held.weights,
+        "adapters": held.adapters,
+        "gradients": held.gradients,
+        "optimizer": held.optimizer,
+        "activations": acts.kept,
+        "layer": backward if acts.layer >= head else 0.0,
+        "logits": backward if head > acts.layer else 0.0,
+        "optimizer step": step,
+        "buffers": overhead.buffers(shape, setup, trainable),
+        "allocator": overhead.slack(moving, setup),
+        "context": overhead.context(setup),
+    }
+    total = sum(terms.values())
+    return MemoryEstimate(
+        terms=terms,
+        total=total,
+        low=total * LOW,
+        high=total * HIGH,
+        host=held.host + acts.host * setup.gpus,
+        params=shape.params,
+        trainable=trainable + whole,
+        adapter_file=0 if setup.full else trainable * setup.adapter_bytes + whole * ELEMENT[setup.dtype],
+        optimizer_file=_optimizer_file(shape, setup, trainable, whole),
+    )
+
+
+def _trainable(shape: Shape, setup: Setup) -> tuple[int, int]:
+    """Return what is trained in the method's way, and what is trained whole beside adapters."""
+    if setup.full:
+        return shape.params, 0
+    whole = shape.embedding_params + shape.head_params if embeddings_trained(setup) else 0
+    return count_lora(shape, setup), whole
+
+
+def _optimizer_file(shape: Shape, setup: Setup, trainable: int, whole: int) -> int:
+    alone = replace(setup, gpus=1, offload=frozenset(), optimizer=setup.optimizer.removeprefix("paged-"))
+    return int(states(shape, alone, trainable, whole).optimizer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationEstimate:
+    """Bytes per GPU of one evaluation batch within a training run."""
+
+    resident: float
+    """Weights, adapters and optimizer states, which stay; gradients are released."""
+    layer: float
+    logits: float
+    """The head's output, in the model's type."""
+    logits_float: float
+    """Its fp32 copy for the loss."""
+    context: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.resident + self.layer + self.logits + self.logits_float + self.context
+
+
+def evaluate_setup(
+    shape: Shape, setup: Setup, *, rows: int, answer_tokens: int | None = None
+) -> EvaluationEstimate:
+    """Estimate one evaluation batch during training.
+
+    Args:
+        rows: `per_device_eval_batch_size`.
+        answer_tokens: Positions of a row that the head is run on; None for all, as the engines do.
+    """
+    trainable, whole = _trainable(shape, setup)
+    held = states(shape, setup, trainable, whole)
+    batch = replace(setup, micro_batch=rows, checkpointing=True)
+    half, full = evaluation_logits(shape, rows=rows, seq_len=setup.seq_len, answer_tokens=answer_tokens)
+    return EvaluationEstimate(
+        resident=held.weights + held.adapters + held.optimizer,
+        # Without a backward pass a layer frees as it goes: about half of what training holds.
+        layer=activations(shape, batch).layer / 2,
+        logits=half,
+        logits_float=full,
+        context=overhead.context(setup),
+    )
