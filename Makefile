@@ -70,11 +70,12 @@ demo: $(LF)/.complete $(TINY)/config.json  ## train a tiny model on a CPU until 
 	$(LF)/bin/tunebook report $(DEMO_RUN) -o $(DEMO_REPORT)
 
 # Both parts are run, whatever the first one said; the exit status tells whether one failed. Axolotl's
-# environment is given only the files with tests for it: others import what it does not have.
+# environment is given only the files with tests for it: others import what it does not have. Two workers,
+# since an engine on a tiny model keeps one core busy; a file's tests share their engine runs.
 test: system-packages setup setup-axolotl  ## run every test there is: both engines, browser and all
 	@status=0; \
-	$(AXOLOTL)/bin/python -m pytest -m axolotl $$(grep -rlE --include='test_*.py' 'mark\.axolotl' tests) || status=1; \
-	$(LF)/bin/python -m pytest -m 'not axolotl and not gpu' || status=1; \
+	$(AXOLOTL)/bin/python -m pytest -n 2 --dist loadfile -m axolotl $$(grep -rlE --include='test_*.py' 'mark\.axolotl' tests) || status=1; \
+	$(LF)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m 'not axolotl and not gpu' || status=1; \
 	exit $$status
 
 check: setup  ## what must pass before every commit: format, lint, types, imports, core tests
