@@ -75,8 +75,12 @@ def test_every_evaluation_is_also_a_checkpoint_so_that_the_best_is_never_lost(lf
         assert lf_recipe.values["save_steps"] == lf_recipe.values["eval_steps"]
 
 
+def test_no_recipe_sets_a_logging_dir_since_the_engine_accepts_and_ignores_it(lf_recipe):
+    assert "logging_dir" not in lf_recipe.values
+
+
 def test_paths_lead_nowhere_outside_the_checkout(lf_recipe):
-    for key in ("output_dir", "dataset_dir", "logging_dir"):
+    for key in ("output_dir", "dataset_dir"):
         path = Path(lf_recipe.values.get(key, "."))
         assert not path.is_absolute()
         assert ".." not in path.parts
@@ -109,7 +113,6 @@ def test_the_movielens_recipe_has_every_setting_of_its_source():
         "early_stopping_steps": 3,
         "save_total_limit": 2,
         "output_dir": "output/qwen3-movielens-qlora",
-        "logging_dir": "output/qwen3-movielens-qlora/logs",
     }
     values = find_recipe(MOVIELENS, RECIPES).values
     assert {key: values.get(key) for key in source} == source
@@ -127,7 +130,7 @@ def test_the_flat_smoke_recipe_is_the_movielens_recipe_with_its_smoke_overlay():
     smoke = resolve(find_recipe(MOVIELENS, RECIPES), RECIPES, ["smoke"]).recipe.values
     flat = find_recipe("llamafactory/demo/qlora_sft_recommend", RECIPES).values
     engine_defaults = {"num_train_epochs", "optim", "adam_beta1", "adam_beta2", "bf16"}
-    where_it_writes = {"output_dir", "logging_dir", "plot_loss", "report_to"}
+    where_it_writes = {"output_dir", "plot_loss", "report_to"}
     different = {key for key in {*smoke, *flat} if smoke.get(key) != flat.get(key)}
     assert different == engine_defaults | where_it_writes
 
@@ -209,4 +212,4 @@ def test_the_movielens_recipe_runs_with_its_smoke_overlay(checkout):
     run(checkout, "tunebook", "train", MOVIELENS, "-o", "smoke")
     output = checkout / "output" / "smoke" / "qwen3-movielens-qlora"
     assert [entry["step"] for entry in evaluations(output)] == [4, 8]
-    assert list((output / "logs").glob("events.out.tfevents.*"))
+    assert list((output / "runs").rglob("events.out.tfevents.*"))
