@@ -1,0 +1,64 @@
+"""Parameter counts of every family against those that were published, and the text part of composite models."""
+
+import pytest
+
+from tunebook.errors import TunebookError
+from tunebook.memory import find_config, read_shape
+
+# Counts as the models' cards, papers or safetensors indices give them.
+FAMILIES = [
+    ({"model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "vocab_size": 32000}, 46_702_792_704),
+    ({"model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "tie_word_embeddings": False}, 30_532_122_624),
+    ({"model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61, "num_attention_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3, "vocab_size": 129280, "tie_word_embeddings": False}, 671e9),
+    ({"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False}, 7_615_616_512),
+    ({"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064, "tie_word_embeddings": False}, 3_821_079_552),
+    ({"model_type": "phi", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 51200}, 2_779_683_840),
+    ({"model_type": "opt", "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 2048, "vocab_size": 50272}, 125_239_296),
+    ({"model_type": "bloom", "n_embed": 1024, "hidden_size": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 250880}, 559_214_592),
+    ({"model_type": "gpt_neox", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 8, "vocab_size": 50304, "tie_word_embeddings": False}, 1_011_781_632),
+    ({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257}, 124_439_808),
+    ({"model_type": "falcon", "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "multi_query": True, "vocab_size": 65024}, 6_921_720_704),
+    ({"model_type": "chatglm", "hidden_size": 4096, "ffn_hidden_size": 13696, "num_layers": 28, "num_attention_heads": 32, "multi_query_attention": True, "multi_query_group_num": 2, "kv_channels": 128, "padded_vocab_size": 65024, "add_qkv_bias": True, "tie_word_embeddings": False}, 6_243_584_000),
+    ({"model_type": "qwen", "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 151936, "tie_word_embeddings": False}, 7_721_324_544),
+    ({"model_type": "baichuan", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 125696, "tie_word_embeddings": False}, 7_505_973_248),
+    ({"model_type": "internlm2", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 92544, "bias": False, "tie_word_embeddings": False}, 7_737_708_544),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "params"), FAMILIES, ids=[config["model_type"] for config, _ in FAMILIES])
+def test_a_family_has_as_many_parameters_as_were_published(config, params):
+    tolerance = 0 if isinstance(params, int) else 0.003
+    assert read_shape(config).params == pytest.approx(params, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        ("Qwen/Qwen3-0.6B", 596_049_920), ("Qwen/Qwen3-4B", 4_022_468_096), ("Qwen/Qwen3-32B", 32_762_123_264),
+        ("google/gemma-2b-it", 2_506_172_416), ("google/gemma-2-9b-it", 9_241_705_984),
+        ("google/gemma-3-1b-it", 999_885_952), ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400), ("mistralai/Mistral-7B-v0.1", 7_241_732_096),
+    ],
+)  # fmt: skip
+def test_a_known_model_has_as_many_parameters_as_its_card_says(model, params):
+    assert read_shape(find_config(model)).params == params
+
+
+def test_the_text_part_of_a_composite_model_is_read():
+    inner = find_config("google/gemma-3-4b-it")
+    outer = {"model_type": "gemma3", "text_config": inner, "vision_config": {"hidden_size": 1152}}
+    assert read_shape(outer).params == read_shape(inner).params
+
+
+def test_a_model_nobody_knows_is_refused_with_the_nearest_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TunebookError, match=r"the table holds Qwen/Qwen3-4B"):
+        find_config("Qwen/Qwen3-4")
+
+
+def test_a_folder_gives_its_own_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert find_config(str(tmp_path)) == {"model_type": "llama"}
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(TunebookError, match="is no JSON"):
+        find_config(str(tmp_path))
