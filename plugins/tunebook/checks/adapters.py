@@ -63,7 +63,7 @@ def check_adapters(subject: Subject) -> Iterator[Finding]:
             path,
             rule="lora-target",
             severity="warning",
-            message=f"few models have a module {name}; one that is not found is left untrained without a word",
+            message=f"few models have a module {name}, and one that is not found is left untrained",
             fix=f"did you mean {close[0]}?",
             edit=subject.rewrite(path, close[0] if isinstance(value, list) else right),
         )

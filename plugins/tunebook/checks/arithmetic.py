@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunebook.types import DatasetEntry
 
 # Counting is worth it while it costs milliseconds.
-_COUNTED_BYTES = 4 << 20
+_COUNTED_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,8 +85,8 @@ def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator
                 "rope_scaling",
                 rule="rope-at-inference",
                 severity="warning",
-                message=f"LLaMA-Factory trains with factor {factor} and infers with {_INFERENCE_FACTOR:g}, and its "
-                "vLLM backend with none",
+                message=f"LLaMA-Factory trains with factor {factor}, infers with {_INFERENCE_FACTOR:g}, "
+                "and with vLLM refuses",
                 fix="write the scaling into the model's config.json and remove rope_scaling",
             )
     elif not scaling and limit and length and length > limit and subject.command == "train":

@@ -62,7 +62,7 @@ def _nothing_to_do(subject: Subject) -> Iterator[Finding]:
             "do_train",
             rule="trains-nothing",
             severity="warning",
-            message="neither do_train, do_eval nor do_predict is true: data and model are loaded, and that is all",
+            message="none of do_train, do_eval, do_predict is true: data and model are loaded, no more",
             fix="add do_train: true",
         )
     if subject.get("do_train") and not subject.get("dataset"):
@@ -230,7 +230,7 @@ def _what_is_measured(subject: Subject) -> Iterator[Finding]:
             "train_on_prompt",
             rule="packed-evaluation",
             severity="error",
-            message=f"takes loss on the prompts of {', '.join(measured)}: no answer can be told from its prompt",
+            message=f"takes loss on the prompts of {', '.join(measured)}, so no answer stands out",
             fix="remove train_on_prompt",
         )
     if subject.get("predict_with_generate") and subject.get("compute_accuracy"):

@@ -1,4 +1,4 @@
-"""The learning rate of every step, by transformers' own formulas (transformers/optimization.py), without it."""
+"""The learning rate of every step, by the formulas of transformers/optimization.py, without transformers."""
 
 from __future__ import annotations
 

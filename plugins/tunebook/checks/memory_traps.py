@@ -36,8 +36,8 @@ def check_memory_traps(subject: Subject) -> Iterator[Finding]:
                 "load_best_model_at_end",
                 rule="reload-at-length",
                 severity="warning",
-                message=f"at {int(length):,} tokens memory is full when the best model is read back at the end",
-                fix="set it to false and take the best checkpoint: `tunebook eval --checkpoints all` tells which",
+                message=f"at {int(length):,} tokens memory is full when the best model is read back",
+                fix="set it to false; `tunebook eval --checkpoints all` tells which is best",
             )
     if length > VERY_LONG and not _fuses_loss(subject):
         yield subject.finding(
@@ -60,7 +60,7 @@ def _generation(subject: Subject, length: int) -> Iterator[Finding]:
             rule="generation-at-length",
             severity="error",
             message=f"generation over {length:,} tokens during training runs out of memory",
-            fix='remove it: a "metric" in dataset_info.json is measured at the answer positions alone',
+            fix='remove it: a "metric" in the registry is measured at answer positions alone',
         )
     for entry in subject.entries(subject.evaluation_sets):
         for spec in entry.metrics:
@@ -70,7 +70,7 @@ def _generation(subject: Subject, length: int) -> Iterator[Finding]:
                     rule="generation-at-length",
                     severity="warning",
                     message=f"{entry.name}: {spec.name} generates during training, over {length:,} tokens",
-                    fix='set "max_samples" beside the metric, or evaluate after training with `tunebook eval`',
+                    fix='set "max_samples" beside the metric, or evaluate after training',
                 )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_outputs(subject: Subject) -> Iterator[Finding]:
-    """`no-output-dir`, `mixed-output`, `stale-tokens`, `missing-checkpoint`, `report-to`, `export-in-training`."""
+    """Every rule about one recipe's folders, and where it reports to."""
     if subject.engine == "axolotl":
         yield from _mixed(subject, full=not subject.get("adapter"))
         return
@@ -44,7 +44,7 @@ def check_outputs(subject: Subject) -> Iterator[Finding]:
             rule="missing-checkpoint",
             severity="error",
             message=f"{wished}: there is no such folder",
-            fix="name a checkpoint folder, or remove the key: `tunebook train` finds the newest whole one",
+            fix="name a checkpoint folder, or remove the key: the newest whole one is found",
         )
     told = subject.get("report_to")
     if isinstance(told, str) and "," in told:
@@ -62,7 +62,7 @@ def check_outputs(subject: Subject) -> Iterator[Finding]:
             "export_dir",
             rule="export-in-training",
             severity="warning",
-            message="training does not export: `llamafactory-cli export` does, and refuses this file's training keys",
+            message="training does not export; `llamafactory-cli export` does, from a file of its own",
             fix="remove it and export from a file of its own",
         )
 
@@ -87,7 +87,7 @@ def check_across(subjects: Sequence[Subject]) -> Iterator[Finding]:
 
 
 def _mixed(subject: Subject, *, full: bool) -> Iterator[Finding]:
-    """LLaMA-Factory ends with a crash where a folder holds an adapter and gets a whole model, or the reverse."""
+    """LLaMA-Factory crashes at the end where an adapter and a whole model meet in one folder."""
     value = subject.get("output_dir")
     folder = Path(value) if isinstance(value, str) else None
     if folder is None or not folder.is_dir() or subject.get("overwrite_output_dir"):
@@ -100,6 +100,6 @@ def _mixed(subject: Subject, *, full: bool) -> Iterator[Finding]:
             "output_dir",
             rule="mixed-output",
             severity="error",
-            message=f"{value} holds {held} of an earlier run, and this one writes {made} beside it",
+            message=f"{value} holds {held} of an earlier run, and gets {made} beside it",
             fix="set another output_dir",
         )

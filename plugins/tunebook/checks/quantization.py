@@ -33,7 +33,7 @@ def _quantized(subject: Subject) -> Iterator[Finding]:
             "quantization_bit",
             rule="quantized-full",
             severity="error",
-            message=f"a quantised model can be trained with lora or oft alone, not with finetuning_type: {how}",
+            message=f"a quantised model trains with lora or oft alone, not with finetuning_type: {how}",
             fix="remove quantization_bit, or set finetuning_type: lora",
         )
     for key, fix in (

@@ -133,7 +133,7 @@ def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[s
                 *(
                     "missing-data",
                     "error",
-                    f"LLaMA-Factory reads no {path.suffix or 'nameless'} files: {path}",
+                    f"LLaMA-Factory reads no {path.suffix or 'such'} files: {path}",
                 ),
                 f"use one of {', '.join(sorted(_FILE_TYPES))}",
             )

@@ -59,16 +59,16 @@ def _mismatch(subject: Subject, template: str) -> Iterator[Finding]:
             "template",
             rule="template-mismatch",
             severity="hint",
-            message=f"{model} thinks unless told not to: {template} leaves the empty think block out, in training",
-            fix=f"leave it out in inference too, or write template: {made_for[0]} and enable_thinking: false",
+            message=f"{model} thinks unless told not to; {template} trains it without the think block",
+            fix=f"infer with {template} too, or write template: {made_for[0]} and enable_thinking: false",
         )
         return
     yield subject.finding(
         "template",
         rule="template-mismatch",
         severity="warning",
-        message=f"{model} is made for the template {' or '.join(made_for)}; with {template} it learns, and later "
-        "answers, in a form it does not know",
+        message=f"{model} is made for the template {' or '.join(made_for)}; {template} "
+        "trains it in a form it does not know",
         fix=f"write template: {made_for[0]}",
     )
 
@@ -89,7 +89,7 @@ def _thinking(subject: Subject, template: str, *, thinks: bool) -> Iterator[Find
             "template",
             rule="thinking-mode",
             severity="warning",
-            message=f"the rows of {direct[0]} are direct answers, and with enable_thinking on an empty think block "
-            "is learned before each of them",
+            message=f"the rows of {direct[0]} are direct answers: with enable_thinking on, "
+            "an empty think block is learned before each of them",
             fix="add enable_thinking: false, in training and in inference",
         )

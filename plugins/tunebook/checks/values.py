@@ -185,6 +185,8 @@ def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any])
         return None
     if isinstance(value, bool) and place is not None and place.raw is not None and place.raw in choices:
         return _boolean_word(subject, entry, place.raw)
+    if value is False and "no" in choices and place is not None and place.raw is not None:
+        return _boolean_word(subject, entry, "no")
     text = str(value)
     words = {str(choice).lower(): str(choice) for choice in choices}
     close = words.get(text.lower()) or next(
@@ -221,7 +223,7 @@ def _boolean_word(subject: Subject, entry: Entry, raw: str) -> Finding:
         entry.path,
         rule="boolean-word",
         severity="error",
-        message=f"YAML reads {raw} as {str(entry.value).lower()}, and text is wanted",
+        message=f"YAML reads this as {str(entry.value).lower()}, and text is wanted",
         fix=f"put it in quotes: {entry.name}: '{raw}'",
         edit=subject.rewrite(entry.path, f"'{raw}'"),
     )

@@ -36,7 +36,7 @@ def bad_pairs(engine: EngineName, versions: Mapping[str, str]) -> list[tuple[str
             (
                 "flash_attn: fa2",
                 "transformers 5.6.0 breaks flash_attn: fa2 (LLaMA-Factory issue 10610)",
-                "install transformers 5.5.x: pip install -c constraints/llamafactory.txt 'tunebook[llamafactory]'",
+                "pip install -c constraints/llamafactory.txt 'tunebook[llamafactory]'",
             )
         )
     if engine == "llamafactory" and transformers == "4.57.0":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tunebook.checks.findings import CheckResult, Finding
     from tunebook.checks.subject import Command
 
+_ROUNDS = 3
 _COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
 
 
@@ -70,9 +71,14 @@ def check(
 
     checked = [look(name) for name in names]
     if fix:
-        for change in mend([finding for one in checked for finding in one.result.findings]):
-            click.echo(diff_of(change), nl=False)
-        checked = [look(name) for name in names]
+        # A value is looked at only under a key that is known, so a mended key may bring up another fault.
+        for _ in range(_ROUNDS):
+            changes = list(mend([finding for one in checked for finding in one.result.findings]))
+            if not changes:
+                break
+            for change in changes:
+                click.echo(diff_of(change), nl=False)
+            checked = [look(name) for name in names]
     results = run.with_clashes(checked)
     if as_json:
         click.echo(run.as_json(results))
