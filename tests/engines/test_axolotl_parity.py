@@ -184,6 +184,22 @@ def test_axolotl_s_conversations_differ_in_the_last_line_end_alone(rows, name):
     assert ours["labels"] == [[*labels[:-1], -100] for labels in theirs["labels"]]
 
 
+def test_the_empty_think_block_of_an_earlier_turn_is_llamafactory_s_alone(rows, tiny):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    block = tokenizer.encode("<think>\n\n</think>\n\n", add_special_tokens=False)
+    ours, theirs = rows["axolotl"]["two_turns"], rows["llamafactory"]["two_turns"]
+    for our_ids, our_labels, ids, labels in zip(
+        ours["input_ids"], ours["labels"], theirs["input_ids"], theirs["labels"], strict=True
+    ):
+        first = next(at for at in range(len(ids)) if ids[at : at + len(block)] == block)
+        assert our_ids == ids[:first] + ids[first + len(block) :]
+        line_end = tokenizer.encode("\n", add_special_tokens=False)
+        learned = [label for label in labels if label not in (-100, *line_end)]
+        assert [label for label in our_labels if label != -100] == learned
+
+
 def test_an_untrained_checkpoint_has_the_same_figures_under_both_engines(
     tiny, data, llamafactory, axolotl_recipe, tmp_path_factory
 ):

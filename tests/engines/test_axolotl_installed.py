@@ -1,0 +1,47 @@
+"""What the installed Axolotl knows: the keys of our snapshot, and our commands."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.axolotl
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMPARE = """
+import sys
+sys.path.insert(0, "scripts")
+from snapshot_schema import snapshot
+path, text = snapshot("axolotl")
+sys.exit(path.read_text() != text)
+"""
+
+
+def test_the_snapshot_holds_the_keys_of_the_installed_engine():
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE],
+        cwd=ROOT,
+        env={**os.environ, "AXOLOTL_DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + "run scripts/snapshot_schema.py axolotl"
+
+
+INSTALLED = any(
+    point.name == "tunebook" for point in importlib.metadata.entry_points(group="axolotl.cli_commands")
+)
+
+
+@pytest.mark.skipif(not INSTALLED, reason="the installed tunebook does not offer the entry point")
+def test_axolotl_s_command_line_reaches_ours():
+    axolotl = Path(sys.executable).parent / "axolotl"
+    listed = subprocess.run([axolotl, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "Run tunebook: recipes, metrics and reports." in listed
+    done = subprocess.run([axolotl, "tunebook", "ls"], capture_output=True, text=True, check=False)
+    assert "axolotl/demo/full_sft_recommend" in done.stdout
