@@ -1,0 +1,75 @@
+"""What the installed LLaMA-Factory and transformers say, beside what the check says without them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunebook.checks.learning_rate import SCHEDULERS, schedule
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMPARE = """
+import sys
+sys.path.insert(0, "scripts")
+from snapshot_schema import snapshot
+path, text = snapshot("llamafactory")
+sys.exit(path.read_text() != text)
+"""
+
+STEPS, PEAK = 57, 3e-4
+CASES = [
+    ("constant", 0, {}),
+    ("constant_with_warmup", 7, {}),
+    ("linear", 7, {}),
+    ("linear", 0, {}),
+    ("cosine", 7, {}),
+    ("cosine", 7, {"num_cycles": 1.5}),
+    ("cosine_with_restarts", 7, {"num_cycles": 3}),
+    ("cosine_with_min_lr", 7, {"min_lr": 1e-5}),
+    ("cosine_with_min_lr", 0, {"min_lr_rate": 0.1, "num_cycles": 1}),
+    ("polynomial", 7, {"lr_end": 1e-6, "power": 2.0}),
+    ("polynomial", 7, {}),
+    ("inverse_sqrt", 7, {}),
+    ("inverse_sqrt", 0, {}),
+    ("inverse_sqrt", 7, {"timescale": 20}),
+    ("warmup_stable_decay", 7, {"num_decay_steps": 20}),
+    ("warmup_stable_decay", 7, {"num_decay_steps": 20, "decay_type": "linear", "min_lr_ratio": 0.1}),
+    ("warmup_stable_decay", 7, {"num_decay_steps": 20, "decay_type": "1-sqrt", "warmup_type": "cosine"}),
+    ("warmup_stable_decay", 7, {"num_decay_steps": 9, "num_stable_steps": 9, "warmup_type": "1-sqrt"}),
+]
+
+
+@pytest.mark.parametrize(("name", "warmup", "options"), CASES)
+def test_the_previewed_rate_is_the_schedulers_own_at_every_step(name, warmup, options):
+    torch = pytest.importorskip("torch")
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    real = get_scheduler(name, optimizer, warmup, STEPS, scheduler_specific_kwargs=dict(options))
+    ours = schedule(name, peak=PEAK, steps=STEPS, warmup=warmup, options=options)
+    for step in range(STEPS + 1):
+        assert ours(step) == pytest.approx(real.get_last_lr()[0], rel=1e-9, abs=1e-15), step
+        optimizer.step()
+        real.step()
+
+
+def test_the_options_we_allow_a_scheduler_are_its_own():
+    import inspect
+
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    own = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    for kind, function in TYPE_TO_SCHEDULER_FUNCTION.items():
+        if kind.value in SCHEDULERS:
+            assert set(SCHEDULERS[kind.value]) == set(inspect.signature(function).parameters) - own, kind
+
+
+def test_the_snapshot_holds_the_keys_of_the_installed_engine():
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + "run scripts/snapshot_schema.py llamafactory"
