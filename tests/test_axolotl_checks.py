@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tunebook.engines import schema
 from tunebook.engines.axolotl import Axolotl
 from tunebook.engines.axolotl_cache import prepared_path
 from tunebook.engines.axolotl_plugins import plugin_faults
 from tunebook.engines.axolotl_rows import label_fault
 from tunebook.engines.axolotl_rules import PLUGIN, evaluation_faults
-from tunebook.errors import TunebookError
 
 ENVIRONMENT = Path(sys.prefix)
 OURS = "tunebook.hooks.axolotl_alpaca"
@@ -62,6 +60,7 @@ def test_data_that_is_not_here_is_looked_for_at_home(values, folder, monkeypatch
     values["tunebook_dataset_dir"] = str(folder / "data")  # as `tunebook train` has found it
     prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, home=folder)
     assert prepared["datasets"][0]["path"] == str(folder / "data" / "train.json")
+    assert Axolotl().dataset_names(values) == ("some_train", "some_eval")
     assert notes == [f"datasets: {folder}/data/train.json", f"test_datasets: {folder}/data/eval.json"]
 
 
@@ -106,31 +105,6 @@ def test_each_setting_that_voids_the_evaluation_names_the_key_to_change(values, 
 )
 def test_settings_that_work_are_left_alone(values, folder, change):
     assert evaluation_faults({**values, **change}, folder) == []
-
-
-def test_misspelt_keys_are_found_at_every_level(values, folder):
-    values |= {"num_train_epochs": 3, "early_stoping_patience": 2}
-    values["datasets"][0]["field_mesages"] = "x"
-    with pytest.raises(TunebookError) as error:
-        Axolotl().prepare(values, environment=ENVIRONMENT, home=folder)
-    for name in ("num_epochs", "early_stopping_patience", "datasets[0].field_messages"):
-        assert f"did you mean {name}?" in error.value.fix
-
-
-def test_a_plugin_brings_its_own_keys(values):
-    known = schema.load_schema("axolotl")
-    with_liger = {"liger_rope": True}
-    assert schema.unknown_keys(with_liger, known, {})
-    assert not schema.unknown_keys(
-        with_liger, known, known["plugins"]["axolotl.integrations.liger.LigerPlugin"]
-    )
-
-
-def test_beside_a_stranger_s_plugin_only_near_misses_are_errors():
-    known = schema.load_schema("axolotl")
-    values = {"my_plugin_strength": 3, "learning_rat": 1}
-    faults = schema.unknown_keys(values, known, {}, open_ended=True)
-    assert [fault.fix for fault in faults] == ["did you mean learning_rate?"]
 
 
 def test_a_plugin_that_cannot_be_found_is_an_error():

@@ -63,12 +63,12 @@ def plan_training(name_or_path: str, overlay_names: Sequence[str], overrides: Se
 
     values, notes = _locate(dict(recipe.values), engine, home)
     overwrite = bool(values.pop("overwrite_output_dir", False))
-    values, more = engine.prepare(values, environment=environment, home=home)
-    notes += more
     output_dir = _output_dir(values, recipe)
     entries = _check_data(values, engine, environment, notes)
     checked = check_recipe(name_or_path, home, overlay_names, overrides, command="train")
     notes += refuse_errors(checked.result)
+    values, more = engine.prepare(values, environment=environment, home=home)
+    notes += more
     model = Path(str(values.get(engine.model_keys[0], "")))
     check_disk(output_dir, values, model if model.is_dir() else None)
 

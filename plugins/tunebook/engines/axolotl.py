@@ -1,7 +1,7 @@
 """Axolotl, seen from outside: the command that trains a recipe, and what has to be true before it is started.
 
-Axolotl passes over misspelt keys, plugins it cannot import, files that have changed and rows without a label,
-without a word. We look before it is started, and import nothing of it.
+Axolotl passes over plugins it cannot import, files that have changed and rows without a label, without a
+word. We look before it is started, and import nothing of it. Its keys are looked at by `tunebook.checks`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from tunebook.engines.axolotl_cache import prepared_path
 from tunebook.engines.axolotl_datasets import block_faults, entry_of_block
 from tunebook.engines.axolotl_plugins import plugin_faults
 from tunebook.engines.axolotl_rows import label_fault
-from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY, OPTIONS, PLUGIN, evaluation_faults
-from tunebook.engines.schema import load_schema, unknown_keys
+from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
 from tunebook.errors import TunebookError, join_errors
 from tunebook.types import Command
 
@@ -82,7 +81,7 @@ class Axolotl:
             TunebookError: The run would not do what the recipe says; all faults are named.
         """
         prepared, notes = _locate(values, home)
-        faults = [*_key_faults(prepared), *plugin_faults(prepared, environment)]
+        faults = plugin_faults(prepared, environment)
         if PLUGIN in (prepared.get("plugins") or []):
             faults += evaluation_faults(prepared, Path.cwd())
         if not faults:
@@ -98,7 +97,8 @@ class Axolotl:
         if not isinstance(directory, str):
             return ()
         registry = load_registry(Path(directory))
-        trained = [entry_of_block(block, registry, directory) for block in _blocks(values, "datasets")]
+        located, _ = _locate(values, Path(directory).absolute().parent)
+        trained = [entry_of_block(block, registry, directory) for block in _blocks(located, "datasets")]
         return tuple(dict.fromkeys([*(name for name in trained if name), *self.evaluation_sets(values)]))
 
     def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -125,20 +125,6 @@ def _locate(values: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list
         if blocks:
             located[key] = blocks
     return located, notes
-
-
-def _key_faults(values: Mapping[str, Any]) -> list[TunebookError]:
-    schema = load_schema("axolotl")
-    plugins = [str(plugin) for plugin in values.get("plugins") or []]
-    own: dict[str, Any] = {key: {} for key in OPTIONS} if PLUGIN in plugins else {}
-    open_ended = False
-    for plugin in plugins:
-        path = plugin if plugin in schema["plugins"] else f"axolotl.integrations.{plugin}"
-        own |= schema["plugins"].get(path, {})
-        open_ended |= plugin != PLUGIN and path not in schema["plugins"]
-    # Our own misspelt options are told by the rules, which know them better.
-    known = {key: value for key, value in values.items() if not key.startswith("tunebook_") or not own}
-    return unknown_keys(known, schema, own, open_ended=open_ended)
 
 
 def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
