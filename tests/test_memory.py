@@ -191,7 +191,9 @@ def test_the_largest_batch_and_the_longest_row_fit_and_one_more_does_not(gpu_gb)
         ("attention", "flash_attention_2", "fa2"), ("attention", "auto", None), ("optimizer", "adamw_bnb_8bit", "adamw_8bit"),
         ("optimizer", None, "adamw_torch_fused"), ("offload", "all", ["optimizer", "parameters"]), ("offload", None, "none"),
         ("dtype", "bfloat16", None), ("lora_targets", "all", None), ("lora_targets", "q_proj,v_proj", ["q_proj", "v_proj"]),
-        ("zero_stage", "zero3", 3), ("zero_stage", "fsdp", 3), ("gradient_checkpointing", "true", None),
+        ("quantization", "bnb-nf4-double", "nf4_dq"), ("lora_targets", "q,v", ["q_proj", "v_proj"]),
+        ("offload", "cpu_optimizer", "optimizer"), ("fused_ce", "liger_fused_linear_cross_entropy", "liger"),
+        ("lora_targets", r"model.layers.[\d]+.self_attn.(q|v)_proj", "q_proj,v_proj"), ("zero_stage", "zero3", 3), ("zero_stage", "fsdp", 3), ("gradient_checkpointing", "true", None),
     ],
 )  # fmt: skip
 def test_several_spellings_mean_one_thing(argument, one, other):

@@ -16,6 +16,9 @@ EAGER_KEPT = 6
 AUTOCAST = 1.65
 """A layer under autocast with fp32 hidden states, against one in bf16: norms and casts are kept twice."""
 
+NO_FLASH = frozenset({"chatglm"})
+"""Architectures whose own modelling file makes the scores whatever kernel is asked for."""
+
 
 class Activations(NamedTuple):
     """Bytes per GPU."""
@@ -80,6 +83,6 @@ def _fp32_residual(setup: Setup) -> bool:
 
 def _scores(block: Block, shape: Shape, setup: Setup) -> float:
     """Elements of the attention scores of one layer, where they are made at all."""
-    if setup.attention != "eager" or not block.attention:
+    if not block.attention or (setup.attention != "eager" and shape.model_type not in NO_FLASH):
         return 0.0
     return float(shape.heads) * setup.seq_len**2 * setup.micro_batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tunebook.errors import TunebookError
@@ -66,12 +67,24 @@ def chosen(linears: tuple[Linear, ...], targets: tuple[str, ...] | None) -> list
     """Return the matrices that the targets name; None names all."""
     if targets is None:
         return list(linears)
+    if any(set("()[]*|\\") & set(name) for name in targets):
+        # PEFT matches a single string with the whole path of a module, as a regular expression.
+        return [linear for linear in linears if any(_matches(pattern, linear.name) for pattern in targets)]
     plain = {_plain(name) for name in targets}
     own = {linear.name.lower() for linear in linears}
     for group in _SAME:
         if plain & group and not plain & group & own:
             plain |= group
     return [linear for linear in linears if linear.name.lower() in plain]
+
+
+def _matches(pattern: str, name: str) -> bool:
+    paths = (
+        f"{root}layers.0.{part}{name}"
+        for root in ("model.", "model.language_model.", "language_model.model.", "")
+        for part in ("self_attn.", "mlp.", "")
+    )
+    return any(re.fullmatch(pattern, path) for path in (name, *paths))
 
 
 def _plain(name: str) -> str:

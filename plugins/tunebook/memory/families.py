@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def llama_like(kind: str, config: Mapping[str, Any]) -> Shape:
     """Llama and all that share its layer: RMS norms, q/k/v/o, a gated MLP; dense or mixture of experts."""
+    traits = _TRAITS.get(kind, {})
+    config = {**traits.get("defaults", {}), **config}
     hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
     heads, query, key = attention_widths(config)
-    traits = _TRAITS.get(kind, {})
     attention_bias = bool(
         config.get("attention_bias", config.get("bias", traits.get("attention_bias", False)))
     )
@@ -189,6 +190,8 @@ def hybrid(kind: str, config: Mapping[str, Any]) -> Shape:
 _TRAITS: dict[str, dict[str, Any]] = {
     "qwen2": {"qkv_bias": True, "out_bias": False},
     "qwen2_moe": {"qkv_bias": True, "out_bias": False},
+    "qwen2_vl": {"qkv_bias": True, "out_bias": False},
+    "qwen2_5_vl": {"qkv_bias": True, "out_bias": False},
     "qwen2_5_vl_text": {"qkv_bias": True, "out_bias": False},
     "qwen2_vl_text": {"qkv_bias": True, "out_bias": False},
     "qwen3": {"qk_norm": True},
@@ -196,7 +199,18 @@ _TRAITS: dict[str, dict[str, Any]] = {
     "qwen3_vl_text": {"qk_norm": True},
     "gemma": {"tied": True},
     "gemma2": {"tied": True, "norms": 4},
-    "gemma3_text": {"tied": True, "norms": 4, "qk_norm": True},
+    "gemma3_text": {
+        "tied": True,
+        "norms": 4,
+        "qk_norm": True,
+        # The 4B model's file leaves these to the library.
+        "defaults": {
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "vocab_size": 262208,
+        },
+    },
     "internlm": {"attention_bias": True},
     "internlm2": {
         "fused_qkv": "wqkv",

@@ -91,7 +91,9 @@ def _axolotl(recipe: Recipe) -> Run:
     adapter = values.get("adapter")
     bits = "nf4" if values.get("load_in_4bit") else "int8" if values.get("load_in_8bit") else None
     fused = None
-    if values.get("cut_cross_entropy"):
+    plugins = " ".join(map(str, values.get("plugins") or ()))
+    # The plugin is on by default where it is named.
+    if values.get("cut_cross_entropy", "cut_cross_entropy" in plugins):
         fused = "cce"
     elif values.get("liger_fused_linear_cross_entropy"):
         fused = "liger"
@@ -119,6 +121,8 @@ def _axolotl(recipe: Recipe) -> Run:
         else "bf16"
         if _half(values)
         else "fp32",
+        # FlashAttention needs half precision: the engine undoes the upcast of a quantised model for it.
+        "upcast": False if attention == "flash" else None,
         **deepspeed,
     }
     if values.get("activation_offloading"):

@@ -46,6 +46,10 @@ class Setup:
         return self.seq_len * self.micro_batch
 
 
+_PARTIAL = ("badam", "galore", "apollo", "lomo")
+"""Methods that are full training with an optimizer of this name."""
+
+
 def read_setup(
     *,
     method: str | None = None,
@@ -71,21 +75,7 @@ def read_setup(
         TunebookError: A word is not known, or a number is below 1.
     """
     way = spellings.plain(method or "lora")
-    full = way in {
-        "full",
-        "fullft",
-        "fft",
-        "fullparameter",
-        "fullfinetune",
-        "finetune",
-        "pt",
-        "pretrain",
-        "badam",
-        "galore",
-        "lomo",
-        "apollo",
-        "lisa",
-    }
+    full = way.startswith("full") or way in {"fft", "finetune", "pt", "pretrain", *_PARTIAL, "lisa"}
     if not full and not any(name in way for name in ("lora", "dora", "peft", "oft", "adapter")):
         raise TunebookError(f"unknown method {method!r}", fix="write full, lora, qlora or dora")
     bits = spellings.bits(quantization)
@@ -106,15 +96,16 @@ def read_setup(
     for name, number in numbers.items():
         if int(number) < 1:
             raise TunebookError(f"{name} is {number}", fix=f"give a whole number from 1 for {name}")
+    fused = spellings.fused(fused_ce)
     kernel = spellings.attention(attention)
     unsloth = spellings.plain(gradient_checkpointing or "") in {"unsloth", "offload"}
-    optimizer_word = way if way in {"badam", "galore", "lomo", "apollo"} and optimizer is None else optimizer
+    optimizer_word = way if way in _PARTIAL and optimizer is None else optimizer
     return Setup(
         full=full,
         dora="dora" in way,
         bits=bits,
-        # PEFT's preparation is the rule for quantised models; Unsloth holds all in the compute type.
-        upcast=bits is not None and (not unsloth if upcast is None else upcast),
+        # PEFT's preparation is the rule for quantised models; Unsloth and fused losses need half precision.
+        upcast=bits is not None and (not (unsloth or fused) if upcast is None else upcast),
         seq_len=int(numbers["seq_len"]),
         micro_batch=int(numbers["micro_batch"]),
         gpus=int(numbers["gpus"]),
@@ -123,7 +114,7 @@ def read_setup(
         or spellings.plain(gradient_checkpointing) not in spellings.NOTHING,
         attention=kernel,
         optimizer=spellings.optimizer(optimizer_word),
-        fused_ce=spellings.fused(fused_ce),
+        fused_ce=fused,
         offload=spellings.offload(offload, unsloth=unsloth),
         lora_rank=int(numbers["lora_rank"]),
         lora_targets=spellings.targets(lora_targets),

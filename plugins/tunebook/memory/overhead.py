@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from tunebook.memory.options import Setup
     from tunebook.memory.shapes import Shape
 
-CONTEXT = {"fp16": 0.15e9}
-"""Bytes of the CUDA context: 0.15e9 on a T4, which fp16 stands for; else 0.5e9, as on an A100."""
+CONTEXT = 0.5e9
+"""Bytes of the CUDA context and libraries on an A100 or later."""
+CONTEXT_FP16 = 0.15e9
+"""The same on a T4; cards older than Ampere are the ones that train in fp16."""
 NCCL = 0.8e9
 """Bytes of NCCL's channels, for more than one GPU."""
-SLACK = {"flash": 0.15, "sdpa": 0.15, "eager": 0.33}
+SLACK = {"flash": 0.18, "sdpa": 0.18, "eager": 0.33}
 """Share of the moving tensors that the caching allocator holds unused, by attention kernel."""
 STEADY = 0.08
 """Share of the moving tensors that the caching allocator holds unused without checkpointing, where nothing is
@@ -21,7 +23,7 @@ allocated twice."""
 
 def context(setup: Setup) -> float:
     """Bytes of context and communication."""
-    return CONTEXT.get(setup.dtype, 0.5e9) + (NCCL if setup.gpus > 1 else 0.0)
+    return (CONTEXT_FP16 if setup.dtype == "fp16" else CONTEXT) + (NCCL if setup.gpus > 1 else 0.0)
 
 
 def slack(moving: float, setup: Setup) -> float:

@@ -6,20 +6,35 @@ from typing import Any
 
 from tunebook.errors import TunebookError
 
-_BITS = {
-    **dict.fromkeys(("4", "4bit", "int4", "nf4", "fp4", "bnb", "bnb4", "bitsandbytes", "bnb.nf4"), "nf4"),
-    **dict.fromkeys(("nf4dq", "bnb.nf4dq"), "nf4-dq"),
-    **dict.fromkeys(("8", "8bit", "int8", "bnb8", "bnb.int8", "llmint8"), "int8"),
-    **dict.fromkeys(("gptq", "gptq4", "gptqint4", "int4gptq", "awq", "awq4", "hqq", "mxfp4"), "gptq4"),
-    **dict.fromkeys(("gptq8", "gptqint8", "int8gptq"), "gptq8"),
-    **dict.fromkeys(("2", "2bit", "aqlm"), "2bit"),
-}
+# (a part of the spelling, what it means), the more telling parts first.
+_BITS = (
+    ("2bit", "2bit"), ("aqlm", "2bit"), ("gptq8", "gptq8"), ("gptqint8", "gptq8"), ("int8gptq", "gptq8"),
+    ("gptq", "gptq4"), ("awq", "gptq4"), ("hqq", "gptq4"),
+    ("mxfp4", "gptq4"), ("int8", "int8"), ("8bit", "int8"),
+    ("bnb8", "int8"), ("fp8", "int8"), ("nf4", "nf4"), ("fp4", "nf4"), ("4bit", "nf4"), ("int4", "nf4"),
+    ("bnb", "nf4"), ("bitsandbytes", "nf4"),
+)  # fmt: skip
+_ATTENTION = (
+    ("noflash", "eager"), ("flash", "flash"), ("sdpa", "sdpa"), ("xformers", "sdpa"), ("efficient", "sdpa"),
+    ("flex", "sdpa"), ("eager", "eager"), ("math", "eager"), ("disabled", "eager"),
+)  # fmt: skip
+_FUSED = (
+    ("liger", "liger"), ("flce", "liger"), ("fused", "liger"), ("unsloth", "liger"), ("linear", "liger"),
+    ("chunk", "chunked"), ("tiled", "chunked"), ("cce", "cce"), ("cut", "cce"),
+)  # fmt: skip
+_OFFLOAD = (
+    ("optim", "optimizer"),
+    ("activ", "activations"),
+    ("param", "parameters"),
+    ("weight", "parameters"),
+)
 _OPTIMIZERS = {
     # The longer names first: `galore_adamw` is GaLore.
     "galore": "galore", "apollo": "apollo", "badam": "badam", "ademamix": "adam", "lomo": "lomo",
     "adafactor": "adafactor", "adagrad": "lion", "adam": "adam", "lamb": "adam", "lion": "lion", "sgd": "sgd",
     "muon": "sgdm", "rmsprop": "lion",
 }  # fmt: skip
+_SHORT = {part: f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
 NOTHING = {"", "none", "no", "false", "off", "0", "16", "bf16", "fp16", "null", "disabled"}
 
 
@@ -28,16 +43,21 @@ def plain(value: Any) -> str:
     return str(value).lower().replace("-", "").replace("_", "").replace(" ", "").strip()
 
 
+def _find(word: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    return next((meaning for part, meaning in table if part in word), None)
+
+
 def bits(value: Any) -> str | None:
     """Read a quantisation; None for weights that are not quantised."""
     word = plain(value)
     if word in NOTHING:
         return None
-    if word not in _BITS:
+    found = {"4": "nf4", "8": "int8", "2": "2bit"}.get(word) or _find(word, _BITS)
+    if found is None:
         raise TunebookError(
             f"unknown quantization {value!r}", fix="write 4, 8, nf4, nf4-dq, int8, gptq, awq or none"
         )
-    return _BITS[word]
+    return "nf4-dq" if found == "nf4" and ("dq" in word or "double" in word) else found
 
 
 def zero(value: Any) -> int:
@@ -45,7 +65,7 @@ def zero(value: Any) -> int:
     word = plain(value).removeprefix("zero").removeprefix("stage").removeprefix("ds").removeprefix("z")
     if word in {"", "none", "0", "false", "ddp"}:
         return 0
-    if word in {"fsdp", "fsdp2", "fullshard"}:
+    if word.startswith("fsdp") or word == "fullshard":
         return 3
     if word not in {"1", "2", "3"}:
         raise TunebookError(f"unknown zero_stage {value!r}", fix="write 0, 1, 2 or 3 (FSDP full shard is 3)")
@@ -55,24 +75,14 @@ def zero(value: Any) -> int:
 def attention(value: Any) -> str:
     """Read an attention kernel: flash, sdpa or eager."""
     word = plain(value)
-    if word in {
-        "",
-        "none",
-        "auto",
-        "sdpa",
-        "xformers",
-        "efficient",
-        "memefficient",
-        "flex",
-        "flexattention",
-        "true",
-    }:
+    if word in {"", "none", "auto", "true"}:
         return "sdpa"
-    if "flash" in word or word in {"fa", "fa2", "fa3", "fa4"}:
-        return "flash"
-    if word in {"eager", "disabled", "math", "false", "no", "off", "noflash"}:
+    if word in {"false", "no", "off"}:
         return "eager"
-    raise TunebookError(f"unknown attention {value!r}", fix="write flash, sdpa or eager")
+    found = "flash" if word in {"fa", "fa2", "fa3", "fa4"} else _find(word, _ATTENTION)
+    if found is None:
+        raise TunebookError(f"unknown attention {value!r}", fix="write flash, sdpa or eager")
+    return found
 
 
 def optimizer(value: Any) -> str:
@@ -80,7 +90,7 @@ def optimizer(value: Any) -> str:
     word = plain(value)
     if word in {"", "none", "auto"}:
         return "adam"
-    bits = "8" if "8bit" in word else ""
+    bits = "8" if "8bit" in word or "4bit" in word else ""
     paged = "paged-" if "paged" in word else ""
     for name, family in _OPTIMIZERS.items():
         if name in word:
@@ -94,44 +104,29 @@ def optimizer(value: Any) -> str:
 def fused(value: Any) -> str | None:
     """Read a fused loss: liger, cce, chunked, or None."""
     word = plain(value)
-    if word in NOTHING:
+    if word in NOTHING or word in {"plain", "standard", "torch", "eager"}:
         return None
-    if word in {"cce", "cutcrossentropy", "cut"}:
-        return "cce"
-    if word in {"chunked", "chunkedce", "tiled"}:
-        return "chunked"
-    if word in {
-        "true",
-        "1",
-        "liger",
-        "flce",
-        "ligerflce",
-        "fused",
-        "unsloth",
-        "linearce",
-        "fusedlinearcrossentropy",
-    }:
-        return "liger"
-    raise TunebookError(f"unknown fused_ce {value!r}", fix="write liger, cce, chunked or none")
+    found = "liger" if word in {"true", "1", "yes"} else _find(word, _FUSED)
+    if found is None:
+        raise TunebookError(f"unknown fused_ce {value!r}", fix="write liger, cce, chunked or none")
+    return found
 
 
 def offload(value: Any, *, unsloth: bool) -> frozenset[str]:
     """Read what is offloaded; `unsloth` moves checkpoints to the host as well."""
-    words = (
-        value if isinstance(value, (list, tuple, set, frozenset)) else str(value).replace("+", ",").split(",")
-    )
+    several = isinstance(value, (list, tuple, set, frozenset))
     places = {"activations"} if unsloth else set()
-    for word in map(plain, words):
+    for word in map(plain, value if several else str(value).replace("+", ",").split(",")):
         if word in NOTHING:
             continue
-        if word in {"all", "true", "cpu", "yes", "both", "optimizerparameters"}:
-            places |= {"optimizer", "parameters"}
-        elif word.startswith(("optim", "param", "activation", "weights")):
-            places.add("optimizer" if word[0] == "o" else "activations" if word[0] == "a" else "parameters")
-        else:
+        found = {meaning for part, meaning in _OFFLOAD if part in word}
+        if word in {"all", "true", "cpu", "yes", "both", "full"}:
+            found = {"optimizer", "parameters"}
+        if not found:
             raise TunebookError(
                 f"unknown offload {value!r}", fix="write optimizer, parameters, all or activations"
             )
+        places |= found
     return frozenset(places)
 
 
@@ -154,9 +149,8 @@ def targets(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     names = [value] if isinstance(value, str) else list(value)
-    names = [part.strip() for name in names for part in str(name).split(",") if part.strip()]
-    return (
-        None
-        if not names or any(plain(name) in {"all", "alllinear", "default"} for name in names)
-        else tuple(names)
-    )
+    if not any("(" in str(name) for name in names):
+        names = [part.strip() for name in names for part in str(name).split(",") if part.strip()]
+    if not names or any(plain(name) in {"all", "alllinear", "default"} for name in names):
+        return None
+    return tuple(_SHORT.get(str(name), str(name)) for name in names)
