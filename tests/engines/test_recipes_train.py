@@ -27,6 +27,7 @@ def prepared(tmp_path_factory):
     for command in (
         ["scripts/make_tiny_model.py", "-o", "output/tiny/qwen3"],
         ["scripts/prepare_demo.py", "-o", "datasets_info/demo"],
+        ["scripts/prepare_demo_gsm8k.py", "-o", "datasets_info/demo_gsm8k"],
     ):
         subprocess.run([sys.executable, *command], cwd=folder, check=True)
     return folder
@@ -70,10 +71,27 @@ def test_the_movielens_recipe_runs_under_the_engines_own_command(prepared):
     assert Path(state["best_model_checkpoint"]).name == f"checkpoint-{state['best_global_step']}"
 
 
-def test_the_plain_smoke_recipe_runs_under_the_engines_own_command(prepared):
-    done = run(prepared, "llamafactory-cli", "train", "recipes/llamafactory/demo/qlora_sft_recommend.yaml")
+def test_the_gsm8k_demo_comes_right_under_the_engines_own_command(prepared):
+    recipe = "recipes/llamafactory/demo/full_sft_gsm8k.yaml"
+    done = run(prepared, "llamafactory-cli", "train", recipe, "max_steps=225")
     assert done.code == 0, done.log[-3000:]
-    assert "'eval_macro_f1':" in done.log
+    state = json.loads((prepared / "output/demo/gsm8k/trainer_state.json").read_text())
+    curve = [entry["eval_exact_match"] for entry in state["log_history"] if "eval_exact_match" in entry]
+    assert curve[0] < 0.5 < 0.9 < max(curve)
+    assert state["best_metric"] == max(curve)
+
+
+def test_the_gsm8k_recipe_runs_with_its_smoke_overlay(prepared):
+    done = run(
+        prepared,
+        "tunebook",
+        "train",
+        "recipes/llamafactory/qwen3-0.6b/lora_sft_gsm8k.yaml",
+        "-o",
+        "smoke_gsm8k",
+    )
+    assert done.code == 0, done.log[-3000:]
+    assert "step 8, demo_gsm8k_eval: exact_match" in done.log
 
 
 def test_tunebook_train_runs_the_recipe_with_its_smoke_overlay_and_reports_it(prepared):

@@ -43,7 +43,7 @@ def headline(
     parts = []
     for name in dict.fromkeys(lead):
         if name in figures:
-            error = f" ± {stderr[name]:.3f}" if name in stderr else ""
+            error = f" ± {stderr[name]:.3f}" if stderr.get(name) else ""
             parts.append(f"{name} {figures[name]:.4f}{error}")
     if "majority_accuracy" in figures:
         parts.append(f"majority {figures['majority_accuracy']:.3f}")

@@ -1,0 +1,107 @@
+"""A shipped Axolotl recipe, run as a user runs it: by `tunebook train`, from the core's environment."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from tunebook import paths
+from tunebook.errors import TunebookError
+
+pytestmark = pytest.mark.axolotl
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A checkout's recipes and registry, with the demo model and data made where recipes look for them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("recipes", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    registry = folder / "datasets_info"
+    registry.mkdir()
+    (registry / "dataset_info.json").write_bytes((ROOT / "datasets_info" / "dataset_info.json").read_bytes())
+    for command in (
+        ["scripts/make_tiny_model.py", "-o", "output/tiny/qwen3"],
+        ["scripts/prepare_demo.py", "-o", "datasets_info/demo"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def core() -> Path:
+    """Another environment than Axolotl's, where there is one."""
+    try:
+        return paths.engine_environment("llamafactory")
+    except TunebookError:
+        return Path(sys.prefix)
+
+
+@pytest.fixture(scope="module")
+def trained(checkout, core) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [core / "bin" / "tunebook", "train", "axolotl/qwen3-0.6b/qlora_sft_movielens", "-o", "smoke"],
+        cwd=checkout,
+        env={
+            **os.environ,
+            "TUNEBOOK_AXOLOTL_ENV": sys.prefix,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def test_tunebook_train_runs_an_axolotl_recipe(checkout, trained):
+    assert trained.returncode == 0, trained.stdout[-4000:]
+    output = checkout / "output" / "smoke" / "axolotl" / "qwen3-movielens-qlora"
+    state = json.loads((output / "checkpoint-8" / "trainer_state.json").read_text())
+    by_step = {row["step"]: row["eval_f1"] for row in state["log_history"] if "eval_f1" in row}
+    assert set(by_step) == {0, 4, 8}
+    assert state["best_metric"] == max(value for step, value in by_step.items() if step)
+    run = json.loads((output / "tunebook" / "run.json").read_text())
+    assert "AXOLOTL_DO_NOT_TRACK=1" in run["command"]
+    assert set(run["datasets"]) == {"demo_recommend_train", "demo_recommend_eval"}
+    assert run["versions"]["axolotl"] == "0.19.0"
+
+
+def test_the_report_reads_an_axolotl_run(checkout, core, trained):
+    output = "output/smoke/axolotl/qwen3-movielens-qlora"
+    done = subprocess.run(
+        [core / "bin" / "tunebook", "report", output, "-o", "reports/smoke"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = (checkout / "reports" / "smoke" / "report.md").read_text()
+    assert "demo_recommend_eval" in report
+    assert "macro_f1" in report
+
+
+def test_the_engine_is_not_reached_with_a_fault(checkout, core):
+    done = subprocess.run(
+        [
+            core / "bin" / "tunebook",
+            "train",
+            "axolotl/demo/qlora_sft_recommend",
+            "lora_rank=4",
+            "plugins=[no_such.Plugin]",
+        ],
+        cwd=checkout,
+        env={**os.environ, "TUNEBOOK_AXOLOTL_ENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "write lora_r" in done.stderr
+    assert not (checkout / "output" / "smoke" / "axolotl" / "recommend-qlora").exists()
