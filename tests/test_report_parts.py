@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.metrics import yes_no
-from tunebook.report.intervals import wilson, yes_no_interval
 from tunebook.redact import redact, redact_text
+from tunebook.report.intervals import wilson, yes_no_interval
 from tunebook.report.thin import thin
 
 COUNTS = Counter({("yes", "yes"): 40, ("yes", "no"): 10, ("no", "no"): 45, ("no", "yes"): 5})

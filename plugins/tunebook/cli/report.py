@@ -28,8 +28,8 @@ def report(runs: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
     Example:
       tunebook report output/demo/lora -o reports/demo
     """
-    from tunebook.report.data import gather
     from tunebook.redact import redact, redact_text
+    from tunebook.report.data import gather
     from tunebook.report.render import render, write_report
 
     gathered = gather(runs)

@@ -15,9 +15,9 @@ import jinja2
 import orjson
 
 from tunebook.errors import TunebookError
+from tunebook.redact import redact
 from tunebook.report import charts, theme
 from tunebook.report.headline import number
-from tunebook.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

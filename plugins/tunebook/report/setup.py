@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tunebook.report.records import Setting
 from tunebook.redact import redact
+from tunebook.report.records import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
