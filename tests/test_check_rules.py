@@ -273,6 +273,18 @@ AXOLOTL_CASES = [
     ("plugin-path", {"plugins": ["LigerPlugin"]}, {"plugins": ["my_package.MyPlugin"]}),
     ("missing-data", {"datasets": [{"path": "gone.jsonl", "type": "alpaca"}]},
      {"datasets": [{"path": "data/rows.json", "type": "alpaca"}]}),
+    ("removed-key", {"flash_attn_rms_norm": True}, {"flash_attn_rms_norm": False}),
+    ("early-stopping", {"early_stopping_patience": 2, "evals_per_epoch": 4, "val_set_size": 0.1},
+     {"early_stopping_patience": 2, "eval_steps": 5, "save_steps": 10, "val_set_size": 0.1}),
+    ("best-without-metric", {"save_strategy": "best"}, {"save_strategy": "best", "metric_for_best_model": "eval_loss"}),
+    ("fsdp-conflict", {"optimizer": "adamw_bnb_8bit", "fsdp_config": {"fsdp_version": 2}},
+     {"optimizer": "adamw_bnb_8bit", "fsdp_config": {"fsdp_version": 1}}),
+    ("fsdp-conflict",
+     {"load_in_4bit": True, "fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": True}},
+     {"load_in_4bit": True, "fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": False}}),
+    ("secret", {"wandb_run_id": "hf_" + "a1B2" * 8}, {"expert_parallel_token_capacity": "64"}),
+    ("wrong-type", {"tokens": {"pad_token": "<pad>"}}, {"tokens": ["<pad>"]}),
+    ("wrong-type", {"warmup_steps": 0.1}, {"warmup_ratio": 0.1}),
     ("lora-target", {"lora_target_modules": ["q_proj", "v_prj"]}, {"lora_target_modules": ["q_proj", "in_proj_ba"]}),
     ("logits-at-length", {"sequence_len": 200_000}, {"sequence_len": 200_000, "context_parallel_size": 4}),
 ]  # fmt: skip
@@ -325,6 +337,13 @@ def test_a_trap_of_yaml_is_found(rule, broken, near_miss):
 @pytest.mark.parametrize("engine", [LLAMAFACTORY, AXOLOTL], ids=["llamafactory", "axolotl"])
 def test_both_engines_take_a_rate_without_a_dot(engine, rate):
     assert check({"learning_rate": None}, engine=engine, text=f"learning_rate: {rate}\n").clean
+
+
+def test_a_key_without_a_value_is_told_where_axolotl_refuses_it():
+    result = check({"output_dir": None}, engine=AXOLOTL, text="output_dir:\nwandb_project:\n")
+    assert [(f.key, f.rule) for f in result.findings if f.severity == "error"] == [
+        ("output_dir", "wrong-type")
+    ]
 
 
 def test_axolotl_takes_the_last_of_two_equal_keys_and_the_check_says_so():

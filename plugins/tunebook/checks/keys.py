@@ -26,7 +26,7 @@ GROUPS = {
 
 # Axolotl rewrites older forms of these before it looks at their keys (mode="before" in its schema), or hands
 # them on as they are.
-_FREE_FORM = frozenset({"fsdp_config", "tokens", "special_tokens", "accelerator_config", "deepspeed"})
+_FREE_FORM = frozenset({"fsdp_config", "special_tokens", "accelerator_config", "deepspeed"})
 
 # With USE_MCA=1 LLaMA-Factory reads Megatron's own arguments as well, which are in no snapshot.
 _MEGATRON = frozenset({"tensor_model_parallel_size", "pipeline_model_parallel_size"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook import overlays, recipes
 from tunebook.checks.adapters import check_adapters
 from tunebook.checks.arithmetic import check_arithmetic
+from tunebook.checks.axolotl_refusals import check_axolotl_refusals
 from tunebook.checks.context import check_context
 from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, read_document
@@ -50,6 +51,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_quantization,
     check_context,
     check_adapters,
+    check_axolotl_refusals,
     check_deepspeed,
     check_outputs,
     check_versions,

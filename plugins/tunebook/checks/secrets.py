@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunebook.checks.subject import as_number
 from tunebook.redact import redact
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
         # A placeholder such as <your key> is no secret.
         if not raw or "<" in raw or raw.lower() in ("null", "~", "none", "true", "false"):
             continue
-        if redact(raw, key) != raw:
+        # A number is none either, whatever its key is called.
+        if as_number(raw) is None and redact(raw, key) != raw:
             finding = subject.finding(
                 path,
                 rule="secret",

@@ -36,9 +36,7 @@ _FREE_FORM = frozenset(
     {
         "fsdp",
         "fsdp_config",
-        "tokens",
         "special_tokens",
-        "warmup_steps",
         "deepspeed",
         "datasets",
         "activation_dtype",
@@ -57,7 +55,14 @@ _ATTENTION: dict[Any, str] = {
     False: "disabled",
     True: "fa2",
 }
-_NAMES = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
+_NAMES = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "array": "a list",
+    "object": "a mapping",
+}
 
 
 def check_values(subject: Subject) -> Iterator[Finding]:
@@ -114,7 +119,7 @@ def _fits_llamafactory(entry: Entry, types: set[str]) -> bool:
 def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
     value = entry.value
     if value is None:
-        return True
+        return "null" in types
     number = as_number(value)
     if "boolean" in types and (isinstance(value, bool) or number in (0, 1)):
         return True
@@ -133,7 +138,15 @@ def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
 
 def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
     value, place = entry.value, subject.places.get(entry.path)
-    wanted = " or ".join(_NAMES.get(name, f"an {name}") for name in sorted(types - {"null"}))
+    wanted = " or ".join(_NAMES.get(name, name) for name in sorted(types - {"null"}))
+    if value is None:
+        return subject.finding(
+            entry.path,
+            rule="wrong-type",
+            severity="error",
+            message=f"the key has no value, and {wanted} is wanted",
+            fix=f"give it one, or remove {entry.name}",
+        )
     if isinstance(value, str) and place is not None and place.quoted:
         plain = _unquoted(value, types)
         if plain is not None:
