@@ -43,7 +43,7 @@ $(AXOLOTL)/.complete: pyproject.toml constraints/axolotl.txt constraints/dev.txt
 	@echo "$(AXOLOTL): download after 'make setup', else 4 GB; 7 GB on disk, most of it shared with .venv."
 	$(UV) venv --quiet --allow-existing --python '$(PYTHON)' $(AXOLOTL)
 	$(UV) pip install --python $(AXOLOTL)/bin/python -c constraints/axolotl.txt -c constraints/dev.txt \
-		-e '.[axolotl]' hypothesis pytest pytest-timeout
+		-e '.[axolotl]' hypothesis pytest pytest-timeout pytest-xdist
 	@touch $@
 
 # Into a folder of its own: `pip install --target` leaves the system's Python as it is.
