@@ -63,6 +63,13 @@ def make_rows(split: str, rows: int, *, seed: int) -> list[dict[str, str]]:
     return made
 
 
+def write_split(folder: Path, split: str, rows: list[dict[str, str]]) -> None:
+    """Write `<split>.json` into an existing folder, whole or not at all."""
+    scratch = folder / f".{split}.json.part"
+    scratch.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(folder / f"{split}.json")
+
+
 @click.command()
 @click.option("--seed", default=0, show_default=True, help="Seed of the rows.")
 @click.option(
@@ -83,10 +90,7 @@ def main(seed: int, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for split, count in ROWS.items():
         rows = make_rows(split, count, seed=seed)
-        text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-        scratch = output / f".{split}.json.part"
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(output / f"{split}.json")
+        write_split(output, split, rows)
         no = sum(row["output"] == "No" for row in rows) / count
         click.echo(f"{output / split}.json: {count:,} rows, {no:.3f} of them No")
 

@@ -10,11 +10,12 @@ Example:
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import click
+
+from prepare_demo import write_split
 
 ROWS = {"train": 1_200, "eval": 100}
 PEOPLE = ("Anna", "Ben", "Cleo", "Dan", "Eve", "Finn")
@@ -58,10 +59,7 @@ def main(seed: int, output: Path) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     for split, count in ROWS.items():
-        text = json.dumps(make_rows(split, count, seed=seed), indent=1) + "\n"
-        scratch = output / f".{split}.json.part"
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(output / f"{split}.json")
+        write_split(output, split, make_rows(split, count, seed=seed))
         click.echo(f"{output / split}.json: {count:,} rows")
 
 
