@@ -10,6 +10,7 @@ from tunebook import metrics, paths
 from tunebook.checks import evaluation
 from tunebook.checks.findings import CheckResult
 from tunebook.checks.run import check_recipe, with_clashes
+from tunebook.checks.versions import bad_pairs
 
 LLAMAFACTORY = {
     "model_name_or_path": "some/model",
@@ -283,6 +284,7 @@ AXOLOTL_CASES = [
      {"load_in_4bit": True, "fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": True}},
      {"load_in_4bit": True, "fsdp_version": 2, "fsdp_config": {"cpu_ram_efficient_loading": False}}),
     ("secret", {"wandb_run_id": "hf_" + "a1B2" * 8}, {"expert_parallel_token_capacity": "64"}),
+    ("secret", {"comet_api_key": "abcdefgh"}, {"plugins": ["a.B"], "moe_token_dispatcher": "alltoall"}),
     ("wrong-type", {"tokens": {"pad_token": "<pad>"}}, {"tokens": ["<pad>"]}),
     ("wrong-type", {"warmup_steps": 0.1}, {"warmup_ratio": 0.1}),
     ("lora-target", {"lora_target_modules": ["q_proj", "v_prj"]}, {"lora_target_modules": ["q_proj", "in_proj_ba"]}),
@@ -443,3 +445,48 @@ def test_the_names_of_figures_are_the_metrics_own(name):
     metric = metrics.load(name)
     assert set(evaluation.FIGURES[name]) == set(metric.figures)
     assert metric.smaller_is_better <= evaluation.SMALLER_IS_BETTER
+
+
+def test_a_misspelt_key_is_not_mended_over_one_that_stands_already():
+    by_key = {f.key: f.edit for f in check({"cuttoff_len": 5}).findings if f.rule == "unknown-key"}
+    assert by_key == {"cuttoff_len": None}
+    by_key = {f.key: f.edit for f in check({"cuttoff_len": 5, "cutoff_len": None}).findings if f.edit}
+    assert by_key["cuttoff_len"].text == "cutoff_len"
+
+
+def test_a_file_of_neither_engine_is_no_recipe_but_a_misspelt_model_key_does_not_hide_one():
+    assert rules(check_text("compute_environment: LOCAL\nnum_processes: 4\n")) == {"not-a-recipe"}
+    text = yaml.safe_dump(LLAMAFACTORY).replace("model_name_or_path", "model_name_or_pth")
+    finding = next(f for f in check_text(text).findings if f.rule == "unknown-key")
+    assert finding.fix == "did you mean model_name_or_path?"
+
+
+def test_what_stands_in_the_way_of_our_axolotl_plugin_is_told():
+    ours = {
+        "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
+        "tunebook_dataset_dir": "data",
+        "tunebook_eval_datasets": ["test"],
+        "test_datasets": [{"path": "data/rows.json", "type": "tunebook.hooks.axolotl_alpaca"}],
+        "eval_steps": 5,
+    }
+    assert "axolotl-evaluation" not in rules(check(ours, engine=AXOLOTL))
+    packed = check({**ours, "sample_packing": True}, engine=AXOLOTL)
+    assert [f.key for f in packed.findings if f.rule == "axolotl-evaluation"] == ["sample_packing"]
+
+
+def test_versions_known_to_be_bad_together_are_named():
+    assert [pair[0] for pair in bad_pairs("llamafactory", {"transformers": "5.6.0"})] == ["flash_attn: fa2"]
+    assert bad_pairs("axolotl", {"transformers": "5.6.0"}) == []
+    assert bad_pairs("llamafactory", {"torch": "2.11.0+cu128", "torchaudio": "2.11.0+cu126"})
+    assert bad_pairs("llamafactory", {"torch": "2.11.0+cu128", "torchaudio": "2.11.0+cu128"}) == []
+
+
+def test_bad_versions_are_told_where_the_recipe_is_concerned(place, monkeypatch):
+    packages = place / "env" / "lib" / "python3.11" / "site-packages"
+    for name, version in (("llamafactory", "0.9.5"), ("transformers", "5.6.0")):
+        (packages / f"{name}-{version}.dist-info").mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (packages / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.setenv("TUNEBOOK_LLAMAFACTORY_ENV", str(place / "env"))
+    assert "bad-versions" in rules(check({"flash_attn": "fa2"}))
+    assert "bad-versions" not in rules(check({"flash_attn": "sdpa"}))

@@ -1,4 +1,4 @@
-"""What Axolotl's own validation refuses beyond types (axolotl/utils/schemas: validation.py, deprecated.py)."""
+"""What Axolotl's own validation refuses beyond types (validation.py, deprecated.py of its schemas)."""
 
 from __future__ import annotations
 

@@ -108,7 +108,10 @@ def _nothing_to_do(subject: Subject) -> Iterator[Finding]:
 def _cadence(subject: Subject) -> Iterator[Finding]:
     if not subject.get("load_best_model_at_end"):
         return
-    save, evaluate = str(subject.effective("save_strategy")), str(subject.effective("eval_strategy"))
+    save, evaluate = (
+        "no" if value is False else str(value)
+        for value in (subject.effective("save_strategy"), subject.effective("eval_strategy"))
+    )
     if save == "best":
         return
     if save != evaluate:

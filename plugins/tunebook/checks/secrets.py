@@ -21,6 +21,7 @@ _VARIABLES = {
     "swanlab_api_key": "SWANLAB_API_KEY",
     "comet_api_key": "COMET_API_KEY",
 }
+_SECRET_KEY = re.compile(r"(?:token|key|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _LIST_POSITION = re.compile(r"\[\d+\]$")
 
 
@@ -32,8 +33,9 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
         # A placeholder such as <your key> is no secret.
         if not raw or "<" in raw or raw.lower() in ("null", "~", "none", "true", "false"):
             continue
-        # A number is none either, whatever its key is called.
-        if as_number(raw) is None and redact(raw, key) != raw:
+        # Neither is a number, nor what stands under a key such as moe_token_dispatcher_type.
+        named = _SECRET_KEY.search(key) and as_number(raw) is None and redact(raw, key) != raw
+        if named or redact(raw) != raw:
             finding = subject.finding(
                 path,
                 rule="secret",
