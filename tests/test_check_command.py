@@ -117,8 +117,13 @@ def test_edits_of_one_line_do_not_disturb_each_other():
     assert edited("a: b\nc: d\n", edits) == "key: value\nc: d\n"
 
 
-def test_effective_batch_steps_and_warmup_are_told(here, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_effective_batch_steps_and_warmup_are_told(here):
+    registry = here / "datasets_info"
+    (registry / "demo").mkdir(parents=True, exist_ok=True)
+    (registry / "dataset_info.json").write_bytes((ROOT / "datasets_info/dataset_info.json").read_bytes())
+    row = {"instruction": "Will they like it?", "input": "", "output": "Yes"}
+    for split, rows in (("train", 4_800), ("eval", 300)):
+        (registry / "demo" / f"{split}.json").write_text(json.dumps([row] * rows))
     done = run("llamafactory/demo/full_sft_recommend", "--gpus", "2", "gradient_accumulation_steps=3")
     # 4,800 rows: 150 batches of 16 on each of 2 GPUs, 50 steps of 3 batches an epoch, 3 epochs.
     assert (
