@@ -68,6 +68,18 @@ def test_answer_mode_equals_answers_generated_separately(learned, step):
     assert {"yes", "no"} >= set(ours)
 
 
+def test_after_training_the_same_checkpoint_gives_the_same_figures(learned, recipe, train):
+    values = recipe(
+        model_name_or_path=str(learned.output / "checkpoint-40"),
+        do_eval=True,
+        **dict.fromkeys(["do_train", "dataset", "max_steps", "eval_steps", "eval_strategy", "save_steps"]),
+    )
+    after = train(values).evaluations()[0]["values"]
+    during = next(line["values"] for line in learned.evaluations() if line["step"] == 40)
+    assert during == pytest.approx(after, abs=1e-9)
+    assert {"macro_f1", "auroc", "loss"} <= set(during)
+
+
 def test_the_loss_is_the_stock_loss_and_training_is_untouched(recipe, train, learned):
     stock = train(recipe(max_steps=40), TUNEBOOK_HOOK="0")
     assert "tunebook" not in stock.log
