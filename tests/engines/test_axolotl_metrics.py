@@ -74,6 +74,17 @@ def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str,
                 max_steps=6,
             ),
         },
+        "wished": {
+            "verb": "train",
+            "recipe": axolotl_recipe(
+                "like_train",
+                "like_odd",
+                metric_for_best_model="token_accuracy",
+                greater_is_better=False,
+                load_best_model_at_end=True,
+                max_steps=6,
+            ),
+        },
         "before": {"verb": "train", "recipe": edit},
         "after": {
             "verb": "train",
@@ -186,6 +197,14 @@ def test_a_metric_where_smaller_is_better_keeps_the_smallest(runs):
     assert state_of(run, 6)["best_metric"] == min(by_step.values())
     assert by_step[6] < by_step[2], "the test says nothing unless the perplexity falls"
     assert "early stopping required metric_for_best_model" not in run.log
+
+
+def test_the_recipe_s_own_word_on_what_is_better_holds(runs):
+    # As for a user's metric, of which we cannot know; Axolotl drops `greater_is_better: false`.
+    run = runs["wished"]
+    assert run.code == 0, run.log[-4000:]
+    by_step = {step: value for step, value in logged(run, 6, "eval_token_accuracy").items() if step}
+    assert state_of(run, 6)["best_metric"] == min(by_step.values()) < max(by_step.values())
 
 
 def test_rows_that_axolotl_drops_are_told(runs):
