@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import engine_yaml, files, processes, provenance, run_folder
-from tunebook.checkpoints import last_whole_checkpoint
+from tunebook.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.redact import redact
 from tunebook.train_plan import plan_training
 
@@ -105,8 +105,11 @@ def _how_to_go_on(plan: TrainPlan) -> str:
 def _say_results(plan: TrainPlan) -> None:
     """Name the best checkpoint, where the engine chose one, and the command that comes next."""
     state = {}
-    with suppress(OSError, ValueError):
-        state = json.loads((plan.output_dir / "trainer_state.json").read_text(encoding="utf-8"))
+    # LLaMA-Factory writes the state beside the weights; Axolotl leaves it in the checkpoints alone.
+    for folder in (plan.output_dir, *reversed(checkpoint_folders(plan.output_dir))):
+        with suppress(OSError, ValueError):
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            break
     best, value = state.get("best_model_checkpoint"), state.get("best_metric")
     if best:
         by = plan.recipe.values.get("metric_for_best_model", "loss")
