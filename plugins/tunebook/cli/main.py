@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Estimate memory, steps, sizes and time of a recipe.",
     ),
     "train": ("tunebook.cli.train", "train", "Train a recipe with its engine."),
+    "data": (
+        "tunebook.cli.data",
+        "data",
+        "List the registry's datasets; show one as each engine is told of it.",
+    ),
     "score": ("tunebook.cli.score", "score", "Score a file of predictions with one metric; needs no torch."),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
