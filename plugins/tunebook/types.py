@@ -128,21 +128,6 @@ class EvalRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricResult:
-    """One figure of one evaluation, as written to `eval_metrics.jsonl`."""
-
-    dataset: str
-    name: str
-    step: int
-    value: float
-    stderr: float | None
-    """Standard error over examples; None where none is defined."""
-    n: int
-    """Examples scored."""
-    n_unparsed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A process to start: an argument list, never a shell string."""
 

@@ -50,12 +50,8 @@ class Evaluator:
         self._current: Prepared | None = None
         self._collected: list[RowResult] = []
         self._keep_answers_only: bool | None = None
+        self._takes_position_ids: bool | None = None
         self._names: dict[str, tuple[str, ...]] = {}
-
-    @property
-    def running(self) -> bool:
-        """Whether the trainer's loop is working on our batches."""
-        return self._current is not None
 
     def prepare(self, prefix: str, dataset: Any) -> Prepared:
         """Read a set, once per run, and say what there is to say about it."""
@@ -108,7 +104,9 @@ class Evaluator:
         """One forward pass, called from the trainer's `prediction_step`."""
         assert self._current is not None
         inputs = self.trainer._prepare_inputs(dict(batch.inputs))
-        if not answers.takes_position_ids(model):
+        if self._takes_position_ids is None:  # once: it reads a signature and a whole configuration
+            self._takes_position_ids = answers.takes_position_ids(model)
+        if not self._takes_position_ids:
             inputs.pop("position_ids")
         batch = batch._replace(inputs=inputs, labels=batch.labels.to(inputs["input_ids"].device))
         with self.trainer.compute_loss_context_manager():
@@ -123,12 +121,10 @@ class Evaluator:
     def _answer_pass(
         self, stock_loop: Callable[..., Any], prepared: Prepared, dataset: Any, description: str, prefix: str
     ) -> Any:
-        tokenizer = self.texts.tokenizer
         batches = deal([row.length for row in prepared.rows], self.trainer.args.eval_batch_size, self.rank)
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         # Of size 1, not None: Axolotl's patched fetcher takes every index for a list.
         loader = torch.utils.data.DataLoader(
-            Batches(dataset, prepared.rows, batches, pad_id=pad_id),
+            Batches(dataset, prepared.rows, batches, pad_id=self.texts.pad_id),
             batch_size=1,
             collate_fn=operator.itemgetter(0),
         )

@@ -11,7 +11,7 @@ from tunebook.hooks.answers import RowResult
 from tunebook.hooks.generation import Generated
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.texts import Texts
-from tunebook.types import EvalRecord, Metric, Score
+from tunebook.types import EvalRecord, Score
 
 CUT_BY_LIMIT = "cut by max_new_tokens"
 
@@ -98,8 +98,3 @@ def _margin(class_logprobs: Sequence[float]) -> float | None:
 def _cut(score: Score) -> Score:
     """Say of an unreadable prediction that it never came to its end."""
     return replace(score, reason=CUT_BY_LIMIT) if score.parsed is None else score
-
-
-def metric_scores(metric: Metric, examples: Sequence[EvalRecord]) -> list[Score]:
-    """One metric's scores over all examples."""
-    return [example.scores[metric.name] for example in examples]

@@ -44,14 +44,12 @@ def generate(
     # Every rank makes the same number of calls: under ZeRO-3 and FSDP each of them is collective.
     dealt = deal([row.answer.start for row in rows], trainer.args.eval_batch_size, rank)
     batches = [[FILLER if place == FILLER else rows[place].index for place in batch] for batch in dealt]
-    pad_id = texts.tokenizer.pad_token_id
-    pad_id = pad_id if pad_id is not None else min(texts.stop_ids)
-    loader = Batches(dataset, prepared.rows, batches, pad_id=pad_id, prompts_only=True)
+    loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=prepared.max_new_tokens,
         use_cache=True,
-        pad_token_id=pad_id,
+        pad_token_id=texts.pad_id,
         eos_token_id=sorted(texts.stop_ids),
     )
     collective = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(trainer.model)

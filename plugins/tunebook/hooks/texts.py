@@ -20,6 +20,12 @@ class Texts:
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids
 
+    @property
+    def pad_id(self) -> int:
+        """What to pad with; the padding is masked, so a stop token does where no pad token is set."""
+        pad_id = self.tokenizer.pad_token_id
+        return int(pad_id) if pad_id is not None else min(self.stop_ids)
+
     def answer(self, ids: Sequence[int]) -> str:
         """The text up to the first stop token, special tokens left out."""
         return str(self.tokenizer.decode(self.until_stop(ids), skip_special_tokens=True))
