@@ -7,7 +7,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tunebook.cli.main import COMMANDS, LazyGroup, cli
+from tunebook.cli import data as data_commands
+from tunebook.cli.lazy import LazyGroup
+from tunebook.cli.main import COMMANDS, cli
 from tunebook.errors import TunebookError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -27,16 +29,18 @@ def here(monkeypatch) -> Path:
     return REPOSITORY
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_the_help_of_each_verb_is_that_of_the_table_and_ends_with_an_example(verb):
-    try:
-        command = LazyGroup().get_command(None, verb)
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{error.name} is not there")
+TABLES = [("", COMMANDS), ("data ", data_commands.COMMANDS)]
+
+
+@pytest.mark.parametrize(
+    ("group", "table", "verb"), [(group, table, verb) for group, table in TABLES for verb in table]
+)
+def test_the_help_of_each_verb_is_that_of_the_table_and_ends_with_an_example(group, table, verb):
+    command = LazyGroup(table=table).get_command(None, verb)
     assert command.name == verb
-    assert command.get_short_help_str(limit=200) == COMMANDS[verb][2]
+    assert command.get_short_help_str(limit=200) == table[verb][2]
     text = CliRunner().invoke(command, ["--help"]).output
-    assert f"\n  Example:\n    tunebook {verb} " in text
+    assert f"\n  Example:\n    tunebook {group}{verb} " in text
 
 
 def test_help_imports_nothing_heavy():

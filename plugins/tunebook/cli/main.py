@@ -1,19 +1,17 @@
-"""The `tunebook` command: finds the sub-command's module by name and imports only that one."""
+"""The `tunebook` command: the table of its verbs, and its exit codes."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import NoReturn
 
 import click
 
 from tunebook import __version__
+from tunebook.cli.lazy import CommandTable, LazyGroup
 from tunebook.errors import TunebookError
 
-# verb -> (module, attribute, help). The help stands here too, so that `tunebook --help` imports no
-# sub-command; tests/test_cli.py holds the two equal.
-COMMANDS: dict[str, tuple[str, str, str]] = {
+COMMANDS: CommandTable = {
     "ls": ("tunebook.cli.recipes", "ls", "List the recipes: name, hardware and what each should reach."),
     "show": ("tunebook.cli.recipes", "show", "Show one recipe, with its overlays merged in."),
     "cp": ("tunebook.cli.recipes", "cp", "Copy a recipe, to make it yours."),
@@ -31,36 +29,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": (
         "tunebook.cli.data",
         "data",
-        "List the registry's datasets; show one as each engine is told of it.",
+        "Split, measure, check and list the data that recipes train on.",
     ),
     "score": ("tunebook.cli.score", "score", "Score a file of predictions with one metric; needs no torch."),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are run, so that `--help` stays under 0.2 s."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """The verbs, in the order a user meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the verb's module and return its command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the list of verbs from the table above, importing nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, _, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tunebook")
 def cli() -> None:
     """Recipes, honest metrics and reports for LLaMA-Factory and Axolotl.
