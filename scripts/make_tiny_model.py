@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from movie_prompts import ANSWERS
-from tiny_tokenizers import gemma_tokenizer, qwen_tokenizer
+from tiny_tokenizers import gemma3_tokenizer, gemma_tokenizer, qwen_tokenizer
 
 SIZES = {
     "hidden_size": 64,
@@ -70,6 +70,20 @@ ARCHITECTURES = {
             "max_position_embeddings": 8_192,
             "query_pre_attn_scalar": SIZES["head_dim"],
             "sliding_window": 4_096,
+        },
+        stop=("<end_of_turn>", "<eos>"),
+    ),
+    # The text model alone, as Gemma 3 has it at 270M and 1B; the larger ones see pictures too.
+    "gemma3": Architecture(
+        tokenizer=gemma3_tokenizer,
+        config_class="Gemma3TextConfig",
+        options={
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 32_768,
+            "query_pre_attn_scalar": SIZES["head_dim"],
+            "sliding_window": 512,
+            # One layer of each kind; the family's rule would make the first five layers local.
+            "layer_types": ["sliding_attention", "full_attention"],
         },
         stop=("<end_of_turn>", "<eos>"),
     ),

@@ -39,13 +39,26 @@ QWEN_CHAT = """\
 {%- endif %}
 """
 
-# Gemma has no system role: a system message is refused, as the published template does.
+# Gemma 1 and 2 have no system role: a system message is refused, as their published templates do.
 GEMMA_CHAT = """\
 {{- bos_token }}
 {%- for message in messages %}
 {%- if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' }}
 {{- message['content'] | trim + '<end_of_turn>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<start_of_turn>model\\n' }}
+{%- endif %}
+"""
+
+# Gemma 3 has none either, but takes a system message and puts it before the first question.
+GEMMA3_CHAT = """\
+{{- bos_token }}
+{%- set system = messages[0]['content'] + '\\n\\n' if messages[0]['role'] == 'system' else '' %}
+{%- for message in messages if message['role'] != 'system' %}
+{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' }}
+{{- (system if loop.first else '') + message['content'] | trim + '<end_of_turn>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
 {{- '<start_of_turn>model\\n' }}
@@ -128,7 +141,7 @@ def qwen_tokenizer() -> Any:
     )
 
 
-def gemma_tokenizer() -> Any:
+def gemma_tokenizer(chat_template: str = GEMMA_CHAT) -> Any:
     """A BPE tokenizer with byte fallback, spaces as `▁`, and Gemma's turn tokens."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -164,7 +177,12 @@ def gemma_tokenizer() -> Any:
         tokenizer_object=tokenizer,
         **GEMMA_ROLES,
         additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
-        chat_template=GEMMA_CHAT,
+        chat_template=chat_template,
         model_max_length=8_192,
         clean_up_tokenization_spaces=False,
     )
+
+
+def gemma3_tokenizer() -> Any:
+    """Gemma's, with the chat template of Gemma 3."""
+    return gemma_tokenizer(GEMMA3_CHAT)

@@ -8,7 +8,8 @@ import pytest
 pytestmark = pytest.mark.engine
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-FAMILIES = ("gemma", "gemma2", "qwen3")
+FAMILIES = ("gemma", "gemma2", "gemma3", "qwen3")
+MODEL_TYPES = {"gemma3": "gemma3_text"}
 MESSAGES = [
     {"role": "user", "content": "Will the user like it?\nSilent Harbor | Drama"},
     {"role": "assistant", "content": "No"},
@@ -50,7 +51,7 @@ def test_building_twice_gives_the_same_bytes(make_tiny_model, models, tmp_path, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_is_its_familys_and_generates(models, family):
     tokenizer, model = load(models[family])
-    assert model.config.model_type == family
+    assert model.config.model_type == MODEL_TYPES.get(family, family)
     assert model.config.vocab_size == len(tokenizer)
     assert model.num_parameters() < 250_000
     prompt = tokenizer("Silent Harbor", return_tensors="pt")
@@ -80,7 +81,14 @@ def test_an_answer_is_one_token_where_it_stands(models, family, answer):
 
 
 @pytest.mark.parametrize(
-    ("family", "template"), [("qwen3", "qwen3"), ("gemma", "gemma"), ("gemma2", "gemma2")]
+    ("family", "template"),
+    [
+        ("qwen3", "qwen3"),
+        ("gemma", "gemma"),
+        ("gemma2", "gemma2"),
+        ("gemma3", "gemma2"),
+        ("gemma3", "gemma3"),
+    ],
 )
 def test_the_chat_template_gives_the_tokens_that_the_engine_trains_on(models, family, template):
     from llamafactory.data import get_template_and_fix_tokenizer
@@ -102,8 +110,21 @@ def test_a_system_message_is_rendered_by_qwen3_and_refused_by_gemma(models):
     messages = [{"role": "system", "content": "Be brief."}, *MESSAGES]
     text = load(models["qwen3"])[0].apply_chat_template(messages, tokenize=False)
     assert text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-    with pytest.raises(TemplateError, match="System role not supported"):
-        load(models["gemma"])[0].apply_chat_template(messages, tokenize=False)
+    for family in ("gemma", "gemma2"):
+        with pytest.raises(TemplateError, match="System role not supported"):
+            load(models[family])[0].apply_chat_template(messages, tokenize=False)
+
+
+def test_gemma3_puts_a_system_message_before_the_first_question(models):
+    messages = [{"role": "system", "content": "Be brief."}, *MESSAGES]
+    text = load(models["gemma3"])[0].apply_chat_template(messages, tokenize=False)
+    assert text.startswith("<bos><start_of_turn>user\nBe brief.\n\nWill the user like it?")
+    assert text.count("Be brief.") == 1
+
+
+def test_gemma3_has_a_layer_of_each_kind_of_attention(models):
+    config = load(models["gemma3"])[1].config
+    assert config.layer_types == ["sliding_attention", "full_attention"]
 
 
 def test_the_last_answer_carries_an_empty_thought_as_qwen3_writes_it(models):
