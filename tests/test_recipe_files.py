@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from recipe_cases import RECIPES, ROOT, TINY, cases, model_of, shipped, twin_of
 from tunebook import engine_yaml
+from tunebook.checks.run import check_recipe, with_clashes
 from tunebook.datasets import load_registry
 from tunebook.overlays import resolve
 from tunebook.recipes import HEADER_FACTS, find_recipe, read_recipe, recipe_files
 
-ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "recipes"
 FILES = recipe_files(RECIPES)
 OVERLAYS = sorted(RECIPES.rglob("overlays/*.yaml"))
 MOVIELENS = "llamafactory/qwen3-0.6b/qlora_sft_movielens"
@@ -52,6 +52,149 @@ def test_both_engines_yaml_readers_agree_on_a_recipe(recipe):
 def test_an_overlay_says_what_it_is_for_and_changes_something(path):
     assert path.read_text().startswith("# ")
     assert engine_yaml.read_mapping(path, "llamafactory")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted(RECIPES.glob("deepspeed/*.json"))],
+    ids=lambda path: path.relative_to(RECIPES).as_posix(),
+)
+def test_what_is_shipped_is_clean_under_check(path):
+    result = check_recipe(str(path), ROOT, gpus=4).result
+    assert result.clean, result.findings
+
+
+def test_no_two_recipes_write_into_one_folder():
+    for result in with_clashes([check_recipe(str(path), ROOT) for path in FILES]):
+        assert "output-clash" not in {finding.rule for finding in result.findings}, result.name
+
+
+SMOKE = [case for engine in ("llamafactory", "axolotl") for case in cases(engine)]
+
+
+@pytest.mark.parametrize("case", SMOKE, ids=lambda case: case.name)
+def test_a_recipe_has_a_clean_smoke_overlay_on_the_twin_of_its_architecture(case):
+    assert check_recipe(case.name, ROOT, case.overlays).result.clean
+    recipe = find_recipe(case.name, RECIPES)
+    smoke = resolve(recipe, RECIPES, case.overlays).recipe
+    assert model_of(smoke) == f"{TINY}{twin_of(model_of(recipe))}"
+    # Whoever tries a recipe must not find it taken for a finished run of the real one, or of another recipe.
+    if case.overlays:
+        assert smoke.values["output_dir"] != recipe.values["output_dir"]
+
+
+def test_both_engines_have_the_same_experiments():
+    names = [
+        {recipe.name.partition("/")[2] for recipe in shipped(engine)}
+        for engine in ("llamafactory", "axolotl")
+    ]
+    assert names[0] == names[1]
+
+
+# The same setting under both engines' names.
+TWIN_KEYS = {
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "warmup_ratio": "warmup_ratio",
+    "cutoff_len": "sequence_len",
+    "lora_rank": "lora_r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "eval_steps": "eval_steps",
+    "deepspeed": "deepspeed",
+    "seed": "seed",
+}
+
+
+EXPERIMENTS = [recipe.name.partition("/")[2] for recipe in shipped("llamafactory")]
+
+
+# The demos learn on a CPU in as few steps as each engine needs, so theirs differ.
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("demo/")])
+def test_twin_recipes_train_alike(name):
+    one, other = (find_recipe(f"{engine}/{name}", RECIPES).values for engine in ("llamafactory", "axolotl"))
+    left = {key: one.get(key) for key in TWIN_KEYS}
+    right = {key: other.get(axolotl) for key, axolotl in TWIN_KEYS.items()}
+    assert left == right
+
+
+@pytest.mark.parametrize("engine", ["llamafactory", "axolotl"])
+@pytest.mark.parametrize("overlay", ["zero2", "zero3", "zero3_offload", "fsdp"])
+@pytest.mark.parametrize("name", ["qwen3-4b/lora_sft_legal_200k", "qwen3-32b/full_sft_csv_chat"])
+def test_the_ways_to_share_memory_among_gpus_are_clean(engine, overlay, name):
+    assert check_recipe(f"{engine}/{name}", ROOT, [overlay], gpus=4).result.clean
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"), [("use_unsloth=true", "unsloth-zero3"), ("quantization_bit=8", "quantized-zero3")]
+)
+@pytest.mark.parametrize("overlay", ["zero3", "zero3_offload"])
+def test_zero3_is_refused_where_the_engine_cannot_shard(overlay, change, rule):
+    name = "llamafactory/qwen3-4b/qlora_sft_chunked_documents"
+    errors = check_recipe(name, ROOT, [overlay], [change]).result.errors
+    assert rule in {finding.rule for finding in errors}
+    assert check_recipe(name, ROOT, ["zero2"], [change]).result.clean
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b/lora_sft_legal_200k", "qwen3-32b/full_sft_csv_chat"])
+def test_the_recipes_for_four_gpus_keep_the_32_rows_of_a_step(name):
+    values = find_recipe(f"llamafactory/{name}", RECIPES).values
+    assert values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * 4 == 32
+
+
+def test_the_long_context_recipe_has_every_setting_of_its_source():
+    source = {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "use_reentrant_gc": False,
+        "bf16": True,
+        "bf16_full_eval": True,
+        "load_best_model_at_end": False,
+        "deepspeed": "recipes/deepspeed/zero2.json",
+        "dataloader_num_workers": 4,
+        "eval_steps": 200,
+        "enable_liger_kernel": True,
+        "prediction_loss_only": True,
+    }
+    values = find_recipe("llamafactory/qwen3-4b/lora_sft_legal_200k", RECIPES).values
+    assert {key: values.get(key) for key in source} == source
+    assert not values.get("predict_with_generate")
+    assert "zero2" in values["run_name"]
+    metrics = load_registry(ROOT / "datasets_info").entry(values["eval_dataset"]).metrics
+    assert [metric.name for metric in metrics] == ["perplexity"]
+
+
+def test_the_32b_recipe_has_every_setting_of_its_source():
+    source = {
+        "model_name_or_path": "Qwen/Qwen3-32B",
+        "finetuning_type": "full",
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "learning_rate": 5e-5,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.1,
+        "num_train_epochs": 3,
+        "cutoff_len": 8192,
+        "bf16": True,
+    }
+    values = find_recipe("llamafactory/qwen3-32b/full_sft_csv_chat", RECIPES).values
+    assert {key: values.get(key) for key in source} == source
+
+
+def test_each_deepspeed_file_has_the_stage_of_its_name():
+    def read(name):
+        return json.loads((RECIPES / "deepspeed" / f"{name}.json").read_text())["zero_optimization"]
+
+    assert {name: read(name)["stage"] for name in ("zero2", "zero3", "zero3_offload")} == {
+        "zero2": 2,
+        "zero3": 3,
+        "zero3_offload": 3,
+    }
+    for name in ("zero2", "zero3"):
+        assert not [key for key in read(name) if key.startswith("offload")]
+    assert {read("zero3_offload")[key]["device"] for key in ("offload_optimizer", "offload_param")} == {"cpu"}
 
 
 # LLaMA-Factory
@@ -136,6 +279,17 @@ def test_the_flat_smoke_recipe_is_the_movielens_recipe_with_its_smoke_overlay():
 
 
 # The engine itself
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_knows_every_key_of_its_files(path):
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    read = ClusterConfig.from_yaml_file(str(path))
+    assert read.mixed_precision == "bf16"
+    fsdp = read.fsdp_config or {}
+    assert bool(fsdp) == (str(read.distributed_type).endswith("FSDP"))
 
 
 @pytest.mark.engine
