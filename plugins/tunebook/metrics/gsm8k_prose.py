@@ -7,17 +7,19 @@ import re
 from tunebook.metrics import number
 from tunebook.metrics.math_text import plain as plain_text
 from tunebook.metrics.number import Number
-from tunebook.metrics.number_tokens import Token, tokens
-from tunebook.metrics.number_words import value_of_words
+from tunebook.metrics.number_tokens import Token, has_digit, tokens
+from tunebook.metrics.number_words import may_spell_a_number, value_of_words
 
 _WINDOWS = (250, 16_000)
 """Characters from the end that are read: the answer nearly always stands in the first window."""
 _LONGEST_SENTENCE = 2_000
 _MARGIN = 32
 
+# Begins with a set of characters, which `re` looks for first.
 _SENTENCE = re.compile(
-    r"[.!?](?:(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!approx\.)[*\"')]{0,3}\s{1,4}(?=\S)"
-    r"|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\]))|\n|[。！？]"
+    r"[.!?\n。！？](?:(?<=[\n。！？])"
+    r"|(?<!\d\.)(?<!i\.e\.)(?<!e\.g\.)(?<!\bRs\.)(?<!approx\.)[*\"')]{0,3}\s{1,4}(?=\S)"
+    r"|(?<=\d\.)[*\"')]{0,3}\s{1,4}(?=[A-Z(*$\\]))"
 )
 _ASIDE = re.compile(
     r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident"
@@ -31,6 +33,7 @@ _INDEX = re.compile(
     re.IGNORECASE,
 )
 _INDEX_ONLY = re.compile(r"[\s*(]{0,3}\d{1,2}\.\Z")
+_LONGEST_INDEX = 6
 _DANGLING = re.compile(
     r"(?:[=+×÷≈(\\]|\s[-*/]|\b(?:the|a|an|of|to|and|or|is|are|by|from|for|with|in|on|we|he|she|they|so|then|than|that"
     r"|which|gives|equals|plus|minus|times|into|at|have|has|per|total|number|subtract|add|multiply|divide))"
@@ -39,6 +42,8 @@ _DANGLING = re.compile(
 )
 _REMARK = re.compile(r"\([A-Za-z][^()]{8,200}\)\Z")
 _OPEN_SUM = re.compile(r"[A-Za-z][^=]{0,40}\d\s?[-+*/×]\s?\$?\d[\d.,]{0,12}(?<![.,])\Z")
+_DANGLING_ENDS = frozenset("=+×÷≈(\\-*/${")
+"""What such an ending ends in, other than a letter."""
 _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 
 
@@ -64,14 +69,18 @@ def last_number(text: str) -> Number:
 def stops_inside(text: str) -> bool:
     """Whether a text ends in an operator or in a word that something must follow."""
     text = text[-_MARGIN:].rstrip()
+    if not (text[-1:].isalpha() or text[-1:] in _DANGLING_ENDS):
+        return False
     return _DANGLING.search(text) is not None
 
 
 def _last_of(sentences: list[str], *, whole: bool) -> Number:
     for back, sentence in enumerate(reversed(sentences)):
+        if back and _states_nothing(sentence):
+            continue
         if sentence.endswith("?") and len(sentence.split()) > 2:
             continue
-        if _is_aside(sentence) and any(_has_digit(earlier) for earlier in sentences[: -back - 1]):
+        if _is_aside(sentence) and any(has_digit(earlier) for earlier in sentences[: -back - 1]):
             continue
         index = _INDEX.match(sentence)
         body = (sentence[index.end() :] if index else sentence)[-_LONGEST_SENTENCE:]
@@ -84,21 +93,28 @@ def _last_of(sentences: list[str], *, whole: bool) -> Number:
     return Number(None, "no_number")
 
 
+def _states_nothing(sentence: str) -> bool:
+    """Whether a plain sentence surely holds no number; a quick look before the slow one."""
+    if not sentence.isascii() or "\\" in sentence or has_digit(sentence):
+        return False
+    return not may_spell_a_number(sentence)
+
+
 def _is_aside(sentence: str) -> bool:
     return _ASIDE.match(sentence) is not None or _REMARK.match(sentence) is not None
 
 
 def _is_cut(last: str, *, alone: bool) -> bool:
-    if "=" not in last and _OPEN_SUM.search(last):
+    if "=" not in last and last[-1:].isdecimal() and _OPEN_SUM.search(last):
         return True
-    return not alone and last[-1:] not in _ENDINGS and not _has_digit(last) and len(last.split()) > 3
+    return not alone and last[-1:] not in _ENDINGS and not has_digit(last) and len(last.split()) > 3
 
 
 def _sentences(text: str) -> list[str]:
     lines = text.split("\n")
     # An aside ends its line: what is said after "I hope this helps!" is not the answer either.
     told = [line for line in lines if not _ASIDE.match(line)]
-    if len(told) < len(lines) and any(_has_digit(line) for line in told):
+    if len(told) < len(lines) and any(has_digit(line) for line in told):
         text = "\n".join(told)
     sentences: list[str] = []
     start = 0
@@ -108,7 +124,7 @@ def _sentences(text: str) -> list[str]:
         if not part:
             continue
         # "3. Left: 13" is one item, though it looks like two sentences.
-        if sentences and _INDEX_ONLY.match(sentences[-1]):
+        if sentences and len(sentences[-1]) <= _LONGEST_INDEX and _INDEX_ONLY.match(sentences[-1]):
             sentences[-1] = f"{sentences[-1]} {part}"
         else:
             sentences.append(part)
@@ -157,12 +173,14 @@ def main_number(sentence: str) -> Number:
 
 def _number(sentence: str) -> Number:
     """The number of a sentence: the bold one, what stands after the last `=`, or the last one."""
-    bold = [match for match in _BOLD.findall(sentence) if _has_digit(match)]
-    if bold:
-        return number.single(bold[-1])
-    plain = plain_text(_BULLET.sub("", sentence.replace("**", " ")))
+    if "**" in sentence:
+        bold = [match for match in _BOLD.findall(sentence) if has_digit(match)]
+        if bold:
+            return number.single(bold[-1])
+        sentence = sentence.replace("**", " ")
+    plain = plain_text(_BULLET.sub("", sentence))
     outside = _BRACKETS.sub(" ", plain) if "(" in plain else plain
-    side = number.right_hand_side(outside if _has_digit(outside) else plain)
+    side = number.right_hand_side(outside if has_digit(outside) else plain)
     found = tokens(side)
     if number.is_clock(side):
         side = number.without_clocks(side)
@@ -200,10 +218,8 @@ def _is_circumstance(text: str, token: Token) -> bool:
     before = text[max(0, token.start - _MARGIN) : token.start]
     if _WHICH_ONE.search(before) or _OF_WHICH.match(text, token.end) or _EACH.match(text, token.end):
         return True
-    if _YEAR.search(before + text[token.start : token.end]):
+    if text[token.end - 4 : token.end - 2] in ("19", "20") and _YEAR.search(
+        before + text[token.start : token.end]
+    ):
         return True
     return bool(_DURING.search(before) and _DURATION.match(text, token.end))
-
-
-def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)

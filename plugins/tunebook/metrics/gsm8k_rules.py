@@ -52,7 +52,7 @@ def read(text: str) -> Reading:
     clause = _answer_clause(tail, lowered)
     if clause is not None:
         return _reading(clause, "answer_clause")
-    if _refuses(text[:_OPENING]) or _refuses(text[-_OPENING:]):
+    if _refuses(text[-_OPENING:]) or (len(text) > _OPENING and _refuses(text[:_OPENING])):
         return Reading(None, None, "refusal")
     if _guesses(lowered):
         return Reading(None, None, "list")
@@ -76,13 +76,15 @@ _REVISION_LITERALS = (
     "let me",
     "actually",
 )
-_REVISION = re.compile(
-    r"(?:^|[.!?\n]\s{0,3})\(?(?:oh,? |no,? |but |hmm,? |oops,? ){0,2}(?:wait|correction|scratch that"
+_REVISES = (
+    r"\(?(?:oh,? |no,? |but |hmm,? |oops,? ){0,2}(?:wait|correction|scratch that"
     r"|on second thought|oops"
     r"|(?:sorry,? )?i (?:have )?made an? (?:\w{1,12} )?(?:mistake|error)"
-    r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually)\b",
-    re.IGNORECASE,
+    r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually)\b"
 )
+# Apart, since a pattern that may begin anywhere is tried at every character.
+_OPENS_REVISED = re.compile(_REVISES, re.IGNORECASE)
+_REVISION = re.compile(rf"[.!?\n]\s{{0,3}}{_REVISES}", re.IGNORECASE)
 _REFUSAL_LITERALS = (
     "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient",
     "not know", "don't know", "no idea", "not sure", "impossible",
@@ -103,13 +105,16 @@ _SECOND_GUESS = re.compile(
     r"\s\$?\d[\d.,]{0,20}\W{0,4}\Z"
 )
 _GUESS = re.compile(r"\b(?:could be|might be|may be|maybe|perhaps|possibly) \$?\d")
+_GUESS_LITERALS = ("could be", "might be", "may be", "maybe", "perhaps", "possibly")
 
 
 def _revised(text: str, lowered: str) -> Reading | None:
     """The number that follows an explicit "wait" or "correction" after a first answer."""
     if not any(literal in lowered for literal in _REVISION_LITERALS):
         return None
-    last = max(_REVISION.finditer(text), key=lambda match: match.start(), default=None)
+    last = _OPENS_REVISED.match(text)
+    for last in _REVISION.finditer(text):  # noqa: B007
+        pass
     if last is None or not _DIGIT.search(text, 0, last.start()):
         return None
     rest = text[last.end() :]
@@ -127,6 +132,8 @@ def _refuses(text: str) -> bool:
 
 def _guesses(lowered: str) -> bool:
     """Whether a text offers several numbers as possible."""
+    if not any(literal in lowered for literal in _GUESS_LITERALS):
+        return False
     return _SECOND_GUESS.search(lowered[-_OPENING:]) is not None or len(_GUESS.findall(lowered)) > 1
 
 
@@ -159,9 +166,9 @@ _LABELS = (
     "답",
 )
 _ASCII_LABELS = ("ans ", "respuesta", "antwort", "risposta", "resposta")
-_SHORT_LABEL = re.compile(
-    r"(?:\n|\A)\**(?:A|Ans|Final|Result|Total|Conclusion|Therefore)\**\s?[:=.](?!\d)", re.IGNORECASE
-)
+_SHORT = r"\**(?=[afrct])(?:A|Ans|Final|Result|Total|Conclusion|Therefore)\**\s?[:=.](?!\d)"
+_OPENS_SHORT_LABEL = re.compile(_SHORT, re.IGNORECASE)
+_SHORT_LABEL = re.compile(rf"\n{_SHORT}", re.IGNORECASE)
 _FILLER = re.compile(
     r"[\s*_:$(\\{\"'`=≈~-]{0,12}(?:(?:approximately|about|around|roughly|exactly|simply|just|only|now"
     r"|therefore|thus|then"
@@ -201,7 +208,10 @@ def _clauses(text: str, lowered: str) -> list[int]:
     """Where the content of each clause begins, the last one first."""
     if len(lowered) != len(text):
         lowered = text
-    ends = [match.end() for match in _SHORT_LABEL.finditer(text)][-_MAX_CLAUSES:]
+    opening = _OPENS_SHORT_LABEL.match(text)
+    ends = [opening.end()] if opening else []
+    ends += [match.end() for match in _SHORT_LABEL.finditer(text)]
+    ends = ends[-_MAX_CLAUSES:]
     for label in _LABELS if not text.isascii() else _LABELS[:1] + _ASCII_LABELS:
         at = lowered.rfind(label)
         for _ in range(_MAX_CLAUSES):

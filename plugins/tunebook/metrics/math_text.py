@@ -74,7 +74,9 @@ def plain(text: str) -> str:
         text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
     if "-" in text:
         text = _MIXED.sub(r"\1 \2", text)
-    if " " in text:
+    lowered = text.lower()
+    if "half" in lowered:
         text = _AND_A_HALF.sub(r"\1.5", text)
+    if "cent" in lowered:
         text = _CENTS.sub(lambda found: f"{found[1]}.{found[2]:0>2} dollars", text)
     return text

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tunebook.metrics.math_text import plain
-from tunebook.metrics.number_tokens import Token, tokens
+from tunebook.metrics.number_tokens import Token, has_digit, tokens
 from tunebook.metrics.number_words import value_of_words
 
 
@@ -25,9 +25,10 @@ class Number(NamedTuple):
     """None exactly when `value` is not: `no_number`, `list`, `range` or `time`."""
 
 
+# Begins with a digit, which `re` looks for first; what stands before it is checked afterwards.
 _CLOCK = re.compile(
-    r"(?<![\d.])\d{1,3}\.\d{1,2}\.\d{1,4}(?![\d.])|(?<![\d:])\d{1,4}:\d{1,4}(?!\d)"
-    r"|(?<!\d)\d{1,4}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)"
+    r"\d(?:(?<![\d.]\d)\d{0,2}\.\d{1,2}\.\d{1,4}(?![\d.])|(?<![\d:]\d)\d{0,3}:\d{1,4}(?!\d)"
+    r"|(?<!\d\d)\d{0,3}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d\d)\d{3}-\d{2}-\d{2}(?!\d))"
 )
 _MAX_EXPONENT = 60
 
@@ -91,6 +92,8 @@ def _is_fraction(text: str, found: Sequence[Token], at: int) -> bool:
 
 def _evaluate(values: list[Fraction], operators: list[str]) -> Fraction | None:
     """Arithmetic with the usual precedence; brackets have been dropped, which flat text seldom minds."""
+    if not operators:
+        return values[0]
     for group in (("^", "**"), ("*", "x", "/"), ("mixed",), ("+", "-")):
         kept_values, kept_operators = [values[0]], []
         for operator, value in zip(operators, values[1:], strict=True):
@@ -135,7 +138,7 @@ def single(segment: str) -> Number:
     ('list', 'time', 'range')
     """
     text = plain(segment)
-    if _EQUATIONS.search(text):
+    if "=" in text and _EQUATIONS.search(text):
         return Number(None, "list")
     if "±" in text:
         return Number(None, "range")
@@ -163,7 +166,7 @@ def right_hand_side(text: str) -> str:
     """What stands after the last `=` that has a number behind it."""
     left, equals, right = text.rpartition("=")
     while equals:
-        if any(character.isdigit() for character in right) or value_of_words(right) is not None:
+        if has_digit(right) or value_of_words(right) is not None:
             return right
         text = left
         left, equals, right = text.rpartition("=")

@@ -33,6 +33,7 @@ _LITERAL = re.compile(
     re.VERBOSE,
 )
 _DIGIT_RUN = re.compile(r"\d+")
+_ASCII_DIGIT = re.compile("[0-9]")
 _CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|(?<![A-Za-z])(?:Rs\.?|USD|EUR|GBP))"
 _PREFIX = re.compile(
     rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z",
@@ -61,6 +62,13 @@ _PREFIX_ENDS = (
 _LONGEST_PREFIX = 12
 _SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+
+
+def has_digit(text: str) -> bool:
+    """Whether a text holds a digit of any script."""
+    if _ASCII_DIGIT.search(text) is not None:
+        return True
+    return not text.isascii() and any(character.isdigit() for character in text)
 
 
 def tokens(text: str) -> list[Token]:
@@ -121,7 +129,8 @@ def _value(number: str) -> Fraction:
     number = number.replace("'", "").replace("_", "").replace(" ", "")
     if ("," in number and number.rfind(",") > number.rfind(".") >= 0) or number.count(".") > 1:
         number = number.replace(".", "").replace(",", ".")
-    return Fraction(number.replace(",", ""))
+    number = number.replace(",", "")
+    return Fraction(int(number) if number.isdecimal() else number)
 
 
 def _is_negative(before: str, sign: str | None) -> bool:

@@ -33,6 +33,14 @@ _PARTS = {
 }
 _WORD = re.compile(r"[a-z]{1,12}|\S")
 _SIGN = frozenset({"minus", "negative"})
+_FIRST = frozenset({*_SMALL, *(word for word in SCALES if len(word) > 2), "half"})
+"""Words that a spelled number may begin with."""
+_ANYWHERE = re.compile("|".join(sorted(_FIRST)))
+
+
+def may_spell_a_number(text: str) -> bool:
+    """Whether a text has the letters of a number word anywhere: True for `often`, which holds `ten`."""
+    return _ANYWHERE.search(text.lower()) is not None
 
 
 def value_of_words(text: str) -> Fraction | None:
@@ -45,8 +53,10 @@ def value_of_words(text: str) -> Fraction | None:
     run: list[str] = []
     negative = False
     words = _WORD.findall(text[:400].lower())
+    if _FIRST.isdisjoint(words):
+        return None
     for word in [*words, "."]:
-        if word in _SMALL or (word in SCALES and len(word) > 2) or word == "half" or (run and word in _PARTS):
+        if word in _FIRST or (run and word in _PARTS):
             run.append(word)
         elif run and word in ("and", "-", "a", "of"):
             continue

@@ -86,7 +86,7 @@ def _without_thoughts(turn: str) -> _Said:
     The last closing tag decides, not the depth: a model may name `<think>` while it thinks, and some
     templates pre-fill the opening tag that the model then writes again.
     """
-    if "[" in turn or "◁" in turn:
+    if "THINK]" in turn or "think▷" in turn:
         for tag, common in _OTHER_TAGS:
             turn = turn.replace(tag, common)
     if "<" not in turn:
@@ -118,12 +118,14 @@ def _last_closing_tag(turn: str) -> re.Match[str] | None:
 
 _END_TOKEN = re.compile(
     r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|END_OF_TURN_TOKEN|end_of_turn|im_start)\|>"
-    r"|</s>|<end_of_turn>|<eos>|<pad>|<｜end▁of▁sentence｜>|\[EOS\]"
+    r"|</s>|<end_of_turn>|<eos>|<pad>|<｜end▁of▁sentence｜>"
 )
 
 
 def _before_end_token(text: str) -> str:
-    if "<" not in text and "[" not in text:
+    if "[EOS]" in text:
+        text = text.replace("[EOS]", "<eos>")  # a pattern that begins with one character is a fast one
+    if "<" not in text:
         return text
     start = 0
     for match in _END_TOKEN.finditer(text):

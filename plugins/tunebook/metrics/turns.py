@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-# Every pattern begins with one literal character, which `re` finds as fast as a plain search; a scan by
-# alternatives costs ten times as much, and most outputs hold no header at all.
+# Every pattern begins with one literal character: a text without it is passed over at once, and in any
+# other `re` finds it as fast as a plain search. A scan by alternatives costs ten times as much, and most
+# outputs hold no header at all.
 _TOKEN = re.compile(
     r"<(?:\|im_start\|>\s{0,2}\w{1,12}"
     r"|\|start_header_id\|>\w{1,12}<\|end_header_id\|>"
@@ -75,11 +76,15 @@ def last_assistant_turn(output: str) -> str:
 
 
 def _headers(output: str) -> Iterator[_Header]:
-    for pattern in (_TOKEN, _INST, _MARKDOWN):
+    for first, pattern in (("<", _TOKEN), ("[", _INST), ("#", _MARKDOWN)):
+        if first not in output:
+            continue
         for match in islice(pattern.finditer(output), _MAX_HEADERS):
             assistant = bool(_ASSISTANT.search(match[0])) and not _THOUGHTS.search(match[0])
             yield _Header(match.start(), match.end(), assistant)
-    for pattern in (_ROLE_LINE, _ROLE_COLON):
+    for first, pattern in (("\n", _ROLE_LINE), (":", _ROLE_COLON)):
+        if first not in output:
+            continue
         for match in islice(pattern.finditer(output), _MAX_HEADERS):
             name = _LAST_WORD.search(output, max(0, match.start() - 12), match.start())
             if name and (name.start() == 0 or output[name.start() - 1].isspace()):
@@ -106,7 +111,7 @@ def has_text(text: str) -> bool:
 # ---------------------------------------------------------------------------------- a question of its own
 
 _QUESTION = re.compile(
-    r"\n[#*> \t]{0,8}(?:(?:next |new )?(?:question|problem"
+    r"\n[#*> \t]{0,8}(?=[npeq])(?:(?:next |new )?(?:question|problem"
     r"|exercise)(?: ?\d{1,3})?\*{0,2}[ \t]?(?:[:.]|(?=\n)|\Z)"
     r"|q\d{0,3}\*{0,2}[:.])",
     re.IGNORECASE,
@@ -123,7 +128,7 @@ def before_next_question(text: str, answered: re.Pattern[str]) -> str:
         text: A visible answer.
         answered: What any answer holds; a question that nothing answers before it opens the task, and stays.
     """
-    questions = list(_QUESTION.finditer(text))
+    questions = list(_QUESTION.finditer(text)) if "\n" in text else []
     if not questions:
         return text
     first_answer = _end_of_first(answered, text)
