@@ -435,3 +435,70 @@ def test_two_starts_into_one_folder_do_not_meet(place):
     assert second.returncode == 2
     assert f"is being trained into right now by process {process.pid}" in second.stderr
     assert not (place.folder / "output" / "rec.replaced-1").exists()
+
+
+# An engine that does as our hook does inside a real one: looks for the request, saves, and says so.
+OBEDIENT = """
+echo up > {calls}/engine
+while [ ! -e "$TUNEBOOK_STOP_FILE" ]; do sleep 0.02; done
+echo checkpoint-7 > "$(dirname "$TUNEBOOK_STOP_FILE")/stopped"
+"""
+
+
+def test_sigusr1_asks_the_engine_for_a_checkpoint_and_is_not_sent_to_it(place):
+    process = place.start(does=OBEDIENT.format(calls=place.calls))
+    wait_for(place.calls / "engine")
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGUSR1, err
+    assert "stopped as asked" in err
+    folder = place.output / "tunebook"
+    assert not (folder / "finished.json").exists()
+    assert not (folder / "stop").exists()
+    record = json.loads((folder / "process.json").read_text())
+    assert (record["exit_status"], record["stopped_by"]) == (138, "request")
+
+
+def test_an_engine_that_reaches_its_end_all_the_same_has_finished(place):
+    process = place.start(does=f"echo up > {place.calls}/engine; sleep 1")
+    wait_for(place.calls / "engine")
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert (place.output / "tunebook" / "finished.json").exists()
+
+
+def test_a_request_of_an_earlier_start_does_not_stop_the_next(place):
+    assert place.run(does="exit 1").returncode == 1
+    (place.output / "tunebook" / "stop").touch()
+    assert place.run(does='test ! -e "$TUNEBOOK_STOP_FILE"').returncode == 0
+
+
+def test_a_run_in_the_background_returns_at_once_and_is_watched_and_stopped(place):
+    started = time.monotonic()
+    done = place.run("--background", does=OBEDIENT.format(calls=place.calls) + "echo said by the engine")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 10
+    wait_for(place.calls / "engine")
+    pid = int((place.output / "tunebook" / "run.pid").read_text())
+    assert f"started as process {pid}; its output goes to output/rec/train.log" in done.stderr
+    assert alive(pid)
+    assert os.getsid(pid) == pid or os.getsid(pid) != os.getsid(0)
+    shown = subprocess.run([*CLI, "status"], cwd=place.folder, capture_output=True, text=True)
+    assert "output/rec" in shown.stdout
+    assert "starting" in shown.stdout
+    second = place.run()
+    assert "is being trained into right now" in second.stderr
+    stopped = subprocess.run([*CLI, "stop", "output/rec"], cwd=place.folder, capture_output=True, text=True)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not alive(pid)
+    log = (place.output / "train.log").read_text()
+    assert "said by the engine" in log
+    assert "tunebook: stopped as asked" in log
+
+
+def test_a_fault_is_told_before_the_run_goes_to_the_background(place):
+    done = place.run("--background", "dataset=rec_trian")
+    assert done.returncode == 2
+    assert "rec_train" in done.stderr
+    assert not place.output.exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from tunebook.types import Command
@@ -43,21 +43,28 @@ class _Interruption(BaseException):
 
 
 class _Watch:
-    """Handler of the stopping signals: the first interrupts the wait, later ones hurry the end."""
+    """Handler of the signals: SIGUSR1 only asks; the first other interrupts the wait, later ones hurry."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[], None] | None) -> None:
         self.first: signal.Signals | None = None
         self.waiting = True
         self.repeats = 0
+        self._ask = ask
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if self.first is None and self.waiting:
+        if number == signal.SIGUSR1:
+            if self._ask is not None:
+                self._ask()
+        elif self.first is None and self.waiting:
             self.first = signal.Signals(number)
             raise _Interruption
-        self.repeats += 1
+        else:
+            self.repeats += 1
 
 
-def run(command: Command, *, keep_open: tuple[int, ...] = ()) -> Ended:
+def run(
+    command: Command, *, keep_open: tuple[int, ...] = (), ask_to_save: Callable[[], None] | None = None
+) -> Ended:
     """Run `command` to its end, its output going where ours goes.
 
     On SIGINT, SIGTERM or SIGHUP the child and all its descendants get SIGINT, then SIGTERM, then SIGKILL,
@@ -66,11 +73,12 @@ def run(command: Command, *, keep_open: tuple[int, ...] = ()) -> Ended:
     Args:
         command: What to run.
         keep_open: File descriptors that the child inherits.
+        ask_to_save: What SIGUSR1 does; None leaves that signal as it is. The child is not sent it.
     """
     # A launcher that is interrupted kills torchrun at once, and torchrun's workers are in sessions of their
     # own: no process group holds them all. As their subreaper we inherit every orphan, and so find them.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    with _watching() as watch:
+    with _watching(ask_to_save) as watch:
         try:
             child = subprocess.Popen(
                 command.argv,
@@ -94,10 +102,11 @@ def run(command: Command, *, keep_open: tuple[int, ...] = ()) -> Ended:
 
 
 @contextmanager
-def _watching() -> Iterator[_Watch]:
-    watch = _Watch()
+def _watching(ask_to_save: Callable[[], None] | None) -> Iterator[_Watch]:
+    watch = _Watch(ask_to_save)
+    numbers = _STOPPING if ask_to_save is None else (*_STOPPING, signal.SIGUSR1)
     # One that is ignored stays ignored: `nohup` and background jobs of a shell mean it so.
-    caught = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, watch) for number in caught}
     try:
         yield watch

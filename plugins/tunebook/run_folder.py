@@ -35,7 +35,7 @@ VOLATILE_KEYS = frozenset(
 """Keys that change neither what is computed nor when: two recipes that differ in these are one."""
 
 # What our own start leaves before the engine has done anything.
-_OF_THE_START = frozenset({"recipe.yaml", "run.json", "lock"})
+_OF_THE_START = frozenset({"recipe.yaml", "run.json", "lock", "run.pid", "process.json", "stop", "stopped"})
 
 
 class Holding(NamedTuple):

@@ -26,6 +26,12 @@ COMMANDS: CommandTable = {
         "Estimate memory, steps, sizes and time of a recipe.",
     ),
     "train": ("tunebook.cli.train", "train", "Train a recipe with its engine."),
+    "status": (
+        "tunebook.cli.status",
+        "status",
+        "Show where runs stand: phase, step, loss, metrics, speed and time left.",
+    ),
+    "stop": ("tunebook.cli.stop", "stop", "Stop runs: each writes a checkpoint at its next step and ends."),
     "data": (
         "tunebook.cli.data",
         "data",

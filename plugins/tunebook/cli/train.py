@@ -5,33 +5,47 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from tunebook import engine_yaml, files, processes, provenance, run_folder
+from tunebook import background as background_process
+from tunebook import engine_yaml, files, processes, provenance, run_folder, stop_request
 from tunebook.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.redact import redact
 from tunebook.train_plan import plan_training
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tunebook.train_plan import TrainPlan
+
+LOG = "train.log"
+"""Below `output_dir`: what a run in the background prints."""
 
 
 @click.command("train")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@click.option("--background", is_flag=True, help="Return at once; the run outlives the terminal.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run and written, and do neither.")
 @click.pass_context
 def train(
-    ctx: click.Context, recipe: str, overrides: tuple[str, ...], overlays: tuple[str, ...], dry_run: bool
+    ctx: click.Context,
+    recipe: str,
+    overrides: tuple[str, ...],
+    overlays: tuple[str, ...],
+    background: bool,
+    dry_run: bool,
 ) -> None:
     """Train a recipe with its engine.
 
     RECIPE is a name from `tunebook ls` or the path of a YAML file. A run that was stopped goes on from its
-    last whole checkpoint. The exit status is the engine's own; 2 if nothing was started, 130 after Ctrl-C.
+    last whole checkpoint. The exit status is the engine's own; 2 if nothing was started, 130 after Ctrl-C,
+    138 after SIGUSR1, which writes a checkpoint first.
 
     \b
     Example:
@@ -47,11 +61,15 @@ def train(
     if dry_run:
         _print_plan(plan)
         return
-    ctx.exit(_start(plan))
+    lock = _prepare(plan)
+    if background:
+        _start_in_background(plan, lock)
+    else:
+        ctx.exit(_run(plan, lock, log=None))
 
 
-def _start(plan: TrainPlan) -> int:
-    """Write the run folder, run the engine, and return the exit status."""
+def _prepare(plan: TrainPlan) -> int | None:
+    """Make the run folder this start's own, and return the lock on it."""
     lock = run_folder.lock(plan.output_dir) if plan.output_dir.exists() else None
     if plan.replace_old:
         _say(f"moved the old folder to {run_folder.move_aside(plan.output_dir)}")
@@ -73,9 +91,34 @@ def _start(plan: TrainPlan) -> int:
     run_folder.keep_earlier_start(plan.output_dir)
     files.write_atomic(folder / "recipe.yaml", _recipe_text(plan))
     files.write_json(folder / "run.json", redact(record))
+    return lock
 
-    ended = processes.run(plan.command, keep_open=() if lock is None else (lock,))
-    if ended.code == 0:
+
+def _start_in_background(plan: TrainPlan, lock: int | None) -> None:
+    log = plan.output_dir / LOG
+    pid = background_process.detach(lambda: _run(plan, lock, log=log), log)
+    _say(f"started as process {pid}; its output goes to {log}")
+    _say(f"watch it: tunebook status {plan.output_dir} --watch")
+    _say(f"end it: tunebook stop {plan.output_dir}")
+
+
+def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
+    """Run the engine, and return the exit status."""
+    folder = plan.output_dir / run_folder.FOLDER
+    request = stop_request.of_run(folder.absolute())
+    request.clear()
+    about = {"started": _now(), "engine": plan.recipe.engine, "log": log and str(log.absolute())}
+    background_process.record_self(folder, about)
+    ended = processes.run(
+        replace(plan.command, env={**plan.command.env, stop_request.VARIABLE: str(request.asked)}),
+        keep_open=() if lock is None else (lock,),
+        ask_to_save=request.make,
+    )
+    code, saved = ended.code, request.checkpoint()
+    if saved is not None:
+        code = 128 + signal.SIGUSR1
+        _say(f"stopped as asked; {_how_to_go_on(plan)}")
+    elif code == 0:
         files.write_json(folder / "finished.json", {"finished": _now(), "exit_status": 0})
         _say(f"finished: {plan.output_dir}")
         _say_results(plan)
@@ -83,9 +126,13 @@ def _start(plan: TrainPlan) -> int:
         how = "Ctrl-C" if ended.stopped_by is signal.SIGINT else ended.stopped_by.name
         _say(f"stopped by {how}; {_how_to_go_on(plan)}")
     else:
-        _say(f"the engine failed with exit status {ended.code}; its own message stands above")
+        _say(f"the engine failed with exit status {code}; its own message stands above")
         _say(_how_to_go_on(plan))
-    return ended.code
+    stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
+    end = {"ended": _now(), "exit_status": code, "stopped_by": stopped_by}
+    background_process.record_end(folder, about | end)
+    request.clear()
+    return code
 
 
 def _recipe_text(plan: TrainPlan) -> str:

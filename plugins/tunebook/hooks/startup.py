@@ -18,6 +18,7 @@ from types import ModuleType
 _BINDINGS = {
     "llamafactory.launcher": ("tunebook.hooks.launcher", "use_own_torchrun"),
     "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
+    "transformers.trainer": ("tunebook.hooks.stopping", "bind"),
 }
 
 

@@ -1,0 +1,107 @@
+"""`tunebook stop`: ends runs behind a checkpoint, known by pid and start time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tunebook import live, processes
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from tunebook.live import RunState
+
+_INTERRUPT_SECONDS = 2 * processes.GRACE_SECONDS + 5
+"""How long a run may take to end its processes once it is interrupted; see `processes.run`."""
+
+
+@click.command("stop")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--now", is_flag=True, help="Interrupt at once; what was trained since the last checkpoint is lost."
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long the checkpoint may take before the run is interrupted.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be ended, and leave it.")
+@click.pass_context
+def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry_run: bool) -> None:
+    """Stop runs: each writes a checkpoint at its next step and ends.
+
+    A run that does not answer in time is interrupted as by Ctrl-C. The command that started it goes on from
+    the checkpoint. Exit status 1 if a run could not be ended.
+
+    \b
+    Example:
+      tunebook stop output/demo/recommend
+    """
+    folders = [folder for run in runs for folder in (live.find_runs(run) or [run])]
+    states = [live.read_state(folder) for folder in dict.fromkeys(folders)]
+    running = [state for state in states if _is_here(state)]
+    if dry_run:
+        for state in running:
+            click.echo(f"would stop {state.folder}: process {state.pid}")
+        return
+    for state in running:
+        _say(f"{state.folder}: {'interrupting' if now else 'asking for a checkpoint'} (process {state.pid})")
+        _signal(state, signal.SIGINT if now else signal.SIGUSR1)
+    left = running if now else _wait(running, wait)
+    if not now:
+        for state in left:
+            _say(f"{state.folder}: has not answered in {wait:g} s; interrupting")
+            _signal(state, signal.SIGINT)
+    left = _wait(left, _INTERRUPT_SECONDS)
+    for state in running:
+        if state not in left:
+            after = live.read_state(state.folder)
+            _say(
+                f"{state.folder}: {after.life} {after.detail}; last checkpoint: {after.checkpoint or 'none'}"
+            )
+    for state in left:
+        _say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
+    unreachable = [state for state in states if state.life == "unknown"]
+    ctx.exit(1 if left or unreachable else 0)
+
+
+def _is_here(state: RunState) -> bool:
+    if state.life == "running":
+        return True
+    if state.life == "unknown":
+        where = f"tunebook stop {state.folder}" if state.detail.startswith("on ") else "its own terminal"
+        _say(f"{state.folder}: {state.detail}; nothing was done: end it there ({where})")
+    else:
+        _say(f"{state.folder}: {state.life}, nothing to stop")
+    return False
+
+
+def _signal(state: RunState, number: signal.Signals) -> None:
+    if state.pid is None:
+        raise TunebookError(f"{state.folder}: its process is not known", fix="end it where it was started")
+    # It may have ended since it was looked at; its pid is not reused within that moment.
+    with suppress(ProcessLookupError):
+        os.kill(state.pid, number)
+
+
+def _wait(states: list[RunState], seconds: float) -> list[RunState]:
+    """Wait for the end of these runs; returns those that have not ended."""
+    deadline = time.monotonic() + seconds
+    left = list(states)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.2)
+        left = [state for state in left if live.read_state(state.folder).life == "running"]
+    return left
+
+
+def _say(line: str) -> None:
+    click.echo(f"tunebook: {line}", err=True)

@@ -1,0 +1,219 @@
+"""`tunebook status` and `stop`: what they read out of real logs, and out of processes."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tunebook import background, live
+from tunebook.errors import TunebookError
+from tunebook.live.gpus import GpuUse, parse_uses
+from tunebook.live.log_tail import parse_log
+
+LOGS = Path(__file__).parent / "fixtures" / "logs"
+CLI = [sys.executable, "-m", "tunebook.cli.main"]
+LF = (LOGS / "background_llamafactory.log").read_bytes()
+AXOLOTL = (LOGS / "background_axolotl.log").read_bytes()
+
+
+def until(log: bytes, mark: bytes, *, after: int = 0, which: int = 0) -> bytes:
+    """The log as it was when `mark` had just been written for the (which+1)-th time, and `after` bytes more."""
+    at = -1
+    for _ in range(which + 1):
+        at = log.index(mark, at + 1)
+    return log[: at + len(mark) + after]
+
+
+@pytest.mark.parametrize(
+    ("log", "phase", "part"),
+    [
+        (LF[:300], "starting", None),
+        (until(LF, b"Loading dataset "), "loading data", None),
+        (until(LF, b"Running tokenizer on dataset:   0%|          | 0/400 [00:00<?, ? examples/s]"), "tokenising", (0, 400)),
+        (until(LF, b"Loading weights:   0%|          | 0/24 [00:00<?, ?it/s]"), "loading model", (0, 24)),
+        (until(LF, b"***** Running training *****"), "training", None),
+        (until(LF, b"***** Running Evaluation *****"), "evaluating", None),
+        (until(LF, b"Saving model checkpoint to"), "saving", None),
+        (AXOLOTL[:300], "starting", None),
+        (until(AXOLOTL, b" 270/400 [00:00<00:00, 1828.10 examples/s]"), "tokenising", (270, 400)),
+        (until(AXOLOTL, b"Loading weights:   0%|          | 0/24 [00:00<?, ?it/s]"), "loading model", (0, 24)),
+        (until(AXOLOTL, b"Starting trainer..."), "training", None),
+        (until(AXOLOTL, b"Running evaluation step"), "evaluating", None),
+        (until(AXOLOTL, b"Saving model checkpoint to"), "saving", None),
+    ],
+)  # fmt: skip
+def test_each_phase_of_both_engines_is_told_from_their_logs(log, phase, part):
+    state = parse_log(log, log)
+    assert state.phase == phase
+    assert (None if state.part_done is None else (state.part_done, state.part_total)) == part
+
+
+@pytest.mark.parametrize("log", [LF, AXOLOTL])
+def test_training_goes_on_behind_an_evaluation_and_a_checkpoint(log):
+    bar = next(bar for bar in re.finditer(rb"\| (\d+)/60 \[[^\r\n]*?/s", log) if 20 < int(bar[1]) < 40)
+    state = parse_log(log, log[: bar.end()])
+    assert state.phase == "training"
+    assert (state.step, state.total_steps, state.rows_per_step) == (int(bar[1]), 60, 16)
+    assert state.steps_per_second > 1
+    assert state.seconds_left is not None
+
+
+def test_a_tail_that_holds_no_announcement_is_read_with_the_head():
+    bar = [bar for bar in re.finditer(rb"\d+%[^\r\n]*?\| (\d+)/60 \[[^\r\n]*?/s", LF) if int(bar[1]) < 60][-1]
+    state = parse_log(LF[:20000], bar[0])
+    assert (state.phase, state.step, state.total_steps) == ("training", int(bar[1]), 60)
+
+
+def test_a_step_slower_than_a_second_is_turned_over():
+    log = b"***** Running training *****\n  Total optimization steps = 60\n  5%|5 | 3/60 [00:12<03:48,  4.00s/it]"
+    state = parse_log(log, log)
+    assert (state.steps_per_second, state.seconds_left) == (0.25, 228.0)
+
+
+def test_nvidia_smis_tables_are_joined_for_the_processes_of_the_run():
+    apps = "GPU-a, 11, 20480\nGPU-b, 99, 1024\nGPU-a, 12, 512\n"
+    cards = "GPU-a, 0, 97, 21000, 81559\nGPU-b, 1, [N/A], 1024, 81559\n"
+    assert parse_uses(apps, cards, {11, 12}) == [GpuUse(0, 97.0, 20992.0, 21000.0, 81559.0)]
+    assert parse_uses("GPU-b, 99, [N/A]\n", cards, {99}) == [GpuUse(1, None, None, 1024.0, 81559.0)]
+    assert parse_uses("", cards, {11}) == []
+
+
+def write_run(folder: Path, **record) -> Path:
+    ours = folder / "tunebook"
+    ours.mkdir(parents=True)
+    (ours / "run.json").write_text("{}")
+    (ours / "process.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def sleeper(tmp_path):
+    """A run folder whose process is a real one, ended at the end."""
+    script = f"""
+import os, signal, sys, time
+from pathlib import Path
+from tunebook import background
+folder = Path({str(tmp_path / "run" / "tunebook")!r})
+def work():
+    signal.signal(signal.SIGUSR1, lambda *_: (background.record_end(folder, {{"exit_status": 138, "stopped_by": "request"}}), os._exit(138)))
+    background.record_self(folder, {{"log": {str(tmp_path / "run" / "train.log")!r}}})
+    (folder / "run.json").write_text("{{}}")
+    print("at work", flush=True)
+    time.sleep(60)
+    return 0
+print(background.detach(work, Path({str(tmp_path / "run" / "train.log")!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "run" / "tunebook" / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    yield pid, tmp_path / "run"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_detached_process_outlives_its_starter_in_a_session_of_its_own(sleeper):
+    pid, folder = sleeper
+    assert os.getsid(pid) != os.getsid(0)
+    assert (folder / "tunebook" / "run.pid").read_text() == f"{pid}\n"
+    assert (folder / "train.log").read_text() == "at work\n"
+    assert live.read_state(folder).life == "running"
+
+
+def test_a_process_that_was_killed_is_known_to_be_gone(sleeper):
+    pid, folder = sleeper
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    state = live.read_state(folder)
+    assert (state.life, state.detail) == ("killed", "its process is gone")
+
+
+def test_another_process_under_the_same_pid_is_not_taken_for_the_run(sleeper):
+    pid, folder = sleeper
+    path = folder / "tunebook" / "process.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"started_ticks": record["started_ticks"] - 1}))
+    assert live.read_state(folder).life == "killed"
+    stopped = subprocess.run([*CLI, "stop", folder], capture_output=True, text=True)
+    assert "killed, nothing to stop" in stopped.stderr
+    os.kill(pid, 0)  # it was left alone
+
+
+def test_a_restart_of_the_machine_ends_every_process(sleeper):
+    _, folder = sleeper
+    record = json.loads((folder / "tunebook" / "process.json").read_text())
+    assert background.life(record | {"boot": "another"}) == "ended"
+
+
+def test_stop_asks_the_process_of_the_run_and_waits_for_its_end(sleeper):
+    pid, folder = sleeper
+    assert f"would stop {folder}: process {pid}" in subprocess.run(
+        [*CLI, "stop", folder, "--dry-run"], capture_output=True, text=True
+    ).stdout  # fmt: skip
+    done = subprocess.run([*CLI, "stop", folder], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert f"{folder}: stopped as asked; last checkpoint: none" in done.stderr
+    assert not (folder / "tunebook" / "run.pid").exists()
+
+
+def test_a_run_of_another_host_is_neither_called_dead_nor_stopped(tmp_path):
+    folder = write_run(tmp_path / "run", pid=1, started_ticks=1, boot="x", host="elsewhere")
+    state = live.read_state(folder)
+    assert (state.life, state.detail) == ("unknown", "on elsewhere")
+    done = subprocess.run([*CLI, "stop", folder], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "on elsewhere; nothing was done" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("record", "life", "detail"),
+    [
+        ({"exit_status": 0, "stopped_by": None}, "finished", ""),
+        ({"exit_status": 1, "stopped_by": None}, "failed", "exit status 1"),
+        ({"exit_status": 130, "stopped_by": "SIGINT"}, "stopped", "by SIGINT"),
+        ({"exit_status": 138, "stopped_by": "request"}, "stopped", "as asked"),
+    ],
+)
+def test_how_a_run_ended_is_said(tmp_path, record, life, detail):
+    state = live.read_state(write_run(tmp_path / "run", host="here", **record))
+    assert (state.life, state.detail) == (life, detail)
+
+
+def test_the_table_and_the_json_say_the_same(tmp_path):
+    folder = write_run(tmp_path / "run", exit_status=0, stopped_by=None, host="here", log=None)
+    (folder / "train.log").write_bytes(LF)
+    line = {"dataset": "d", "step": 60, "select_by": "macro_f1", "values": {"macro_f1": 0.5, "loss": 0.25}}
+    (folder / "tunebook" / "eval_metrics.jsonl").write_text(json.dumps(line) + "\n" + '{"half')
+    shown = subprocess.run([*CLI, "status", tmp_path], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "finished" in shown.stdout
+    assert "60/60" in shown.stdout
+    assert "macro_f1 0.5 at 60" in shown.stdout
+    (state,) = json.loads(
+        subprocess.run([*CLI, "status", tmp_path, "--json"], capture_output=True, text=True).stdout
+    )
+    assert (state["step"], state["figures"]) == (60, {"macro_f1": 0.5, "loss": 0.25})
+
+
+def test_an_engines_own_run_is_shown_from_its_trainer_log(tmp_path):
+    (tmp_path / "trainer_log.jsonl").write_text(
+        '{"current_steps": 30, "total_steps": 60, "loss": 0.5}\n{"current_steps": 40, "total_steps": 60}\n'
+    )
+    state = live.read_state(tmp_path)
+    assert (state.life, state.step, state.total_steps) == ("unknown", 40, 60)
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(TunebookError, match="holds no run"):
+        live.read_state(tmp_path)
+    done = subprocess.run([*CLI, "status", tmp_path / "nowhere"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no folder" in done.stderr
