@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from typing import IO, TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 READABLE = frozenset({".json", ".jsonl", ".csv"})
@@ -21,10 +22,17 @@ _BLANKS = " \t\r\n"
 _TAIL_CHARACTERS = 16
 
 
-def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+def iter_rows(
+    path: Path, *, errors: str = "strict", on_bytes: Callable[[int], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a `.json` (one array, or one object after another), `.jsonl` or `.csv` file.
 
     Rows count from 1 in messages, blank lines and the header of a CSV file not counted.
+
+    Args:
+        path: The file.
+        errors: What is done with bytes that are no UTF-8, as `open` takes it.
+        on_bytes: Called before each row with the number of bytes read so far.
 
     Raises:
         TunebookError: The file cannot be read, or a row is no object.
@@ -33,9 +41,14 @@ def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix not in READABLE:
         raise ValueError(f"cannot read rows of {path.suffix!r} files")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with (
+            path.open("rb") as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as stream,
+        ):
             rows = _csv_rows(stream) if path.suffix == ".csv" else _json_values(stream, path)
             for number, row in enumerate(rows, 1):
+                if on_bytes is not None:
+                    on_bytes(raw.tell())
                 if not isinstance(row, dict):
                     raise TunebookError(
                         f"{path}, row {number}: is a {type(row).__name__}, not an object",
