@@ -120,13 +120,6 @@ def test_twin_recipes_train_alike(name):
     assert left == right
 
 
-@pytest.mark.parametrize("engine", ["llamafactory", "axolotl"])
-@pytest.mark.parametrize("overlay", ["zero2", "zero3", "zero3_offload", "fsdp"])
-@pytest.mark.parametrize("name", ["qwen3-4b/lora_sft_legal_200k", "qwen3-32b/full_sft_csv_chat"])
-def test_the_ways_to_share_memory_among_gpus_are_clean(engine, overlay, name):
-    assert check_recipe(f"{engine}/{name}", ROOT, [overlay], gpus=4).result.clean
-
-
 @pytest.mark.parametrize(
     ("change", "rule"), [("use_unsloth=true", "unsloth-zero3"), ("quantization_bit=8", "quantized-zero3")]
 )

@@ -1,38 +1,51 @@
-"""Every LLaMA-Factory recipe with its smoke overlay: trains two steps, evaluates, saves, and can be read back."""
+"""Every recipe with its smoke overlay: trains two steps, evaluates, saves, and can be read back."""
 
+import functools
 import json
 from math import isfinite
 
 import every_recipe
 import pytest
 
-from recipe_cases import cases
+from recipe_cases import Case, cases
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+CASES = [
+    *(pytest.param(case, id=case.name, marks=pytest.mark.engine) for case in cases("llamafactory")),
+    *(pytest.param(case, id=case.name, marks=pytest.mark.axolotl) for case in cases("axolotl")),
+]
+SCRIPTS = {"llamafactory": "many_runs.py", "axolotl": "axolotl_runs.py"}
+# Axolotl evaluates the model as it was, too.
+STEPS = {"llamafactory": {2}, "axolotl": {0, 2}}
 
-CASES = cases("llamafactory")
+
+def engine_of(case: Case) -> str:
+    return case.name.partition("/")[0]
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkout")
-    every_recipe.prepare(folder, CASES)
-    return every_recipe.train(folder, CASES, "many_runs.py")
+    """A function that gives the outcomes of an engine's recipes; all of them are run at the first call."""
+
+    @functools.cache
+    def run(engine: str):
+        folder = tmp_path_factory.mktemp(engine)
+        every_recipe.prepare(folder, cases(engine))
+        return every_recipe.train(folder, cases(engine), SCRIPTS[engine])
+
+    return run
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES)
 def test_a_recipe_trains_evaluates_saves_and_can_be_read_back(outcomes, case):
-    done = outcomes[case.name]
+    done = outcomes(engine_of(case))[case.name]
     assert done.code == 0, done.log[-4000:]
     history = json.loads((done.output / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
     losses = [row["loss"] for row in history if "loss" in row]
     assert len(losses) == 2
     assert all(isfinite(loss) for loss in losses)
     lines = (done.output / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
-    figures = [json.loads(line) for line in lines]
-    assert {(line["dataset"], line["step"]) for line in figures} == {
-        (name, 2) for name in case.evaluation_sets
-    }
+    evaluated = {(line["dataset"], line["step"]) for line in map(json.loads, lines)}
+    assert evaluated == {(name, step) for name in case.evaluation_sets for step in STEPS[engine_of(case)]}
     assert done.reloaded.get("error") is None, done.reloaded["error"]
     assert done.reloaded["finite"]
     assert done.reloaded["moved"] > 0
