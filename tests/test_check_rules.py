@@ -417,9 +417,13 @@ def test_a_registry_is_checked_by_itself():
     assert next(f for f in result.findings if f.rule == "missing-data").severity == "hint"
 
 
-def test_a_json_recipe_is_refused(place):
-    (place / "config.json").write_text(json.dumps({"model_args": {"model_name_or_path": "a/b"}}))
-    assert rules(check_recipe("config.json", paths.home()).result) == {"json-recipe"}
+def test_a_json_recipe_is_checked_as_the_flat_recipe_it_becomes(place):
+    nested = {"model_args": {"model_name_or_path": "a/b"}, "training_args": {"lerning_rate": 1e-5}}
+    (place / "config.json").write_text(json.dumps(nested, indent=1))
+    found = {f.rule: f for f in check_recipe("config.json", paths.home()).result.findings}
+    assert found["json-recipe"].severity == "hint"
+    assert (found["unknown-key"].line, found["unknown-key"].key) == (6, "lerning_rate")
+    assert found["unknown-key"].edit is None  # it would write YAML into the file
 
 
 def test_two_recipes_that_write_into_one_folder_are_told_when_checked_together():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from tunebook import engine_yaml
+from tunebook import engine_yaml, nested_config
 from tunebook.errors import TunebookError
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -67,22 +67,23 @@ def find_recipe(name_or_path: str, root: Path) -> Recipe:
 
 
 def read_recipe(path: Path, root: Path) -> Recipe:
-    """Read one recipe file, as its engine reads it.
+    """Read one recipe file, as its engine reads it; a JSON file becomes a flat recipe, see `nested_config`.
 
     Below `root` the first folder names the engine; elsewhere the key of the base model does.
 
     Raises:
-        TunebookError: The file is no mapping in YAML, or no engine's.
+        TunebookError: The file is no mapping in YAML or JSON, or no engine's.
     """
-    text = engine_yaml.read_text(path)
-    engine = _engine_of(path, root, text)
-    return Recipe(
-        name=recipe_name(path, root),
-        engine=engine,
-        path=path,
-        values=engine_yaml.parse_mapping(text, engine, source=str(path)),
-        header=read_header(text),
+    text, name, source = engine_yaml.read_text(path), recipe_name(path, root), str(path)
+    if path.suffix == ".json":
+        values = nested_config.flatten(nested_config.parse(text, source=source), name=path.stem).values
+        return Recipe(name=name, engine=_engine_by_model(path, values), path=path, values=values, header={})
+    # Keys are read alike by both engines, and PyYAML does not mind a key that stands twice.
+    engine = _engine_by_folder(path, root) or _engine_by_model(
+        path, engine_yaml.parse_mapping(text, "axolotl", source=source)
     )
+    values = engine_yaml.parse_mapping(text, engine, source=source)
+    return Recipe(name=name, engine=engine, path=path, values=values, header=read_header(text))
 
 
 def recipe_name(path: Path, root: Path) -> str:
@@ -113,13 +114,13 @@ def read_header(text: str) -> dict[str, str]:
     return facts
 
 
-def _engine_of(path: Path, root: Path, text: str) -> EngineName:
+def _engine_by_folder(path: Path, root: Path) -> EngineName | None:
     folder = Path(recipe_name(path, root)).parts[0]
-    for engine in ENGINES:
-        if folder == engine and path.resolve().is_relative_to(root.resolve()):
-            return engine
-    # Keys are read alike by both engines, and PyYAML does not mind a key that stands twice.
-    keys = engine_yaml.parse_mapping(text, "axolotl", source=str(path))
+    inside = path.resolve().is_relative_to(root.resolve())
+    return next((engine for engine in ENGINES if inside and folder == engine), None)
+
+
+def _engine_by_model(path: Path, keys: Mapping[str, Any]) -> EngineName:
     found = [engine for key, engine in _MODEL_KEYS.items() if key in keys]
     if len(found) == 1:
         return found[0]

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from tunebook import nested_config
 from tunebook.checks.deepspeed import config_faults, read_config
 from tunebook.checks.findings import Finding
 from tunebook.checks.registry import entry_faults
@@ -22,7 +23,6 @@ SCRIPTS = frozenset({".sh", ".slurm", ".sbatch"})
 
 _DIRECTIVE = re.compile(r"^#SBATCH\s+(.*)")
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?|\$\(")
-_RECIPE_PARTS = ("model_args", "data_args", "training_args")
 
 
 def checker_of(path: Path) -> Callable[[Path, str], Iterator[Finding]] | None:
@@ -30,7 +30,9 @@ def checker_of(path: Path) -> Callable[[Path, str], Iterator[Finding]] | None:
     if path.suffix in SCRIPTS:
         return check_script
     if path.suffix == ".json":
-        return check_registry_file if path.name == REGISTRY_FILE else check_json
+        if path.name == REGISTRY_FILE:
+            return check_registry_file
+        return None if nested_config.is_recipe(read_config(path)[0]) else check_json
     return None
 
 
@@ -58,17 +60,10 @@ def check_script(path: Path, file: str) -> Iterator[Finding]:
 
 
 def check_json(path: Path, file: str) -> Iterator[Finding]:
-    """`deepspeed-config`, or `json-recipe` for what was meant as a recipe."""
+    """`deepspeed-config`."""
     config, fault = read_config(path)
     if fault is not None:
         yield _finding(file, None, "deepspeed-config", None, fault, "mend it")
-        return
-    if "model_name_or_path" in config or any(isinstance(config.get(part), dict) for part in _RECIPE_PARTS):
-        yield _finding(
-            file, None, "json-recipe", None,
-            "LLaMA-Factory 0.9.5 crashes on a JSON recipe",
-            "write its keys, without the groups around them, into a YAML file",
-        )  # fmt: skip
         return
     lines = read_text(path).splitlines()
     for key, message, fix in config_faults(config):

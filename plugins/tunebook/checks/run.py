@@ -16,6 +16,7 @@ from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, read_document
 from tunebook.checks.evaluation import check_evaluation
 from tunebook.checks.findings import CheckResult, Finding, in_order
+from tunebook.checks.json_recipe import flat_document
 from tunebook.checks.keys import check_keys
 from tunebook.checks.memory_traps import check_memory_traps
 from tunebook.checks.other_files import checker_of
@@ -106,6 +107,8 @@ def check_recipe(
     if engine is None:
         return Checked(CheckResult(name=name, findings=(_nobodys(text, file),)), None)
     document = read_document(text, engine, file)
+    if path.suffix == ".json":
+        document = flat_document(document)
     if not document.values:
         return Checked(CheckResult(name=name, findings=document.findings), None)
     recipe = Recipe(name=name, engine=engine, path=path, values=document.values, header={})
@@ -192,6 +195,8 @@ def _overlay(path: Path, engine: EngineName) -> Document:
 
 def _engine(path: Path, root: Path, text: str) -> EngineName | None:
     """By folder, by the key of the base model, or by whose keys most of the file's are."""
+    if path.suffix == ".json":
+        return recipes.read_recipe(path, root).engine
     if path.resolve().is_relative_to(root.resolve()):
         folder = path.resolve().relative_to(root.resolve()).parts[0]
         if folder in recipes.ENGINES:

@@ -87,7 +87,7 @@ def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple
     """Copy a recipe, to make it yours.
 
     DEST is a file or a folder. With overlays or overrides they are merged in; without, the file is copied as
-    it stands, comments and all. Nothing is overwritten.
+    it stands, comments and all. A recipe in JSON becomes YAML. Nothing is overwritten.
 
     \b
     Example:
@@ -95,14 +95,15 @@ def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple
     """
     root = paths.home() / "recipes"
     found = recipes.find_recipe(recipe, root)
-    target = dest / found.path.name if dest.is_dir() or not dest.suffix else dest
+    name = found.path.with_suffix(".yaml").name if found.path.suffix == ".json" else found.path.name
+    target = dest / name if dest.is_dir() or not dest.suffix else dest
     if target.suffix not in {".yaml", ".yml"}:
         raise TunebookError(f"{target}: engines read recipes from .yaml files", fix="end the name with .yaml")
     if target.exists():
         raise TunebookError(f"{target} exists", fix="choose another name, or delete it first")
     resolved = overlays.resolve(found, root, overlay_names, overrides)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if overlay_names or overrides:
+    if overlay_names or overrides or found.path.suffix == ".json":
         files.write_atomic(target, _annotated(resolved))
     else:
         shutil.copyfile(found.path, target)
