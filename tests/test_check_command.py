@@ -12,6 +12,7 @@ from tunebook import paths, recipes
 from tunebook.checks.findings import Edit
 from tunebook.checks.fixes import edited
 from tunebook.checks.learning_rate import schedule
+from tunebook.checks.refusals import refusals
 from tunebook.checks.run import RULES, check_recipe
 from tunebook.cli.check import check
 
@@ -181,6 +182,7 @@ def test_every_rule_is_explained_in_the_docs():
             sources,
         )
     )
+    named |= {row.rule for engine in ("llamafactory", "axolotl") for row in refusals(engine)}
     assert len(named) > 60
     assert not {rule for rule in named if f"`{rule}`" not in text}
     assert len(RULES) == len(set(RULES))

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tunebook import metrics, paths
-from tunebook.checks import evaluation
+from tunebook.checks import figures
 from tunebook.checks.findings import CheckResult
 from tunebook.checks.run import check_recipe, with_clashes
 from tunebook.checks.versions import bad_pairs
@@ -444,11 +444,11 @@ def test_a_folder_that_holds_another_kind_of_run_is_told(place):
     assert "mixed-output" not in rules(check({}))
 
 
-@pytest.mark.parametrize("name", sorted(evaluation.FIGURES))
+@pytest.mark.parametrize("name", sorted(figures.FIGURES))
 def test_the_names_of_figures_are_the_metrics_own(name):
     metric = metrics.load(name)
-    assert set(evaluation.FIGURES[name]) == set(metric.figures)
-    assert metric.smaller_is_better <= evaluation.SMALLER_IS_BETTER
+    assert set(figures.FIGURES[name]) == set(metric.figures)
+    assert metric.smaller_is_better <= figures.SMALLER_IS_BETTER
 
 
 def test_a_misspelt_key_is_not_mended_over_one_that_stands_already():

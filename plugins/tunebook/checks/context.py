@@ -1,4 +1,4 @@
-"""Context length, rope scaling, attention kernels and remote code against the model."""
+"""Context length, rope scaling and remote code against the model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _IN_TRANSFORMERS = re.compile(
 
 
 def check_context(subject: Subject) -> Iterator[Finding]:
-    """`context-too-long`, `rope-at-inference`, `rope-not-needed`, `soft-capping`, `trust-remote-code`."""
+    """`context-too-long`, `rope-at-inference`, `rope-not-needed`, `trust-remote-code`."""
     length = as_number(subject.setting("length"))
     limit = _limit(subject)
     if subject.engine == "llamafactory":
@@ -49,15 +49,6 @@ def check_context(subject: Subject) -> Iterator[Finding]:
         and not subject.get("model_config")
     ):
         yield _too_long(subject, int(length), limit)
-    model = f"{subject.get(subject.name('model'), '')} {subject.model_config.get('model_type', '')}".lower()
-    if re.search(r"gemma-?2[-_ ](?!b)|gemma2", model) and subject.get("flash_attn") == "sdpa":
-        yield subject.finding(
-            "flash_attn",
-            rule="soft-capping",
-            severity="warning",
-            message="PyTorch's attention has no soft-capping, which Gemma 2 is trained with",
-            fix="write flash_attn: fa2, or disabled",
-        )
     yield from _remote_code(subject)
 
 

@@ -120,20 +120,6 @@ def _methods(subject: Subject) -> Iterator[Finding]:
 
 
 def _axolotl(subject: Subject) -> Iterator[Finding]:
-    quantized = next((key for key in ("load_in_4bit", "load_in_8bit") if subject.get(key)), None)
-    if quantized and not subject.get("adapter"):
-        yield subject.finding(
-            quantized,
-            rule="quantized-full",
-            severity="error",
-            message="a quantised model cannot be trained without an adapter",
-            fix=f"add adapter: {'qlora' if quantized == 'load_in_4bit' else 'lora'}, or remove {quantized}",
-        )
-    if subject.get("adapter") == "qlora" and subject.get("load_in_8bit"):
-        yield subject.finding(
-            "load_in_8bit", rule="quantized-full", severity="error", message="qlora is 4-bit",
-            fix="set load_in_4bit: true instead",
-        )  # fmt: skip
     if subject.get("load_in_8bit") and subject.zero_stage == 3:
         yield subject.finding(
             "load_in_8bit",

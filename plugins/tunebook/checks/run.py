@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook import overlays, recipes
 from tunebook.checks.adapters import check_adapters
 from tunebook.checks.arithmetic import check_arithmetic
-from tunebook.checks.axolotl_refusals import check_axolotl_refusals
+from tunebook.checks.attention import check_attention
+from tunebook.checks.best_model import check_best_model
 from tunebook.checks.context import check_context
 from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, read_document
@@ -22,6 +23,7 @@ from tunebook.checks.memory_traps import check_memory_traps
 from tunebook.checks.other_files import checker_of
 from tunebook.checks.outputs import check_across, check_outputs
 from tunebook.checks.quantization import check_quantization
+from tunebook.checks.refusals import check_refusals
 from tunebook.checks.registry import check_data_files, check_registry
 from tunebook.checks.schedule import check_schedule
 from tunebook.checks.secrets import check_secrets
@@ -47,12 +49,14 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_data_files,
     check_templates,
     check_evaluation,
+    check_best_model,
     check_schedule,
     check_memory_traps,
     check_quantization,
     check_context,
+    check_attention,
     check_adapters,
-    check_axolotl_refusals,
+    check_refusals,
     check_deepspeed,
     check_outputs,
     check_versions,

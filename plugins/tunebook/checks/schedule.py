@@ -120,14 +120,12 @@ def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterat
 
 def _warmup(subject: Subject) -> Iterator[Finding]:
     ratio, steps = as_number(subject.get("warmup_ratio")), as_number(subject.get("warmup_steps"))
-    if ratio and steps:
-        refused = subject.engine == "axolotl"
+    if ratio and steps and subject.engine == "llamafactory":
         yield subject.finding(
             "warmup_ratio",
             rule="two-warmups",
-            severity="error" if refused else "warning",
-            message="warmup_ratio and warmup_steps are both set; "
-            + ("Axolotl refuses that" if refused else "warmup_ratio wins"),
+            severity="warning",
+            message="warmup_ratio and warmup_steps are both set; warmup_ratio wins",
             fix="remove one of them",
         )
     if ratio and ratio >= 1:

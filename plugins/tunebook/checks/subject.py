@@ -58,6 +58,11 @@ class Subject:
     """GPUs that the arithmetic is for."""
 
     @property
+    def partial(self) -> bool:
+        """Whether the file is an overlay, which a recipe completes."""
+        return Path(self.file).parent.name == "overlays"
+
+    @property
     def schema(self) -> Mapping[str, Any]:
         """The engine's snapshot."""
         return load_schema(self.engine)

@@ -10,6 +10,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
+from tunebook.checks.attention import ATTENTION_KEYS
 from tunebook.checks.keys import entries
 from tunebook.checks.subject import as_number
 
@@ -45,16 +46,6 @@ _FREE_FORM = frozenset(
     }
 )
 
-# What other tools call the values of LLaMA-Factory's `flash_attn`.
-_ATTENTION: dict[Any, str] = {
-    "flash_attention_2": "fa2",
-    "flash_attention_3": "fa3",
-    "flash_attn_2": "fa2",
-    "eager": "disabled",
-    "none": "disabled",
-    False: "disabled",
-    True: "fa2",
-}
 _NAMES = {
     "boolean": "true or false",
     "integer": "a whole number",
@@ -90,8 +81,8 @@ def _fault(subject: Subject, entry: Entry) -> Finding | None:
             fix=f"write {entry.name}: {digits}",
             edit=subject.rewrite(entry.path, digits),
         )
-    if entry.name == "flash_attn" and subject.engine == "llamafactory" and value not in (choices or ()):
-        return _attention(subject, entry)
+    if entry.name in ATTENTION_KEYS:
+        return None
     if choices and value is not None and not isinstance(value, (list, dict)):
         return _choice(subject, entry, types, choices)
     fits = _fits_llamafactory if subject.engine == "llamafactory" else _fits_axolotl
@@ -214,20 +205,6 @@ def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any])
         message=f"{_shown(value)} is none of: {listed if len(choices) <= 12 else f'{len(choices)} names'}",
         fix=f"did you mean {close}?" if close else f"choose one of {listed}",
         edit=edit,
-    )
-
-
-def _attention(subject: Subject, entry: Entry) -> Finding:
-    value = entry.value
-    to = _ATTENTION.get(value.lower() if isinstance(value, str) else value)
-    listed = ", ".join(entry.spec.get("choices", ()))
-    return subject.finding(
-        entry.path,
-        rule="attention-name",
-        severity="error",
-        message=f"{_shown(value)} is none of LLaMA-Factory's names for attention: {listed}",
-        fix=f"write flash_attn: {to}" if to else f"choose one of {listed}",
-        edit=subject.rewrite(entry.path, to) if to else None,
     )
 
 

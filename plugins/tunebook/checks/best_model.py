@@ -1,0 +1,150 @@
+"""The choice of the best model and early stopping: what fails at the first evaluation, or chooses wrongly."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from tunebook.checks.figures import SMALLER_IS_BETTER, produced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+
+
+def check_best_model(subject: Subject) -> Iterator[Finding]:
+    """`save-eval-steps`, `best-not-saved`, `metric-not-produced`, `early-stopping`, `greater-is-better`."""
+    if subject.engine == "llamafactory" and subject.command == "train":
+        yield from _cadence(subject)
+        yield from _metric_for_best_model(subject)
+        yield from _early_stopping(subject)
+    yield from _direction(subject)
+
+
+def _cadence(subject: Subject) -> Iterator[Finding]:
+    if not subject.get("load_best_model_at_end"):
+        return
+    save, evaluate = (
+        "no" if value is False else str(value)
+        for value in (subject.effective("save_strategy"), subject.effective("eval_strategy"))
+    )
+    if save == "best":
+        return
+    if save != evaluate:
+        yield subject.finding(
+            "load_best_model_at_end",
+            rule="save-eval-steps",
+            severity="error",
+            message=f"save_strategy is {save} and eval_strategy {evaluate}: the best model cannot be kept",
+            fix="set both to the same, or save_strategy: best",
+        )
+        return
+    if save != "steps":
+        return
+    saved = subject.number("save_steps")
+    evaluated = subject.number("eval_steps") or subject.number("logging_steps")
+    if not saved or not evaluated or saved == evaluated:
+        return
+    if saved % evaluated and not (saved < 1 and evaluated < 1):
+        yield subject.finding(
+            "save_steps",
+            rule="save-eval-steps",
+            severity="error",
+            message=f"save_steps ({saved:g}) is no multiple of eval_steps ({evaluated:g})",
+            fix=f"set save_steps: {evaluated:g}",
+        )
+    else:
+        yield subject.finding(
+            "save_steps",
+            rule="best-not-saved",
+            severity="warning",
+            message=f"of {saved / evaluated:g} evaluations one is saved: a best model at another is lost, "
+            "and the last one kept, without a word",
+            fix=f"set save_steps: {evaluated:g}, or save_strategy: best",
+        )
+
+
+def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
+    wanted = subject.get("metric_for_best_model")
+    if not isinstance(wanted, str) or subject.effective("stage") not in ("sft", "pt"):
+        return
+    names = produced(subject)
+    name = wanted.removeprefix("eval_")
+    if names is None or name in names:
+        if name == "accuracy" and subject.get("compute_accuracy") and names is not None:
+            yield subject.finding(
+                "metric_for_best_model",
+                rule="token-accuracy",
+                severity="warning",
+                message="with compute_accuracy this is the share of right tokens, not of right answers",
+                fix='give the dataset a "metric" in dataset_info.json, and remove compute_accuracy',
+            )
+        return
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    yield subject.finding(
+        "metric_for_best_model",
+        rule="metric-not-produced",
+        severity="error",
+        message=f"no evaluation produces {name!r}: the run ends at the first one",
+        fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names[:12])}",
+        edit=subject.rewrite("metric_for_best_model", close[0]) if close else None,
+    )
+
+
+def _early_stopping(subject: Subject) -> Iterator[Finding]:
+    if not subject.get("early_stopping_steps"):
+        return
+    if subject.effective("eval_strategy") in ("no", False, None):
+        yield subject.finding(
+            "early_stopping_steps",
+            rule="early-stopping",
+            severity="error",
+            message="early stopping needs evaluations, and eval_strategy is no",
+            fix="add eval_strategy: steps and eval_steps",
+        )
+    elif not subject.get("metric_for_best_model") and not subject.get("load_best_model_at_end"):
+        yield subject.finding(
+            "early_stopping_steps",
+            rule="early-stopping",
+            severity="error",
+            message="early stopping has no metric to watch: training ends with an AssertionError",
+            fix="add metric_for_best_model and load_best_model_at_end: true",
+        )
+
+
+def _direction(subject: Subject) -> Iterator[Finding]:
+    """The Trainer takes larger for better unless the name ends in `loss` or it is told otherwise."""
+    wanted = subject.get("metric_for_best_model")
+    if not isinstance(wanted, str):
+        return
+    told = subject.values.get("greater_is_better")
+    figure = next((name for name in SMALLER_IS_BETTER if wanted.endswith(name)), None)
+    ends_in_loss = wanted.endswith("loss")
+    if figure and told is not False and (told is True or not ends_in_loss):
+        yield subject.finding(
+            "greater_is_better" if told is True else "metric_for_best_model",
+            rule="greater-is-better",
+            severity="error",
+            message=f"the largest {wanted} would be taken for the best",
+            fix="choose by a figure of which larger is better, or by eval_loss"
+            if subject.engine == "axolotl"
+            else "set greater_is_better: false",
+        )
+    elif figure and not ends_in_loss and told is False and subject.engine == "axolotl":
+        yield subject.finding(
+            "greater_is_better",
+            rule="greater-is-better",
+            severity="error",
+            message=f"Axolotl drops `false`, so the largest {wanted} would be taken for the best",
+            fix="choose by a figure of which larger is better, or by eval_loss",
+        )
+    elif not figure and told is False and subject.engine == "llamafactory":
+        yield subject.finding(
+            "greater_is_better",
+            rule="greater-is-better",
+            severity="warning",
+            message=f"the smallest {wanted} would be taken for the best",
+            fix="set greater_is_better: true",
+        )
