@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from tunebook.cli.main import cli
@@ -34,11 +35,13 @@ def test_every_tunebook_command_exists_with_its_options(page):
         found = re.search(r"(?:^|[ /])tunebook +([a-z]+)\b(.*)", command)
         if found is None or "pip install" in command:
             continue
-        verb = cli.get_command(None, found[1])
+        verb, rest = cli.get_command(None, found[1]), found[2]
+        while isinstance(verb, click.Group) and (below := re.match(r" +([a-z]+)\b(.*)", rest)):
+            verb, rest = verb.get_command(None, below[1]), below[2]
         assert verb is not None, command
         known = {option for parameter in verb.params for option in getattr(parameter, "opts", ())}
         known |= {option for parameter in verb.params for option in getattr(parameter, "secondary_opts", ())}
-        for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", found[2]):
+        for option in re.findall(r"(?<=\s)(--?[a-z][a-z-]*)", rest):
             assert option in known | {"--help", "-h"}, f"{command}: {option}"
 
 

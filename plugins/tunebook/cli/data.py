@@ -17,6 +17,11 @@ COMMANDS: CommandTable = {
         "show",
         "Show an entry, and the block that says the same in an Axolotl recipe.",
     ),
+    "check": (
+        "tunebook.cli.data_check",
+        "check",
+        "Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.",
+    ),
 }
 
 

@@ -1,0 +1,197 @@
+"""`tunebook data check`: the faults of data that no engine reports."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from tunebook import data_sources, datasets, engines, paths
+from tunebook.cli.byte_progress import byte_progress
+from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.data_audit.audit import SHOWN, Audited, audit, leaks
+from tunebook.errors import TunebookError
+from tunebook.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunebook.data_audit.findings import DataFinding
+    from tunebook.data_sources import Source
+    from tunebook.types import Recipe
+
+_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
+
+
+class _Sets(NamedTuple):
+    """What is trained on and what is evaluated on, each set once."""
+
+    trained: dict[str, Source]
+    evaluated: dict[str, Source]
+
+
+@click.command("check")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|FILE|RECIPE...")
+@click.option("--against", multiple=True, metavar="NAME|FILE", help="An evaluation set, to look for leaks.")
+@click.option(
+    "--show", default=SHOWN, show_default=True, type=click.IntRange(0), help="Rows named of each finding."
+)
+@dataset_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    against: tuple[str, ...],
+    show: int,
+    dataset_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.
+
+    Give entries of the registry, data files, or recipes, whose training and evaluation sets are compared with
+    each other. Exit status: 0 clean (hints do not count), 1 findings, 2 wrong use. docs/data-check.md
+    explains every rule.
+
+    \b
+    Example:
+      tunebook data check demo_recommend_train --against demo_recommend_eval
+    """
+    sets = _find(names, against, registry_folder(dataset_dir))
+    sources = {**sets.trained, **sets.evaluated}
+    read: dict[str, Audited] = {}
+    with byte_progress("checking", sum(source.bytes for source in sources.values())) as on_bytes:
+        before = 0
+        for key, source in sources.items():
+            read[key] = audit(source, shown=show, on_bytes=partial(_tell, on_bytes, before))
+            before += source.bytes
+    for key in sets.evaluated:
+        found = [leak for other in sets.trained for leak in leaks(read[other], read[key], shown=show)]
+        read[key] = replace(read[key], findings=(*read[key].findings, *found))
+    if as_json:
+        click.echo(json.dumps([_record(audited) for audited in read.values()], indent=2, ensure_ascii=False))
+    else:
+        for audited in read.values():
+            _print(audited)
+        _print_summary(list(read.values()))
+    clean = all(finding.severity == "hint" for audited in read.values() for finding in audited.findings)
+    ctx.exit(0 if clean else 1)
+
+
+def _tell(on_bytes: Callable[[int], None], before: int, done: int) -> None:
+    on_bytes(before + done)
+
+
+def _find(names: tuple[str, ...], against: tuple[str, ...], folder: Path) -> _Sets:
+    """Find every set that is named. One that is trained and evaluated on is read twice, as two."""
+    sets = _Sets({}, {})
+    for name in names:
+        recipe = _recipe(name, folder)
+        if recipe is None:
+            sets.trained[name] = data_sources.find_source(name, folder)
+        else:
+            _add_recipe(recipe, sets)
+    for name in against:
+        sets.evaluated[f"{name} (evaluation)" if name in sets.trained else name] = data_sources.find_source(
+            name, folder
+        )
+    return sets
+
+
+def _recipe(name: str, folder: Path) -> Recipe | None:
+    """The recipe of that name; entries and data files come first."""
+    registry = folder / datasets.REGISTRY_FILE
+    if registry.is_file() and name in datasets.load_registry(registry).values:
+        return None
+    path = Path(name)
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        return find_recipe(name, paths.home() / "recipes")
+    except TunebookError:
+        if path.suffix in (".yaml", ".yml"):
+            raise
+        return None
+
+
+def _add_recipe(recipe: Recipe, sets: _Sets) -> None:
+    engine = engines.load(recipe.engine)
+    folder = recipe.values.get(engine.registry_key)
+    if not isinstance(folder, str):
+        raise TunebookError(
+            f"{recipe.path}: names no {engine.registry_key}, where its datasets would be described",
+            fix="check its data files by their names",
+        )
+    if not Path(folder).exists():
+        folder = str(paths.home() / folder)
+    values = {**recipe.values, engine.registry_key: folder}
+    registry = datasets.load_registry(Path(folder))
+    evaluated = [] if values.get("val_size") else list(engine.evaluation_sets(values))
+    also_trained = str(values.get("dataset") or "").replace(" ", "").split(",")
+    for name in engine.dataset_names(values):
+        entry = registry.entry(name)
+        if not datasets.data_files(entry):
+            click.echo(f"tunebook: {name}: not on this machine but on a hub, and not checked", err=True)
+            continue
+        source = data_sources.of_entry(entry)
+        trained = name not in evaluated or name in also_trained
+        if trained:
+            sets.trained[name] = source
+        if name in evaluated:
+            sets.evaluated[f"{name} (evaluation)" if trained else name] = source
+    blocks = len(values.get("datasets") or ())
+    if blocks > len(sets.trained):
+        click.echo(
+            f"tunebook: {blocks - len(sets.trained)} blocks of `datasets` have no entry in {folder} and are "
+            "not checked",
+            err=True,
+        )
+
+
+def _record(audited: Audited) -> dict[str, object]:
+    findings = [asdict(finding) for finding in audited.findings]
+    for record, finding in zip(findings, audited.findings, strict=True):
+        record["places"] = [place._asdict() for place in finding.places]
+    clean = all(finding.severity == "hint" for finding in audited.findings)
+    return {"dataset": audited.name, "rows": len(audited.hashes), "clean": clean, "findings": findings}
+
+
+def _print(audited: Audited) -> None:
+    for finding in audited.findings:
+        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
+        click.echo(f"{finding.dataset}: {severity} [{finding.rule}] {finding.message}")
+        if finding.places:
+            click.echo(f"    {_places(finding)}")
+        if finding.fix:
+            click.echo(f"    fix: {finding.fix}")
+
+
+def _places(finding: DataFinding) -> str:
+    """The places by file, in one line."""
+    files = list(dict.fromkeys(place.file for place in finding.places))
+    more = ", ..." if finding.count > len(finding.places) else ""
+    return (
+        "; ".join(
+            f"{file}: {', '.join(str(place) for place in finding.places if place.file == file)}"
+            for file in files
+        )
+        + more
+    )
+
+
+def _print_summary(read: list[Audited]) -> None:
+    counts = Counter(finding.severity for audited in read for finding in audited.findings)
+    found = ", ".join(
+        f"{counts[name]} {name}{'s' if counts[name] != 1 else ''}"
+        for name in ("error", "warning")
+        if counts[name]
+    )
+    rows = sum(len(audited.hashes) for audited in read)
+    sets = "1 set" if len(read) == 1 else f"{len(read)} sets"
+    click.echo(f"{sets}, {rows} rows: {found or 'clean'}", err=True)

@@ -1,0 +1,1 @@
+"""Faults of training and evaluation data that no engine reports."""

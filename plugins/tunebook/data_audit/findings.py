@@ -1,0 +1,139 @@
+"""What an audit of data finds: how many rows, where the first of them are, and the step that ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Severity = Literal["error", "warning", "hint"]
+
+
+class Place(NamedTuple):
+    """Where something is in a file."""
+
+    file: str
+    row: int | None
+    """From 1, in this file; blank lines and the header of a CSV file do not count."""
+    line: int | None = None
+    """From 1; where bytes are at fault, which come before rows."""
+    same_as: str | None = None
+    """The row that this one repeats, or clashes with."""
+
+    def __str__(self) -> str:
+        where = f"row {self.row}" if self.row is not None else f"line {self.line}"
+        return f"{where} (as {self.same_as})" if self.same_as else where
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFinding:
+    """One kind of fault in one data set, or between two."""
+
+    dataset: str
+    rule: str
+    """docs/data-check.md explains each."""
+    severity: Severity
+    """As in `tunebook check`: a hint leaves the data clean."""
+    message: str
+    fix: str | None
+    count: int
+    """Rows, lines or bytes concerned; 0 where the whole set is."""
+    places: tuple[Place, ...] = ()
+    """The first of them."""
+
+
+class Rule(NamedTuple):
+    """How one kind of fault is told."""
+
+    severity: Severity
+    what: str
+    """With `{rows}` for the number, as in `3 rows`."""
+    fix: str
+
+
+RULES: dict[str, Rule] = {
+    "bad-encoding": Rule("error", "{lines} hold bytes that are no UTF-8", "save the file as UTF-8"),
+    "byte-order-mark": Rule(
+        "warning", "the file begins with a byte order mark", "save it as UTF-8 without a BOM"
+    ),
+    "nul-character": Rule("error", "{lines} hold NUL characters", "take them out: no model has seen them"),
+    "broken-row": Rule("error", "{lines} are no rows", "mend or delete them"),
+    "ragged-row": Rule(
+        "error", "{rows} have more or fewer fields than the header", "quote fields that hold commas or lines"
+    ),
+    "missing-column": Rule("error", "{rows} lack a column", "name the data's own columns in the entry"),
+    "not-text": Rule("error", "{rows} hold no text where it is needed; engines drop them", "write text"),
+    "empty-prompt": Rule("warning", "{rows} ask nothing", "delete them, or name the column of the prompts"),
+    "empty-answer": Rule("error", "{rows} have no answer", "label or delete them"),
+    "unreadable-reference": Rule(
+        "error", "{rows} have a reference that its metric cannot read", "mend them, or choose another metric"
+    ),
+    "mojibake": Rule(
+        "warning", "{rows} hold text that was decoded wrongly", "decode the source with its own encoding"
+    ),
+    "duplicate-row": Rule("warning", "{rows} repeat an earlier row exactly", "delete them"),
+    "near-duplicate-row": Rule(
+        "warning", "{rows} repeat an earlier row but for blanks and case", "delete them"
+    ),
+    "conflicting-answers": Rule(
+        "warning",
+        "{rows} ask what an earlier row asks and answer otherwise",
+        "decide on one answer, unless several are right",
+    ),
+}
+"""Faults of rows. What is said of a whole set stands where it is found."""
+
+
+class Ledger:
+    """Counts faults by rule, and keeps the places of the first.
+
+    Args:
+        kept: Places to keep of each rule.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._counts: dict[str, int] = {}
+        self._places: dict[str, list[Place]] = {}
+        self._details: dict[str, str] = {}
+
+    def add(self, rule: str, place: Place, *, detail: str | None = None) -> None:
+        """Take one fault in; the first one's detail is told."""
+        self.add_some(rule, 1, [place])
+        if detail is not None:
+            self._details.setdefault(rule, detail)
+
+    def add_some(self, rule: str, count: int, first: Iterable[Place]) -> None:
+        """Take `count` faults in, of which the places of the first are known."""
+        if not count:
+            return
+        places = self._places.setdefault(rule, [])
+        places += islice(first, self._kept - len(places))
+        self._counts[rule] = self._counts.get(rule, 0) + count
+
+    def findings(self, dataset: str) -> list[DataFinding]:
+        """What was taken in, in the order of `RULES`."""
+        return [
+            DataFinding(
+                dataset=dataset,
+                rule=name,
+                severity=rule.severity,
+                message=rule.what.format(
+                    rows=counted(self._counts[name], "row"), lines=counted(self._counts[name], "line")
+                )
+                + (f": {self._details[name]}" if name in self._details else ""),
+                fix=rule.fix,
+                count=self._counts[name],
+                places=tuple(self._places[name]),
+            )
+            for name, rule in RULES.items()
+            if name in self._counts
+        ]
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
