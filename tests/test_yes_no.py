@@ -64,6 +64,17 @@ def test_a_score_has_a_rule_or_a_reason_and_never_both(said):
     assert (score.reason is None) == (score.parsed is not None)
 
 
+def test_a_long_s_in_yes_does_not_stop_the_run():
+    # Patterns that ignore case take the long s for an s; `lower` does not.
+    assert yes_no.extract("Ye\u017f: 0.7, no: 0.3") == "no"
+
+
+def test_a_verdict_is_found_far_from_the_ends_of_a_text():
+    around = "The film is slow and quiet. It has a long score. " * 12
+    assert yes_no.read(f"{around}I would recommend it. {around}").rule == "lexical"
+    assert yes_no.read(around * 2).reason == "no_answer_word"
+
+
 def test_a_reference_that_says_neither_is_the_datas_fault():
     with pytest.raises(ValueError, match="perhaps"):
         yes_no.score("yes", "perhaps")

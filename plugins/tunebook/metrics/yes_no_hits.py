@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tunebook.metrics.yes_no_words import Answer, words
+from tunebook.metrics.yes_no_words import Answer, lower_case, words
 
 
 class Reading(NamedTuple):
@@ -35,11 +35,11 @@ class Hit(NamedTuple):
 _MARKUP = re.compile('[*_`~#"]')
 _ASCII_MARKUP = str.maketrans(dict.fromkeys('*_`~#"', " "))
 _OUTER_QUOTE = re.compile(r"'(?:(?<!\w')|(?!\w))")
+# Begins with a set of characters, which `re` looks for first, but not where the whole pattern ignores case.
 _OPTIONS = re.compile(
-    r"[yn](?<![\w'][yn])(?:(?:es|o)(?:\W{0,3}(?:/|\||\bor\b|\bnor\b)\W{0,3}|\s{1,3}(?:and"
+    r"[ynYN](?<![\w'][ynYN])(?i:(?:es|o)(?:\W{0,3}(?:/|\||\bor\b|\bnor\b)\W{0,3}|\s{1,3}(?:and"
     r"|&)\W{1,3})(?:an?\s)?"
-    r"(?:yes|no)(?![\w'-])|\s?/\s?n(?!\w))",
-    re.IGNORECASE,
+    r"(?:yes|no)(?![\w'-])|\s?/\s?n(?!\w))"
 )
 
 
@@ -63,8 +63,9 @@ def has_options(text: str) -> bool:
 
 # ------------------------------------------------------------------------------------------------- words
 
-# Begins with a set of characters, which `re` looks for first; what stands before is checked afterwards.
-_WORD = re.compile(r"[ynYN](?:es+|ep|eah?|up|o+|ope|a[hy])(?![\w'])(?!-\w)", re.IGNORECASE)
+# Of a text in lower case. Begins with a set of characters, which `re` looks for first; what stands before is
+# checked afterwards.
+_WORD = re.compile(r"[yn](?:es+|ep|eah?|up|o+|ope|a[hy])(?![\w'])(?!-\w)")
 _WORDS: dict[str, Answer] = {
     # "yes" and "yess": the trailing letters are dropped.
     **dict.fromkeys(("ye", "yep", "yeah", "yea", "yup"), "yes"),
@@ -131,10 +132,10 @@ _CLAUSE = 200
 def hits(text: str) -> list[Hit]:
     """Each yes and no of a `plain` text that states an answer, in order."""
     found = []
-    for match in _WORD.finditer(text):
-        word = match[0].lower()
-        said = _WORDS.get(word[:2] + word[2:].rstrip("so"))
+    for match in _WORD.finditer(lower_case(text)):
         start = match.start()
+        word = text[start : match.end()].lower()
+        said = _WORDS.get(word[:2] + word[2:].rstrip("so"))
         if said is None or (start and not _may_precede(text, start)):
             continue
         answer = _stated(text, start, match.end(), said)

@@ -10,7 +10,8 @@ Every repeat in a pattern is bounded, so that the time is linear in the length o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from tunebook.metrics.turns import before_next_question
 from tunebook.metrics.yes_no_hits import (
@@ -24,8 +25,8 @@ from tunebook.metrics.yes_no_hits import (
     plain,
     without_options,
 )
-from tunebook.metrics.yes_no_verdicts import hedges, refuses, verdict
-from tunebook.metrics.yes_no_words import Answer, bare, foreign
+from tunebook.metrics.yes_no_verdicts import Wording, hedges, refuses, verdict
+from tunebook.metrics.yes_no_words import Answer, bare, foreign, lower_case
 
 # Both words and nothing else; one of them alone is a bare answer.
 _ONLY_WORDS = re.compile(
@@ -72,12 +73,13 @@ def _without_words(text: str, stripped: str) -> Reading:
     answer = foreign(text)
     if answer is not None:
         return Reading(answer, "other_language", None)
-    if refuses(stripped) and verdict(stripped) is None:
-        return Reading(None, None, "refusal")
-    answer = verdict(stripped)
+    wording = Wording.of(stripped)
+    answer = verdict(wording)
     if answer is not None:
         return Reading(answer, "lexical", None)
-    if hedges(stripped):
+    if refuses(wording):
+        return Reading(None, None, "refusal")
+    if hedges(wording):
         return Reading(None, None, "hedge")
     return Reading(None, None, "options_only" if has_options(text) else "no_answer_word")
 
@@ -124,12 +126,9 @@ def _slots(text: str) -> Iterator[tuple[int, int]]:
     lowered = text.lower()
     if len(lowered) != len(text):
         lowered = text
-    places = [(at, at + len(word), _LABEL_END) for word in _LABELS for at in _last_places(lowered, word)]
-    places += [(at, at + len(mark), _MARKER_END) for mark in _MARKERS for at in _last_places(lowered, mark)]
+    places = [*_last_places(lowered, _LABELS, _LABEL_END), *_last_places(lowered, _MARKERS, _MARKER_END)]
     if not text.isascii():
-        places += [
-            (at, at + len(mark), _LOCAL_END) for mark in _LOCAL_MARKERS for at in _last_places(text, mark)
-        ]
+        places += _last_places(text, _LOCAL_MARKERS, _LOCAL_END)
     for at, end, ending in sorted(places, key=lambda place: place[:2], reverse=True):
         inside_a_word = ending is _LABEL_END and at > 0 and text[at - 1].isalpha()
         matched = None if inside_a_word else ending.match(text, end)
@@ -137,13 +136,21 @@ def _slots(text: str) -> Iterator[tuple[int, int]]:
             yield at, matched.end()
 
 
-def _last_places(text: str, word: str) -> Iterator[int]:
-    at = text.rfind(word)
-    for _ in range(_MAX_SLOTS):
-        if at < 0:
-            return
-        yield at
-        at = text.rfind(word, 0, at)
+class _Place(NamedTuple):
+    start: int
+    end: int
+    ending: re.Pattern[str]
+    """What follows the word where it opens a slot."""
+
+
+def _last_places(text: str, words: Iterable[str], ending: re.Pattern[str]) -> Iterator[_Place]:
+    for word in words:
+        at = text.rfind(word)
+        for _ in range(_MAX_SLOTS):
+            if at < 0:
+                break
+            yield _Place(at, at + len(word), ending)
+            at = text.rfind(word, 0, at)
 
 
 def _content(content: str) -> Answer | None:
@@ -155,13 +162,15 @@ def _content(content: str) -> Answer | None:
             return answer
     stripped = without_options(stripped)
     found = hits(stripped)
-    return choose(stripped, found).answer if found else verdict(stripped)
+    return choose(stripped, found).answer if found else verdict(Wording.of(stripped))
 
 
 # ----------------------------------------------------------------------------------------- probabilities
 
 _NUMBER = r"\d{1,3}(?:\.\d{1,8})?|\.\d{1,8}"
-_DIGIT = re.compile(r"\d")
+# Of a text in lower case: what every reading below needs.
+_WEIGHED_YES = re.compile(r"yes\b[^\w%.]{0,8}(?:is |at |with )?[^\w%.]{0,3}\.?\d")
+_SHARE_OF_YES = re.compile(r"%\s(?:\w{1,10}\s)?yes\b")
 _LIKELIHOOD = re.compile(r"\b(?:probability|likelihood|chance)s? of (?:an? )?yes\b", re.IGNORECASE)
 _PROBABILITY = re.compile(
     rf"\b(?P<word>yes|no)\b[^\w%.]{{0,8}}(?:is |at |with )?[^\w%.]{{0,3}}(?P<after>{_NUMBER})"
@@ -172,7 +181,8 @@ _PROBABILITY = re.compile(
 
 def _probabilities(text: str) -> Reading | None:
     """The larger of two stated probabilities that add up to one."""
-    if _DIGIT.search(text) is None:
+    lowered = lower_case(text)
+    if not (_WEIGHED_YES.search(lowered) or _SHARE_OF_YES.search(lowered)):
         return None
     stated: dict[str, float] = {}
     for match in _PROBABILITY.finditer(text):
@@ -180,7 +190,9 @@ def _probabilities(text: str) -> Reading | None:
     if len(stated) == 1 and "no" not in stated and _LIKELIHOOD.search(text):
         (value,) = stated.values()
         return Reading("no" if value < (0.5 if value <= 1 else 50) else "yes", "probability", None)
-    if len(stated) < 2 or not any(abs(sum(stated.values()) - whole) <= 0.02 * whole for whole in (1, 100)):
+    if not {"yes", "no"} <= stated.keys() or not any(
+        abs(sum(stated.values()) - whole) <= 0.02 * whole for whole in (1, 100)
+    ):
         return None
     if stated["yes"] == stated["no"]:
         return Reading(None, None, "hedge")

@@ -7,6 +7,31 @@ from typing import Literal
 
 Answer = Literal["yes", "no"]
 
+# All other characters that `re.IGNORECASE` takes for an English letter in lower case.
+_LOWER = (("\u0130", "i"), ("\u0131", "i"), ("\u017f", "s"))
+
+
+def lower_case(text: str) -> str:
+    """The text in lower case, letter for letter, so that a pattern finds what it finds with `re.IGNORECASE`.
+
+    A pattern without that flag is up to five times as fast.
+    """
+    if not text.isascii():
+        for letter, lower in _LOWER:
+            text = text.replace(letter, lower)
+    return text.lower()
+
+
+_NOT_WORD_ASCII = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
+_WORD = re.compile(r"\w+")
+
+
+def distinct_words(lowered: str) -> frozenset[str]:
+    """Each maximal run of word characters: `don't` counts as `don` and `t`."""
+    if lowered.isascii():
+        return frozenset(lowered.translate(_NOT_WORD_ASCII).split())
+    return frozenset(_WORD.findall(lowered))
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a list that is written as a paragraph."""
