@@ -1,26 +1,22 @@
+import functools
 import gc
 import itertools
+import operator
 import random
-import sys
 import time
 
 import pytest
 import rouge_score_rs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nltk.stem.porter import PorterStemmer
 from rouge_score import rouge_scorer
 
-from tunebook.errors import TunebookError
-from tunebook.metrics import load, rouge, rouge_lanes, rouge_lsum, rouge_tokens
-from tunebook.metrics.rouge_lanes import Block, taken_counts
-from tunebook.metrics.rouge_lcs import lcs_length, match_masks, taken_along_candidate, taken_along_reference
+from tunebook.metrics import load, rouge, rouge_lsum, rouge_tokens
+from tunebook.metrics.rouge_lcs import lcs_length
 from tunebook.types import Score
 
 GOOGLE = {stem: rouge_scorer.RougeScorer(list(rouge.TYPES), use_stemmer=stem) for stem in (True, False)}
 RUST = {stem: rouge_score_rs.RougeScorer(list(rouge.TYPES), use_stemmer=stem) for stem in (True, False)}
-ALWAYS_LANES = -1.0
-NEVER_LANES = float("inf")
 
 # "was" must not become "wa": words of three letters keep their s.
 PLAIN_WORDS = ["a", "b", "c", "the", "wa", "was", "running", "runs", "run", "runner", "national", "nation"]
@@ -73,10 +69,9 @@ def test_every_score_equals_rouge_score_to_the_last_bit(prediction, reference, s
     assert rouge.score(prediction, reference, use_stemmer=stem) == expected
 
 
-def test_thousands_of_random_pairs_equal_rouge_score_by_every_route(monkeypatch):
+def test_thousands_of_random_pairs_equal_rouge_score():
     rng = random.Random(3)
     for round_number in range(9):
-        estimate = (None, ALWAYS_LANES, NEVER_LANES)[round_number % 3]
         stem = round_number % 2 == 0
         pairs = []
         for _ in range(400):
@@ -86,15 +81,10 @@ def test_thousands_of_random_pairs_equal_rouge_score_by_every_route(monkeypatch)
             shapes = [(rng.choice([0, 1, 2, 3, 6]), rng.choice([1, 4, 12, 31])) for _ in range(2)]
             pairs.append(tuple(random_text(rng, vocabulary, lines, longest) for lines, longest in shapes))
         expected = [plain(GOOGLE[stem].score(reference, prediction)) for prediction, reference in pairs]
-        with monkeypatch.context() as patch:
-            if estimate is not None:
-                patch.setattr(rouge_lsum, "estimated_us", lambda _, value=estimate: value)
-            assert rouge.score_many(pairs, use_stemmer=stem) == expected
+        assert rouge.score_many(pairs, use_stemmer=stem) == expected
 
 
-@pytest.mark.parametrize("estimate", [ALWAYS_LANES, NEVER_LANES])
-def test_sentences_of_up_to_700_words_equal_rouge_score(monkeypatch, estimate):
-    monkeypatch.setattr(rouge_lsum, "estimated_us", lambda _: estimate)
+def test_sentences_of_up_to_700_words_equal_rouge_score():
     rng = random.Random(4)
     pairs = []
     for lines, longest in [(2, 700), (3, 250), (5, 93), (8, 60)]:
@@ -127,50 +117,44 @@ def test_the_two_oracles_agree():
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(st.integers(0, 3), max_size=14), st.lists(st.integers(0, 5), max_size=14))
-def test_both_orientations_take_the_positions_rouge_score_takes(reference, candidate):
-    taken = sum(1 << position for position in set(rouge_scorer.lcs_ind(reference, candidate)))
-    assert taken_along_reference(match_masks(reference), len(reference), candidate) == taken
-    assert taken_along_candidate(reference, match_masks(candidate), len(candidate)) == taken
-    assert lcs_length(reference, candidate) == taken.bit_count()
+@given(
+    st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=14), min_size=1, max_size=4),
+    st.lists(st.integers(1, 6), min_size=1, max_size=14),
+)
+def test_the_walk_takes_the_positions_rouge_score_takes(reference, candidate):
+    strip = rouge_lsum._lay([list(map(chr, sentence)) for sentence in reference], 1)
+    columns = [strip.masks.get(chr(word), 0) for word in candidate]
+    present = functools.reduce(operator.or_, columns)
+    stops = rouge_lsum._stops(columns, strip.full)
+    taken = rouge_lsum._walk(strip, list(map(chr, candidate)), stops, present)
+    start = 0
+    for sentence in reference:
+        expected = {start + position for position in rouge_scorer.lcs_ind(sentence, candidate)}
+        assert {start + row for row in range(len(sentence)) if taken >> start + row & 1} == expected
+        assert lcs_length(sentence, candidate) == len(expected)
+        start += len(sentence) + 1
 
 
-@pytest.mark.parametrize("length", [29, 30, 31, 59, 60, 61, 91])
-def test_lanes_take_the_same_positions_where_a_lane_word_ends(length):
-    # A match at the last position of a word carries into the next one, or out of the sentence.
-    rng = random.Random(length)
-    for alphabet in (1, 2, 9):
-        references = [tuple(rng.choices(range(1, alphabet + 1), k=length)) for _ in range(3)]
-        candidates = [(*rng.choices(range(alphabet + 1), k=rng.randint(1, 120)), 1) for _ in range(5)]
-        (counts,) = taken_counts([Block(references, [1, 2, 1], candidates, alphabet)])
-        expected = [0] * (alphabet + 1)
-        for reference, repeats in zip(references, [1, 2, 1], strict=True):
-            union = set().union(*(rouge_scorer.lcs_ind(reference, candidate) for candidate in candidates))
-            for position in union:
-                expected[reference[position]] += repeats
-        assert counts == expected
-
-
-def test_slabs_and_chunks_of_lanes_do_not_change_a_score(monkeypatch):
+@pytest.mark.parametrize("positions", [1, 7, 40, 300])
+def test_strips_of_any_width_give_the_same_scores(monkeypatch, positions):
     rng = random.Random(6)
     pairs = [(english_like(rng, 400), english_like(rng, 500)) for _ in range(3)]
     expected = rouge.score_many(pairs)
-    monkeypatch.setattr(rouge_lsum, "estimated_us", lambda _: ALWAYS_LANES)
-    monkeypatch.setattr(rouge_lanes, "LANES", 40)
-    monkeypatch.setattr(rouge_lanes, "SLAB", 7)
-    assert rouge.score_many(pairs) == expected
-    monkeypatch.setattr(rouge_lsum, "GROUP_LANES", 300)
-    monkeypatch.setattr(rouge, "BATCH_WORDS", 1000)
+    monkeypatch.setattr(rouge_lsum, "STRIP_POSITIONS", positions)
     assert rouge.score_many(pairs) == expected
 
 
-def test_words_that_are_not_shown_to_the_stemmer_are_their_own_stem():
-    stem = PorterStemmer().stem
-    letters = "abcdefghijklmnopqrstuvwxyz0"
-    for ending in map("".join, itertools.product(letters, repeat=3)):
-        word = "relat" + ending
-        if not word.endswith(rouge_tokens._STEMMABLE):
-            assert stem(word) == word
+def test_a_long_prediction_narrows_the_strips(monkeypatch):
+    # 64 bits of history for each of 400 words, where there is room for 4 kB.
+    rng = random.Random(7)
+    prediction, reference = english_like(rng, 400).replace("\n", " "), english_like(rng, 500)
+    expected = rouge.score(prediction, reference)
+    widths = []
+    strips = rouge_lsum._strips
+    monkeypatch.setattr(rouge_lsum, "HISTORY_BYTES", 400 * 8)
+    monkeypatch.setattr(rouge_lsum, "_strips", lambda *args: widths.append(args[1]) or strips(*args))
+    assert rouge.score(prediction, reference) == expected
+    assert widths == [64]
 
 
 def test_a_full_word_table_starts_anew(monkeypatch):
@@ -178,14 +162,6 @@ def test_a_full_word_table_starts_anew(monkeypatch):
     expected = rouge.score(*pair)
     monkeypatch.setattr(rouge_tokens, "CACHED_WORDS", 3)
     assert [rouge.score(*pair) for _ in range(3)] == [expected] * 3
-
-
-def test_stemming_without_nltk_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(rouge_tokens, "_tables", {})
-    monkeypatch.setitem(sys.modules, "nltk.stem.porter", None)
-    with pytest.raises(TunebookError, match="pip install nltk"):
-        rouge.score("a", "a")
-    assert rouge.score("a", "a", use_stemmer=False).rouge1.fmeasure == 1.0
 
 
 def test_the_metric_gives_f_measures_and_counts_words():

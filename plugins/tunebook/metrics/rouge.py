@@ -12,15 +12,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tunebook.metrics.rouge_lcs import lcs_length
-from tunebook.metrics.rouge_lsum import Pair, hits
+from tunebook.metrics.rouge_lsum import subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
 from tunebook.types import Metric, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tunebook.metrics.rouge_lsum import Sentences
+
+_Counted = TypeVar("_Counted", int, tuple[int, int])
 
 TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BUCKETS = {
@@ -31,8 +35,6 @@ BUCKETS = {
     "ref_8192_up": 8192,
 }
 """Length buckets and the fewest reference words of each, in rising order."""
-BATCH_WORDS = 50_000
-"""Words of predictions and references that `score_many` holds at a time."""
 
 
 class Rouge(NamedTuple):
@@ -58,10 +60,7 @@ def score(prediction: str, reference: str, use_stemmer: bool = True) -> RougeSco
     Args:
         prediction: The text to judge.
         reference: The text it should be like; for rougeLsum, a line is a sentence in both.
-        use_stemmer: Compare Porter stems of the words of four letters or more; needs nltk.
-
-    Raises:
-        TunebookError: `use_stemmer`, and nltk is not installed.
+        use_stemmer: Compare Porter stems of the words of four letters or more.
 
     Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004, as rouge-score 0.1.2
     computes it; there the reference comes first.
@@ -69,17 +68,17 @@ def score(prediction: str, reference: str, use_stemmer: bool = True) -> RougeSco
     >>> score("the cat sat", "the cat sat down").rougeL
     Rouge(precision=1.0, recall=0.75, fmeasure=0.8571428571428571)
     """
-    (scores,) = score_many([(prediction, reference)], use_stemmer)
-    return scores
+    ids = word_ids(use_stemmer=use_stemmer)
+    return _score(sentences(prediction, ids), sentences(reference, ids))
 
 
 def score_many(pairs: Iterable[tuple[str, str]], use_stemmer: bool = True) -> list[RougeScores]:
-    """ROUGE of many `(prediction, reference)` pairs: as `score` one by one, but faster.
+    """ROUGE of many `(prediction, reference)` pairs, as `score` of each.
 
     >>> [scores.rouge1.recall for scores in score_many([("a b", "a b"), ("a", "a b")])]
     [1.0, 0.5]
     """
-    return [scores for batch in _batches(pairs, use_stemmer) for scores in _score_batch(batch)]
+    return [score(prediction, reference, use_stemmer) for prediction, reference in pairs]
 
 
 def judge(prediction: str, reference: str) -> Score:
@@ -91,17 +90,15 @@ def judge(prediction: str, reference: str) -> Score:
 
     Raises:
         ValueError: The reference holds no word of a-z or 0-9, so that every prediction would score 0.
-        TunebookError: nltk is not installed.
     """
     ids = word_ids(use_stemmer=True)
-    pair = Pair(sentences(reference, ids), sentences(prediction, ids))
-    if not pair.reference:
+    predicted, wanted = sentences(prediction, ids), sentences(reference, ids)
+    if not wanted:
         raise ValueError(f"ROUGE compares words of a-z and 0-9; the reference holds none: {reference[:80]!r}")
-    (scores,) = _score_batch([pair])
-    values = {name: rouge.fmeasure for name, rouge in zip(TYPES, scores, strict=True)}
-    values["prediction_words"] = float(sum(map(len, pair.candidate)))
-    values["reference_words"] = float(sum(map(len, pair.reference)))
-    if pair.candidate:
+    values = {name: rouge.fmeasure for name, rouge in zip(TYPES, _score(predicted, wanted), strict=True)}
+    values["prediction_words"] = float(sum(map(len, predicted)))
+    values["reference_words"] = float(sum(map(len, wanted)))
+    if predicted:
         return Score(values=values, parsed=prediction)
     return Score(values=values, parsed=None, reason="no word" if prediction.strip() else "empty")
 
@@ -152,46 +149,28 @@ def _mean(scores: Sequence[Score], name: str) -> float:
     return math.fsum(s.values[name] for s in scores) / len(scores)
 
 
-def _batches(pairs: Iterable[tuple[str, str]], use_stemmer: bool) -> Iterator[list[Pair]]:
-    batch: list[Pair] = []
-    words = 0
-    for prediction, reference in pairs:
-        ids = word_ids(use_stemmer=use_stemmer)
-        pair = Pair(sentences(reference, ids), sentences(prediction, ids))
-        batch.append(pair)
-        words += sum(map(len, pair.reference)) + sum(map(len, pair.candidate))
-        if words > BATCH_WORDS:
-            yield batch
-            batch, words = [], 0
-    if batch:
-        yield batch
+def _score(predicted: Sentences, wanted: Sentences) -> RougeScores:
+    candidate = list(itertools.chain.from_iterable(predicted))
+    reference = list(itertools.chain.from_iterable(wanted))
+    n, m = len(candidate), len(reference)
+    words, pairs = Counter(candidate), Counter(itertools.pairwise(candidate))
+    shared_words = Counter(filter(words.__contains__, reference))
+    shared_pairs = Counter(filter(pairs.__contains__, itertools.pairwise(reference)))
+    if len(predicted) <= 1 and len(wanted) <= 1:
+        # Between one sentence and one sentence, rougeLsum is rougeL.
+        longest = hits = lcs_length(reference, candidate)
+    else:
+        longest, hits = subsequences(wanted, predicted, {word: words[word] for word in shared_words})
+    return RougeScores(
+        rouge1=_rouge(_overlap(shared_words, words), n, m),
+        rouge2=_rouge(_overlap(shared_pairs, pairs), n - 1, m - 1),
+        rougeL=_rouge(longest, n, m),
+        rougeLsum=_rouge(hits, n, m),
+    )
 
 
-def _score_batch(batch: Sequence[Pair]) -> Iterator[RougeScores]:
-    # Between one sentence and one sentence, rougeLsum is rougeL.
-    summary_hits = iter(hits([pair for pair in batch if not _is_single(pair)]))
-    for pair in batch:
-        reference = list(itertools.chain.from_iterable(pair.reference))
-        candidate = list(itertools.chain.from_iterable(pair.candidate))
-        m, n = len(reference), len(candidate)
-        shared_pairs = _overlap(itertools.pairwise(reference), itertools.pairwise(candidate))
-        longest = lcs_length(reference, candidate)
-        yield RougeScores(
-            rouge1=_rouge(_overlap(reference, candidate), n, m),
-            rouge2=_rouge(shared_pairs, n - 1, m - 1),
-            rougeL=_rouge(longest, n, m),
-            rougeLsum=_rouge(longest if _is_single(pair) else next(summary_hits), n, m),
-        )
-
-
-def _is_single(pair: Pair) -> bool:
-    return len(pair.reference) <= 1 and len(pair.candidate) <= 1
-
-
-def _overlap(reference: Iterable[Hashable], candidate: Iterable[Hashable]) -> int:
-    wanted, available = Counter(reference), Counter(candidate)
-    shared = wanted.keys() & available.keys()
-    return sum(map(min, map(wanted.__getitem__, shared), map(available.__getitem__, shared)))
+def _overlap(wanted: Mapping[_Counted, int], available: Mapping[_Counted, int]) -> int:
+    return sum(map(min, wanted.values(), map(available.__getitem__, wanted)))
 
 
 def _rouge(shared: int, candidate: int, reference: int) -> Rouge:

@@ -1,154 +1,199 @@
-"""Hits of summary-level ROUGE-L (rougeLsum), exactly as rouge-score 0.1.2 counts them.
+"""What rougeL and rougeLsum count between texts of several sentences, exactly as rouge-score 0.1.2 does.
 
-For each reference sentence, rouge-score takes one longest common subsequence with every candidate
-sentence, unites the reference positions, and counts a position unless its word has been counted as often
-as the candidate has it. The order of that clipping does not matter: the hits are, summed over the words,
-the smaller of the times it is taken and the times it stands in the candidate.
+rougeL counts the words of a longest common subsequence of the texts. For rougeLsum, rouge-score takes one
+longest common subsequence of each reference sentence with every candidate sentence, unites the reference
+positions, and counts a position unless its word has been counted as often as the candidate has it. The
+order of that clipping does not matter: the hits are, summed over the words, the smaller of the times it is
+taken and the times it stands in the candidate.
+
+Which subsequence: rouge-score walks back from the last cell of its table t, at (i, j) = (length of the
+reference, length of the candidate). It takes the match where the two words are equal; otherwise it goes
+left if `t[i][j-1] > t[i-1][j]`, else up. Without a match, t[i][j] is the larger of those two, so it goes
+left exactly where t[i][j] - t[i-1][j] is 1. That is a zero bit of the vector that `rouge_lcs` keeps for
+each column. So in column j the walk goes up to the first position that is such a bit or a match. A match
+it takes; from a zero bit it goes left to the last place where the candidate has the word of that position,
+since only a match of that word can have made the bit zero. Either way, each search finds a word it takes.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections import Counter
+from collections import Counter, defaultdict
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.metrics.rouge_lanes import Block, estimated_us, lane_words, taken_counts
-from tunebook.metrics.rouge_lcs import match_masks, taken_along_candidate, taken_along_reference
+from tunebook.metrics.rouge_lcs import lcs_length, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     Sentences = Sequence[Sequence[int]]
+    Letters = Sequence[str]
 
-LONG_CANDIDATE = 4
-"""Times a candidate sentence is longer than the reference sentence from where it lies along the bits."""
-GROUP_LANES = 1 << 16
-"""Lanes that documents are gathered to before they are walked together."""
-FREE_LANES = 1 << 13
-"""Lanes that take about as long as the numpy calls around them, so that empty ones do no harm."""
-GROUP_TABLE = 1 << 22
-"""Cells of the table of matches of such a group."""
+STRIP_POSITIONS = 4000
+"""Positions of reference sentences along one integer: more make fewer but longer operations."""
+HISTORY_BYTES = 64 << 20
+"""What the vectors of one candidate sentence may take; the walks back read them."""
 
-
-class Pair(NamedTuple):
-    """One reference and one candidate, as word ids by sentence; no sentence is empty."""
-
-    reference: Sentences
-    candidate: Sentences
+_ABSENT = "\0"
+_ONE_IF_ONE = bytes(byte == ord("1") for byte in range(256))
 
 
-class _Document(NamedTuple):
-    """A pair brought down to what the hits depend on."""
+class Subsequences(NamedTuple):
+    """Both counts, from 0 to the words of the shorter text."""
 
-    blocks: list[Block]
-    """Reference sentences by number of lane words."""
-    available: list[int]
-    """By local id, the times the word stands in the candidate; 0 for local id 0."""
-    sure: list[int]
-    """By local id, the times it is taken from reference sentences that need no walk."""
+    longest: int
+    hits: int
 
 
-def hits(pairs: Sequence[Pair]) -> list[int]:
-    """The hits of rougeLsum for each pair, from 0 to the words of its shorter text."""
-    documents = [_reduce(pair) for pair in pairs]
-    taken = [document.sure for document in documents]
-    owned = [(number, block) for number, document in enumerate(documents) for block in document.blocks]
-    for group in _groups(owned):
-        blocks = [block for _, block in group]
-        lanes_pay = estimated_us(blocks) < sum(map(_one_by_one_us, blocks))
-        counts = taken_counts(blocks) if lanes_pay else map(_taken_one_by_one, blocks)
-        for (number, _), count in zip(group, counts, strict=True):
-            taken[number] = list(map(operator.add, taken[number], count))
-    return [
-        sum(map(min, count, document.available)) for count, document in zip(taken, documents, strict=True)
-    ]
+class _Strip(NamedTuple):
+    """Distinct reference sentences side by side along the bits of one integer, a spare bit after each.
 
-
-def _reduce(pair: Pair) -> _Document:
-    """Leave out what cannot change the hits: repeated sentences, and reference words the candidate lacks.
-
-    Candidate words that the reference lacks must stay, as 0: they change which subsequence is taken
-    (reference `a a`, candidate `a x`).
+    The spare bit takes the carry out of a sentence, so that one addition steps all of them.
     """
-    available = Counter(itertools.chain.from_iterable(pair.candidate))
-    shared = available.keys() & set(itertools.chain.from_iterable(pair.reference))
-    local = {word: number for number, word in enumerate(shared, 1)}
-    references = Counter(tuple(filter(None, map(local.get, sentence))) for sentence in pair.reference)
-    absent = itertools.repeat(0)
-    candidates = {tuple(map(local.get, sentence, absent)) for sentence in pair.candidate}
-    sure = [0] * (len(local) + 1)
-    by_words: dict[int, list[tuple[int, ...]]] = {}
-    for sentence in references:
-        if len(sentence) == 1:
-            # The candidate has the word, so some subsequence takes it.
-            sure[sentence[0]] += references[sentence]
-        elif sentence:
-            by_words.setdefault(lane_words(len(sentence)), []).append(sentence)
-    candidate = [sentence for sentence in candidates if any(sentence)]
-    blocks = [
-        Block(sentences, [references[sentence] for sentence in sentences], candidate, len(local))
-        for sentences in by_words.values()
-    ]
-    return _Document(blocks, [0, *(available[word] for word in shared)], sure)
+
+    letters: list[str]
+    """By position from 1; `_ABSENT` at the spare bits."""
+    lanes: list[tuple[int, int]]
+    """By bit from 0: the first bit of its sentence, and as many set bits as the sentence has words."""
+    masks: dict[str, int]
+    """The bits where each letter stands."""
+    full: int
+    """The bits of all words."""
+    repeats: int
+    """How often the reference has each of the sentences."""
 
 
-def _groups(owned: Iterable[tuple[int, Block]]) -> Iterator[list[tuple[int, Block]]]:
-    """Gather blocks that may share an array of lanes; every lane then is as large as the largest needs."""
-    group: list[tuple[int, Block]] = []
-    rows = entries = most_words = most_width = needed = 0
-    for number, block in sorted(owned, key=lambda item: _size(item[1]), reverse=True):
-        words, width = _size(block)
-        rows += len(block.candidate)
-        entries += block.vocabulary
-        most_words, most_width = max(words, most_words), max(width, most_width)
-        needed += len(block.candidate) * width * words
-        lanes = rows * most_width * most_words
-        wasteful = lanes > max(FREE_LANES, needed * 4 // 3)
-        large = lanes > GROUP_LANES or entries * most_width * most_words > GROUP_TABLE
-        if group and (wasteful or large):
-            yield group
-            group = []
-            rows, entries = len(block.candidate), block.vocabulary
-            most_words, most_width, needed = words, width, rows * width * words
-        group.append((number, block))
-    if group:
-        yield group
+def subsequences(reference: Sentences, candidate: Sentences, shared: Mapping[int, int]) -> Subsequences:
+    """Count what a candidate has of a reference in its order, as a whole and by sentence.
+
+    Args:
+        reference: Word ids by sentence.
+        candidate: Word ids by sentence.
+        shared: How often the candidate has each word that both have.
+    """
+    # Words become letters, so that the last place of a word is found by a search in a string. Reference
+    # words that the candidate lacks change nothing. Candidate words that the reference lacks must stay:
+    # they change which subsequence is taken (reference `a a`, candidate `a x`).
+    letter_of = {word: chr(number) for number, word in enumerate(shared, 1)}
+    wanted = [found for line in reference if (found := tuple(filter(None, map(letter_of.get, line))))]
+    absent = itertools.repeat(_ABSENT)
+    predicted = [tuple(map(letter_of.get, sentence, absent)) for sentence in candidate]
+    # The long ones first: they take the most, and what is taken needs no further walk.
+    distinct = sorted(set(predicted), key=len, reverse=True)
+    history = HISTORY_BYTES * 8 // max(map(len, distinct), default=1)
+    taken: defaultdict[str, int] = defaultdict(int)
+    positions = sum(map(len, wanted)) + len(wanted)
+    longest = None
+    for strip in _strips(_counted(wanted), min(STRIP_POSITIONS, history)):
+        for letter, count in _taken(strip, distinct).items():
+            taken[letter] += strip.repeats * count
+        if len(strip.lanes) == positions:
+            # It is the whole reference, in its order. A spare bit is as good as a word that never matches.
+            columns = filter(None, map(strip.masks.get, itertools.chain.from_iterable(predicted)))
+            longest = steps_of(columns, len(strip.lanes))
+    if longest is None:
+        longest = lcs_length(*(list(itertools.chain.from_iterable(text)) for text in (reference, candidate)))
+    times_taken = map(taken.get, letter_of.values(), itertools.repeat(0))
+    return Subsequences(longest, hits=sum(map(min, shared.values(), times_taken)))
 
 
-def _size(block: Block) -> tuple[int, int]:
-    return lane_words(max(map(len, block.reference))), len(block.reference)
+def _counted(sentences: Sequence[Letters]) -> Sequence[tuple[Letters, int]]:
+    """Sentences with their repeats, in order of these; in the given order and 1 each where few repeat."""
+    times = Counter(sentences)
+    # A strip for each number of repeats costs more than a few sentences laid twice.
+    if len(sentences) < 2 * len(times):
+        return [(sentence, 1) for sentence in sentences]
+    return sorted(times.items(), key=operator.itemgetter(1))
 
 
-def _one_by_one_us(block: Block) -> float:
-    """About how long `_taken_one_by_one` takes, in the unit of `rouge_lanes.estimated_us`."""
-    words = sum(map(len, block.reference))
-    length = words / len(block.reference)
-    # A step without a match is short, and the longer the text along the bits, the rarer it is.
-    along_reference = 0.12 + 0.3 * min(1, length / 200) + length / 4000
-    return sum(
-        words * (0.6 + len(sentence) / 4000)
-        if len(sentence) > LONG_CANDIDATE * length
-        else len(block.reference) * len(sentence) * along_reference
-        for sentence in block.candidate
-    )
+def _strips(counted: Sequence[tuple[Letters, int]], positions: int) -> Iterator[_Strip]:
+    """Strips of sentences with the same repeats: one sentence, or more up to so many positions."""
+    together: list[Letters] = []
+    length = last = 0
+    for sentence, repeats in counted:
+        if together and (length + len(sentence) > positions or repeats != last):
+            yield _lay(together, last)
+            together, length = [], 0
+        together.append(sentence)
+        length += len(sentence) + 1
+        last = repeats
+    if together:
+        yield _lay(together, last)
 
 
-def _taken_one_by_one(block: Block) -> list[int]:
-    candidates = [(sentence, len(sentence), dict[int, int]()) for sentence in block.candidate]
-    counts = [0] * (block.vocabulary + 1)
-    for sentence, repeats in zip(block.reference, block.repeats, strict=True):
-        masks = match_masks(sentence)
+def _lay(sentences: Sequence[Letters], repeats: int) -> _Strip:
+    letters = [_ABSENT]
+    lanes: list[tuple[int, int]] = []
+    masks: dict[str, int] = {}
+    so_far = masks.get
+    full = 0
+    bit = 1
+    for sentence in sentences:
+        before = bit
+        for letter in sentence:
+            masks[letter] = so_far(letter, 0) | bit
+            bit += bit
+        full += bit - before
+        bit += bit
         length = len(sentence)
-        taken = 0
-        for candidate, candidate_length, candidate_masks in candidates:
-            if candidate_length > LONG_CANDIDATE * length:
-                if not candidate_masks:
-                    candidate_masks.update(match_masks(candidate))
-                taken |= taken_along_candidate(sentence, candidate_masks, candidate_length)
-            else:
-                taken |= taken_along_reference(masks, length, candidate)
-        for position, word in enumerate(sentence):
-            if taken >> position & 1:
-                counts[word] += repeats
-    return counts
+        lanes += [(len(lanes), (1 << length) - 1)] * (length + 1)
+        letters += sentence
+        letters.append(_ABSENT)
+    return _Strip(letters, lanes, masks, full, repeats)
+
+
+def _taken(strip: _Strip, candidate: Sequence[Letters]) -> Counter[str]:
+    """How often each letter of the strip is taken, by the union over the candidate sentences."""
+    mask_of, full = strip.masks.get, strip.full
+    zeros = itertools.repeat(0)
+    waiting = full
+    for sentence in candidate:
+        columns = list(map(mask_of, sentence, zeros))
+        # Whatever this sentence could take may be taken already.
+        wanted = reduce(operator.or_, columns) & waiting
+        if wanted:
+            waiting &= full ^ _walk(strip, sentence, _stops(columns, full), wanted)
+    # The highest bit is the first digit.
+    digits = format(full ^ waiting, f"0{len(strip.lanes)}b").encode().translate(_ONE_IF_ONE)
+    return Counter(itertools.compress(reversed(strip.letters), digits))
+
+
+def _stops(columns: Sequence[int], full: int) -> list[int]:
+    """By column from 1, the positions where the walk ends its way up: matches and zero bits; none at 0."""
+    vector = full
+    zeros = 0
+    stops = [0]
+    for mask in columns:
+        if mask:
+            match = vector & mask
+            vector = (vector + match | vector ^ match) & full
+            zeros = vector ^ full
+            stops.append(zeros | mask)
+        else:
+            stops.append(zeros)
+    return stops
+
+
+def _walk(strip: _Strip, sentence: Letters, stops: Sequence[int], wanted: int) -> int:
+    """What is taken of the reference sentences with a wanted position, down to the last wanted one."""
+    letters, lanes = strip.letters, strip.lanes
+    last_place = "".join(sentence).rfind
+    taken = 0
+    while wanted:
+        start, below = lanes[wanted.bit_length() - 1]
+        here = wanted >> start
+        wanted ^= here << start
+        lowest = here & -here
+        column = len(sentence)
+        taken_here = 0
+        while row := (stops[column] >> start & below).bit_length():
+            top = 1 << row - 1
+            taken_here |= top
+            if top <= lowest:
+                break
+            below = top - 1
+            column = last_place(letters[start + row], 0, column)
+        taken |= taken_here << start
+    return taken

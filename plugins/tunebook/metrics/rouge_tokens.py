@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import itertools
 import string
-from typing import TYPE_CHECKING
 
-from tunebook.errors import TunebookError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tunebook.metrics import porter
 
 CACHED_WORDS = 1_000_000
 """Distinct words kept between calls, about 150 bytes each; past that the table starts anew."""
@@ -19,32 +15,23 @@ _SEPARATE = bytes(
     byte if chr(byte) in string.ascii_lowercase + string.digits + "\n" else ord(" ") for byte in range(256)
 )
 
-# What nltk's Porter stemmer may change ends like this; all other words are their own stem. The test asks
-# the stemmer about every ending of up to three letters.
-_STEMMABLE = (
-    *("s", "y", "e", "ed", "ing", "al", "ul", "ll", "er", "or", "on", "sm", "nt", "ic", "ou"),
-    *("li", "ci", "ti", "gi"),
-)
-
 
 class WordIds(dict[bytes, int]):
     """Word, as it stands in the text in lower case, to the id of its stem; fills itself.
 
     Args:
-        stem: Maps a word to its stem, or None to take words as they are.
+        use_stemmer: Whether words with one stem share an id.
     """
 
-    def __init__(self, stem: Callable[[str], str] | None) -> None:
+    def __init__(self, *, use_stemmer: bool) -> None:
         super().__init__()
-        self._stem = stem
-        self._ids: dict[str, int] = {}
+        self._use_stemmer = use_stemmer
+        self._ids: dict[bytes, int] = {}
         self._fresh = itertools.count()
 
     def __missing__(self, word: bytes) -> int:
-        stem = word.decode()
         # Like rouge-score: words of up to three letters are not stemmed.
-        if self._stem is not None and len(stem) > 3 and stem.endswith(_STEMMABLE):
-            stem = self._stem(stem)
+        stem = porter.stem(word) if self._use_stemmer and len(word) > 3 else word
         # A counter and not the table's length: two threads may be here at once.
         number = self._ids.setdefault(stem, next(self._fresh))
         self[word] = number
@@ -58,13 +45,10 @@ def word_ids(*, use_stemmer: bool) -> WordIds:
     """The table of this process; ids are comparable within one table and nowhere else.
 
     Callers take it once for all texts that they compare, since it may be replaced between two calls.
-
-    Raises:
-        TunebookError: `use_stemmer`, and nltk is not installed.
     """
     table = _tables.get(use_stemmer)
     if table is None or len(table) > CACHED_WORDS:
-        table = _tables[use_stemmer] = WordIds(_porter() if use_stemmer else None)
+        table = _tables[use_stemmer] = WordIds(use_stemmer=use_stemmer)
     return table
 
 
@@ -77,16 +61,3 @@ def sentences(text: str, ids: WordIds) -> list[list[int]]:
     lines = text.lower().encode("ascii", "replace").translate(_SEPARATE).split(b"\n")
     found = [list(map(ids.__getitem__, line.split())) for line in lines if line]
     return [sentence for sentence in found if sentence]
-
-
-def _porter() -> Callable[[str], str]:
-    # Here and not at the top: importing nltk takes 0.7 to 4 s, more than scoring most files.
-    try:
-        from nltk.stem.porter import PorterStemmer
-    except ImportError as err:
-        raise TunebookError(
-            "ROUGE with stemming needs nltk, which is not installed",
-            fix="pip install nltk, or score with use_stemmer=False",
-        ) from err
-    stem: Callable[[str], str] = PorterStemmer().stem
-    return stem
