@@ -133,6 +133,17 @@ def test_effective_batch_steps_and_warmup_are_told(here):
     )
 
 
+def test_another_effective_batch_than_the_one_asserted_is_an_error_with_its_mend(here):
+    (here / "r.yaml").write_text(CLEAN + "per_device_train_batch_size: 1\ngradient_accumulation_steps: 2\n")
+    done = run("r.yaml", "--gpus", "4", "--assert-effective-batch", "32")
+    assert done.exit_code == 1
+    assert "r.yaml:8: error [effective-batch] gradient_accumulation_steps: effective batch 8" in done.output
+    assert "fix: set gradient_accumulation_steps: 8" in done.output
+    right = ("r.yaml", "--gpus", "4", "gradient_accumulation_steps=8")
+    assert run(*right, "--assert-effective-batch", "32").exit_code == 0
+    assert "that divide 30" in run("r.yaml", "--gpus", "4", "--assert-effective-batch", "30").output
+
+
 def test_the_schedule_is_shown_at_every_tenth(here):
     (here / "r.yaml").write_text(
         CLEAN + "learning_rate: 1.0e-4\nlr_scheduler_type: cosine\nwarmup_ratio: 0.1\n"

@@ -9,7 +9,8 @@ import yaml
 from tunebook import metrics, paths
 from tunebook.checks import figures
 from tunebook.checks.findings import CheckResult
-from tunebook.checks.run import check_recipe, with_clashes
+from tunebook.checks.results import with_clashes
+from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.checks.versions import bad_pairs
 
 LLAMAFACTORY = {
@@ -43,6 +44,7 @@ REGISTRY = {
     "whole": {"file_name": "rows.json", "columns": {"prompt": "instruction", "response": "output"}},
     "absent": {"file_name": "rows.json", "columns": {"prompt": "instruction", "response": "ouput"}},
     "gone": {"file_name": "gone.json"},
+    "numbers": {"file_name": "numbers.json"},
     "hub": {"hf_hub_url": "some/set"},
     "written": {"file_name": "rows.json", "metric": {"name": "gsm8k", "mode": "generate"}},
 }
@@ -59,6 +61,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     rows = [{"instruction": "?", "input": "", "output": "Yes"}] * 10
     (tmp_path / "data" / "rows.json").write_text(json.dumps(rows))
+    numbers = [{"instruction": "?", "input": "", "output": True}]
+    (tmp_path / "data" / "numbers.json").write_text(json.dumps(numbers))
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(REGISTRY))
     for name, stage in ((ZERO2, 2), (ZERO3, 3)):
         (tmp_path / name).write_text(json.dumps({"zero_optimization": {"stage": stage}}))
@@ -166,15 +170,6 @@ LLAMAFACTORY_CASES = [
      {**EVALUATED, "eval_dataset": "written"}),
     ("reload-at-length", {**BEST, "cutoff_len": 200_000}, {**EVALUATED, "cutoff_len": 200_000}),
     ("logits-at-length", {"cutoff_len": 200_000}, {"cutoff_len": 200_000, "enable_liger_kernel": True}),
-    (
-        "reentrant-checkpointing",
-        {"gradient_checkpointing": True, "disable_gradient_checkpointing": True},
-        {
-            "gradient_checkpointing": True,
-            "disable_gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        },
-    ),
     ("quantized-full", {"quantization_bit": 4, "finetuning_type": "full"}, {"quantization_bit": 4}),
     (
         "quantized-zero3",
@@ -242,6 +237,21 @@ LLAMAFACTORY_CASES = [
     ("export-in-training", {"export_dir": "merged"}, {}),
     ("secret", {"hf_hub_token": "hf_" + "a1B2" * 8}, {"hf_hub_token": "<your token>"}),
     ("secret", {"run_name": "hf_" + "a1B2" * 8}, {"pad_to_multiple_of": None, "run_name": "hf_run"}),
+    ("attention-name", {"flash_attn": "fa3"}, {"flash_attn": "fa3", "model_name_or_path": "openai/gpt-oss-20b"}),
+    ("ignored-key", {"logging_dir": "logs"}, {}),
+    ("ignored-key", {"gradient_checkpointing": False},
+     {"gradient_checkpointing": False, "disable_gradient_checkpointing": True}),
+    ("ignored-key", {"finetuning_type": "full", "lora_rank": 8}, {"lora_rank": 8}),
+    ("sampled-answers", {**EVALUATED, "predict_with_generate": True},
+     {**EVALUATED, "predict_with_generate": True, "do_sample": False}),
+    ("repeated-dataset", {"dataset": "train,train"}, {"dataset": "train,words"}),
+    ("trains-on-evaluation", {**EVALUATED, "eval_dataset": "train"}, EVALUATED),
+    ("trains-on-evaluation", {**EVALUATED, "dataset": "test,train"}, {**EVALUATED, "dataset": "train"}),
+    ("answer-type", {"dataset": "numbers"}, {"dataset": "words"}),
+    ("headroom",
+     {**EVALUATED, "eval_dataset": "written", "model_name_or_path": "google/gemma-2-9b-it", "template": "gemma2"},
+     {**EVALUATED, "eval_dataset": "written", "model_name_or_path": "google/gemma-2b-it", "template": "gemma"}),
+    ("zero3-not-needed", {"deepspeed": ZERO3}, {"deepspeed": ZERO2}),
     ("interpolation", {"output_dir": "out/${template}"}, {"output_dir": "out/$template"}),
 ]  # fmt: skip
 
@@ -288,6 +298,16 @@ AXOLOTL_CASES = [
     ("wrong-type", {"tokens": {"pad_token": "<pad>"}}, {"tokens": ["<pad>"]}),
     ("wrong-type", {"warmup_steps": 0.1}, {"warmup_ratio": 0.1}),
     ("lora-target", {"lora_target_modules": ["q_proj", "v_prj"]}, {"lora_target_modules": ["q_proj", "in_proj_ba"]}),
+    ("attention-name", {"attn_implementation": "fa2"}, {"attn_implementation": "flash_attention_2"}),
+    ("attention-name", {"attn_implementation": "flash"}, {"attn_implementation": "kernels-community/flash-attn3"}),
+    ("bad-choice", {"lr_scheduler": "cosin"}, {"lr_scheduler": "rex"}),
+    ("bad-choice", {"optimizer": "adamw_trch"}, {"optimizer": "somebodys_own"}),
+    ("ignored-key", {"do_causal_lm_eval": True}, {"do_causal_lm_eval": False}),
+    ("best-not-saved", {"load_best_model_at_end": True, "val_set_size": 0.1, "eval_strategy": "epoch", "saves_per_epoch": 1},
+     {"load_best_model_at_end": True, "val_set_size": 0.1, "evals_per_epoch": 2, "saves_per_epoch": 1}),
+    ("best-not-saved", {"load_best_model_at_end": True, "val_set_size": 0.1, "eval_steps": 4, "save_steps": 6},
+     {"load_best_model_at_end": True, "val_set_size": 0.1, "eval_steps": 3, "save_steps": 6}),
+    ("zero3-not-needed", {"deepspeed": ZERO3}, {"adapter": None, "deepspeed": ZERO3}),
     ("logits-at-length", {"sequence_len": 200_000}, {"sequence_len": 200_000, "context_parallel_size": 4}),
 ]  # fmt: skip
 
@@ -459,7 +479,13 @@ def test_a_misspelt_key_is_not_mended_over_one_that_stands_already():
 
 
 def test_a_file_of_neither_engine_is_no_recipe_but_a_misspelt_model_key_does_not_hide_one():
-    assert rules(check_text("compute_environment: LOCAL\nnum_processes: 4\n")) == {"not-a-recipe"}
+    assert [f.severity for f in check_text("learning_rate: 1\nneither: 2\nor: 3\n").findings] == ["error"]
+    for other in (
+        "compute_environment: LOCAL\ndistributed_type: FSDP\n",
+        "provider: modal\n",
+        "model: a/b\n",
+    ):
+        assert [(f.rule, f.severity) for f in check_text(other).findings] == [("not-a-recipe", "hint")]
     text = yaml.safe_dump(LLAMAFACTORY).replace("model_name_or_path", "model_name_or_pth")
     finding = next(f for f in check_text(text).findings if f.rule == "unknown-key")
     assert finding.fix == "did you mean model_name_or_path?"
@@ -485,12 +511,38 @@ def test_versions_known_to_be_bad_together_are_named():
     assert bad_pairs("llamafactory", {"torch": "2.11.0+cu128", "torchaudio": "2.11.0+cu128"}) == []
 
 
-def test_bad_versions_are_told_where_the_recipe_is_concerned(place, monkeypatch):
+def environment(place, monkeypatch, **versions):
+    """An environment of LLaMA-Factory with these distributions."""
     packages = place / "env" / "lib" / "python3.11" / "site-packages"
-    for name, version in (("llamafactory", "0.9.5"), ("transformers", "5.6.0")):
-        (packages / f"{name}-{version}.dist-info").mkdir(parents=True)
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (packages / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    for name, version in {"llamafactory": "0.9.5", **versions}.items():
+        folder = packages / f"{name}-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.setenv("TUNEBOOK_LLAMAFACTORY_ENV", str(place / "env"))
+
+
+def test_a_package_that_is_not_there_is_told_and_is_no_fault_of_the_recipe(place, monkeypatch):
+    environment(place, monkeypatch, transformers="5.5.4", bitsandbytes="0.50.2")
+    result = check({"enable_liger_kernel": True, "flash_attn": "fa2", "quantization_bit": 4})
+    told = {f.key: f.message for f in result.findings if f.rule == "missing-package"}
+    assert told == {
+        "enable_liger_kernel": "env lacks liger-kernel: the run stops before it has loaded anything",
+        "flash_attn": "env lacks flash-attn: PyTorch's attention takes its place, with one line in the log",
+    }
+    assert result.clean
+    assert len(refuse_errors(result)) == 2
+
+
+@pytest.mark.parametrize(("version", "told"), [("4.57.6", True), ("5.5.4", False)])
+def test_reentrant_checkpointing_under_lora_fails_before_transformers_5(place, monkeypatch, version, told):
+    environment(place, monkeypatch, transformers=version)
+    values = {"gradient_checkpointing": True, "disable_gradient_checkpointing": True}
+    assert ("reentrant-checkpointing" in rules(check(values))) == told
+    safe = {**values, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert "reentrant-checkpointing" not in rules(check(safe))
+
+
+def test_bad_versions_are_told_where_the_recipe_is_concerned(place, monkeypatch):
+    environment(place, monkeypatch, transformers="5.6.0")
     assert "bad-versions" in rules(check({"flash_attn": "fa2"}))
     assert "bad-versions" not in rules(check({"flash_attn": "sdpa"}))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunebook import data_files, datasets
 from tunebook.checks.learning_rate import schedule
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -92,6 +92,24 @@ def check_arithmetic(subject: Subject) -> Iterator[Finding]:
             fix="set a smaller warmup_steps, or warmup_ratio: 0.03",
         )
     yield subject.finding(None, rule="arithmetic", severity="hint", message=told(subject, counted), fix=None)
+
+
+def effective_batch_fault(subject: Subject, wanted: int) -> Finding | None:
+    """Return what is wrong where the effective batch is another than `wanted`; None where it is that."""
+    counted = arithmetic(subject)
+    if counted is None or counted.effective_batch == wanted:
+        return None
+    key = subject.name("accumulation")
+    steps, rest = divmod(wanted, counted.batch * counted.gpus)
+    return subject.finding(
+        key,
+        rule="effective-batch",
+        severity="error",
+        message=f"{told(subject, counted)}; {wanted} is wanted",
+        fix=f"set {key}: {steps}"
+        if steps and not rest
+        else f"choose a batch and a number of GPUs that divide {wanted}",
+    )
 
 
 def told(subject: Subject, counted: Arithmetic) -> str:

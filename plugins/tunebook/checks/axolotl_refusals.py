@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunebook.checks.axolotl_method_refusals import METHOD
+from tunebook.checks.number_like import as_number
 from tunebook.checks.refusals import CONFLICT, MISSING, Refusal, any_of, nested, together
-from tunebook.checks.subject import as_number
 
 if TYPE_CHECKING:
     from tunebook.checks.subject import Subject

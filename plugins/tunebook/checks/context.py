@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

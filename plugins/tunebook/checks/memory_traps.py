@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,14 +101,17 @@ def _reentrant(subject: Subject) -> Iterator[Finding]:
             )
         return
     lora = subject.effective("finetuning_type") in ("lora", "oft")
-    # LLaMA-Factory's own checkpointing makes the inputs require gradients; the Trainer's does not.
+    # LLaMA-Factory's own checkpointing makes the inputs require gradients, and so does the Trainer's since
+    # transformers 5; before that, only without reentrance.
     by_trainer = subject.get("gradient_checkpointing") and subject.get("disable_gradient_checkpointing")
-    if lora and by_trainer and reentrant is not False:
+    old = subject.installed("transformers").startswith(("3.", "4."))
+    if lora and by_trainer and reentrant is not False and old:
         yield subject.finding(
             "gradient_checkpointing",
             rule="reentrant-checkpointing",
             severity="error",
-            message="reentrant checkpointing under LoRA: element 0 of tensors does not require grad",
+            message="reentrant checkpointing under LoRA before transformers 5: "
+            "element 0 of tensors does not require grad",
             fix="remove both keys (LLaMA-Factory checkpoints by itself), or add "
             "gradient_checkpointing_kwargs: {use_reentrant: false}",
         )

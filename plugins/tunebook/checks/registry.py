@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from tunebook.datasets import Registry
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tunebook.checks.findings import Finding, Severity
     from tunebook.checks.subject import Subject
@@ -220,6 +221,7 @@ def _absent_columns(
     except TunebookError as error:
         yield ("missing-data", "error", error.problem, error.fix)
         return
+    yield from _other_than_text(entry, rows, path, formatting)
     present = {str(column) for row in rows for column in row}
     for column in sorted(wanted - present) if rows else ():
         close = difflib.get_close_matches(column, present, n=1, cutoff=0.6)
@@ -228,4 +230,20 @@ def _absent_columns(
             "error",
             f"{path.name} has no column {column!r} among {', '.join(sorted(present))}",
             f"did you mean {close[0]!r}?" if close else 'name the data\'s own columns under "columns"',
+        )
+
+
+def _other_than_text(
+    entry: DatasetEntry, rows: Sequence[Mapping[str, Any]], path: Path, formatting: str
+) -> Iterator[tuple[str, Severity, str, str]]:
+    """LLaMA-Factory takes text or a list for an answer; a row with a number or a boolean is dropped."""
+    columns = entry.values.get("columns")
+    answer = (columns.get("response") if isinstance(columns, dict) else "output") or ""
+    wrong = next((row[answer] for row in rows if isinstance(row.get(answer), (bool, int, float))), None)
+    if formatting == "alpaca" and wrong is not None and path.suffix != ".csv":
+        yield (
+            "answer-type",
+            "error",
+            f"{path.name}: {answer} holds {json.dumps(wrong)}, which is no text: such rows are dropped",
+            "write answers as text",
         )

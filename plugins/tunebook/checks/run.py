@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import overlays, recipes
 from tunebook.checks.adapters import check_adapters
+from tunebook.checks.advice import check_advice
 from tunebook.checks.arithmetic import check_arithmetic
 from tunebook.checks.attention import check_attention
 from tunebook.checks.best_model import check_best_model
@@ -17,12 +16,15 @@ from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, read_document
 from tunebook.checks.evaluation import check_evaluation
 from tunebook.checks.findings import CheckResult, Finding, in_order
+from tunebook.checks.ignored import check_ignored
 from tunebook.checks.json_recipe import flat_document
 from tunebook.checks.keys import check_keys
 from tunebook.checks.memory_traps import check_memory_traps
 from tunebook.checks.other_files import checker_of
-from tunebook.checks.outputs import check_across, check_outputs
+from tunebook.checks.outputs import check_outputs
+from tunebook.checks.packages import MISSING_PACKAGE, check_packages
 from tunebook.checks.quantization import check_quantization
+from tunebook.checks.recognise import command_of, engine_of, nobodys
 from tunebook.checks.refusals import check_refusals
 from tunebook.checks.registry import check_data_files, check_registry
 from tunebook.checks.schedule import check_schedule
@@ -33,12 +35,11 @@ from tunebook.checks.values import check_values
 from tunebook.checks.versions import check_versions
 from tunebook.checks.yaml_traps import check_yaml_traps
 from tunebook.engine_yaml import read_text
-from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError, join_errors
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_keys,
@@ -57,17 +58,15 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_attention,
     check_adapters,
     check_refusals,
+    check_ignored,
     check_deepspeed,
     check_outputs,
     check_versions,
+    check_packages,
+    check_advice,
     check_arithmetic,
 )
 """Every rule of a recipe. Each looks at the merged recipe and yields what it finds."""
-
-_MODEL_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
-
-# Of a file with neither engine's model key: the share of its keys that an engine must know.
-_MOSTLY = 0.6
 
 
 class Checked(NamedTuple):
@@ -107,9 +106,9 @@ def check_recipe(
     if other is not None:
         return Checked(CheckResult(name=name, findings=in_order(list(other(path, file)))), None)
     text = read_text(path)
-    engine = _engine(path, root, text)
+    engine = engine_of(path, root, text)
     if engine is None:
-        return Checked(CheckResult(name=name, findings=(_nobodys(text, file),)), None)
+        return Checked(CheckResult(name=name, findings=(nobodys(text, file),)), None)
     document = read_document(text, engine, file)
     if path.suffix == ".json":
         document = flat_document(document)
@@ -131,7 +130,7 @@ def check_recipe(
     overridden = frozenset(key for key, origin in resolved.origins.items() if origin == "override")
     subject = Subject(
         engine=engine,
-        command=command or _command(engine, resolved.recipe.values),
+        command=command or command_of(engine, resolved.recipe.values),
         file=file,
         values=resolved.recipe.values,
         places={key: place for key, place in places.items() if key not in overridden},
@@ -145,7 +144,7 @@ def check_recipe(
 
 
 def refuse_errors(result: CheckResult) -> list[str]:
-    """Return the warnings, a line each, unless there are errors.
+    """Return the warnings and what the environment lacks, a line each, unless there are errors.
 
     Raises:
         TunebookError: There are; all of them are told together.
@@ -156,30 +155,17 @@ def refuse_errors(result: CheckResult) -> list[str]:
     ]
     if errors:
         raise join_errors(errors)
-    warnings = [finding for finding in result.findings if finding.severity == "warning"]
+    warnings = [
+        finding
+        for finding in result.findings
+        if finding.severity == "warning" or finding.rule == MISSING_PACKAGE
+    ]
     return [f"warning: {_where(finding)}{finding.message}; fix: {finding.fix}" for finding in warnings]
 
 
 def _where(finding: Finding) -> str:
     place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
     return f"{place}: {finding.key}: " if finding.key else f"{place}: "
-
-
-def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
-    """Return the results of files checked together, with what only shows between them."""
-    clashes = list(check_across([one.subject for one in checked if one.subject is not None]))
-    return [
-        CheckResult(
-            name=one.result.name,
-            findings=in_order(
-                [
-                    *one.result.findings,
-                    *(clash for clash in clashes if one.subject and clash.file == one.subject.file),
-                ]
-            ),
-        )
-        for one in checked
-    ]
 
 
 def _find(name_or_path: str, root: Path) -> Path:
@@ -195,81 +181,3 @@ def _shown(path: Path) -> str:
 
 def _overlay(path: Path, engine: EngineName) -> Document:
     return read_document(read_text(path), engine, _shown(path))
-
-
-def _engine(path: Path, root: Path, text: str) -> EngineName | None:
-    """By folder, by the key of the base model, or by whose keys most of the file's are."""
-    if path.suffix == ".json":
-        return recipes.read_recipe(path, root).engine
-    if path.resolve().is_relative_to(root.resolve()):
-        folder = path.resolve().relative_to(root.resolve()).parts[0]
-        if folder in recipes.ENGINES:
-            return folder
-    # Told by the text, since a file whose YAML is broken is to be told about as well.
-    keys = set(re.findall(r"^([A-Za-z_][\w-]*)[ \t]*:", text, re.MULTILINE))
-    by_model = [engine for engine, key in _MODEL_KEYS.items() if key in keys]
-    if len(by_model) == 1:
-        return by_model[0]
-    shares: dict[EngineName, float] = {
-        engine: len(keys & set(load_schema(engine)["keys"])) / max(1, len(keys)) for engine in recipes.ENGINES
-    }
-    best = max(shares, key=lambda engine: shares[engine])
-    return best if shares[best] >= _MOSTLY and len(keys) > 1 else None
-
-
-def _nobodys(text: str, file: str) -> Finding:
-    newer = re.search(r"^(?:model|train_dataset|model_path)[ \t]*:", text, re.MULTILINE)
-    what = "LLaMA-Factory's v1 form, which is not checked" if newer else "neither engine's recipe"
-    return Finding(
-        file=file,
-        line=None,
-        key=None,
-        rule="not-a-recipe",
-        severity="hint" if newer else "error",
-        message=f"{what}: it has neither `model_name_or_path` (LLaMA-Factory) nor `base_model` (Axolotl)",
-        fix=None if newer else "name the base model by the key of the engine that is to train it",
-    )
-
-
-def _command(engine: EngineName, values: Mapping[str, Any]) -> Command:
-    """Tell the engine's command by the keys; what trains and exports at once is told about by a rule."""
-    if engine == "axolotl":
-        return "train"
-    keys: Mapping[str, Any] = load_schema(engine)["keys"]
-    groups = [set(keys[key]["groups"]) for key in values if key in keys]
-    if any(group == {"training"} for group in groups):
-        return "train"
-    if any(group == {"evaluation"} for group in groups):
-        return "eval"
-    if "export_dir" in values:
-        return "export"
-    # Only training has a dataset; the rest stands in every command's arguments.
-    return "train" if "dataset" in values or "do_train" in values else "chat"
-
-
-def as_json(results: Sequence[CheckResult]) -> str:
-    """Return results as one JSON document."""
-    return json.dumps(
-        [
-            {
-                "name": result.name,
-                "clean": result.clean,
-                "findings": [
-                    {
-                        "file": finding.file,
-                        "line": finding.line,
-                        "key": finding.key,
-                        "rule": finding.rule,
-                        "severity": finding.severity,
-                        "message": finding.message,
-                        "fix": finding.fix,
-                        "text": finding.text,
-                    }
-                    for finding in result.findings
-                ],
-            }
-            for result in results
-        ],
-        indent=2,
-        ensure_ascii=False,
-    )

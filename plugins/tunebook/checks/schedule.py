@@ -6,7 +6,8 @@ import difflib
 from typing import TYPE_CHECKING
 
 from tunebook.checks.learning_rate import SCHEDULERS
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
+from tunebook.engines.schema import load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +22,22 @@ _EIGHT_BIT = {
     "lion_8bit": "paged_lion_8bit",
 }
 _FULL_TUNING_RATE = 5e-5
+# axolotl/utils/schemas/enums.py and config.py, beside the Trainer's own names.
+_OF_AXOLOTL = ("reduce_lr_on_plateau", "one_cycle", "rex", "greedy")
+_OPTIMIZERS_OF_AXOLOTL = (
+    *(
+        "optimi_adamw",
+        "ao_adamw_4bit",
+        "ao_adamw_8bit",
+        "ao_adamw_fp8",
+        "adopt_adamw",
+        "adamc",
+        "came_pytorch",
+    ),
+    *("muon", "dion", "sinkgd", "polora", "q_galore_adamw8bit"),
+    *("flash_adamw", "flash_adam", "flash_sgd", "flash_sgdw", "flash_lion"),
+)
+_SLIP = 0.85
 
 
 def check_schedule(subject: Subject) -> Iterator[Finding]:
@@ -29,6 +46,8 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     name = subject.setting("scheduler")
     if isinstance(options, dict) and isinstance(name, str) and name in SCHEDULERS:
         yield from _options(subject, name, options)
+    if subject.engine == "axolotl":
+        yield from _names(subject)
     yield from _warmup(subject)
     yield from _optimizer(subject)
     limit, epochs = as_number(subject.get("max_steps")), subject.get(subject.name("epochs"))
@@ -80,6 +99,25 @@ def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iter
             message="warmup_stable_decay needs num_decay_steps",
             fix="add lr_scheduler_kwargs: {num_decay_steps: <steps>}",
         )
+
+
+def _names(subject: Subject) -> Iterator[Finding]:
+    """Axolotl takes any text for both, and the Trainer refuses it once the model is loaded."""
+    shared = load_schema("llamafactory")["keys"]["optim"]["choices"]
+    known = {"lr_scheduler": (*SCHEDULERS, *_OF_AXOLOTL), "optimizer": (*shared, *_OPTIMIZERS_OF_AXOLOTL)}
+    for key, names in known.items():
+        value = subject.get(key)
+        close = difflib.get_close_matches(str(value), names, n=1, cutoff=_SLIP)
+        # A plugin may bring an optimizer: only what looks like a known name is wrong.
+        if value is not None and value not in names and close:
+            yield subject.finding(
+                key,
+                rule="bad-choice",
+                severity="error",
+                message=f"no {key.removeprefix('lr_')} is called {value}",
+                fix=f"did you mean {close[0]}?",
+                edit=subject.rewrite(key, close[0]),
+            )
 
 
 def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterator[Finding]:

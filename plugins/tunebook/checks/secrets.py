@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
 from tunebook.redact import redact
 
 if TYPE_CHECKING:

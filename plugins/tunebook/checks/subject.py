@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import datasets, engines
+from tunebook import datasets, engines, paths
 from tunebook.checks.findings import Edit, Finding, Severity
+from tunebook.checks.number_like import as_number
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
 
@@ -199,6 +200,20 @@ class Subject:
         return config if isinstance(config, dict) else {}
 
     @functools.cached_property
+    def environment(self) -> Path | None:
+        """The engine's environment, which `tunebook train` would use; None where there is none."""
+        try:
+            return paths.engine_environment(self.engine)
+        except TunebookError:
+            return None
+
+    def installed(self, distribution: str) -> str:
+        """Return the version of a distribution in the engine's environment; empty where it is not there."""
+        if self.environment is None:
+            return ""
+        return paths.installed_versions(self.environment, [distribution]).get(distribution, "")
+
+    @functools.cached_property
     def zero_stage(self) -> int:
         """The DeepSpeed ZeRO stage of the recipe; 0 where it uses none or its file cannot be read."""
         config = self.deepspeed
@@ -235,14 +250,4 @@ class Subject:
             if key in self.overridden:
                 return None
             key = re.sub(r"(?:\.[^.\[\]]*|\[\d+\]|^[^.\[\]]*)$", "", key)
-        return None
-
-
-def as_number(value: Any) -> float | None:
-    """Return a number, or text that reads as one, as a float; None for anything else, true and false too."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return float(value)
-    except ValueError:
         return None

@@ -1,8 +1,4 @@
-"""Values of a type or a name that the engine does not take, read by the engine's own rules of conversion.
-
-LLaMA-Factory converts nothing: a quoted number stays text, and fails, or is taken for true, much later.
-Axolotl's pydantic converts what reads as the type, but no number to text.
-"""
+"""Values of a type or a name that the engine does not take, and how to write them."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunebook.checks.attention import ATTENTION_KEYS
+from tunebook.checks.conversions import fits
 from tunebook.checks.keys import entries
-from tunebook.checks.subject import as_number
+from tunebook.checks.number_like import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,15 +20,6 @@ if TYPE_CHECKING:
 
 _THOUSANDS = re.compile(r"^[+-]?\d{1,3}(?:,\d{3})+,?$|^\d+,$")
 _YES_NO = re.compile(r"^(?:yes|no|on|off|y|n)$", re.IGNORECASE)
-_PYDANTIC_BOOLEANS = frozenset(["0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"])
-
-# Split at commas by LLaMA-Factory, so that a list does as well (`split_arg` in its argument classes).
-_SPLIT = frozenset(
-    {
-        *("dataset", "eval_dataset", "interleave_probs", "freeze_trainable_modules", "freeze_extra_modules"),
-        *("lora_target", "oft_target", "additional_target", "galore_target", "apollo_target"),
-    }
-)
 # Axolotl rewrites other forms of these before it looks at their types (mode="before" in its schema).
 _FREE_FORM = frozenset(
     {
@@ -85,46 +73,7 @@ def _fault(subject: Subject, entry: Entry) -> Finding | None:
         return None
     if choices and value is not None and not isinstance(value, (list, dict)):
         return _choice(subject, entry, types, choices)
-    fits = _fits_llamafactory if subject.engine == "llamafactory" else _fits_axolotl
-    return None if fits(entry, types) else _wrong_type(subject, entry, types)
-
-
-def _fits_llamafactory(entry: Entry, types: set[str]) -> bool:
-    value = entry.value
-    if value is None:
-        # Passed on as None, where the engine's own code has tests for most keys.
-        return True
-    if isinstance(value, bool):
-        return "boolean" in types
-    if isinstance(value, int):
-        return bool({"integer", "number"} & types)
-    if isinstance(value, float):
-        return "number" in types
-    if isinstance(value, str):
-        return "string" in types
-    if isinstance(value, list):
-        return "array" in types or entry.name in _SPLIT
-    return "object" in types or not isinstance(value, dict)
-
-
-def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
-    value = entry.value
-    if value is None:
-        return "null" in types
-    number = as_number(value)
-    if "boolean" in types and (isinstance(value, bool) or number in (0, 1)):
-        return True
-    if "boolean" in types and isinstance(value, str) and value.lower() in _PYDANTIC_BOOLEANS:
-        return True
-    if {"integer", "number"} & types and isinstance(value, bool):
-        return True
-    if number is not None and ("number" in types or ("integer" in types and number == int(number))):
-        return True
-    if isinstance(value, str):
-        return "string" in types
-    if isinstance(value, list):
-        return "array" in types
-    return "object" in types if isinstance(value, dict) else False
+    return None if fits(subject.engine, entry, types) else _wrong_type(subject, entry, types)
 
 
 def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
@@ -183,9 +132,8 @@ def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any])
     if value in choices and not isinstance(value, bool):
         return None
     kinds = types - {"string"} if all(isinstance(choice, str) for choice in choices) else types
-    fits = _fits_llamafactory if subject.engine == "llamafactory" else _fits_axolotl
     scalars = kinds - {"null"}
-    if scalars and not (kinds <= {"integer", "null"}) and fits(entry, kinds):
+    if scalars and not (kinds <= {"integer", "null"}) and fits(subject.engine, entry, kinds):
         return None
     if isinstance(value, bool) and place is not None and place.raw is not None and place.raw in choices:
         return _boolean_word(subject, entry, place.raw)

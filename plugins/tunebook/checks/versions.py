@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from tunebook import paths
-from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,11 +50,9 @@ def bad_pairs(engine: EngineName, versions: Mapping[str, str]) -> list[tuple[str
 
 def check_versions(subject: Subject) -> Iterator[Finding]:
     """`bad-versions`, of the environment that `tunebook train` would use."""
-    try:
-        environment = paths.engine_environment(subject.engine)
-    except TunebookError:
+    if subject.environment is None:
         return
-    versions = paths.installed_versions(environment, PACKAGES)
+    versions = paths.installed_versions(subject.environment, PACKAGES)
     for condition, problem, fix in bad_pairs(subject.engine, versions):
         key, _, value = condition.partition(": ")
         if condition and str(subject.get(key)) != value:
@@ -64,6 +61,6 @@ def check_versions(subject: Subject) -> Iterator[Finding]:
             key or None,
             rule="bad-versions",
             severity="warning",
-            message=f"{environment.name}: {problem}",
+            message=f"{subject.environment.name}: {problem}",
             fix=fix,
         )

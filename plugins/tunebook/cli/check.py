@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import paths
+from tunebook.checks import results as several
 from tunebook.checks import run
 from tunebook.checks.arithmetic import preview
 from tunebook.checks.fixes import diff_of, mend
@@ -28,6 +29,13 @@ _COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
     "--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs to count batches for."
 )
 @click.option(
+    "--assert-effective-batch",
+    "wanted_batch",
+    type=click.IntRange(1),
+    metavar="ROWS",
+    help="Rows of one optimizer step, all GPUs together; others are an error.",
+)
+@click.option(
     "--command",
     type=click.Choice(["train", "export", "chat", "eval"]),
     help="The engine's command the file is for; told by its keys if not given.",
@@ -44,6 +52,7 @@ def check(
     arguments: tuple[str, ...],
     overlays: tuple[str, ...],
     gpus: int,
+    wanted_batch: int | None,
     command: Command | None,
     *,
     fix: bool,
@@ -67,7 +76,8 @@ def check(
     home = paths.home()
 
     def look(name: str) -> run.Checked:
-        return run.check_recipe(name, home, overlays, overrides, command=command, gpus=gpus)
+        checked = run.check_recipe(name, home, overlays, overrides, command=command, gpus=gpus)
+        return checked if wanted_batch is None else several.with_effective_batch(checked, wanted_batch)
 
     checked = [look(name) for name in names]
     if fix:
@@ -79,9 +89,9 @@ def check(
             for change in changes:
                 click.echo(diff_of(change), nl=False)
             checked = [look(name) for name in names]
-    results = run.with_clashes(checked)
+    results = several.with_clashes(checked)
     if as_json:
-        click.echo(run.as_json(results))
+        click.echo(several.as_json(results))
     else:
         for result in results:
             _print(result)

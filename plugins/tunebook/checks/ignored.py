@@ -1,0 +1,128 @@
+"""Settings that an engine takes and then passes over, or that do something else than they say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunebook.checks.number_like import as_number
+from tunebook.engines.axolotl_rules import PLUGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tunebook.checks.findings import Finding, Severity
+    from tunebook.checks.subject import Subject
+    from tunebook.types import EngineName
+
+_LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target")
+
+
+class Ignored(NamedTuple):
+    """One setting without the effect that it seems to have."""
+
+    rule: str
+    severity: Severity
+    key: str
+    when: Callable[[Subject], object]
+    problem: str
+    fix: str
+
+
+def check_ignored(subject: Subject) -> Iterator[Finding]:
+    """`ignored-key`, `sampled-answers`, `best-not-saved`, `repeated-dataset`, `trains-on-evaluation`."""
+    for row in _TABLES[subject.engine]:
+        if row.when(subject):
+            yield subject.finding(
+                row.key, rule=row.rule, severity=row.severity, message=row.problem, fix=row.fix
+            )
+    if subject.engine == "llamafactory" and subject.command == "train":
+        yield from _datasets(subject)
+
+
+def _datasets(subject: Subject) -> Iterator[Finding]:
+    named = {key: _names(subject.get(key)) for key in ("dataset", "eval_dataset")}
+    for key, names in named.items():
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            yield subject.finding(
+                key,
+                rule="repeated-dataset",
+                severity="warning",
+                message=f"{twice} stands twice and is read once",
+                fix="name it once; num_train_epochs repeats all data",
+            )
+    both = [name for name in named["eval_dataset"] if name in named["dataset"]]
+    if both and subject.get("do_train"):
+        yield subject.finding(
+            "eval_dataset",
+            rule="trains-on-evaluation",
+            severity="warning",
+            message=f"{', '.join(both)} is trained on as well: its figures say what was learned by heart",
+            fix="name rows that are not trained on, or split some off with val_size",
+        )
+
+
+def _names(value: object) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
+def _keeps_no_best(subject: Subject) -> bool:
+    """As `load_best_model_at_end` is worked out in axolotl/core/builders/causal.py."""
+    plugins = subject.get("plugins", [])
+    if subject.get("load_best_model_at_end") is not True or PLUGIN in plugins or not subject.evaluates:
+        return False  # with our plugin it is an error, told by `axolotl-evaluation`
+    saved, evaluated = as_number(subject.get("save_steps")), as_number(subject.get("eval_steps"))
+    if saved and evaluated:
+        return saved % evaluated != 0
+    save = saved or subject.get("saves_per_epoch")
+    return not save or not (evaluated or subject.get("evals_per_epoch"))
+
+
+def _for_lora(key: str) -> Ignored:
+    return Ignored(
+        "ignored-key",
+        "hint",
+        key,
+        lambda s: s.get(key) is not None and s.effective("finetuning_type") in ("full", "freeze"),
+        "it is for LoRA, and changes nothing here",
+        f"remove {key}, or set finetuning_type: lora",
+    )
+
+
+_TABLES: dict[EngineName, tuple[Ignored, ...]] = {
+    "llamafactory": (
+        Ignored(
+            "ignored-key", "warning", "logging_dir", lambda s: s.get("logging_dir"),
+            "transformers 5 takes it and reads it no more",
+            "remove it; the environment variable TENSORBOARD_LOGGING_DIR names TensorBoard's folder",
+        ),
+        Ignored(
+            "ignored-key", "warning", "gradient_checkpointing",
+            lambda s: (
+                s.values.get("gradient_checkpointing") is False
+                and not s.get("disable_gradient_checkpointing")
+            ),
+            "LLaMA-Factory turns checkpointing on by itself, whatever this says",
+            "write disable_gradient_checkpointing: true",
+        ),
+        *map(_for_lora, _LORA),
+        Ignored(
+            "sampled-answers", "hint", "predict_with_generate",
+            lambda s: s.get("predict_with_generate") and s.effective("do_sample") is not False,
+            "answers are drawn at random, so figures differ from run to run", "add do_sample: false",
+        ),
+    ),
+    "axolotl": (
+        Ignored(
+            "ignored-key", "warning", "do_causal_lm_eval", lambda s: s.get("do_causal_lm_eval"),
+            "Axolotl 0.19.0 generates, then drops every metric: its evaluate and datasets do not go together",
+            'remove it; give the dataset a "metric" and name the plugin of tunebook',
+        ),
+        Ignored(
+            "best-not-saved", "warning", "load_best_model_at_end", _keeps_no_best,
+            "Axolotl turns it off without a word: save_steps has to be a multiple of eval_steps",
+            "set eval_steps and an equal save_steps",
+        ),
+    ),
+}  # fmt: skip

@@ -1,0 +1,108 @@
+"""Packages that a setting needs and the engine's environment lacks, told without starting the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunebook.checks.number_like import as_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tunebook.checks.findings import Finding
+    from tunebook.checks.subject import Subject
+    from tunebook.types import EngineName
+
+
+MISSING_PACKAGE = "missing-package"
+"""Id of the rule."""
+
+
+class Need(NamedTuple):
+    """What one setting needs."""
+
+    key: str
+    when: Callable[[Subject], object]
+    distributions: tuple[str, ...]
+    """Names to install."""
+    without: str
+    """What happens without them."""
+
+
+_STOPS = "the run stops before it has loaded anything"
+
+
+def _switch(key: str, *distributions: str) -> Need:
+    return Need(key, lambda s: s.get(key), distributions, _STOPS)
+
+
+def _reports_to(name: str) -> Need:
+    return Need(
+        "report_to",
+        lambda s: name in str(s.get("report_to", "")),
+        (name,),
+        "the run stops when the Trainer is made",
+    )
+
+
+def _eight_bit(subject: Subject) -> bool:
+    name = str(subject.get(subject.name("optimizer"), ""))
+    return ("8bit" in name or name.startswith("paged_")) and "torch" not in name
+
+
+# check_dependencies of llamafactory/hparams/parser.py, and what transformers asks for.
+_NEEDS: dict[EngineName, tuple[Need, ...]] = {
+    "llamafactory": (
+        _switch("enable_liger_kernel", "liger-kernel"),
+        _switch("use_unsloth", "unsloth"),
+        _switch("use_galore", "galore-torch"),
+        _switch("use_apollo", "apollo-torch"),
+        _switch("use_badam", "badam"),
+        _switch("use_adam_mini", "adam-mini"),
+        _switch("use_swanlab", "swanlab"),
+        _switch("mixture_of_depths", "mixture-of-depth"),
+        _switch("use_kt", "kt-kernel"),
+        _switch("deepspeed", "deepspeed"),
+        _switch("plot_loss", "matplotlib"),
+        _switch("predict_with_generate", "jieba", "nltk", "rouge-chinese"),
+        Need("quantization_bit", lambda s: s.get("quantization_bit") and s.effective("quantization_method")
+             == "bnb", ("bitsandbytes",), "the run stops when the model is loaded"),
+        Need("optim", _eight_bit, ("bitsandbytes",), "the run stops when training begins"),
+        Need("flash_attn", lambda s: s.get("flash_attn") == "fa2", ("flash-attn",),
+             "PyTorch's attention takes its place, with one line in the log"),
+        *map(_reports_to, ("wandb", "tensorboard", "mlflow", "swanlab", "trackio")),
+    ),
+    "axolotl": (
+        Need("deepspeed", lambda s: s.get("deepspeed"), ("deepspeed",), "the run stops before it trains"),
+        Need("context_parallel_size", lambda s: (as_number(s.get("context_parallel_size")) or 1) > 1
+             and not s.get("use_glm_dsa_kernels"), ("ring-flash-attn",), _STOPS),
+        Need("load_in_4bit", lambda s: s.get("load_in_4bit") or s.get("load_in_8bit"), ("bitsandbytes",),
+             "the run stops when the model is loaded"),
+        Need("optimizer", _eight_bit, ("bitsandbytes",), "the run stops when training begins"),
+        Need("plugins", lambda s: "CutCrossEntropy" in str(s.get("plugins", "")), ("cut-cross-entropy",),
+             "the run stops when the model is loaded"),
+        Need("plugins", lambda s: "liger" in str(s.get("plugins", "")), ("liger-kernel",),
+             "the run stops when the model is loaded"),
+        Need("wandb_project", lambda s: s.get("use_wandb") or s.get("wandb_project"), ("wandb",),
+             "the run stops when the Trainer is made"),
+    ),
+}  # fmt: skip
+
+
+def check_packages(subject: Subject) -> Iterator[Finding]:
+    """`missing-package`, of the environment that `tunebook train` would use. Where there is none, nothing."""
+    if subject.environment is None:
+        return
+    for need in _NEEDS[subject.engine]:
+        if not need.when(subject):
+            continue
+        missing = [name for name in need.distributions if not subject.installed(name)]
+        if missing:
+            yield subject.finding(
+                need.key,
+                rule=MISSING_PACKAGE,
+                # No fault of the recipe: it may be for another machine. `tunebook train` makes it a warning.
+                severity="hint",
+                message=f"{subject.environment.name} lacks {', '.join(missing)}: {need.without}",
+                fix=f"pip install {' '.join(missing)} where the run is made",
+            )
