@@ -33,7 +33,7 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
         # A placeholder such as <your key> is no secret.
         if not raw or "<" in raw or raw.lower() in ("null", "~", "none", "true", "false"):
             continue
-        # Neither is a number, nor what stands under a key such as moe_token_dispatcher_type.
+        # Nor is a number one.
         named = _SECRET_KEY.search(key) and as_number(raw) is None and redact(raw, key) != raw
         if named or redact(raw) != raw:
             finding = subject.finding(
