@@ -1,0 +1,411 @@
+"""Measures rows as Axolotl builds them: our alpaca type, its `chat_template`, `alpaca` and `input_output`.
+
+Any other type is refused. A block's rows are read as Axolotl reads them, whatever a registry entry says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook import paths
+from tunebook.engines.axolotl_datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
+from tunebook.errors import TunebookError
+from tunebook.lengths import axolotl_turns, model_files
+from tunebook.lengths.batches import Batch, Form, pack
+from tunebook.lengths.chat_template import ChatTemplate
+
+if TYPE_CHECKING:
+    from tunebook.lengths.counting import Counter
+    from tunebook.lengths.model_files import ModelTokenizer
+
+Row = Mapping[str, Any]
+
+# axolotl/prompters.py: AlpacaPrompter with the style `instruct`.
+_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+)
+
+# Tokens are changed by these in ways that are not done here.
+_REFUSED_KEYS = (
+    "added_tokens_overrides",
+    "tokenizer_use_mistral_common",
+    "tokenizer_type",
+    "is_mistral_derived_model",
+)
+_REFUSED_BLOCK_KEYS = (
+    *("split_thinking", "message_field_training", "message_field_training_detail", "drop_system_message"),
+    *("shards", "preprocess_shards", "data_files", "revision", "input_transform", "input_format"),
+)
+_TEMPLATES = "lib/python3*/site-packages/axolotl/utils/chat_templates/templates"
+_ROLES = {"human": "user", "gpt": "assistant"}  # the others are called what they are
+
+
+class Rendered(NamedTuple):
+    """A row as texts that are tokenised apart."""
+
+    texts: list[str]
+    learned: list[bool]
+    """Which of the texts are answers."""
+
+
+class AxolotlMeasure:
+    """Measures rows of one block of `datasets:` or `test_datasets:`.
+
+    Args:
+        values: The recipe.
+        block: Of it.
+        tokenizer: As `prepare` returns it.
+        counter: Of the same tokenizer; shared between the blocks of a recipe.
+        limit: Tokens of a row; `type: alpaca` cuts prompts and answers at it before anything else does.
+
+    Raises:
+        TunebookError: The block's type is not known here, or has keys that are not.
+    """
+
+    def __init__(
+        self, values: Row, block: Row, tokenizer: ModelTokenizer, counter: Counter, limit: int
+    ) -> None:
+        kinds: dict[Any, Callable[[], Callable[[Sequence[Row], int], Batch]]] = {
+            ALPACA_TYPE: self._own_alpaca,
+            CONVERSATION_TYPE: self._conversations,
+            "alpaca": self._alpaca,
+            "input_output": self._segments,
+        }
+        kind = block.get("type")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise TunebookError(
+                f"a block of type {kind!r} is not measured",
+                fix=f"the types that are: {', '.join(kinds)}; or measure with --chars",
+            )
+        refused = [key for key in _REFUSED_BLOCK_KEYS if block.get(key)]
+        if refused:
+            raise TunebookError(
+                f"a block with {', '.join(refused)} is not measured", fix="measure with --chars"
+            )
+        self.values, self.block, self.tokenizer, self.counter, self.limit = (
+            values,
+            block,
+            tokenizer,
+            counter,
+            limit,
+        )
+        self.form = Form()
+        self._measure = kinds[kind]()
+
+    def __call__(self, rows: Sequence[Row], first: int) -> Batch:
+        """Return the lengths of `rows`; see `Measure`."""
+        return self._measure(rows, first)
+
+    def _template(self) -> ChatTemplate:
+        text = chat_template_text(self.values, self.block, self.tokenizer)
+        return ChatTemplate(text, self.tokenizer.special, self.values.get("chat_template_kwargs") or {})
+
+    def _own_alpaca(self) -> Callable[[Sequence[Row], int], Batch]:
+        """Our type: prompt and answer are tokenised apart, so that fastokens can count them."""
+        columns = alpaca_columns(self.block.get("message_property_mappings") or {})
+        template = self._template()
+        whole = template.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
+        self.form = self._form(whole.rpartition("!")[2])
+
+        def render(row: Row) -> Rendered:
+            answer = row.get(columns.get("response", ""))
+            if not isinstance(answer, str) or not answer:
+                raise TunebookError(
+                    f"the column {columns.get('response')!r} holds {answer!r}, not an answer: our type stops",
+                    fix="fill in or delete the row",
+                )
+            system = row.get(columns["system"]) if "system" in columns else None
+            parts = [row.get(columns[key]) for key in ("prompt", "query") if key in columns]
+            question = [
+                *([{"role": "system", "content": system}] if system else []),
+                {"role": "user", "content": "\n".join(_text(part) for part in parts if part)},
+            ]
+            start = template.render(question, add_generation_prompt=True)
+            full = template.render([*question, {"role": "assistant", "content": answer}])
+            if not full.startswith(start):
+                raise TunebookError(
+                    "the chat template writes a prompt that its own whole conversation does not begin with",
+                    fix="set `chat_template_kwargs` to fit the data, e.g. {enable_thinking: false}",
+                )
+            return Rendered([start, full[len(start) :]], [False, True])
+
+        return self._apart(render)
+
+    def _segments(self) -> Callable[[Sequence[Row], int], Batch]:
+        """`type: input_output`: texts that say themselves whether they are learned."""
+        everything = bool(self.values.get("train_on_inputs"))
+
+        def render(row: Row) -> Rendered:
+            segments = row.get("segments")
+            if not isinstance(segments, list):
+                raise TunebookError(
+                    "the row has no list of `segments`", fix="see Axolotl's type input_output"
+                )
+            return Rendered(
+                [_text(segment.get("text")) for segment in segments],
+                [bool(segment.get("label")) or everything for segment in segments],
+            )
+
+        return self._apart(render)
+
+    def _apart(self, render: Callable[[Row], Rendered]) -> Callable[[Sequence[Row], int], Batch]:
+        def measure(rows: Sequence[Row], first: int) -> Batch:
+            made = [_numbered(render, row, number) for number, row in enumerate(rows, first)]
+            sizes = iter(self.counter([text for row in made for text in row.texts]))
+            turns, tails = [], []
+            for row in made:
+                found, tail = _turns([(next(sizes), learned) for learned in row.learned])
+                turns.append(found)
+                tails.append(tail)
+            return pack(range(first, first + len(rows)), turns, tails, [])
+
+        return measure
+
+    def _alpaca(self) -> Callable[[Sequence[Row], int], Batch]:
+        """`type: alpaca`: no chat template; prompt and answer are cut one by one, and the answer gets EOS."""
+        special, limit = self.tokenizer, self.limit
+        eos = special.special.get("eos_token")
+        if eos is None:
+            raise TunebookError(
+                "the tokenizer has no EOS, which type: alpaca puts behind answers", fix="set special_tokens"
+            )
+        bos = special.special.get("bos_token")
+        self.form = Form(closing=1)
+
+        def measure(rows: Sequence[Row], first: int) -> Batch:
+            texts = [
+                text
+                for number, row in enumerate(rows, first)
+                for text in _numbered(_alpaca_texts, row, number)
+            ]
+            sizes = self.counter(texts)
+            added = int(special.adds_bos) + int(special.adds_eos)
+            turns = []
+            for place in range(0, len(texts), 2):
+                (prompt, answer), answer_text = sizes[place : place + 2], texts[place + 1]
+                prompt = min(prompt + added, limit)
+                if answer_text:
+                    has_end = special.adds_eos or answer_text.endswith(eos)
+                    answer += added
+                    if answer < limit and not has_end:
+                        answer += 1
+                    answer = min(answer, limit)
+                    # Axolotl takes off a BOS that tokenising put there, or that the text begins with.
+                    answer -= int(bos is not None and (special.adds_bos or answer_text.startswith(bos)))
+                turns.append([(prompt, answer)])
+            return pack(range(first, first + len(rows)), turns, [0] * len(turns), [])
+
+        return measure
+
+    def _conversations(self) -> Callable[[Sequence[Row], int], Batch]:
+        """`type: chat_template`: tokenised as one text, so answers are found by their characters."""
+        template = self._template()
+        turns_of = conversation_reader(self.block, template.text)
+        learning, eos, eot = self._learning(template.text)
+        self.form = Form(closing=1)
+
+        def measure(rows: Sequence[Row], first: int) -> Batch:
+            found, tails = [], []
+            for number, row in enumerate(rows, first):
+                turns = _numbered(turns_of, row, number)
+                text = _numbered(template.render, turns, number)
+                encoded = self.tokenizer.tokenizer.encode(text, add_special_tokens=False)
+                learned = axolotl_turns.labelled(
+                    turns, template, text, encoded.ids, encoded.offsets, learning, eos=eos, eot=eot
+                )
+                lengths, tail = axolotl_turns.runs(learned)
+                found.append(lengths)
+                tails.append(tail)
+            return pack(range(first, first + len(rows)), found, tails, [])
+
+        return measure
+
+    def _learning(self, template: str) -> tuple[axolotl_turns.Learning, int | None, frozenset[int]]:
+        roles = self.block.get("roles_to_train", ["assistant"])
+        on_eos = self.block.get("train_on_eos", "turn")
+        on_eot = self.block.get("train_on_eot") or on_eos
+        if not roles and not on_eos:
+            raise TunebookError(
+                "a block without roles_to_train and train_on_eos is not measured", fix="set roles_to_train"
+            )
+        encoder, eos_text = self.tokenizer.tokenizer, self.tokenizer.special.get("eos_token")
+        named = self.values.get("eot_tokens")
+        ends = (
+            [eos_text]
+            if named is None and eos_text
+            else [token for token in named or [] if token in template]
+        )
+        ids = [encoder.encode(token, add_special_tokens=False).ids for token in ends]
+        aliases = self.block.get("roles") or {}
+        by_source = {source: role for role, sources in aliases.items() for source in sources} or _ROLES
+        learning = axolotl_turns.Learning(
+            roles=frozenset(by_source.get(role, role) for role in roles or ()),
+            everything=bool(self.values.get("train_on_inputs")),
+            on_eos=on_eos,
+            on_eot=on_eot,
+        )
+        eos = encoder.token_to_id(eos_text) if eos_text else None
+        return learning, eos, frozenset(one[0] for one in ids if len(one) == 1)
+
+    def _form(self, closing: str) -> Form:
+        tokens = self.tokenizer.tokenizer.encode(closing, add_special_tokens=False).tokens
+        end = self.tokenizer.special.get("eos_token")
+        last = tokens.index(end) if end in tokens else len(tokens) - 1
+        return Form(closing=len(tokens), after_end=max(0, len(tokens) - 1 - last))
+
+
+def prepare(values: Row) -> ModelTokenizer:
+    """Return the recipe's tokenizer with the tokens that its keys add.
+
+    Raises:
+        TunebookError: It is not on this machine, or the recipe changes it in ways that are not known here.
+    """
+    refused = [key for key in _REFUSED_KEYS if values.get(key)]
+    if refused:
+        raise TunebookError(f"a recipe with {', '.join(refused)} is not measured", fix="measure with --chars")
+    key = "tokenizer_config" if values.get("tokenizer_config") else "base_model"
+    folder = model_files.find_folder(
+        str(values.get(key)),
+        revision=str(values.get("revision_of_model") or "main"),
+        cache_dir=None,
+        key=key,
+    )
+    tokenizer = model_files.load(folder)
+    special = dict(values.get("special_tokens") or {})
+    extra = special.pop("additional_special_tokens", None) or []
+    tokenizer.special.update({name: str(token) for name, token in special.items()})
+    tokenizer.add_special([*map(str, special.values()), *map(str, extra)])
+    if values.get("tokens"):
+        from tokenizers import AddedToken
+
+        tokenizer.tokenizer.add_tokens(
+            [AddedToken(str(token), normalized=False) for token in values["tokens"]]
+        )
+    return tokenizer
+
+
+def chat_template_text(values: Row, block: Row, tokenizer: ModelTokenizer) -> str:
+    """Return the Jinja text of the chat template that a block is rendered with.
+
+    Raises:
+        TunebookError: It cannot be found.
+    """
+    where = block if block.get("chat_template") else values
+    choice = str(where.get("chat_template") or "tokenizer_default")
+    if choice == "jinja":
+        given = str(where.get("chat_template_jinja") or "")
+        file = Path(given)
+        return file.read_text(encoding="utf-8") if len(given) < 1024 and file.is_file() else given
+    if choice == "tokenizer_default" or choice.startswith("tokenizer_default_fallback_"):
+        if tokenizer.chat_template:
+            return tokenizer.chat_template
+        choice = choice.removeprefix("tokenizer_default_fallback_")
+        if choice == "tokenizer_default":
+            raise TunebookError(
+                f"the tokenizer in {tokenizer.folder} has no chat template",
+                fix="set chat_template to one by name",
+            )
+    # Axolotl's own templates travel with it; they are read there, so that they are of the version used.
+    environment = paths.engine_environment("axolotl")
+    found = sorted(environment.glob(f"{_TEMPLATES}/{choice}.jinja"))
+    if not found:
+        raise TunebookError(
+            f"chat_template: the Axolotl in {environment} has no template {choice!r}",
+            fix="use tokenizer_default, or a name of Axolotl's",
+        )
+    return found[0].read_text(encoding="utf-8")
+
+
+def conversation_reader(block: Row, template: str) -> Callable[[Row], list[dict[str, Any]]]:
+    """Return the function that turns a row into the messages that `type: chat_template` renders.
+
+    It raises TunebookError for messages whose extra fields the template reads, for tools, and for contents in
+    parts: what Axolotl makes of those is not done here.
+    """
+    column = str(block.get("field_messages") or "messages")
+    mapping = block.get("message_property_mappings") or {
+        "role": "role",
+        "content": "content",
+        "reasoning_content": "reasoning_content",
+    }
+    aliases = block.get("roles")
+    roles = {source: role for role, sources in aliases.items() for source in sources} if aliases else _ROLES
+
+    def read(row: Row) -> list[dict[str, Any]]:
+        messages = row.get(column)
+        if not isinstance(messages, list) or not messages:
+            raise TunebookError(
+                f"the column {column!r} holds no list of messages",
+                fix="name it as `field_messages` of the block",
+            )
+        if row.get("tools"):
+            raise TunebookError("the row holds tools, which are not measured", fix="measure with --chars")
+        turns = []
+        for message in messages:
+            turn = {
+                key: message[source] for key, source in mapping.items() if message.get(source) is not None
+            }
+            role = str(turn.get("role"))
+            turn["role"] = roles.get(role, role)
+            extra = [
+                key
+                for key, value in message.items()
+                if key not in mapping.values() and value is not None and key in template
+            ]
+            if extra or not isinstance(turn.get("content", ""), str):
+                what = (
+                    f"the field {extra[0]!r}, which the chat template may read"
+                    if extra
+                    else "content in parts"
+                )
+                raise TunebookError(f"a message has {what}; that is not measured", fix="measure with --chars")
+            turns.append(turn)
+        if turns[0]["role"] != "system" and row.get("system") is not None:
+            turns.insert(0, {"role": "system", "content": row["system"]})
+        return turns
+
+    return read
+
+
+def _alpaca_texts(row: Row) -> tuple[str, str]:
+    given = _text(row.get("input") or "")
+    form = _WITH_INPUT if given else _WITHOUT_INPUT
+    return form.format(instruction=row.get("instruction"), input=given), _text(row.get("output") or "")
+
+
+def _turns(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], int]:
+    """(prompt, answer) lengths by turns, and what stands behind the last answer."""
+    found: list[tuple[int, int]] = []
+    prompt = answer = 0
+    for size, learned in lengths:
+        if learned:
+            answer += size
+            continue
+        if answer:
+            found.append((prompt, answer))
+            prompt = answer = 0
+        prompt += size
+    if answer:
+        return [*found, (prompt, answer)], 0
+    return found, prompt
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TunebookError(f"{value!r} is no text, on which Axolotl stops", fix="write it in quotes")
+    return value
+
+
+def _numbered(function: Callable[..., Any], argument: Any, number: int) -> Any:
+    try:
+        return function(argument)
+    except TunebookError as err:
+        raise TunebookError(f"row {number}: {err.problem}", fix=err.fix) from err

@@ -1,0 +1,140 @@
+"""What the engines do to rows that are longer than their limit, and what such a row loses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tunebook.lengths.batches import Batch, Form, Lengths
+
+    Flags = npt.NDArray[np.bool_]
+
+LOSSES = ("cut", "header", "answer", "end", "turn", "all", "dropped")
+"""What can happen to a row, in the order it is told:
+
+`cut`: it is shortened, and stays. `header`: a prompt loses its end, where the assistant header stands.
+`answer`: an answer loses some of its own text. `end`: an answer loses the token that ends its turn.
+`turn`: a question and its answer are left out whole. `all`: no token of any answer is left to learn.
+`dropped`: the row is left out."""
+
+
+class Rule(Protocol):
+    """What one engine does to long rows."""
+
+    @property
+    def key(self) -> str:
+        """The recipe's key of the limit."""
+        ...
+
+    def keep(self, batch: Batch, limit: int) -> Batch:
+        """Return what is left of each row at a limit of so many tokens: a batch of the same shape."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proportional:
+    """LLaMA-Factory's rule: prompt and answer of a turn are shortened in proportion, the turns in order."""
+
+    row_end: int
+    """Tokens put at the end of each row, whatever was cut: 1 for templates with `efficient_eos`."""
+    newest_first: bool
+    """`mask_history`: the last turn is served first."""
+    key: str = "cutoff_len"
+
+    def keep(self, batch: Batch, limit: int) -> Batch:
+        """Return what is left of each row; see `Rule`. From processor_utils.py: `infer_seqlen`."""
+        prompts, answers = np.zeros_like(batch.prompts), np.zeros_like(batch.answers)
+        used = np.full(len(batch.rows), self.row_end, np.int64)
+        rows = np.arange(len(batch.rows))
+        for place in range(batch.prompts.shape[1]):
+            column = batch.turns - 1 - place if self.newest_first else np.full_like(batch.turns, place)
+            # Turns are visited in order, so a row that is full stays full.
+            live = (place < batch.turns) & (used < limit)
+            at = (rows[live], column[live])
+            if not live.any():
+                break
+            source, target = _infer_seqlen(batch.prompts[at], batch.answers[at], limit - used[live])
+            prompts[at], answers[at] = source, target
+            used[live] += source + target
+        return replace(batch, prompts=prompts, answers=answers)
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """Axolotl's `excess_length_strategy: truncate`: the first tokens of a row stay."""
+
+    key: str = "sequence_len"
+
+    def keep(self, batch: Batch, limit: int) -> Batch:
+        """Return what is left of each row; see `Rule`."""
+        prompts, answers = np.zeros_like(batch.prompts), np.zeros_like(batch.answers)
+        left = np.full(len(batch.rows), limit, np.int64)
+        for place in range(batch.prompts.shape[1]):
+            for kept, whole in ((prompts, batch.prompts), (answers, batch.answers)):
+                kept[:, place] = np.minimum(whole[:, place], left)
+                left -= kept[:, place]
+        return replace(batch, prompts=prompts, answers=answers, tail=np.minimum(batch.tail, left))
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Axolotl's rule without a strategy: rows that are too long are left out, and those too short."""
+
+    shortest: int = 2
+    key: str = "sequence_len"
+
+    def keep(self, batch: Batch, limit: int) -> Batch:
+        """Return what is left of each row; see `Rule`."""
+        total = batch.total
+        stays = ((total >= self.shortest) & (total <= limit)).astype(np.int64)
+        return replace(
+            batch,
+            prompts=batch.prompts * stays[:, None],
+            answers=batch.answers * stays[:, None],
+            tail=batch.tail * stays,
+        )
+
+
+def losses(batch: Batch, kept: Batch, form: Form) -> dict[str, Flags]:
+    """Return for each of `LOSSES` which rows suffer it.
+
+    A closing token that was cut is told by its count, so an answer's last word and its end of turn are told
+    apart exactly where the template closes an answer with a special token, and by a token or so elsewhere.
+    """
+    left = kept.total
+    dropped = (left == 0) & (batch.total > 0)
+    stays = ~dropped[:, None]
+    present = (np.arange(batch.prompts.shape[1]) < batch.turns[:, None]) & stays
+    gone = present & (kept.prompts + kept.answers == 0) & (batch.prompts + batch.answers > 0)
+    partly = present & ~gone
+    found = {
+        "cut": (left < batch.total) & ~dropped,
+        "header": (partly & (kept.prompts < batch.prompts)).any(axis=1),
+        "answer": (partly & (kept.answers < batch.answers - form.closing)).any(axis=1),
+        "end": (partly & (kept.answers < batch.answers - form.after_end)).any(axis=1),
+        "turn": gone.any(axis=1),
+        "all": (kept.answers.sum(axis=1) == 0) & (batch.answers.sum(axis=1) > 0) & ~dropped,
+        "dropped": dropped,
+    }
+    if form.closing == 0:
+        # Nothing closes an answer but the token at the row's end, which is never cut.
+        found["end"] = np.zeros(len(batch.rows), np.bool_)
+    return found
+
+
+def _infer_seqlen(source: Lengths, target: Lengths, limit: Lengths) -> tuple[Lengths, Lengths]:
+    both = source + target
+    share = target / np.where(both == 0, 1, both)
+    most = np.where(
+        target * 2 < limit,
+        limit,
+        np.where(source * 2 < limit, limit - source, (limit * share).astype(np.int64)),
+    )
+    new_target = np.minimum(most, target)
+    new_source = np.minimum(np.maximum(limit - new_target, 0), source)
+    return new_source, new_target
