@@ -17,6 +17,11 @@ COMMANDS: CommandTable = {
         "show",
         "Show an entry, and the block that says the same in an Axolotl recipe.",
     ),
+    "lengths": (
+        "tunebook.cli.data_lengths",
+        "lengths",
+        "Show how long rows are in tokens, and what the recipe's limit cuts off.",
+    ),
     "check": (
         "tunebook.cli.data_check",
         "check",
