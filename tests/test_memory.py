@@ -1,5 +1,6 @@
 """GPU memory: known points, physical laws that must hold, and published measurements."""
 
+import inspect
 import json
 import statistics
 from pathlib import Path
@@ -213,6 +214,17 @@ def test_several_spellings_mean_one_thing(argument, one, other):
 def test_an_unknown_word_is_an_error_and_not_a_default(argument, value):
     with pytest.raises(TunebookError):
         estimate(LLAMA_8B, **{"method": "lora", argument: value})
+
+
+def test_an_argument_of_another_name_is_refused_and_the_names_are_to_be_seen():
+    names = set(inspect.signature(estimate).parameters)
+    assert names >= {
+        *("config", "method", "quantization", "seq_len", "micro_batch", "gpus", "zero_stage"),
+        *("gradient_checkpointing", "attention", "optimizer", "fused_ce", "offload"),
+        *("lora_rank", "lora_targets", "dtype"),
+    }
+    with pytest.raises(TypeError, match="no argument sequence_length; there are method, quantization"):
+        estimate(LLAMA_8B, sequence_length=4096)
 
 
 def test_an_unknown_architecture_is_refused():

@@ -8,7 +8,7 @@ from typing import Any
 
 MARK = "[redacted]"
 
-# A word of its own in the key, so that tokenizer and max_new_tokens pass. A token is one at the key's end alone:
+# A word of its own in the key, so that tokenizer and max_new_tokens pass. `token` counts at its end alone:
 # token_accuracy and moe_token_dispatcher_type are about tokens of text.
 _SECRET_KEY = re.compile(
     r"(?:^|[^a-z])"

@@ -6,7 +6,7 @@ Formulas, their sources and the measured errors are in docs/memory.md.
 from tunebook.memory.architectures import read_shape
 from tunebook.memory.known_models import find_config
 from tunebook.memory.levers import Lever, largest_batch, levers, longest_context, oom_ladder
-from tunebook.memory.options import Setup, read_setup
+from tunebook.memory.options import Arguments, Setup, read_setup
 from tunebook.memory.total import (
     EvaluationEstimate,
     MemoryEstimate,
@@ -16,6 +16,6 @@ from tunebook.memory.total import (
 )
 
 __all__ = [
-    "EvaluationEstimate", "Lever", "MemoryEstimate", "Setup", "estimate", "estimate_setup", "evaluate_setup",
-    "find_config", "largest_batch", "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
+    "Arguments", "EvaluationEstimate", "Lever", "MemoryEstimate", "Setup", "estimate", "estimate_setup",
+    "evaluate_setup", "find_config", "largest_batch", "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
 ]  # fmt: skip

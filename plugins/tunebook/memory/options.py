@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from tunebook.errors import TunebookError
 from tunebook.memory import spellings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +54,58 @@ _PARTIAL = ("badam", "galore", "apollo", "lomo")
 """Methods that are full training with an optimizer of this name."""
 
 
-def read_setup(
-    *,
-    method: str | None = None,
-    quantization: str | int | None = None,
-    seq_len: int | None = None,
-    micro_batch: int | None = None,
-    gpus: int | None = None,
-    zero_stage: int | None = None,
-    gradient_checkpointing: bool | str | None = None,
-    attention: str | None = None,
-    optimizer: str | None = None,
-    fused_ce: bool | str | None = None,
-    offload: Any = None,
-    lora_rank: int | None = None,
-    lora_targets: Any = None,
-    dtype: str | None = None,
-    adapter_bytes: int | None = None,
-    upcast: bool | None = None,
-) -> Setup:
-    """Read the arguments of `tunebook.memory.estimate`; None takes the default that stands there.
+class Arguments(TypedDict, total=False):
+    """What `tunebook.memory.estimate` and `read_setup` take. None, or leaving one out, takes its default."""
+
+    method: str | None
+    """full, lora (default), qlora, dora; qlora alone means 4-bit."""
+    quantization: str | int | None
+    """none (default), 4 or nf4, nf4-dq, 8 or int8, gptq, gptq8, awq."""
+    seq_len: int | None
+    """Tokens of a row, 2048."""
+    micro_batch: int | None
+    """Rows per GPU and forward pass, 1."""
+    gpus: int | None
+    """GPUs of the run, 1."""
+    zero_stage: int | str | None
+    """0 (default) to 3; FSDP full shard is 3."""
+    gradient_checkpointing: bool | str | None
+    """True (default), False, or "unsloth", which moves checkpoints to the host."""
+    attention: str | bool | None
+    """flash, sdpa (default) or eager."""
+    optimizer: str | None
+    """adamw_torch (default), adamw_8bit, paged_adamw_8bit, sgd, lion, adafactor, galore, badam."""
+    fused_ce: bool | str | None
+    """none (default), liger or True, cce, chunked."""
+    offload: Any
+    """none (default), optimizer, parameters, all, activations, or several."""
+    lora_rank: int | None
+    """8."""
+    lora_targets: Any
+    """Module names; None or "all" for all linear layers, as PEFT's `all-linear`."""
+    dtype: str | None
+    """bf16 (default), fp16, fp32, or fp32_amp for fp32 weights under autocast."""
+    adapter_bytes: int | None
+    """Bytes of an adapter weight; 4 (2 under DeepSpeed) unless given."""
+    upcast: bool | None
+    """Whether norms, embeddings and head of a quantised model are fp32; None for the usual way."""
+
+
+def read_setup(**arguments: Unpack[Arguments]) -> Setup:
+    """Read arguments into one set-up.
 
     Raises:
         TunebookError: A word is not known, or a number is below 1.
+        TypeError: There is no argument of such a name.
     """
+    strangers = set(arguments) - set(Arguments.__annotations__)
+    if strangers:
+        raise TypeError(
+            f"no argument {', '.join(sorted(strangers))}; there are {', '.join(Arguments.__annotations__)}"
+        )
+    method, quantization = arguments.get("method"), arguments.get("quantization")
+    checkpointing, optimizer = arguments.get("gradient_checkpointing"), arguments.get("optimizer")
+    upcast = arguments.get("upcast")
     way = spellings.plain(method or "lora")
     full = way.startswith("full") or way in {"fft", "finetune", "pt", "pretrain", *_PARTIAL, "lisa"}
     if not full and not any(name in way for name in ("lora", "dora", "peft", "oft", "adapter")):
@@ -81,24 +113,24 @@ def read_setup(
     bits = spellings.bits(quantization)
     if bits is None and ("qlora" in way or "qdora" in way) and quantization is None:
         bits = "nf4"
-    precision = spellings.precision(dtype)
-    zero = spellings.zero(zero_stage)
+    precision = spellings.precision(arguments.get("dtype"))
+    zero = spellings.zero(arguments.get("zero_stage"))
     if full and bits is not None:
         raise TunebookError(
             f"method full cannot train {quantization} weights", fix="use qlora, or no quantisation"
         )
     numbers = {
-        "seq_len": seq_len or 2048,
-        "micro_batch": micro_batch or 1,
-        "gpus": gpus or 1,
-        "lora_rank": lora_rank or 8,
+        "seq_len": arguments.get("seq_len") or 2048,
+        "micro_batch": arguments.get("micro_batch") or 1,
+        "gpus": arguments.get("gpus") or 1,
+        "lora_rank": arguments.get("lora_rank") or 8,
     }
     for name, number in numbers.items():
         if int(number) < 1:
             raise TunebookError(f"{name} is {number}", fix=f"give a whole number from 1 for {name}")
-    fused = spellings.fused(fused_ce)
-    kernel = spellings.attention(attention)
-    unsloth = spellings.plain(gradient_checkpointing or "") in {"unsloth", "offload"}
+    fused = spellings.fused(arguments.get("fused_ce"))
+    kernel = spellings.attention(arguments.get("attention"))
+    unsloth = spellings.plain(checkpointing or "") in {"unsloth", "offload"}
     optimizer_word = way if way in _PARTIAL and optimizer is None else optimizer
     return Setup(
         full=full,
@@ -110,14 +142,27 @@ def read_setup(
         micro_batch=int(numbers["micro_batch"]),
         gpus=int(numbers["gpus"]),
         zero_stage=zero,
-        checkpointing=gradient_checkpointing is None
-        or spellings.plain(gradient_checkpointing) not in spellings.NOTHING,
+        checkpointing=checkpointing is None or spellings.plain(checkpointing) not in spellings.NOTHING,
         attention=kernel,
         optimizer=spellings.optimizer(optimizer_word),
         fused_ce=fused,
-        offload=spellings.offload(offload, unsloth=unsloth),
+        offload=spellings.offload(arguments.get("offload"), unsloth=unsloth),
         lora_rank=int(numbers["lora_rank"]),
-        lora_targets=spellings.targets(lora_targets),
+        lora_targets=spellings.targets(arguments.get("lora_targets")),
         dtype=precision,
-        adapter_bytes=adapter_bytes or (2 if zero and precision in {"bf16", "fp16"} else 4),
+        adapter_bytes=arguments.get("adapter_bytes") or (2 if zero and precision in {"bf16", "fp16"} else 4),
     )
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function of `**arguments: Unpack[Arguments]` with each of them by name."""
+    own = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in Arguments.__annotations__
+    ]
+    return inspect.Signature([*own, *named])

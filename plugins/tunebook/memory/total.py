@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tunebook.memory import overhead
 from tunebook.memory.activations import activations
 from tunebook.memory.adapters import count_lora, embeddings_trained
 from tunebook.memory.architectures import read_shape
 from tunebook.memory.logits import evaluation_logits, training_logits
-from tunebook.memory.options import read_setup
+from tunebook.memory.options import read_setup, signature_of
 from tunebook.memory.states import ELEMENT, states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tunebook.memory.options import Setup
+    from tunebook.memory.options import Arguments, Setup
     from tunebook.memory.shapes import Shape
 
 GIB = 2**30
@@ -58,57 +58,24 @@ class MemoryEstimate:
         return self.total <= gpu_gb * GIB * (1 - margin)
 
 
-def estimate(
-    config: Mapping[str, Any],
-    *,
-    method: str | None = None,
-    quantization: str | int | None = None,
-    seq_len: int | None = None,
-    micro_batch: int | None = None,
-    gpus: int | None = None,
-    zero_stage: int | None = None,
-    gradient_checkpointing: bool | str | None = None,
-    attention: str | None = None,
-    optimizer: str | None = None,
-    fused_ce: bool | str | None = None,
-    offload: Any = None,
-    lora_rank: int | None = None,
-    lora_targets: Any = None,
-    dtype: str | None = None,
-    adapter_bytes: int | None = None,
-    upcast: bool | None = None,
-) -> MemoryEstimate:
-    """Estimate the memory of one training step; None takes the default named below.
+def estimate(config: Mapping[str, Any], **arguments: Unpack[Arguments]) -> MemoryEstimate:
+    """Estimate the memory of one training step.
 
     Args:
         config: A Hugging Face `config.json`.
-        method: full, lora (default), qlora, dora; qlora alone means 4-bit.
-        quantization: none (default), 4 or nf4, nf4-dq, 8 or int8, gptq, gptq8, awq.
-        seq_len: Tokens of a row, 2048.
-        micro_batch: Rows per GPU and forward pass, 1.
-        gpus: GPUs of the run, 1.
-        zero_stage: 0 (default) to 3; FSDP full shard is 3.
-        gradient_checkpointing: True (default), False, or "unsloth", which moves checkpoints to the host.
-        attention: flash, sdpa (default) or eager.
-        optimizer: adamw_torch (default), adamw_8bit, paged_adamw_8bit, sgd, lion, adafactor, galore, badam.
-        fused_ce: none (default), liger or True, cce, chunked.
-        offload: none (default), optimizer, parameters, all, activations, or several.
-        lora_rank: 8.
-        lora_targets: Module names; None or "all" for all linear layers, as PEFT's `all-linear`.
-        dtype: bf16 (default), fp16, fp32, or fp32_amp for fp32 weights under autocast.
-        adapter_bytes: Bytes of an adapter weight; 4 (2 under DeepSpeed) unless given.
-        upcast: Whether norms, embeddings and head of a quantised model are fp32; None for the usual way.
+        **arguments: See `tunebook.memory.Arguments`: method, quantization, seq_len, micro_batch, gpus,
+            zero_stage, gradient_checkpointing, attention, optimizer, fused_ce, offload, lora_rank,
+            lora_targets, dtype, adapter_bytes, upcast.
 
     Raises:
         TunebookError: The architecture or one of the words is not known.
+        TypeError: There is no argument of such a name.
     """
-    setup = read_setup(
-        method=method, quantization=quantization, seq_len=seq_len, micro_batch=micro_batch, gpus=gpus,
-        zero_stage=zero_stage, gradient_checkpointing=gradient_checkpointing, attention=attention,
-        optimizer=optimizer, fused_ce=fused_ce, offload=offload, lora_rank=lora_rank,
-        lora_targets=lora_targets, dtype=dtype, adapter_bytes=adapter_bytes, upcast=upcast,
-    )  # fmt: skip
-    return estimate_setup(read_shape(config), setup)
+    return estimate_setup(read_shape(config), read_setup(**arguments))
+
+
+# `help` and whoever fills in a table by names see the arguments one by one.
+estimate.__signature__ = signature_of(estimate)  # type: ignore[attr-defined]
 
 
 def estimate_setup(shape: Shape, setup: Setup) -> MemoryEstimate:
