@@ -17,5 +17,6 @@ from tunebook.memory.total import (
 
 __all__ = [
     "Arguments", "EvaluationEstimate", "Lever", "MemoryEstimate", "Setup", "estimate", "estimate_setup",
-    "evaluate_setup", "find_config", "largest_batch", "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
+    "evaluate_setup", "find_config", "largest_batch",
+    "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
 ]  # fmt: skip
