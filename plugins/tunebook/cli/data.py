@@ -22,6 +22,11 @@ COMMANDS: CommandTable = {
         "lengths",
         "Show how long rows are in tokens, and what the recipe's limit cuts off.",
     ),
+    "chunk": (
+        "tunebook.cli.data_chunk",
+        "chunk",
+        "Cut long documents into pieces of at most so many tokens.",
+    ),
     "check": (
         "tunebook.cli.data_check",
         "check",
