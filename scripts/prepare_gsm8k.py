@@ -78,7 +78,7 @@ def checked_rows(paths: list[Path]) -> Iterator[dict[str, str]]:
                         fix="mend the row, or fetch the file again",
                     )
                 )
-            elif not faults:
+            else:
                 yield {column: row[column] for column in COLUMNS}
     if faults:
         raise join_errors(faults[:_FAULTS_SHOWN])
@@ -93,24 +93,20 @@ def _ends_in_number(row: Mapping[str, Any]) -> bool:
     return last.startswith(MARK) and gsm8k.extract(last) is not None
 
 
-def prepare(folder: Path, output: Path) -> dict[Path, int]:
-    """Write the splits of each variant found; of one variant both or none.
-
-    Returns:
-        The rows of each file written.
+def prepare(folder: Path, output: Path) -> Iterator[tuple[Path, int]]:
+    """Write the splits of each variant found, and yield each file with its rows; of a variant both or none.
 
     Raises:
-        TunebookError: As `find_files` and `checked_rows`.
+        TunebookError: As `find_files` and `checked_rows`, or a file has no rows.
     """
-    written = {}
     for variant, splits in find_files(folder).items():
         target = output / f"gsm8k_{variant}"
-        with split_writers(target, splits) as writers:
+        with split_writers(target, splits, if_empty=f"fetch the files of {variant} again") as writers:
             for split, paths in splits.items():
                 for row in checked_rows(paths):
                     writers[split].write(row)
-        written |= {target / f"{split}.jsonl": writer.rows for split, writer in writers.items()}
-    return written
+        for split, writer in writers.items():
+            yield target / f"{split}.jsonl", writer.rows
 
 
 @click.command()
@@ -136,17 +132,18 @@ def main(folder: Path, output: Path) -> None:
     Example:
       python scripts/prepare_gsm8k.py --input grade-school-math
     """
+    written = set()
     try:
-        written = prepare(folder, output)
+        for path, rows in prepare(folder, output):
+            published = ROWS[path.stem]
+            note = "" if rows == published else f"; as published it has {published:,}"
+            click.echo(f"{path}: {rows:,} rows{note}")
+            written.add(path.parent.name)
     except TunebookError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    for path, rows in written.items():
-        published = ROWS[path.stem]
-        note = "" if rows == published else f"; as published it has {published:,}"
-        click.echo(f"{path}: {rows:,} rows{note}")
     for variant in _ENDINGS:
-        if output / f"gsm8k_{variant}" / "train.jsonl" not in written:
+        if f"gsm8k_{variant}" not in written:
             click.echo(f"note: {folder} holds no {variant} variant with both splits", err=True)
 
 

@@ -55,8 +55,13 @@ class SplitWriter:
 
 
 @contextlib.contextmanager
-def split_writers(folder: Path, names: Iterable[str] = SPLITS) -> Iterator[dict[str, SplitWriter]]:
+def split_writers(folder: Path, names: Iterable[str], *, if_empty: str) -> Iterator[dict[str, SplitWriter]]:
     """Writers of `<name>.jsonl` in a folder, which is made. The files appear when the block ends well.
+
+    Args:
+        folder: Where to write.
+        names: Of the splits.
+        if_empty: What the user can do about a split without rows, as an imperative.
 
     Raises:
         TunebookError: A split has no rows; nothing is written then.
@@ -71,7 +76,7 @@ def split_writers(folder: Path, names: Iterable[str] = SPLITS) -> Iterator[dict[
             if not writer.rows:
                 raise TunebookError(
                     f"the {name} split has no rows, so nothing is written to {folder}",
-                    fix="give more rows, another --eval-share or another --seed",
+                    fix=if_empty,
                 )
         for path in paths.values():
             path.replace(folder / path.name)
@@ -130,7 +135,9 @@ def write_splits(
     """
     blank: dict[str, list[int]] = {name: [] for name in needed.values()}
     left_out = 0
-    with split_writers(folder) as writers:
+    with split_writers(
+        folder, SPLITS, if_empty="give more rows, another --eval-share or another --seed"
+    ) as writers:
         for number, row in enumerate(rows, 1):
             missing = [name for key, name in needed.items() if not row[key].strip()]
             for name in missing:
