@@ -7,7 +7,9 @@
 Four ROUGE types with stemming. The text is the English of Python's own manual; prediction and reference
 have the same number of words, and half of the prediction's sentences are the reference's with every fifth
 word left out. Times are CPU seconds of one thread, the best of several repeats, with the words already
-stemmed; memory is the growth of the resident peak while scoring. Needs Linux and the `dev` extra.
+stemmed; memory is the growth of the resident peak while scoring. Then come predictions of one megabyte that
+nobody would write, against a reference of 110 words, with no word stemmed before. Needs Linux and the `dev`
+extra.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import multiprocessing
 import os
 import random
 import re
+import string
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,6 +29,7 @@ from typing import NamedTuple
 
 TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 SHAPES = ("lines", "paragraphs", "one-line", "one-line-prediction")
+MEGABYTE = 1_000_000
 PAIRS = {100: 200, 1000: 50, 5000: 10, 20_000: 2}
 """Pairs of each size; rouge-score, whose time depends on nothing but the size, gets the first twentieth."""
 
@@ -90,13 +94,13 @@ def join_lines(text: str, together: int) -> str:
     return "\n".join(" ".join(lines[at : at + together]) for at in range(0, len(lines), together))
 
 
-def tunebook_batch(pairs: list[Pair]) -> Scores:
+def tunebook_many(pairs: list[Pair]) -> Scores:
     from tunebook.metrics import rouge
 
     return list(rouge.score_many(pairs))
 
 
-def tunebook_single(pairs: list[Pair]) -> Scores:
+def tunebook_one(pairs: list[Pair]) -> Scores:
     from tunebook.metrics import rouge
 
     return [rouge.score(prediction, reference) for prediction, reference in pairs]
@@ -120,8 +124,8 @@ def with_scorer(scorer: object, pairs: list[Pair]) -> Scores:
 
 
 SCORERS = {
-    "batch": tunebook_batch,
-    "single": tunebook_single,
+    "many": tunebook_many,
+    "one": tunebook_one,
     "rouge-score": rouge_score,
     "rouge-score-rs": rouge_score_rs,
 }
@@ -135,8 +139,7 @@ def measure(name: str, words: int, shape: str) -> Measured:
         pairs = pairs[: max(1, len(pairs) // 20)]
     scorer = SCORERS[name]
     scorer(pairs if words <= 1000 else [("warm", "up")])
-    resident = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+    resident = start_peak()
     best = float("inf")
     started = time.monotonic()
     for repeat in range(5):
@@ -148,6 +151,13 @@ def measure(name: str, words: int, shape: str) -> Measured:
     return Measured(best / len(pairs), max(0, memory("VmHWM") - resident), scores)
 
 
+def start_peak() -> int:
+    """Let the peak of resident memory start anew, from what is resident now."""
+    resident = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident
+
+
 def memory(field: str) -> int:
     status = Path("/proc/self/status").read_text()
     found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
@@ -156,24 +166,60 @@ def memory(field: str) -> int:
 
 
 def row(words: int, shape: str, results: dict[str, Measured]) -> str:
-    ours = results["batch"].seconds
-    cells = [f"{shape:20}{words:7,}{ours * 1e3:10.2f}{results['single'].seconds * 1e3:10.2f}"]
+    ours = results["many"].seconds
+    cells = [f"{shape:20}{words:7,}{ours * 1e3:10.2f}{results['one'].seconds * 1e3:10.2f}"]
     for peer in ("rouge-score", "rouge-score-rs"):
         if peer in results:
             theirs = results[peer].seconds
-            ratios = f"({theirs / ours:.1f}x, {theirs / results['single'].seconds:.1f}x)"
+            ratios = f"({theirs / ours:.1f}x, {theirs / results['one'].seconds:.1f}x)"
             cells.append(f"{theirs * 1e3:12.2f} {ratios:18}")
         else:
             cells.append(f"{'not run':>12} {'':18}")
-    for name in ("batch", "rouge-score", "rouge-score-rs"):
+    for name in ("many", "rouge-score", "rouge-score-rs"):
         growth = f"{results[name].growth_bytes / 1e6:.0f}" if name in results else "not run"
         cells.append(f"{growth:>9}")
     compared = [
-        (a, b)
-        for name in results
-        for a, b in zip(results["batch"].scores, results[name].scores, strict=False)
+        (a, b) for name in results for a, b in zip(results["many"].scores, results[name].scores, strict=False)
     ]
     return "".join([*cells, f"{sum(a != b for a, b in compared):8}"])
+
+
+def stemmed_words() -> str:
+    """Distinct words that each have a suffix to lose."""
+    rng = random.Random(0)
+    suffixes = ("ational", "ization", "fulness", "iveness", "ing", "ed", "ies", "ally", "alize", "ement")
+    words = {
+        "".join(rng.choices(string.ascii_lowercase, k=6)) + suffix
+        for suffix in suffixes
+        for _ in range(10_000)
+    }
+    return " ".join(sorted(words))[:MEGABYTE]
+
+
+HOSTILE = {
+    "one word repeated": lambda: "spam " * (MEGABYTE // 5),
+    "one endless word": lambda: "y" * MEGABYTE,
+    "only newlines": lambda: "\n" * MEGABYTE,
+    "the same word on each line": lambda: "spam\n" * (MEGABYTE // 5),
+    "two words on each line": lambda: "".join(f"the n{number}\n" for number in range(MEGABYTE // 10)),
+    "distinct words, not to be stemmed": lambda: " ".join(f"{number:x}k" for number in range(MEGABYTE // 7)),
+    "distinct words, to be stemmed": stemmed_words,
+    "the same, one to a line": lambda: stemmed_words().replace(" ", "\n"),
+    "no word at all": lambda: "\u2260 " * (MEGABYTE // 2),
+}
+
+
+def measure_hostile(name: str) -> str:
+    from tunebook.metrics import rouge
+
+    reference = "\n".join(cut(manual_sentences(), 110))
+    prediction = HOSTILE[name]()
+    resident = start_peak()
+    before = time.process_time()
+    rouge.score(prediction, reference)
+    spent = time.process_time() - before
+    grown = max(0, memory("VmHWM") - resident)
+    return f"{name:36}{len(prediction.split()):10,}{spent:9.3f}{grown / 1e6:6.0f}"
 
 
 def main() -> None:
@@ -190,10 +236,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="100 and 1,000 words only")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    print("milliseconds of CPU a pair (ratio to batch, to single); MB grown; pairs scored differently")
+    print("milliseconds of CPU a pair (ratio to many, to one); MB grown; pairs scored differently")
     peers = f"{'rouge-score':>12} {'':18}{'rouge-score-rs':>14} {'':16}"
-    memory_columns = f"{'batch':>9}{'r-s':>9}{'r-s-rs':>9}"
-    print(f"{'shape':20}{'words':>7}{'batch':>10}{'single':>10}{peers}{memory_columns}{'differ':>8}")
+    memory_columns = f"{'many':>9}{'r-s':>9}{'r-s-rs':>9}"
+    print(f"{'shape':20}{'words':>7}{'many':>10}{'one':>10}{peers}{memory_columns}{'differ':>8}")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as own_process:
         for shape in options.shape:
@@ -203,6 +249,9 @@ def main() -> None:
                 ]
                 results = {name: own_process.submit(measure, name, words, shape).result() for name in names}
                 print(row(words, shape, results), flush=True)
+        print(f"\n{'a prediction of one megabyte':36}{'words':>10}{'seconds':>9}{'MB':>6}")
+        for name in HOSTILE:
+            print(own_process.submit(measure_hostile, name).result(), flush=True)
 
 
 if __name__ == "__main__":

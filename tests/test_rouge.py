@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from tunebook.metrics import load, rouge, rouge_lsum, rouge_tokens
+from tunebook.metrics import load, rouge, rouge_lcs, rouge_lsum, rouge_tokens
 from tunebook.metrics.rouge_lcs import lcs_length
 from tunebook.types import Score
 
@@ -133,6 +133,29 @@ def test_the_walk_takes_the_positions_rouge_score_takes(reference, candidate):
         assert {start + row for row in range(len(sentence)) if taken >> start + row & 1} == expected
         assert lcs_length(sentence, candidate) == len(expected)
         start += len(sentence) + 1
+
+
+@pytest.mark.parametrize("vocabulary", [3, 40, 1000])
+def test_both_ways_to_the_length_agree(monkeypatch, vocabulary):
+    rng = random.Random(vocabulary)
+    for _ in range(200):
+        first, second = (rng.choices(range(vocabulary), k=rng.randint(0, 60)) for _ in range(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(rouge_lcs, "MATCH_BITS", 1e9)
+            by_bits = lcs_length(first, second)
+        assert rouge_lcs.by_matches(first, second) == by_bits
+
+
+def test_a_megabyte_of_distinct_words_on_both_sides_is_scored_in_a_second():
+    words = [f"w{number}" for number in range(125_000)]
+    shuffled = random.Random(8).sample(words, len(words))
+    started = time.process_time()
+    scores = rouge.score(" ".join(words), " ".join(shuffled))
+    # Word by word along the bits it takes eight times as long.
+    assert time.process_time() - started < 1.5
+    assert scores.rouge1.fmeasure == 1.0
+    # Expected is twice the square root of the number of words.
+    assert 650 < scores.rougeL.fmeasure * len(words) < 760
 
 
 @pytest.mark.parametrize("positions", [1, 7, 40, 300])
