@@ -61,7 +61,7 @@ def alpaca_rows(path: Path) -> Iterator[dict[str, str]]:
 )
 @split_options("datasets_info/csv_chat")
 def main(path: Path, output: Path, eval_share: float, seed: int, skip_empty: bool) -> None:
-    r"""Turn a CSV with the columns prompt, question and response into training and evaluation rows.
+    """Turn a CSV with the columns prompt, question and response into training and evaluation rows.
 
     \b
     Example:

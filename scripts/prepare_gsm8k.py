@@ -126,7 +126,7 @@ def prepare(folder: Path, output: Path) -> Iterator[tuple[Path, int]]:
     help="Folder for gsm8k_main and gsm8k_socratic, each with train.jsonl and test.jsonl.",
 )
 def main(folder: Path, output: Path) -> None:
-    r"""Write GSM8K's files for the registry, and check that every answer ends in a number.
+    """Write GSM8K's files for the registry, and check that every answer ends in a number.
 
     \b
     Example:

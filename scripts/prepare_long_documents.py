@@ -166,7 +166,7 @@ def main(
     seed: int,
     skip_empty: bool,
 ) -> None:
-    r"""Turn documents with summaries into training and evaluation rows, and tell how long they are.
+    """Turn documents with summaries into training and evaluation rows, and tell how long they are.
 
     \b
     Example:
