@@ -1,0 +1,10 @@
+"""Datasets split between nodes: raw rows found and copied, dealt evenly, proved by a manifest.
+
+See docs/splits.md. `joint_dataset_dir` is for launchers: the folder that one job of all nodes must use.
+"""
+
+from __future__ import annotations
+
+from tunebook.splits.joint import joint_dataset_dir
+
+__all__ = ["joint_dataset_dir"]

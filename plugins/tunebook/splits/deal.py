@@ -1,0 +1,203 @@
+"""Which row goes to which node: decided on sizes alone, in memory that does not grow with the rows."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tunebook.splits.hashing import row_keys
+
+Nodes = npt.NDArray[np.uint16]
+Sizes = npt.NDArray[np.unsignedinteger]
+
+EVAL, NO_ROW = 65534, 65535
+"""Destinations that are no node: the hold-out, and spans that are dropped."""
+MAX_NODES = 4096
+
+_OUTLIER_PER_MILLE = 5
+"""A row above 0.5 % of a node's share is placed first; there are at most 200 such rows a node."""
+
+
+def deal_in_turn(start: int, stop: int, nodes: int) -> Nodes:
+    """Return the nodes of rows `start` to `stop`: 0, 1, ... and again from 0."""
+    return (np.arange(start, stop, dtype=np.int64) % nodes).astype(np.uint16)
+
+
+def deal_at_random(start: int, stop: int, nodes: int, seed: int) -> Nodes:
+    """Return the nodes of rows `start` to `stop`; each run of `nodes` rows has one row for each node.
+
+    Args:
+        start: A multiple of `nodes`.
+        stop: One too, or the number of rows.
+        seed: Decides which row of a run goes where.
+    """
+    keys = row_keys(seed, start, start + -(-(stop - start) // nodes) * nodes)
+    order = np.argsort(keys.reshape(-1, nodes), axis=1, kind="stable").astype(np.uint16)
+    return order.reshape(-1)[: stop - start]
+
+
+def deal_by_size(sizes: Callable[[], Iterable[Sizes]], rows: int, total: int, nodes: int) -> Iterator[Nodes]:
+    """Yield the nodes of all rows so that each node gets as many rows, give or take one, and alike sizes.
+
+    Rows above 0.5 % of a node's share go first, the largest to the lightest node. The others follow in
+    their order, in groups of one row a node, the longest of a group to the lightest node: two nodes then
+    never differ by more than the widest group, or than the outliers had left.
+
+    Args:
+        sizes: Gives the sizes of the rows in blocks; called twice.
+        rows: How many there are; at least `nodes`.
+        total: Their sum.
+        nodes: How many nodes; 1 to `MAX_NODES`.
+    """
+    limit = _OUTLIER_PER_MILLE * total // (1000 * nodes)
+    dealer = _GroupDealer(nodes)
+    placed = _place_outliers(_outliers(sizes(), limit), rows, dealer)
+    first = 0
+    for block in sizes():
+        large = np.flatnonzero(block > limit)
+        fixed = {int(at): placed[first + int(at)] for at in large}
+        yield from dealer.deal(block, fixed)
+        first += len(block)
+    yield from dealer.finish()
+
+
+def deal_whole_groups(weights: npt.NDArray[np.int64], nodes: int) -> Nodes:
+    """Return the node of each group, the heaviest to the lightest node; groups of weight 0 to node 0."""
+    node_of = np.zeros(len(weights), np.uint16)
+    loads = [(0, node) for node in range(nodes)]
+    for group in np.argsort(-weights, kind="stable").tolist():
+        weight = int(weights[group])
+        if not weight:
+            break
+        load, node = loads[0]
+        heapq.heapreplace(loads, (load + weight, node))
+        node_of[group] = node
+    return node_of
+
+
+def _outliers(blocks: Iterable[Sizes], limit: int) -> list[tuple[int, int]]:
+    """Size and row of each row above the limit, the largest first."""
+    found = []
+    first = 0
+    for block in blocks:
+        found += [(int(block[at]), first + int(at)) for at in np.flatnonzero(block > limit)]
+        first += len(block)
+    return sorted(found, key=lambda item: (-item[0], item[1]))
+
+
+def _place_outliers(outliers: list[tuple[int, int]], rows: int, dealer: _GroupDealer) -> dict[int, int]:
+    nodes = len(dealer.loads)
+    base, extra = divmod(rows, nodes)
+    heap = [(0, node) for node in range(nodes)]
+    placed = {}
+    for size, row in outliers:
+        # A node that is full drops out; `extra` nodes may take one row more.
+        while True:
+            load, node = heapq.heappop(heap)
+            if dealer.counts[node] < base:
+                break
+            if extra and dealer.counts[node] == base:
+                extra -= 1
+                break
+        dealer.add(node, size)
+        placed[row] = node
+        heapq.heappush(heap, (load + size, node))
+    return placed
+
+
+class _GroupDealer:
+    """Deals the rows that are no outliers; keeps those of an unfinished group back."""
+
+    def __init__(self, nodes: int) -> None:
+        self.loads = [0] * nodes
+        self.counts = [0] * nodes
+        self._order = list(range(nodes))
+        self._even = False
+        # Rows kept back: their sizes, and for outliers among them the node they have.
+        self._sizes = np.empty(0, np.uint64)
+        self._fixed: dict[int, int] = {}
+
+    def add(self, node: int, size: int) -> None:
+        self.loads[node] += size
+        self.counts[node] += 1
+
+    def deal(self, sizes: Sizes, fixed: dict[int, int]) -> Iterator[Nodes]:
+        held = len(self._sizes)
+        self._fixed.update({held + at: node for at, node in fixed.items()})
+        self._sizes = np.concatenate((self._sizes, sizes.astype(np.uint64)))
+        free = np.ones(len(self._sizes), np.bool_)
+        free[list(self._fixed)] = False
+        usual = np.flatnonzero(free)
+        chosen = self._deal_groups(self._sizes[usual])
+        done = int(usual[len(chosen)]) if len(chosen) < len(usual) else len(self._sizes)
+        nodes = np.empty(done, np.uint16)
+        nodes[usual[: len(chosen)]] = chosen
+        for at, node in self._fixed.items():
+            if at < done:
+                nodes[at] = node
+        self._fixed = {at - done: node for at, node in self._fixed.items() if at >= done}
+        self._sizes = self._sizes[done:]
+        yield nodes
+
+    def finish(self) -> Iterator[Nodes]:
+        """Deal the last, smaller group: one row each to the lightest nodes."""
+        nodes = np.empty(len(self._sizes), np.uint16)
+        usual = [at for at in range(len(nodes)) if at not in self._fixed]
+        for at, node in self._fixed.items():
+            nodes[at] = node
+        if usual:
+            fewest = min(self.counts)
+            receivers = [node for node in range(len(self.counts)) if self.counts[node] == fewest]
+            nodes[usual] = self._deal_group(self._sizes[usual].tolist(), receivers)
+        yield nodes
+
+    def _deal_groups(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
+        dealt: list[npt.NDArray[np.uint16]] = []
+        done = 0
+        # Nodes with fewer outliers catch up in rows first.
+        while not self._even:
+            fewest, most = min(self.counts), max(self.counts)
+            receivers = [node for node in range(len(self.counts)) if self.counts[node] == fewest]
+            if fewest == most:
+                self._even = True
+                break
+            if len(sizes) - done < len(receivers):
+                return np.concatenate([*dealt, np.empty(0, np.uint16)])
+            group = sizes[done : done + len(receivers)].tolist()
+            dealt.append(np.array(self._deal_group(group, receivers), np.uint16))
+            done += len(receivers)
+        dealt.append(self._deal_even(sizes[done:]))
+        return np.concatenate(dealt)
+
+    def _deal_group(self, sizes: list[int], receivers: list[int]) -> list[int]:
+        """Deal at most one row to each receiver: the longest to the lightest."""
+        longest = sorted(range(len(sizes)), key=lambda at: (-sizes[at], at))
+        lightest = sorted(receivers, key=lambda node: (self.loads[node], node))
+        chosen = [0] * len(sizes)
+        for at, node in zip(longest, lightest, strict=False):
+            chosen[at] = node
+            self.add(node, sizes[at])
+        return chosen
+
+    def _deal_even(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
+        """The same for whole groups, where each node receives: sorted all at once, dealt one by one."""
+        nodes = len(self.loads)
+        groups = len(sizes) // nodes
+        table = sizes[: groups * nodes].reshape(groups, nodes).astype(np.int64)
+        longest = np.argsort(-table, axis=1, kind="stable")
+        sorted_sizes = np.take_along_axis(table, longest, axis=1)
+        receivers = np.empty((groups, nodes), np.uint16)
+        loads, order = self.loads, self._order
+        for group, line in enumerate(sorted_sizes.tolist()):
+            order.sort(key=loads.__getitem__)
+            receivers[group] = order
+            for node, size in zip(order, line, strict=True):
+                loads[node] += size
+        for node in range(nodes):
+            self.counts[node] += groups
+        chosen = np.empty((groups, nodes), np.uint16)
+        np.put_along_axis(chosen, longest, receivers, axis=1)
+        return chosen.reshape(-1)

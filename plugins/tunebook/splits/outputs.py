@@ -1,0 +1,213 @@
+"""What a node is given besides its rows: names of files, `dataset_info.json`, and the manifest over all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from tunebook import __version__, files
+from tunebook.datasets import REGISTRY_FILE
+from tunebook.splits.entries import Subject, node_registry
+from tunebook.splits.options import SplitOptions
+from tunebook.splits.parts import State
+from tunebook.splits.plan import PartPlan
+from tunebook.splits.scan import Scanned
+from tunebook.splits.workshop import MANIFEST, Workshop
+
+MANIFEST_FORMAT = 1
+JOINT = "joint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What files are called, and whether one for joint jobs is wanted."""
+
+    eval_name: str | None
+    """Entry of the hold-out; None for `<name>_eval`."""
+    node_names: bool
+    """`training_data_node_<i>` instead of the source's name, with a link to each in OUT itself."""
+    joint: bool
+    """Write all rows but the hold-out once more, for jobs of all nodes together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """Where everything goes, below the folder of the split."""
+
+    subject: Subject
+    options: SplitOptions
+    names: Names
+
+    def node_file(self, node: int) -> str:
+        """The data file of a node, below the node's folder."""
+        if self.names.node_names:
+            return f"training_data_node_{node}{PurePath(self.subject.file_name).suffix}"
+        return self.subject.file_name
+
+    @property
+    def eval_name(self) -> str | None:
+        """The entry of the hold-out."""
+        if not self.options.eval_rows:
+            return None
+        return self.names.eval_name or f"{self.subject.name}_eval"
+
+    @property
+    def eval_file(self) -> str | None:
+        """Its file, below each node's folder."""
+        if self.eval_name is None:
+            return None
+        path = PurePath(self.subject.file_name)
+        return str(path.with_name(self.eval_name + path.suffix))
+
+    def part_paths(self, root: Path) -> list[Path]:
+        """Files that rows are written to: by node, then the hold-out, which is node 0's first."""
+        paths = [root / f"node_{node}" / self.node_file(node) for node in range(self.options.nodes)]
+        if self.eval_file is not None:
+            paths.append(root / "node_0" / self.eval_file)
+        return paths
+
+    def joint_path(self, root: Path) -> Path | None:
+        """The file of all rows but the hold-out, where one is wanted."""
+        return root / JOINT / self.subject.file_name if self.names.joint else None
+
+    def registry(self, node: int) -> dict[str, Any]:
+        """The `dataset_info.json` of a node."""
+        return node_registry(
+            self.subject, self.node_file(node), eval_name=self.eval_name, eval_file=self.eval_file
+        )
+
+
+def request_of(subject: Subject, options: SplitOptions, names: Names, memory: int) -> dict[str, Any]:
+    """Return what decides the content of a split, as JSON."""
+    return {
+        "name": subject.name,
+        "sources": [
+            {"path": str(source.path.resolve()), "bytes": source.size, "mtime_ns": source.mtime_ns}
+            for source in subject.sources
+        ],
+        "entry": dict(subject.values),
+        "options": asdict(options),
+        "names": asdict(names),
+        "memory": memory,
+    }
+
+
+def finish(
+    workshop: Workshop,
+    outputs: Outputs,
+    scanned: Scanned,
+    plans: Sequence[PartPlan],
+    states: Sequence[State],
+    joint: State | None,
+) -> dict[str, Any]:
+    """Write each node's registry, the links and the manifest, and publish; return the manifest."""
+    root, options = workshop.folder, outputs.options
+    paths = outputs.part_paths(root)
+    for node in range(options.nodes):
+        folder = root / f"node_{node}"
+        files.write_json(folder / REGISTRY_FILE, outputs.registry(node))
+        if outputs.eval_file is not None and node:
+            _link(paths[-1], folder / outputs.eval_file)
+        if outputs.names.node_names:
+            _link(paths[node], root / paths[node].name)
+    _write_joint(root, outputs, scanned, paths)
+    manifest = _manifest(workshop, outputs, scanned, plans, states, joint)
+    files.write_json(root / MANIFEST, manifest)
+    workshop.publish()
+    return manifest
+
+
+def _write_joint(root: Path, outputs: Outputs, scanned: Scanned, paths: Sequence[Path]) -> None:
+    """The registry for one job of all nodes: each gets all rows, and the engine's sampler shares them out."""
+    subject = outputs.subject
+    if outputs.names.joint:
+        file_name = subject.file_name
+        if outputs.eval_file is not None:
+            _link(paths[-1], root / JOINT / outputs.eval_file)
+    elif outputs.eval_file is None and not scanned.n_bad:
+        sources = [source.path.resolve() for source in subject.sources]
+        file_name = str(sources[0] if len(sources) == 1 else sources[0].parent)
+    else:
+        return
+    values = node_registry(subject, file_name, eval_name=outputs.eval_name, eval_file=outputs.eval_file)
+    files.write_json(root / JOINT / REGISTRY_FILE, values)
+
+
+def _manifest(
+    workshop: Workshop,
+    outputs: Outputs,
+    scanned: Scanned,
+    plans: Sequence[PartPlan],
+    states: Sequence[State],
+    joint: State | None,
+) -> dict[str, Any]:
+    options, subject = outputs.options, outputs.subject
+    root = workshop.folder
+    parts = [
+        {
+            "file": str(path.relative_to(root)),
+            **_figures(plan),
+            "bytes": state.bytes,
+            "xxh3_128": state.digest,
+        }
+        for path, plan, state in zip(outputs.part_paths(root), plans, states, strict=True)
+    ]
+    joint_path = outputs.joint_path(root)
+    return {
+        "format": MANIFEST_FORMAT,
+        "tunebook": __version__,
+        "name": subject.name,
+        "eval_name": outputs.eval_name,
+        "seed": options.seed,
+        "rows": scanned.rows,
+        "sources": [
+            {
+                "path": str(source.path.resolve()),
+                "bytes": source.size,
+                "xxh3_128": scanned.hashes[str(source.path)],
+            }
+            for source in subject.sources
+        ],
+        "skipped_rows": scanned.n_bad,
+        "skipped": [bad._asdict() for bad in scanned.bad],
+        "nodes": parts[: options.nodes],
+        "eval": parts[-1] if options.eval_rows else None,
+        "joint": None
+        if joint_path is None or joint is None
+        else {"file": str(joint_path.relative_to(root)), "bytes": joint.bytes, "xxh3_128": joint.digest},
+        "spread": spread(plans[: options.nodes]),
+        "notes": [*subject.notes, *scanned.notes],
+        "request": dict(workshop.request),
+    }
+
+
+def spread(plans: Sequence[PartPlan]) -> dict[str, float | None]:
+    """Return how far the nodes differ: (largest - smallest) / mean, of rows, bytes and tokens."""
+
+    def relative(values: Sequence[int]) -> float:
+        return (max(values) - min(values)) * len(values) / max(1, sum(values))
+
+    tokens = [plan.tokens for plan in plans if plan.tokens is not None]
+    return {
+        "rows": relative([plan.rows for plan in plans]),
+        "bytes": relative([plan.bytes for plan in plans]),
+        "tokens": relative(tokens) if tokens else None,
+    }
+
+
+def _figures(plan: PartPlan) -> Mapping[str, int | None]:
+    return {"rows": plan.rows, "row_bytes": plan.bytes, "tokens": plan.tokens}
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names, where the file system can; else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,211 @@
+"""Where each row goes, from the tapes of a scan: one tape of destinations is written, no data is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tunebook.errors import TunebookError
+from tunebook.splits import deal
+from tunebook.splits.deal import EVAL, NO_ROW, Nodes
+from tunebook.splits.holdout import choose_groups, choose_rows
+from tunebook.splits.options import GROUP_TABLE, SplitOptions
+from tunebook.splits.spans import ROW, TapeWriter
+from tunebook.splits.tapes import Tapes
+
+_BLOCK_ROWS = 1 << 16
+
+Numbers = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPlan:
+    """What one part will hold."""
+
+    rows: int
+    bytes: int
+    """Of its rows, as they stand in the source."""
+    tokens: int | None
+    """None where nobody counted."""
+
+
+def write_plan(tapes: Tapes, options: SplitOptions, rows: int) -> list[PartPlan]:
+    """Decide where each row goes; return what each node gets, and last what is held out, where anything is.
+
+    Args:
+        tapes: Of a scan; `destinations` is written.
+        options: What is asked.
+        rows: Rows that the scan found.
+
+    Raises:
+        TunebookError: There are no rows, or too few for the nodes and the hold-out.
+    """
+    _check_counts(rows, options)
+    destinations = _by_group(tapes, options) if options.group_by else _by_row(tapes, options, rows)
+    with TapeWriter(tapes.destinations) as writer:
+        for kinds, values in _aligned(tapes.kinds.blocks(), destinations):
+            spread = np.full(len(kinds), NO_ROW, np.uint16)
+            spread[kinds == ROW] = values
+            writer.append(spread)
+    return _measure(tapes, options)
+
+
+def plan_rows(options: SplitOptions, rows: int) -> Iterator[Nodes]:
+    """Yield the destinations of `rows` rows that are balanced by number alone, in blocks.
+
+    Needs no data: a job array asks for its own stretch of the answer. Memory is that of the hold-out's
+    row numbers.
+    """
+    held = choose_rows(rows, options.eval_rows, options.seed)
+    return _with_holdout(_balanced_by_number(options, rows - len(held)), held, rows)
+
+
+def _check_counts(rows: int, options: SplitOptions) -> None:
+    if not rows:
+        raise TunebookError("the data holds no rows", fix="name a file with rows")
+    if options.eval_rows >= rows:
+        raise TunebookError(
+            f"cannot hold out {options.eval_rows} of {rows} rows", fix=f"choose --eval below {rows}"
+        )
+    left = rows - options.eval_rows
+    if not 1 <= options.nodes <= left:
+        raise TunebookError(
+            f"cannot split {left} rows between {options.nodes} nodes",
+            fix=f"choose --nodes between 1 and {left}",
+        )
+
+
+def _by_row(tapes: Tapes, options: SplitOptions, rows: int) -> Iterator[Nodes]:
+    if options.balance == "rows":
+        return plan_rows(options, rows)
+    held = choose_rows(rows, options.eval_rows, options.seed)
+
+    def sizes() -> Iterator[Numbers]:
+        return _without(_sizes(tapes, options), held)
+
+    total = sum(int(block.sum(dtype=np.int64)) for block in sizes())
+    dealt = deal.deal_by_size(sizes, rows - len(held), total, options.nodes)
+    return _with_holdout(dealt, held, rows)
+
+
+def _balanced_by_number(options: SplitOptions, rows: int) -> Iterator[Nodes]:
+    step = max(1, _BLOCK_ROWS // options.nodes) * options.nodes
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        if options.shuffle:
+            yield deal.deal_at_random(start, stop, options.nodes, options.seed)
+        else:
+            yield deal.deal_in_turn(start, stop, options.nodes)
+
+
+def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
+    rows_of = np.zeros(GROUP_TABLE, np.int64)
+    for groups in tapes.groups.blocks():
+        rows_of += np.bincount(groups, minlength=GROUP_TABLE)
+    held = choose_groups(rows_of, options.eval_rows, options.seed)
+    if options.eval_rows and not held.any():
+        raise TunebookError(
+            f"no group of {options.group_by!r} fits into a hold-out of {options.eval_rows} rows: the "
+            f"smallest has {rows_of[rows_of > 0].min()}",
+            fix="choose a larger --eval",
+        )
+    weights = rows_of
+    if options.balance != "rows":
+        weights = np.zeros(GROUP_TABLE, np.int64)
+        for groups, sizes in _aligned(tapes.groups.blocks(), _sizes(tapes, options)):
+            np.add.at(weights, groups, sizes.astype(np.int64))
+    weights = np.where(held, 0, weights)
+    present = int(((rows_of > 0) & ~held).sum())
+    if options.nodes > present:
+        raise TunebookError(
+            f"cannot split {present} groups of {options.group_by!r} between {options.nodes} nodes",
+            fix=f"choose --nodes between 1 and {present}",
+        )
+    # A group of empty texts has no tokens and still has to go somewhere: weigh it as one.
+    node_of = deal.deal_whole_groups(
+        np.where((rows_of > 0) & ~held, np.maximum(weights, 1), 0), options.nodes
+    )
+    node_of[held] = EVAL
+    for groups in tapes.groups.blocks():
+        yield node_of[groups]
+
+
+def _sizes(tapes: Tapes, options: SplitOptions) -> Iterator[Numbers]:
+    return tapes.tokens.blocks() if options.balance == "tokens" else tapes.row_bytes()
+
+
+def _without(blocks: Iterable[Numbers], held: npt.NDArray[np.int64]) -> Iterator[Numbers]:
+    """The blocks without the rows that are held out."""
+    first = 0
+    for block in blocks:
+        begin, end = np.searchsorted(held, (first, first + len(block)))
+        yield np.delete(block, held[begin:end] - first) if end > begin else block
+        first += len(block)
+
+
+def _with_holdout(dealt: Iterator[Nodes], held: npt.NDArray[np.int64], rows: int) -> Iterator[Nodes]:
+    """The destinations of all rows, from those of the rows that are not held out."""
+    if not len(held):
+        yield from dealt
+        return
+    take = _taker(dealt)
+    for start in range(0, rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, rows)
+        here = held[slice(*np.searchsorted(held, (start, stop)))] - start
+        values = np.full(stop - start, EVAL, np.uint16)
+        free = np.ones(stop - start, np.bool_)
+        free[here] = False
+        values[free] = take(stop - start - len(here))
+        yield values
+
+
+def _aligned(left: Iterator[Numbers], right: Iterator[Numbers]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Blocks of `left` with as many numbers of `right`; for kinds of spans, as many as there are rows."""
+    take = _taker(right)
+    for block in left:
+        yield block, take(int((block == ROW).sum()) if block.dtype == np.uint8 else len(block))
+
+
+def _taker(blocks: Iterator[Numbers]) -> Callable[[int], Numbers]:
+    """A function that takes the next so many numbers out of blocks of any size."""
+    kept: list[Numbers] = []
+
+    def take(count: int) -> Numbers:
+        have = sum(map(len, kept))
+        while have < count:
+            kept.append(next(blocks))
+            have += len(kept[-1])
+        values = np.concatenate(kept) if kept else np.empty(0, np.uint16)
+        kept[:] = [values[count:]]
+        return values[:count]
+
+    return take
+
+
+def _measure(tapes: Tapes, options: SplitOptions) -> list[PartPlan]:
+    parts = options.nodes + (1 if options.eval_rows else 0)
+    rows, sizes, tokens = (np.zeros(parts, np.int64) for _ in range(3))
+    counted = _taker(tapes.tokens.blocks()) if options.balance == "tokens" else None
+    for destinations, lengths in zip(tapes.row_destinations(), tapes.row_bytes(), strict=True):
+        part = np.where(destinations == EVAL, options.nodes, destinations)
+        rows += np.bincount(part, minlength=parts)
+        sizes += _sums(part, lengths, parts)
+        if counted is not None:
+            tokens += _sums(part, counted(len(part)), parts)
+    return [
+        PartPlan(
+            rows=int(rows[part]),
+            bytes=int(sizes[part]),
+            tokens=int(tokens[part]) if counted is not None else None,
+        )
+        for part in range(parts)
+    ]
+
+
+def _sums(part: Numbers, values: Numbers, parts: int) -> npt.NDArray[np.int64]:
+    # In doubles, which are exact here: a block holds less than 2**53.
+    return np.bincount(part, weights=values, minlength=parts).astype(np.int64)

@@ -1,0 +1,172 @@
+"""One pass over the sources: spans to tapes, every row checked, tokens and groups counted where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from tunebook.errors import TunebookError
+from tunebook.splits.heap import keep_freed_memory
+from tunebook.splits.options import PARSE_JSON_UP_TO, SplitOptions
+from tunebook.splits.rows import BadRow, Checks, read_rows
+from tunebook.splits.sources import SourceFile, check_unchanged
+from tunebook.splits.spans import ROW, TapeWriter
+from tunebook.splits.tapes import Tapes
+from tunebook.splits.texts import Row, group_of, parse_rows, text_of
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+Numbers = npt.NDArray[Any]
+OnBytes = Callable[[int], None]
+"""Told how many bytes were done since it was last told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """What a scan found, besides its tapes."""
+
+    rows: int
+    hashes: dict[str, str]
+    """xxh3-128 of each source, by path, in hexadecimal."""
+    bad: tuple[BadRow, ...]
+    """Rows that are left out; the first thousand."""
+    n_bad: int
+    notes: tuple[str, ...]
+    """What the user should know: files that needed the slower reader."""
+
+
+class TapeScan:
+    """Writes the tapes of blocks as they come; a context manager.
+
+    Args:
+        tapes: Where to; the folder is there.
+        options: Say which tapes are asked for.
+        columns: Columns whose texts are counted; empty for all.
+        count_tokens: Needed for `balance="tokens"`.
+    """
+
+    def __init__(
+        self,
+        tapes: Tapes,
+        options: SplitOptions,
+        *,
+        columns: tuple[str, ...],
+        count_tokens: CountTokens | None,
+    ) -> None:
+        self.rows = 0
+        self._group_by, self._columns, self._count = options.group_by, columns, count_tokens
+        self._spans = TapeWriter(tapes.lengths, tapes.kinds)
+        self._groups = TapeWriter(tapes.groups) if options.group_by else None
+        self._tokens = TapeWriter(tapes.tokens) if options.balance == "tokens" else None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> TapeScan:
+        for writer in (self._spans, self._groups, self._tokens):
+            if writer is not None:
+                self._stack.enter_context(writer)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def add(self, lengths: Numbers, kinds: Numbers, parsed: Callable[[], Iterable[Row]], where: Path) -> None:
+        """Append spans.
+
+        Args:
+            lengths: Bytes of each.
+            kinds: Of each.
+            parsed: Gives the rows among them, read; asked only where their content matters.
+            where: The file, for messages.
+
+        Raises:
+            TunebookError: A row lacks the column of groups.
+        """
+        self._spans.append(lengths, kinds)
+        if self._groups is not None or self._tokens is not None:
+            rows = list(parsed())
+            if self._groups is not None:
+                assert self._group_by is not None
+                found = [
+                    group_of(row, self._group_by, f"{where}, row {self.rows + at}")
+                    for at, row in enumerate(rows, 1)
+                ]
+                self._groups.append(np.array(found, np.uint32))
+            if self._tokens is not None:
+                assert self._count is not None
+                counts = self._count([text_of(row, self._columns) for row in rows])
+                self._tokens.append(np.array(counts, np.uint32))
+        self.rows += int((kinds == ROW).sum())
+
+
+def scan_sources(
+    sources: Sequence[SourceFile],
+    options: SplitOptions,
+    tapes: Tapes,
+    *,
+    columns: tuple[str, ...] = (),
+    count_tokens: CountTokens | None = None,
+    on_bytes: OnBytes = lambda _: None,
+) -> Scanned:
+    """Read each source once and write the tapes `lengths`, `kinds` and, where asked for, `groups`, `tokens`.
+
+    Args:
+        sources: Text files, in order.
+        options: What is asked.
+        tapes: As `TapeScan`, like `columns` and `count_tokens`.
+        on_bytes: For a progress bar.
+
+    Raises:
+        TunebookError: A row is bad and is not to be skipped; the files differ; one changes meanwhile.
+    """
+    keep_freed_memory()
+    check_alike(sources)
+    checks = checks_for(sources, options)
+    hashes: dict[str, str] = {}
+    with TapeScan(tapes, options, columns=columns, count_tokens=count_tokens) as scan:
+        for source in sources:
+            hasher = xxhash.xxh3_128()
+            for block in read_rows(source, checks):
+                hasher.update(block.data)
+                scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), source.path)
+                on_bytes(len(block.data))
+            check_unchanged(source)
+            hashes[str(source.path)] = hasher.hexdigest()
+    return Scanned(
+        rows=scan.rows, hashes=hashes, bad=tuple(checks.bad), n_bad=checks.n_bad, notes=tuple(checks.slow)
+    )
+
+
+def checks_for(sources: Sequence[SourceFile], options: SplitOptions) -> Checks:
+    """Return the checks of rows that the options ask for."""
+    parse = options.parse_json
+    if parse is None:
+        parse = sum(source.size for source in sources) <= PARSE_JSON_UP_TO
+    return Checks(parse_json=parse, skip_bad=options.skip_bad)
+
+
+def check_alike(sources: Sequence[SourceFile]) -> None:
+    """Raise unless the files have one format and, for CSV, one header.
+
+    Raises:
+        TunebookError: They have not.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        if other.format != first.format:
+            raise TunebookError(
+                f"{other.path} is {other.format} and {first.path} is {first.format}",
+                fix="split files of one format at a time",
+            )
+        if other.columns != first.columns:
+            raise TunebookError(
+                f"{other.path} has the columns {', '.join(other.columns)}, where {first.path} has "
+                f"{', '.join(first.columns)}",
+                fix="give all files the same columns in the same order",
+            )

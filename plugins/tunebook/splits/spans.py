@@ -1,0 +1,78 @@
+"""A file as a run of spans, rows and what lies between them, which together are the whole file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+GAP, ROW, SKIPPED = 0, 1, 2
+"""Kinds of span: what is no row (a header, a blank line, a comma), a row, a bad row that is left out."""
+
+MAX_SPAN_BYTES = 2**32 - 1
+
+_TAPE_BLOCK = 1 << 16
+
+
+class Block(NamedTuple):
+    """A stretch of a file, cut into spans that leave nothing out."""
+
+    data: memoryview
+    """Valid until the next block is asked for."""
+    lengths: npt.NDArray[np.uint32]
+    """Bytes of each span; their sum is `len(data)`. A row's span holds its line ending."""
+    kinds: npt.NDArray[np.uint8]
+
+    def rows(self) -> Iterator[memoryview]:
+        """Yield the bytes of each row."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        chosen = self.kinds == ROW
+        for end, length in zip(ends[chosen].tolist(), self.lengths[chosen].tolist(), strict=True):
+            yield self.data[end - length : end]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tape:
+    """One number a span, or a row, on disk: a plan of 100 million rows needs no memory."""
+
+    path: Path
+    dtype: str
+    """numpy's name of the little-endian type, e.g. `<u4`."""
+
+    def blocks(self, size: int = _TAPE_BLOCK) -> Iterator[npt.NDArray[Any]]:
+        """Yield the numbers in order, `size` at a time, the last time fewer."""
+        with self.path.open("rb") as stream:
+            while len(block := np.fromfile(stream, self.dtype, size)):
+                yield block
+
+    def total(self) -> int:
+        """The sum of the numbers."""
+        return sum(int(block.sum(dtype=np.int64)) for block in self.blocks())
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // np.dtype(self.dtype).itemsize
+
+
+class TapeWriter:
+    """Appends to tapes that are written together; a context manager."""
+
+    def __init__(self, *tapes: Tape) -> None:
+        self._tapes = tapes
+        self._stack = ExitStack()
+
+    def __enter__(self) -> TapeWriter:
+        self._streams = [self._stack.enter_context(tape.path.open("wb")) for tape in self._tapes]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def append(self, *values: npt.NDArray[Any]) -> None:
+        """Append one array to each tape, in the order of the tapes."""
+        for stream, tape, array in zip(self._streams, self._tapes, values, strict=True):
+            stream.write(np.ascontiguousarray(array, dtype=tape.dtype).data)
