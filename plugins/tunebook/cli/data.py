@@ -7,6 +7,11 @@ import click
 from tunebook.cli.lazy import CommandTable, LazyGroup
 
 COMMANDS: CommandTable = {
+    "split": (
+        "tunebook.cli.data_split",
+        "split",
+        "Split a dataset between nodes; each gets a folder that is a whole dataset_dir.",
+    ),
     "ls": (
         "tunebook.cli.data_registry",
         "ls",

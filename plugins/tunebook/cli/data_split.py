@@ -1,0 +1,270 @@
+"""`tunebook data split`: each node's own part of a dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.errors import TunebookError
+from tunebook.splits import run, shards
+from tunebook.splits.deal import MAX_NODES
+from tunebook.splits.entries import Subject, find_subject
+from tunebook.splits.options import DEFAULT_MEMORY, Balance, SplitOptions
+from tunebook.splits.outputs import Names, spread
+from tunebook.splits.plan import PartPlan
+from tunebook.splits.scan import CountTokens
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Shard(NamedTuple):
+    """One task of a job array."""
+
+    task: int
+    tasks: int
+
+
+class _MemoryType(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", str(value).strip(), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is no size; write e.g. 256MB or 2GB", param, ctx)
+        return int(found[1]) * _UNITS[found[2].upper()]
+
+
+class _ShardType(click.ParamType[Shard]):
+    name = "i/M"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        found = re.fullmatch(r"(\d+)/(\d+)", str(value))
+        if found is None or not int(found[1]) < int(found[2]):
+            self.fail(f"{value!r} is no task; the first of 16 is 0/16, the last 15/16", param, ctx)
+        return Shard(int(found[1]), int(found[2]))
+
+
+@click.command("split")
+@click.argument("source", metavar="NAME|FILE")
+@click.option("--nodes", type=click.IntRange(1, MAX_NODES), required=True, help="How many parts.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make; must not exist."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random order.")
+@click.option(
+    "--balance",
+    type=click.Choice(["rows", "bytes", "tokens"]),
+    default="rows",
+    show_default=True,
+    help="What nodes get alike. Rows are alike, give or take one, in any case.",
+)
+@click.option("--tokenizer", metavar="PATH", help="Model folder or tokenizer.json, for --balance tokens.")
+@click.option(
+    "--shuffle/--no-shuffle", default=True, show_default=True, help="Random order, or the source's."
+)
+@click.option("--eval", "eval_rows", type=click.IntRange(min=1), metavar="N", help="Hold out N rows first.")
+@click.option("--eval-name", metavar="NAME", help="Entry of the hold-out; by default <name>_eval.")
+@click.option("--group-by", metavar="COLUMN", help="Keep rows with the same value on one node.")
+@click.option(
+    "--node-names", is_flag=True, help="Call the files training_data_node_<i>, and link them into OUTPUT."
+)
+@click.option("--joint", is_flag=True, help="Also write OUTPUT/joint, for one job of all nodes together.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave bad rows out and list them, rather than stop at the first."
+)
+@click.option(
+    "--check-json",
+    type=click.Choice(["auto", "full", "braces"]),
+    default="auto",
+    show_default=True,
+    help="Parse each JSON row, or look at its braces; auto parses up to 256 MB.",
+)
+@click.option(
+    "--memory",
+    type=_MemoryType(),
+    default=f"{DEFAULT_MEMORY >> 20}MB",
+    show_default=True,
+    help="What shuffling may take.",
+)
+@click.option("--shard", type=_ShardType(), help="Do one task's share of the work, e.g. 0/16 of a job array.")
+@click.option("--merge", type=click.IntRange(min=1), metavar="M", help="Put the shares of M tasks together.")
+@dataset_dir_option
+@click.option("--dry-run", is_flag=True, help="Read and plan, write nothing.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the manifest, or with --dry-run the plan, as JSON."
+)
+def split(
+    source: str,
+    nodes: int,
+    output: Path,
+    seed: int,
+    balance: str,
+    tokenizer: str | None,
+    shuffle: bool,
+    eval_rows: int | None,
+    eval_name: str | None,
+    group_by: str | None,
+    node_names: bool,
+    joint: bool,
+    skip_bad: bool,
+    check_json: str,
+    memory: int,
+    shard: Shard | None,
+    merge: int | None,
+    dataset_dir: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Split a dataset between nodes; each gets a folder that is a whole dataset_dir.
+
+    NAME is an entry of the registry; FILE a .csv, .json, .jsonl or .parquet file. OUTPUT/node_<i> holds the
+    rows of one node and a dataset_info.json with the same names, so a recipe runs with dataset_dir set to
+    it. OUTPUT/manifest.json tells what is where. A split that was cut off goes on when the command is given
+    again.
+
+    \b
+    Example:
+      tunebook data split demo_recommend_train --nodes 4 --eval 50 -o output/split
+      tunebook train llamafactory/demo/full_sft_recommend dataset_dir=output/split/node_0
+    """
+    subject = find_subject(source, registry_folder(dataset_dir))
+    options = SplitOptions(
+        nodes=nodes,
+        seed=seed,
+        balance=cast("Balance", balance),
+        shuffle=shuffle,
+        eval_rows=eval_rows or 0,
+        group_by=group_by,
+        tokenizer=tokenizer,
+        skip_bad=skip_bad,
+        parse_json={"auto": None, "full": True, "braces": False}[check_json],
+    )
+    with _listener() as listener:
+        job = run.Job(
+            subject=subject,
+            options=options,
+            names=Names(eval_name=eval_name, node_names=node_names, joint=joint),
+            out=output,
+            memory=_checked_memory(memory),
+            count_tokens=_counter(options),
+            listener=listener,
+        )
+        if shard is not None and merge is not None:
+            raise TunebookError("--shard and --merge are two steps", fix="run all shards, then --merge")
+        if dry_run:
+            _, plans = run.preview(job)
+            result = None
+        elif shard is not None:
+            shards.run_task(job, shard.task, shard.tasks)
+            return
+        else:
+            result = shards.merge(job, merge) if merge is not None else run.split(job)
+            plans = []
+    if result is None:
+        _show_preview(subject, options, plans, as_json)
+    elif as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _show_manifest(output, result)
+
+
+def _counter(options: SplitOptions) -> CountTokens | None:
+    if options.balance != "tokens":
+        if options.tokenizer is not None:
+            raise TunebookError("--tokenizer is for --balance tokens", fix="add --balance tokens")
+        return None
+    if options.tokenizer is None:
+        raise TunebookError(
+            "--balance tokens needs a tokenizer", fix="name the model's folder with --tokenizer"
+        )
+    # Here, since only this needs a tokenizer's libraries.
+    from tunebook.lengths import counter
+
+    return counter(options.tokenizer)
+
+
+def _checked_memory(memory: int) -> int:
+    if memory < run.MIN_MEMORY:
+        raise TunebookError(
+            f"--memory {memory >> 20}MB is too little", fix=f"give at least {run.MIN_MEMORY >> 20}MB"
+        )
+    return memory
+
+
+@contextmanager
+def _listener() -> Iterator[run.Listener]:
+    """A bar for each stage and sentences, on stderr; the bar only where that is a terminal."""
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", visible=False)
+        stage: Callable[[str, int], None] = lambda name, total: progress.reset(  # noqa: E731
+            task, description=name, total=total, visible=True
+        )
+        yield run.Listener(
+            stage=stage,
+            on_bytes=lambda done: progress.advance(task, done),
+            say=lambda text: click.echo(text, err=True),
+        )
+
+
+def _show_preview(subject: Subject, options: SplitOptions, plans: list[PartPlan], as_json: bool) -> None:
+    named = [*(f"node_{node}" for node in range(options.nodes)), *(["eval"] if options.eval_rows else [])]
+    rows = [
+        {"part": name, "rows": plan.rows, "row_bytes": plan.bytes, "tokens": plan.tokens}
+        for name, plan in zip(named, plans, strict=True)
+    ]
+    if as_json:
+        figures = {"name": subject.name, "parts": rows, "spread": spread(plans[: options.nodes])}
+        click.echo(json.dumps(figures, indent=2))
+        return
+    _show_parts(f"{subject.name}, planned; nothing is written", rows)
+
+
+def _show_manifest(output: Path, manifest: dict[str, Any]) -> None:
+    parts = [{"part": Path(part["file"]).parts[0], **part} for part in manifest["nodes"]]
+    if manifest["eval"]:
+        parts.append({"part": manifest["eval_name"], **manifest["eval"]})
+    _show_parts(f"{manifest['name']} in {output}", parts)
+    if manifest["skipped_rows"]:
+        click.echo(f"left out: {manifest['skipped_rows']} bad rows, listed in {output / 'manifest.json'}")
+        for bad in manifest["skipped"][:5]:
+            click.echo(f"  {bad['file']}, line {bad['line']}: {bad['problem']}")
+    click.echo(
+        f"node i trains with dataset_dir={output}/node_<i>; prove it with `tunebook data verify {output}`"
+    )
+
+
+def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("part")
+    tokens = any(part["tokens"] is not None for part in parts)
+    for name in ("rows", "bytes of rows", *(("tokens",) if tokens else ())):
+        table.add_column(name, justify="right")
+    for part in parts:
+        figures = [part["rows"], part["row_bytes"], *([part["tokens"]] if tokens else [])]
+        table.add_row(part["part"], *(f"{figure:,}" for figure in figures))
+    Console(highlight=False).print(table)
