@@ -87,6 +87,17 @@ def test_a_score_has_a_rule_or_a_reason_and_never_both(said):
     assert (score.reason is None) == (score.parsed is not None)
 
 
+@pytest.mark.parametrize("said", ["She has 18 eggs.", "She has eighteen eggs.", "3. Left: 18"])
+def test_a_number_is_found_behind_a_long_remark_without_one(said):
+    remark = "The ducks lay them before breakfast. " * 40
+    assert gsm8k.extract(f"{remark}{said} {remark}") == 18
+
+
+def test_the_last_explicit_correction_counts():
+    assert gsm8k.read("Wait, no. It is 20. Actually, she has 18 eggs.") == (18, "revised", None)
+    assert gsm8k.read("Wait for 20 minutes. Then there are 18 eggs.").rule == "last_sentence"
+
+
 def test_a_reference_without_a_number_is_the_datas_fault():
     with pytest.raises(ValueError, match="unknown"):
         gsm8k.score("#### 1", "#### unknown")

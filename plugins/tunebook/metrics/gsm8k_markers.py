@@ -20,6 +20,7 @@ class Marked(NamedTuple):
 
 # Each alternative begins with one character, so that `re` looks for those three first.
 _MARKER = re.compile(r"##{2,5}|\\f?boxed\s?|<(?:final_)?answer>", re.IGNORECASE)
+_TAG_END = re.compile(">(?<=[Aa][Nn][Ss][Ww][Ee][Rr]>)")
 _TAIL = 4_000
 """Characters from the end that are searched first, since the last marker wins."""
 _MAX_MARKERS = 40
@@ -57,7 +58,7 @@ def _markers_from_the_end(text: str) -> list[re.Match[str]]:
     if "#" not in text and "\\" not in text and "<" not in text:
         return []
     found = list(_MARKER.finditer(text, max(0, len(text) - _TAIL))) if len(text) > _TAIL else []
-    if not found and ("###" in text or "boxed" in text or (">" in text and "answer>" in text.lower())):
+    if not found and ("###" in text or "boxed" in text or _TAG_END.search(text)):
         found = list(_MARKER.finditer(text))
     return found[: -_MAX_MARKERS - 1 : -1]
 

@@ -55,6 +55,8 @@ def last_number(text: str) -> Number:
     found = Number(None, "no_number")
     for width in _WINDOWS:
         window = text[-width:]
+        if text[-1:] in _ENDINGS and _states_nothing(window):
+            continue  # a text that ends so is not cut
         whole = len(window) == len(text)
         if not whole:
             # The sentence that the window cuts in two is left to the larger one.
@@ -93,11 +95,11 @@ def _last_of(sentences: list[str], *, whole: bool) -> Number:
     return Number(None, "no_number")
 
 
-def _states_nothing(sentence: str) -> bool:
-    """Whether a plain sentence surely holds no number; a quick look before the slow one."""
-    if not sentence.isascii() or "\\" in sentence or has_digit(sentence):
+def _states_nothing(text: str) -> bool:
+    """Whether a plain text surely holds no number; a quick look before the slow one."""
+    if not text.isascii() or "\\" in text or has_digit(text):
         return False
-    return not may_spell_a_number(sentence)
+    return not may_spell_a_number(text)
 
 
 def _is_aside(sentence: str) -> bool:

@@ -105,7 +105,11 @@ _SECOND_GUESS = re.compile(
     r"\s\$?\d[\d.,]{0,20}\W{0,4}\Z"
 )
 _GUESS = re.compile(r"\b(?:could be|might be|may be|maybe|perhaps|possibly) \$?\d")
-_GUESS_LITERALS = ("could be", "might be", "may be", "maybe", "perhaps", "possibly")
+_GUESSES = {
+    words: re.compile(rf"{words}\s\$?\d")
+    for words in ("could be", "might be", "may be", "maybe", "perhaps", "possibly")
+}
+"""What each guess above holds, by its words."""
 
 
 def _revised(text: str, lowered: str) -> Reading | None:
@@ -132,7 +136,7 @@ def _refuses(text: str) -> bool:
 
 def _guesses(lowered: str) -> bool:
     """Whether a text offers several numbers as possible."""
-    if not any(literal in lowered for literal in _GUESS_LITERALS):
+    if not any(words in lowered and guess.search(lowered) for words, guess in _GUESSES.items()):
         return False
     return _SECOND_GUESS.search(lowered[-_OPENING:]) is not None or len(_GUESS.findall(lowered)) > 1
 

@@ -40,7 +40,8 @@ _ANYWHERE = re.compile("|".join(sorted(_FIRST)))
 
 def may_spell_a_number(text: str) -> bool:
     """Whether a text has the letters of a number word anywhere: True for `often`, which holds `ten`."""
-    return _ANYWHERE.search(text.lower()) is not None
+    # Each word once: what rambles on without a number mostly repeats itself.
+    return _ANYWHERE.search(" ".join({*text.lower().split()})) is not None
 
 
 def value_of_words(text: str) -> Fraction | None:

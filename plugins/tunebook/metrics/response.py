@@ -86,9 +86,8 @@ def _without_thoughts(turn: str) -> _Said:
     The last closing tag decides, not the depth: a model may name `<think>` while it thinks, and some
     templates pre-fill the opening tag that the model then writes again.
     """
-    if "THINK]" in turn or "think▷" in turn:
-        for tag, common in _OTHER_TAGS:
-            turn = turn.replace(tag, common)
+    if "[" in turn or "◁" in turn:
+        turn = _with_common_tags(turn)
     if "<" not in turn:
         return _Said(turn, unfinished=False)
     closing = _last_closing_tag(turn)
@@ -103,6 +102,13 @@ def _without_thoughts(turn: str) -> _Said:
         said_first = began and first_closing and began.start() < first_closing.start()
         after = turn[: began.start()] if began and said_first else ""
     return _Said(after, unfinished=opened is not None)
+
+
+def _with_common_tags(turn: str) -> str:
+    for tag, common in _OTHER_TAGS:
+        if tag in turn:
+            turn = turn.replace(tag, common)
+    return turn
 
 
 def _last_closing_tag(turn: str) -> re.Match[str] | None:
@@ -123,7 +129,7 @@ _END_TOKEN = re.compile(
 
 
 def _before_end_token(text: str) -> str:
-    if "[EOS]" in text:
+    if "[" in text and "[EOS]" in text:
         text = text.replace("[EOS]", "<eos>")  # a pattern that begins with one character is a fast one
     if "<" not in text:
         return text

@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 _INST = re.compile(r"\[/?INST\]")
 _MARKDOWN = re.compile(r"#(?<![^\n]#)#{1,3} ?(?:Instruction|Input|Human|User|Response|Assistant)\b:?")
 _ROLE_LINE = re.compile(
-    r"\n(?:(?<=\nsystem\n)|(?<=\nuser\n)|(?<=\nassistant\n)|(?<=\nmodel\n)|(?<=\Asystem\n)"
+    r"\n(?<=[lmrt]\n)(?:(?<=\nsystem\n)|(?<=\nuser\n)|(?<=\nassistant\n)|(?<=\nmodel\n)|(?<=\Asystem\n)"
     r"|(?<=\Auser\n)|(?<=\Aassistant\n))"
 )
 _ROLE_COLON = re.compile(
