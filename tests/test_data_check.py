@@ -2,6 +2,8 @@
 
 import codecs
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.cli.data import data
-from tunebook.data_audit import hashes
-from tunebook.data_audit.findings import RULES
+from tunebook.data_audit import encodings, hashes
+from tunebook.data_audit.findings import RULES, Ledger
 from tunebook.errors import TunebookError
 
 QUESTIONS = [f"Did case {number} end with a verdict?" for number in range(40)]
@@ -155,6 +157,30 @@ def test_bad_bytes_are_found_across_blocks(place, monkeypatch):
     content = (place / "cards.jsonl").read_bytes()
     (place / "cards.jsonl").write_bytes(content + b'{"instruction": "\xff", "output": "Yes"}\n')
     assert [where["line"] for where in findings("cards")["bad-encoding"]["places"]] == [41]
+
+
+@given(size=st.integers(1, 12), bad=st.sets(st.integers(1, 9), min_size=1))
+def test_bad_lines_are_the_same_whatever_the_blocks(size, bad):
+    """Also where a block ends within a character that is whole."""
+    lines = [
+        f"{number} 漢字é😀 ".encode() + b"\xe6\xbc!" * (number in bad) + b"\n" for number in range(1, 10)
+    ]
+    ledger = Ledger(kept=20)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "_BLOCK", size)
+        path = Path(folder) / "x.jsonl"
+        path.write_bytes(b"".join(lines))
+        encodings.check_bytes(path, ledger)
+    (found,) = ledger.findings("x")
+    assert [place.line for place in found.places] == sorted(bad)
+    first = sum(map(len, lines[: min(bad) - 1])) + lines[min(bad) - 1].index(b"\xe6\xbc!")
+    assert f"e6 bc at byte {first} of the file" in found.message
+
+
+def test_rows_behind_one_that_was_left_out_keep_their_numbers(place):
+    write(place / "cards.jsonl", [*rows()[:5], {"instruction": "?"}, *rows()[5:], rows()[30]])
+    where = findings("cards")["duplicate-row"]["places"][0]
+    assert (where["row"], where["same_as"]) == (42, "row 32")
 
 
 def test_marks_and_nulls_are_told(place):
@@ -305,8 +331,6 @@ def test_repeats_are_what_a_plain_search_finds(keys, others):
 
 
 def test_every_rule_is_explained():
-    from pathlib import Path
-
     page = (Path(__file__).parents[1] / "docs" / "data-check.md").read_text()
     more = {"no-rows", "single-class", "absent-class", "class-balance", "leaked-row", "leaked-prompt"}
     assert all(f"| `{rule}` |" in page for rule in RULES.keys() | more)

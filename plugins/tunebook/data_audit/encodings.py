@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.data_audit.findings import Ledger, Place
 
@@ -25,7 +25,7 @@ def check_bytes(path: Path, ledger: Ledger) -> None:
         OSError: It cannot be read.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
-    line, done = 1, 0
+    line, done, bad = 1, 0, _Bad(0, b"")
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             if done == 0 and block.startswith((codecs.BOM_UTF8, *_UTF16)):
@@ -40,8 +40,9 @@ def check_bytes(path: Path, ledger: Ledger) -> None:
                 decoder.decode(block)
             except UnicodeDecodeError:
                 pending = decoder.getstate()[0]
-                _note_bad(pending + block, line, done - len(pending), path, ledger)
+                bad = _note_bad(pending + block, line, done - len(pending), path, ledger, bad.line)
                 decoder.reset()
+                decoder.decode(bad.cut)
             line += block.count(b"\n")
             done += len(block)
     try:
@@ -63,20 +64,29 @@ def mojibake(text: str) -> str | None:
     return None if found is None else text[max(0, found.start() - 15) : found.end() + 15]
 
 
-def _note_bad(block: bytes, line: int, offset: int, path: Path, ledger: Ledger) -> None:
-    """Note each line of a block that holds bad bytes. What the block's end cuts is not judged."""
-    start = 0
+class _Bad(NamedTuple):
+    line: int
+    """The last one that was noted."""
+    cut: bytes
+    """Of the character that the block's end cuts."""
+
+
+def _note_bad(block: bytes, line: int, offset: int, path: Path, ledger: Ledger, noted: int) -> _Bad:
+    """Note each line behind `noted` in which a block holds bad bytes."""
+    start, cut = 0, b""
     for text in block.split(b"\n"):
         try:
             text.decode()
         except UnicodeDecodeError as error:
-            cut = start + len(text) == len(block) and error.reason == "unexpected end of data"
-            if not cut:
-                at = offset + start + error.start
+            if start + len(text) == len(block) and error.reason == "unexpected end of data":
+                cut = text[error.start :]
+            elif line > noted:
+                noted, at = line, offset + start + error.start
                 detail = f"{text[error.start : error.end].hex(' ')} at byte {at} of the file"
                 ledger.add("bad-encoding", Place(path.name, None, line), detail=detail)
         start += len(text) + 1
         line += 1
+    return _Bad(noted, cut)
 
 
 def _note_lines(
