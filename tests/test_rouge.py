@@ -155,7 +155,9 @@ def test_a_megabyte_of_distinct_words_on_both_sides_is_scored_in_a_second():
     assert time.process_time() - started < 1.5
     assert scores.rouge1.fmeasure == 1.0
     # Expected is twice the square root of the number of words.
-    assert 650 < scores.rougeL.fmeasure * len(words) < 760
+    longest = round(scores.rougeL.fmeasure * len(words))
+    assert 650 < longest < 760
+    assert lcs_length([-1, *words, -2, -3], [-1, *shuffled, -2, -3]) == longest + 3
 
 
 @pytest.mark.parametrize("positions", [1, 7, 40, 300])
