@@ -37,6 +37,11 @@ COMMANDS: CommandTable = {
         "check",
         "Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.",
     ),
+    "verify": (
+        "tunebook.cli.data_verify",
+        "verify",
+        "Prove a split: its parts are as they were written and hold each row of the source once.",
+    ),
 }
 
 
