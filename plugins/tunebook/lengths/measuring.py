@@ -10,7 +10,7 @@ from tunebook.lengths.tally import Tally
 from tunebook.table_files import iter_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tunebook.lengths.batches import Batch
@@ -58,10 +58,10 @@ def iter_batches(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int]
     for row in _iter_rows(rows, limit, place, on_bytes):
         batch.append(row)
         if len(batch) == _BATCH_ROWS or place.bytes - place.batch_start > _BATCH_BYTES:
-            yield _measured(rows, batch, first)
+            yield measured(rows, batch, first)
             first, batch, place.batch_start = first + len(batch), [], place.bytes
     if batch:
-        yield _measured(rows, batch, first)
+        yield measured(rows, batch, first)
     elif first == 1:
         raise TunebookError(
             f"{rows.name}: {', '.join(map(str, rows.files))} has no rows", fix="name a file with rows"
@@ -84,35 +84,71 @@ class _Place:
         self.bytes = self.batch_start = 0
 
 
-def _measured(rows: RowSet, batch: list[Row], first: int) -> Batch:
+def measured(rows: RowSet, batch: Sequence[Row], first: int) -> Batch:
+    """Return the lengths of some rows of a set.
+
+    Raises:
+        TunebookError: A row stops the engine, or cannot be measured; names the set and the row.
+    """
     try:
         return rows.measure(batch, first)
     except TunebookError as err:
         raise TunebookError(f"{rows.name}, {err.problem}", fix=err.fix) from err
 
 
-class _NumberColumns:
-    """Finds columns of a CSV file that hold nothing but numbers, from the rows that the engines guess by."""
+class FileReading:
+    """Reads the rows of one file as the engine does, and finds what stops it in a whole column.
 
-    def __init__(self, file: Path, columns: Iterable[str]) -> None:
-        self._file, self._texts, self._numbers = file, set[str](), set[str]()
-        self._columns = tuple(columns)
+    Args:
+        file: CSV is read as text throughout, which the engines guess types for.
+        columns: Without one of these the engine stops.
+        name: Of the set, for messages.
+    """
+
+    def __init__(self, file: Path, columns: Sequence[str], name: str) -> None:
+        self._file, self._name = file, name
+        self._missing = set(columns)
+        self._csv = file.suffix == ".csv"
+        self._columns = tuple(columns) if self._csv else ()
+        self._texts, self._numbers = set[str](), set[str]()
         self._rows = 0
 
-    def look(self, row: Row) -> None:
-        """Look at a row of the file."""
-        self._rows += 1
-        if self._rows > _LOOKED_AT:
-            return
-        for name in self._columns:
-            value = row.get(name)
-            if value is not None and name not in self._texts:
-                (self._numbers if _NUMBER.fullmatch(value) else self._texts).add(name)
-        if self._rows == _LOOKED_AT:
-            self.refuse()
+    def read(self, row: Row) -> Row:
+        """Return a row as the engine sees it.
 
-    def refuse(self) -> None:
-        """Raise TunebookError if there is one."""
+        Raises:
+            TunebookError: A column of text holds nothing but numbers.
+        """
+        self._rows += 1
+        if self._missing:
+            self._missing -= row.keys()
+        if not self._csv:
+            return row
+        row = as_engine_reads(row)
+        if self._rows <= _LOOKED_AT:
+            for name in self._columns:
+                value = row.get(name)
+                if value is not None and name not in self._texts:
+                    (self._numbers if _NUMBER.fullmatch(value) else self._texts).add(name)
+            if self._rows == _LOOKED_AT:
+                self._refuse_numbers()
+        return row
+
+    def finish(self) -> None:
+        """Look at the file as a whole.
+
+        Raises:
+            TunebookError: A column is missing from every row, or one of text holds nothing but numbers.
+        """
+        if self._rows and self._missing:
+            raise TunebookError(
+                f"{self._file} has no column {', '.join(sorted(self._missing))}, without which LLaMA-Factory "
+                "stops",
+                fix=f'name the columns it has under "columns" of {self._name}',
+            )
+        self._refuse_numbers()
+
+    def _refuse_numbers(self) -> None:
         found = sorted(self._numbers - self._texts)
         if found:
             raise TunebookError(
@@ -127,10 +163,9 @@ def _iter_rows(
 ) -> Iterator[Row]:
     done = count = 0
     for file in rows.files:
-        missing, numbers = set(rows.columns), _NumberColumns(file, rows.columns)
-        at_start, before = done, count
+        reading = FileReading(file, rows.columns, rows.name)
 
-        def report(read: int, at_start: int = at_start) -> None:
+        def report(read: int, at_start: int = done) -> None:
             place.bytes = at_start + read
             on_bytes(place.bytes)
 
@@ -138,16 +173,6 @@ def _iter_rows(
             if limit is not None and count >= limit:
                 return
             count += 1
-            if file.suffix == ".csv":
-                row = as_engine_reads(row)
-                numbers.look(row)
-            if missing:
-                missing -= row.keys()
-            yield row
-        if count > before and missing:
-            raise TunebookError(
-                f"{file} has no column {', '.join(sorted(missing))}, without which LLaMA-Factory stops",
-                fix=f'name the columns it has under "columns" of {rows.name}',
-            )
-        numbers.refuse()
+            yield reading.read(row)
+        reading.finish()
         done += file.stat().st_size

@@ -36,8 +36,8 @@ class RowSet:
 
     name: str
     part: Part
-    entry: DatasetEntry | None
-    """The registry entry; None for a block of an Axolotl recipe that no entry stands for."""
+    entry: DatasetEntry
+    """The registry entry; where there is none, one with the columns that a block of Axolotl names."""
     files: tuple[Path, ...]
     limit_rows: int | None
     """Rows the engine reads, from the first."""
@@ -176,9 +176,10 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
         for block in values.get(key) or []:
             files, rows = _axolotl_files(block, home)
             entry = _entry_of_block(values, block)
-            name = entry.name if entry is not None else str(block.get("path"))
+            name = entry.name if entry is not None else Path(str(block.get("path"))).stem
+            read_as = _as_entry(name, block)
             if model is None or plan.counter is None:
-                plan.sets.append(_character_set(name, part, _as_entry(name, block), files, rows))
+                plan.sets.append(_character_set(name, part, read_as, files, rows))
                 continue
             limit = int(
                 (values.get("eval_sequence_len") if part == "eval" else None) or values["sequence_len"]
@@ -186,7 +187,7 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
             measure = axolotl.AxolotlMeasure(values, block, model, plan.counter, int(values["sequence_len"]))
             plan.sets.append(
                 RowSet(
-                    name=name, part=part, entry=entry, files=files, limit_rows=rows, columns=(),
+                    name=name, part=part, entry=entry or read_as, files=files, limit_rows=rows, columns=(),
                     measure=measure, rule=_axolotl_rule(values), limit=limit,
                 )
             )  # fmt: skip
@@ -245,13 +246,8 @@ def _as_entry(name: str, block: Mapping[str, Any]) -> DatasetEntry:
             "columns": {"messages": block.get("field_messages") or "messages"},
             "tags": {"role_tag": mapping.get("role"), "content_tag": mapping.get("content")},
         }
-    elif block.get("type") == "alpaca":
-        values = {}
     else:
-        raise TunebookError(
-            f"datasets: {name}: it is not known where a block of type {block.get('type')!r} has its texts",
-            fix="give a registry entry's name instead of the recipe",
-        )
+        values = {}  # the columns of Axolotl's own alpaca; other types have no entry that says the same
     return DatasetEntry(name=name, registry=Path(name), values=values, metrics=())
 
 
