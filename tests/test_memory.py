@@ -108,8 +108,8 @@ def test_estimates_stay_near_published_measurements():
     errors = [abs(one.total / case["measured_bytes"] - 1) for one, case in pairs]
     assert len(cases) > 250
     assert statistics.median(errors) < 0.08
-    assert sum(error <= 0.2 for error in errors) / len(errors) > 0.8
-    assert sum(one.low <= case["measured_bytes"] <= one.high for one, case in pairs) / len(pairs) > 0.78
+    assert sum(error <= 0.2 for error in errors) / len(errors) > 0.84
+    assert sum(one.low <= case["measured_bytes"] <= one.high for one, case in pairs) / len(pairs) > 0.83
 
 
 @given(
@@ -194,7 +194,8 @@ def test_the_largest_batch_and_the_longest_row_fit_and_one_more_does_not(gpu_gb)
         ("dtype", "bfloat16", None), ("lora_targets", "all", None), ("lora_targets", "q_proj,v_proj", ["q_proj", "v_proj"]),
         ("quantization", "bnb-nf4-double", "nf4_dq"), ("lora_targets", "q,v", ["q_proj", "v_proj"]),
         ("offload", "cpu_optimizer", "optimizer"), ("fused_ce", "liger_fused_linear_cross_entropy", "liger"),
-        ("lora_targets", r"model.layers.[\d]+.self_attn.(q|v)_proj", "q_proj,v_proj"), ("zero_stage", "zero3", 3), ("zero_stage", "fsdp", 3), ("gradient_checkpointing", "true", None),
+        ("lora_targets", r"model.layers.[\d]+.self_attn.(q|v)_proj", "q_proj,v_proj"), ("zero_stage", "zero3", 3), ("zero_stage", "fsdp", 3), ("lora_targets", "attention", "q,k,v,o"), ("lora_targets", "attention+mlp", None),
+        ("lora_targets", "q_proj v_proj", "q,v"), ("attention", "vanilla", "eager"), ("optimizer", "8bit", "adamw_8bit"), ("quantization", True, 4), ("gradient_checkpointing", "true", None),
     ],
 )  # fmt: skip
 def test_several_spellings_mean_one_thing(argument, one, other):

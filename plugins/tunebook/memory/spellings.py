@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tunebook.errors import TunebookError
@@ -35,6 +36,12 @@ _OPTIMIZERS = {
     "muon": "sgdm", "rmsprop": "lion",
 }  # fmt: skip
 _SHORT = {part: f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
+# What papers and tables call several matrices at once.
+_GROUPS = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
 NOTHING = {"", "none", "no", "false", "off", "0", "16", "bf16", "fp16", "null", "disabled"}
 
 
@@ -52,7 +59,7 @@ def bits(value: Any) -> str | None:
     word = plain(value)
     if word in NOTHING:
         return None
-    found = {"4": "nf4", "8": "int8", "2": "2bit"}.get(word) or _find(word, _BITS)
+    found = {"4": "nf4", "8": "int8", "2": "2bit", "true": "nf4"}.get(word) or _find(word, _BITS)
     if found is None:
         raise TunebookError(
             f"unknown quantization {value!r}", fix="write 4, 8, nf4, nf4-dq, int8, gptq, awq or none"
@@ -75,9 +82,9 @@ def zero(value: Any) -> int:
 def attention(value: Any) -> str:
     """Read an attention kernel: flash, sdpa or eager."""
     word = plain(value)
-    if word in {"", "none", "auto", "true"}:
+    if word in {"", "none", "auto", "true", "default"}:
         return "sdpa"
-    if word in {"false", "no", "off"}:
+    if word in {"false", "no", "off", "vanilla", "standard"}:
         return "eager"
     found = "flash" if word in {"fa", "fa2", "fa3", "fa4"} else _find(word, _ATTENTION)
     if found is None:
@@ -90,6 +97,8 @@ def optimizer(value: Any) -> str:
     word = plain(value)
     if word in {"", "none", "auto"}:
         return "adam"
+    if word in {"8bit", "4bit"}:
+        return "adam8"
     bits = "8" if "8bit" in word or "4bit" in word else ""
     paged = "paged-" if "paged" in word else ""
     for name, family in _OPTIMIZERS.items():
@@ -149,8 +158,10 @@ def targets(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     names = [value] if isinstance(value, str) else list(value)
-    if not any("(" in str(name) for name in names):
-        names = [part.strip() for name in names for part in str(name).split(",") if part.strip()]
-    if not names or any(plain(name) in {"all", "alllinear", "default"} for name in names):
+    if not any(set("(|[") & set(str(name)) for name in names):
+        names = [part for name in names for part in re.split(r"[,\s+]+", str(name)) if part]
+    if not names or any(plain(name) in {"all", "alllinear", "linear", "default"} for name in names):
         return None
-    return tuple(_SHORT.get(str(name), str(name)) for name in names)
+    return tuple(
+        part for name in names for part in _GROUPS.get(plain(name), (_SHORT.get(str(name), str(name)),))
+    )

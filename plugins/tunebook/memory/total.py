@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 LOW, HIGH = 0.85, 1.25
-"""The interval around the total: four of five published measurements fall into it (docs/memory.md)."""
+"""The interval around the total: 86 % of published measurements fall into it (docs/memory.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
