@@ -27,6 +27,11 @@ COMMANDS: CommandTable = {
         "lengths",
         "Show how long rows are in tokens, and what the recipe's limit cuts off.",
     ),
+    "filter": (
+        "tunebook.cli.data_filter",
+        "filter_rows",
+        "Leave out rows by their length in tokens, and copy the others unchanged.",
+    ),
     "chunk": (
         "tunebook.cli.data_chunk",
         "chunk",
