@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
+from tunebook.errors import TunebookError
 from tunebook.metrics import load, rouge, rouge_lcs, rouge_lsum, rouge_tokens
 from tunebook.metrics.rouge_lcs import lcs_length
 from tunebook.types import Score
@@ -180,6 +181,13 @@ def test_a_long_prediction_narrows_the_strips(monkeypatch):
     monkeypatch.setattr(rouge_lsum, "_strips", lambda *args: widths.append(args[1]) or strips(*args))
     assert rouge.score(prediction, reference) == expected
     assert widths == [64]
+
+
+def test_more_words_than_there_are_letters_are_refused(monkeypatch):
+    monkeypatch.setattr(rouge_lsum, "MOST_WORDS", 3)
+    assert rouge.score("a b\nc d", "a b\nc x").rouge1.fmeasure == 0.75
+    with pytest.raises(TunebookError, match="share 4 different words"):
+        rouge.score("a b\nc d", "a b\nc d")
 
 
 def test_a_full_word_table_starts_anew(monkeypatch):

@@ -62,6 +62,9 @@ def score(prediction: str, reference: str, use_stemmer: bool = True) -> RougeSco
         reference: The text it should be like; for rougeLsum, a line is a sentence in both.
         use_stemmer: Compare Porter stems of the words of four letters or more.
 
+    Raises:
+        TunebookError: The texts have several lines each and share more than a million different words.
+
     Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004, as rouge-score 0.1.2
     computes it; there the reference comes first.
 
@@ -90,6 +93,7 @@ def judge(prediction: str, reference: str) -> Score:
 
     Raises:
         ValueError: The reference holds no word of a-z or 0-9, so that every prediction would score 0.
+        TunebookError: As for `score`.
     """
     ids = word_ids(use_stemmer=True)
     predicted, wanted = sentences(prediction, ids), sentences(reference, ids)

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import itertools
 import operator
+import sys
 from collections import Counter, defaultdict
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunebook.errors import TunebookError
 from tunebook.metrics.rouge_lcs import lcs_length, steps_of
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ STRIP_POSITIONS = 4000
 """Positions of reference sentences along one integer: more make fewer but longer operations."""
 HISTORY_BYTES = 64 << 20
 """What the vectors of one candidate sentence may take; the walks back read them."""
+
+MOST_WORDS = sys.maxunicode
+"""Different words that two texts may share: each is a letter."""
 
 _ABSENT = "\0"
 _ONE_IF_ONE = bytes(byte == ord("1") for byte in range(256))
@@ -72,7 +77,15 @@ def subsequences(reference: Sentences, candidate: Sentences, shared: Mapping[int
         reference: Word ids by sentence.
         candidate: Word ids by sentence.
         shared: How often the candidate has each word that both have.
+
+    Raises:
+        TunebookError: The texts share more than `MOST_WORDS` different words; each then has megabytes.
     """
+    if len(shared) > MOST_WORDS:
+        raise TunebookError(
+            f"a prediction and its reference share {len(shared):,} different words, of {MOST_WORDS:,} at most",
+            fix="score shorter texts",
+        )
     # Words become letters, so that the last place of a word is found by a search in a string. Reference
     # words that the candidate lacks change nothing. Candidate words that the reference lacks must stay:
     # they change which subsequence is taken (reference `a a`, candidate `a x`).
