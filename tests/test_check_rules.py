@@ -302,6 +302,8 @@ AXOLOTL_CASES = [
     ("attention-name", {"attn_implementation": "flash"}, {"attn_implementation": "kernels-community/flash-attn3"}),
     ("bad-choice", {"lr_scheduler": "cosin"}, {"lr_scheduler": "rex"}),
     ("bad-choice", {"optimizer": "adamw_trch"}, {"optimizer": "somebodys_own"}),
+    ("ignored-key", {"lr_scheduler": "linear", "cosine_min_lr_ratio": 0.1}, {"cosine_min_lr_ratio": 0.1}),
+    ("ignored-key", {"cosine_constant_lr_ratio": 0.8}, {"cosine_constant_lr_ratio": 0.8, "cosine_min_lr_ratio": 0.1}),
     ("ignored-key", {"do_causal_lm_eval": True}, {"do_causal_lm_eval": False}),
     ("best-not-saved", {"load_best_model_at_end": True, "val_set_size": 0.1, "eval_strategy": "epoch", "saves_per_epoch": 1},
      {"load_best_model_at_end": True, "val_set_size": 0.1, "evals_per_epoch": 2, "saves_per_epoch": 1}),

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from tunebook import data_files, datasets
+from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
 from tunebook.checks.learning_rate import schedule
 from tunebook.checks.number_like import as_number
 from tunebook.errors import TunebookError
@@ -149,10 +150,13 @@ def preview(subject: Subject, steps: int | None) -> str:
     if not peak or not isinstance(options, dict):
         raise TunebookError(f"{subject.file}: names no learning_rate", fix="add learning_rate: 1.0e-4")
     try:
-        rate = schedule(name, peak=peak, steps=counted.steps, warmup=warmup, options=options)
+        if subject.engine == "axolotl":
+            rate = axolotl_schedule(subject.values, peak=peak, steps=counted.steps, warmup=warmup)
+        else:
+            rate = schedule(name, peak=peak, steps=counted.steps, warmup=warmup, options=options)
     except (ValueError, TypeError) as err:
         raise TunebookError(
-            f"{subject.file}: lr_scheduler_kwargs: {err}", fix="see `tunebook check`"
+            f"{subject.file}: the learning rate cannot be told: {err}", fix="see `tunebook check`"
         ) from err
     tenths = {round(counted.steps * tenth / 10): f"{tenth * 10} %" for tenth in range(11)}
     tenths[warmup] = f"{tenths[warmup]}, end of warmup" if warmup in tenths else "end of warmup"
@@ -208,6 +212,8 @@ def _steps(subject: Subject, rows: int | None, batch: int, accumulation: int) ->
 
 def _warmup(subject: Subject, steps: int | None) -> int | None:
     """As TrainingArguments.get_warmup_steps of transformers 5: a value below 1 is a share of the run."""
+    if subject.engine == "axolotl":
+        return None if steps is None else axolotl_warmup(subject.values, steps)
     wanted: Sequence[float | None] = (
         as_number(subject.get("warmup_ratio")),
         as_number(subject.get("warmup_steps")),

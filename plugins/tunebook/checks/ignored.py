@@ -120,6 +120,19 @@ _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
             'remove it; give the dataset a "metric" and name the plugin of tunebook',
         ),
         Ignored(
+            "ignored-key", "warning", "cosine_min_lr_ratio",
+            lambda s: s.get("cosine_min_lr_ratio") and s.setting("scheduler") not in ("cosine", "rex"),
+            "it is for lr_scheduler: cosine or rex", "remove it, or set lr_scheduler: cosine",
+        ),
+        Ignored(
+            "ignored-key", "warning", "cosine_constant_lr_ratio",
+            lambda s: (
+                s.get("cosine_constant_lr_ratio")
+                and not (s.get("cosine_min_lr_ratio") and s.setting("scheduler") == "cosine")
+            ),
+            "it is for lr_scheduler: cosine with cosine_min_lr_ratio", "add cosine_min_lr_ratio: 0.1",
+        ),
+        Ignored(
             "best-not-saved", "warning", "load_best_model_at_end", _keeps_no_best,
             "Axolotl turns it off without a word: save_steps has to be a multiple of eval_steps",
             "set eval_steps and an equal save_steps",

@@ -31,7 +31,7 @@ def schedule(
     """Return the learning rate as a function of the optimizer steps already taken, 0 to `steps`.
 
     Args:
-        name: One of `SCHEDULERS`, but not `cosine_warmup_with_min_lr`.
+        name: One of `SCHEDULERS`.
         peak: The recipe's learning rate.
         steps: Optimizer steps of the run.
         warmup: Those of them that warm up.
@@ -45,6 +45,8 @@ def schedule(
     ['0.0e+00', '1.0e-04', '5.0e-05', '0.0e+00']
     """
     given = dict(options or {})
+    if name == "cosine_warmup_with_min_lr":
+        return _one_ahead(peak, steps, warmup, given)
     if name not in _AFTER_WARMUP:
         raise ValueError(f"no formula for the scheduler {name!r}")
     after = _AFTER_WARMUP[name](peak, steps, warmup, given)
@@ -91,6 +93,21 @@ def _cosine_with_min(
     if (options.get("min_lr") is None) == (options.get("min_lr_rate") is None):
         raise ValueError("cosine_with_min_lr needs either min_lr or min_lr_rate")
     return _cosine(peak, steps, warmup, options)
+
+
+def _one_ahead(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:
+    """`cosine_warmup_with_min_lr`, which begins above 0 and is a step ahead of `cosine_with_min_lr`."""
+    after = _cosine_with_min(peak, steps, warmup, options)
+    first: float | None = options.get("warmup_lr_rate")
+
+    def rate(step: int) -> float:
+        if step >= warmup:
+            return peak * after(step + 1)
+        if first is None:
+            return peak * (step + 1) / max(1, warmup)
+        return peak * (first + (1 - first) * step / max(1, warmup - 1))
+
+    return rate
 
 
 def _restarts(peak: float, steps: int, warmup: int, options: Mapping[str, Any]) -> Callable[[int], float]:  # noqa: ARG001
