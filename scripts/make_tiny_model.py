@@ -20,6 +20,7 @@ import click
 
 from movie_prompts import ANSWERS
 from tiny_tokenizers import gemma3_tokenizer, gemma_tokenizer, qwen_tokenizer
+from tiny_vision import seeing_qwen_tokenizer, with_eyes, write_processor
 
 SIZES = {
     "hidden_size": 64,
@@ -47,6 +48,8 @@ class Architecture:
     """What the family's configuration has beyond SIZES."""
     stop: tuple[str, ...]
     """Tokens that end an answer."""
+    sees: bool = False
+    """The model reads pictures too; `options` and SIZES are then those of its text part."""
 
 
 ARCHITECTURES = {
@@ -55,6 +58,22 @@ ARCHITECTURES = {
         config_class="Qwen3Config",
         options={"num_key_value_heads": 2, "max_position_embeddings": 40_960},
         stop=("<|im_end|>", "<|endoftext|>"),
+    ),
+    # At every size it sees pictures, and three of four layers are linear attention.
+    "qwen3_5": Architecture(
+        tokenizer=seeing_qwen_tokenizer,
+        config_class="Qwen3_5Config",
+        options={
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 262_144,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+        stop=("<|im_end|>", "<|endoftext|>"),
+        sees=True,
     ),
     "gemma": Architecture(
         tokenizer=gemma_tokenizer,
@@ -113,18 +132,22 @@ def build(architecture: str, folder: Path, *, seed: int = 0) -> int:
         pieces = tokenizer.tokenize(answer)
         if len(pieces) != 1:
             raise ValueError(f"{answer!r} must be one token, not {pieces}")
-    config = getattr(transformers, plan.config_class)(
+    options = {
         **SIZES,
         **plan.options,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.convert_tokens_to_ids(plan.stop[0]),
-        pad_token_id=tokenizer.pad_token_id,
-    )
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.convert_tokens_to_ids(plan.stop[0]),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if plan.sees:
+        options = with_eyes(options, tokenizer)
+    config = getattr(transformers, plan.config_class)(**options)
+    reader = transformers.AutoModelForImageTextToText if plan.sees else transformers.AutoModelForCausalLM
     # A fork, so that calling this from a test leaves that test's random numbers alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = reader.from_config(config)
     # Without one of its own, generation settings are derived from the model configuration, in which an
     # engine has switched the key-value cache off for training.
     model.generation_config = transformers.GenerationConfig(
@@ -135,6 +158,8 @@ def build(architecture: str, folder: Path, *, seed: int = 0) -> int:
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    if plan.sees:
+        write_processor(folder)
     model.save_pretrained(folder)
     return int(model.num_parameters())
 
@@ -156,7 +181,7 @@ def build(architecture: str, folder: Path, *, seed: int = 0) -> int:
     help="Folder to make; one that exists is replaced.",
 )
 def main(architecture: str, seed: int, output: Path) -> None:
-    r"""Make a tiny model of a real architecture, for demos and tests on a CPU.
+    """Make a tiny model of a real architecture, for demos and tests on a CPU.
 
     \b
     Example:

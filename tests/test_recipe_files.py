@@ -10,7 +10,8 @@ import pytest
 
 from recipe_cases import RECIPES, ROOT, TINY, cases, model_of, shipped, twin_of
 from tunebook import engine_yaml
-from tunebook.checks.run import check_recipe, with_clashes
+from tunebook.checks.results import with_clashes
+from tunebook.checks.run import check_recipe
 from tunebook.datasets import load_registry
 from tunebook.overlays import resolve
 from tunebook.recipes import HEADER_FACTS, find_recipe, read_recipe, recipe_files
@@ -83,12 +84,17 @@ def test_a_recipe_has_a_clean_smoke_overlay_on_the_twin_of_its_architecture(case
         assert smoke.values["output_dir"] != recipe.values["output_dir"]
 
 
+# Axolotl loads Qwen3.5 only with torchvision, and on a CPU fails in kernels it installs: nobody has seen it run.
+LLAMAFACTORY_ALONE = {"qwen3.5-0.8b/lora_sft_gsm8k"}
+
+
 def test_both_engines_have_the_same_experiments():
     names = [
         {recipe.name.partition("/")[2] for recipe in shipped(engine)}
         for engine in ("llamafactory", "axolotl")
     ]
-    assert names[0] == names[1]
+    assert names[0] - names[1] == LLAMAFACTORY_ALONE
+    assert names[1] <= names[0]
 
 
 # The same setting under both engines' names.
@@ -108,11 +114,13 @@ TWIN_KEYS = {
 }
 
 
-EXPERIMENTS = [recipe.name.partition("/")[2] for recipe in shipped("llamafactory")]
+EXPERIMENTS = {recipe.name.partition("/")[2] for recipe in shipped("llamafactory")}
 
 
 # The demos learn on a CPU in as few steps as each engine needs, so theirs differ.
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("demo/")])
+@pytest.mark.parametrize(
+    "name", sorted(name for name in EXPERIMENTS - LLAMAFACTORY_ALONE if not name.startswith("demo/"))
+)
 def test_twin_recipes_train_alike(name):
     one, other = (find_recipe(f"{engine}/{name}", RECIPES).values for engine in ("llamafactory", "axolotl"))
     left = {key: one.get(key) for key in TWIN_KEYS}

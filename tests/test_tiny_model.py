@@ -8,8 +8,8 @@ import pytest
 pytestmark = pytest.mark.engine
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-FAMILIES = ("gemma", "gemma2", "gemma3", "qwen3")
-MODEL_TYPES = {"gemma3": "gemma3_text"}
+FAMILIES = ("gemma", "gemma2", "gemma3", "qwen3", "qwen3_5")
+MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3_5": "qwen3_5_text"}
 MESSAGES = [
     {"role": "user", "content": "Will the user like it?\nSilent Harbor | Drama"},
     {"role": "assistant", "content": "No"},
@@ -84,6 +84,7 @@ def test_an_answer_is_one_token_where_it_stands(models, family, answer):
     ("family", "template"),
     [
         ("qwen3", "qwen3"),
+        ("qwen3_5", "qwen3_5"),
         ("gemma", "gemma"),
         ("gemma2", "gemma2"),
         ("gemma3", "gemma2"),

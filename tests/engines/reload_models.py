@@ -10,19 +10,24 @@ import traceback
 from pathlib import Path
 
 import torch
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
+from peft import PeftModel
 
 PROMPT = "Dan has 3 plums and buys 4 more. How many plums has he?"
 
 
 def reload(output: Path, base: str) -> dict:
-    tokens = AutoTokenizer.from_pretrained(output)(PROMPT, return_tensors="pt")
-    has_adapter = (output / "adapter_config.json").exists()
-    reader = AutoPeftModelForCausalLM if has_adapter else AutoModelForCausalLM
-    models = [reader.from_pretrained(output), AutoModelForCausalLM.from_pretrained(base)]
+    tokens = transformers.AutoTokenizer.from_pretrained(output)(PROMPT, return_tensors="pt")
+    # By name, since a model that sees pictures too is no "causal language model" to an auto class.
+    reader = getattr(transformers, transformers.AutoConfig.from_pretrained(base).architectures[0])
+    if (output / "adapter_config.json").exists():
+        model = PeftModel.from_pretrained(reader.from_pretrained(base), output)
+    else:
+        model = reader.from_pretrained(output)
     with torch.no_grad():
-        trained, untrained = (model.float().eval()(**tokens).logits for model in models)
+        trained, untrained = (
+            one.float().eval()(**tokens).logits for one in (model, reader.from_pretrained(base))
+        )
     return {
         "finite": bool(torch.isfinite(trained).all()),
         "moved": float((trained - untrained).abs().max()),

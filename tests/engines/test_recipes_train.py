@@ -110,3 +110,34 @@ def test_tunebook_train_runs_the_recipe_with_its_smoke_overlay_and_reports_it(pr
     assert reported.code == 0, reported.log
     for name in ("report.json", "report.md", "report.html"):
         assert (prepared / "reports/smoke" / name).stat().st_size > 1000
+
+
+def test_a_config_of_model_data_and_training_args_trains(prepared):
+    folder = prepared / "csv"
+    folder.mkdir()
+    rows = [
+        "prompt,question,response",
+        *(f'Be brief.,"How much is {a}, and {a}?",{2 * a}' for a in range(16)),
+    ]
+    (folder / "training_data.csv").write_text("\n".join(rows) + "\n")
+    columns = {"system": "prompt", "prompt": "question", "response": "response"}
+    entry = {"file_name": "training_data.csv", "columns": columns}
+    (folder / "dataset_info.json").write_text(json.dumps({"training_data": entry}))
+    config = {
+        "model_args": {"model_name_or_path": "output/tiny/qwen3"},
+        "data_args": {"dataset_path": "./csv/training_data.csv", "max_seq_length": 128},
+        "training_args": {
+            "max_steps": 2,
+            "learning_rate": 5e-5,
+            "lr_scheduler_type": "cosine",
+            "warmup_ratio": 0.1,
+            "per_device_train_batch_size": 2,
+            "report_to": "none",
+        },
+    }
+    (prepared / "config.json").write_text(json.dumps(config, indent=2))
+    done = run(prepared, "tunebook", "train", "config.json")
+    assert done.code == 0, done.log[-3000:]
+    state = json.loads((prepared / "output/config/trainer_state.json").read_text())
+    assert state["global_step"] == 2
+    assert (prepared / "output/config/model.safetensors").is_file()
