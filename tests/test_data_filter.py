@@ -117,6 +117,9 @@ def test_parquet_keeps_its_schema(tmp_path, token_filter):
     ("options", "dropped"),
     [
         (["--max-tokens", 30], [2, 3]),
+        (["--max-tokens", 43], [3]),  # the second row has 43
+        (["--max-answer-tokens", 46], []),
+        (["--min-tokens", 21], []),
         (["--min-tokens", 30], [1]),
         (["--max-tokens", 20, "--on", "prompt"], [2]),
         (["--max-answer-tokens", 20], [3]),

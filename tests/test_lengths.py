@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -65,6 +65,8 @@ def reference_cut(turns, limit, row_end, newest_first):
 
 
 @given(st.lists(TURNS, min_size=1, max_size=4), st.integers(1, 90), st.integers(0, 1), st.booleans())
+@example([[(30, 60)]], 60, 0, False)
+@example([[(60, 30)]], 60, 0, False)
 def test_long_rows_are_cut_as_llamafactory_cuts_them(rows, limit, row_end, newest_first):
     batch = batches.pack(range(1, len(rows) + 1), rows, [0] * len(rows), [])
     kept = cutting.Proportional(row_end, newest_first).keep(batch, limit)
@@ -154,12 +156,19 @@ def test_an_empty_thought_stands_in_the_prompt_or_is_learned(tmp_path, model):
 
 def test_a_thought_is_taken_out_of_an_answer_where_thinking_is_off():
     template = templates.load_template("qwen3")
-    said = [Message("user", "Why?"), Message("assistant", "<think>\nhm\n</think>\n\nSo.")]
+    said = [Message("user", "Why?"), Message("assistant", "<think>\nhm\n</think>\n\n\nSo.")]
     made = templates.pieces(
         template, said, system="", thinking=Thinking(enable_thinking=False), bos_tokens=0, eos_tokens=1
     )
     assert made[1] == ["So.<|im_end|>\n"]
     assert made[0][-1] == "<think>\n\n</think>\n\n"
+
+
+def test_one_end_is_put_behind_the_row_where_the_template_closes_no_answer(tmp_path, model):
+    count = lengths.counter(model)
+    question, answer = count(["Why?", "So.\n\n"])
+    found = sizes_of(tmp_path, model, [row("Why?", "So.")], template="fewshot")
+    assert found == [(question, answer + 1, question + answer + 1)]
 
 
 def test_rows_that_the_engine_leaves_out_are_named(tmp_path, model):

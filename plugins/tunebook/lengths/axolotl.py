@@ -6,13 +6,13 @@ Any other type is refused. A block's rows are read as Axolotl reads them, whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook import paths
 from tunebook.engines.axolotl_datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
 from tunebook.errors import TunebookError
-from tunebook.lengths import axolotl_turns, model_files
+from tunebook.lengths import axolotl_turns
+from tunebook.lengths.axolotl_rows import ROLES, alpaca_texts, conversation_reader, text_of
+from tunebook.lengths.axolotl_tokenizer import chat_template_text
 from tunebook.lengths.batches import Batch, Form, pack
 from tunebook.lengths.chat_template import ChatTemplate
 
@@ -22,30 +22,10 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-# axolotl/prompters.py: AlpacaPrompter with the style `instruct`.
-_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-_WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the "
-    "request.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
-)
-
-# Tokens are changed by these in ways that are not done here.
-_REFUSED_KEYS = (
-    "added_tokens_overrides",
-    "tokenizer_use_mistral_common",
-    "tokenizer_type",
-    "is_mistral_derived_model",
-)
 _REFUSED_BLOCK_KEYS = (
     *("split_thinking", "message_field_training", "message_field_training_detail", "drop_system_message"),
     *("shards", "preprocess_shards", "data_files", "revision", "input_transform", "input_format"),
 )
-_TEMPLATES = "lib/python3*/site-packages/axolotl/utils/chat_templates/templates"
-_ROLES = {"human": "user", "gpt": "assistant"}  # the others are called what they are
 
 
 class Rendered(NamedTuple):
@@ -98,6 +78,8 @@ class AxolotlMeasure:
             limit,
         )
         self.form = Form()
+        self.columns: tuple[str, ...] = ()
+        """Without one of these the engine stops."""
         self._measure = kinds[kind]()
 
     def __call__(self, rows: Sequence[Row], first: int) -> Batch:
@@ -111,6 +93,7 @@ class AxolotlMeasure:
     def _own_alpaca(self) -> Callable[[Sequence[Row], int], Batch]:
         """Our type: prompt and answer are tokenised apart, so that fastokens can count them."""
         columns = alpaca_columns(self.block.get("message_property_mappings") or {})
+        self.columns = tuple(columns.values())
         template = self._template()
         whole = template.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
         self.form = self._form(whole.rpartition("!")[2])
@@ -126,7 +109,7 @@ class AxolotlMeasure:
             parts = [row.get(columns[key]) for key in ("prompt", "query") if key in columns]
             question = [
                 *([{"role": "system", "content": system}] if system else []),
-                {"role": "user", "content": "\n".join(_text(part) for part in parts if part)},
+                {"role": "user", "content": "\n".join(text_of(part) for part in parts if part)},
             ]
             start = template.render(question, add_generation_prompt=True)
             full = template.render([*question, {"role": "assistant", "content": answer}])
@@ -150,7 +133,7 @@ class AxolotlMeasure:
                     "the row has no list of `segments`", fix="see Axolotl's type input_output"
                 )
             return Rendered(
-                [_text(segment.get("text")) for segment in segments],
+                [text_of(segment.get("text")) for segment in segments],
                 [bool(segment.get("label")) or everything for segment in segments],
             )
 
@@ -179,12 +162,13 @@ class AxolotlMeasure:
             )
         bos = special.special.get("bos_token")
         self.form = Form(closing=1)
+        self.columns = ("instruction", "output")
 
         def measure(rows: Sequence[Row], first: int) -> Batch:
             texts = [
                 text
                 for number, row in enumerate(rows, first)
-                for text in _numbered(_alpaca_texts, row, number)
+                for text in _numbered(alpaca_texts, row, number)
             ]
             sizes = self.counter(texts)
             added = int(special.adds_bos) + int(special.adds_eos)
@@ -245,7 +229,7 @@ class AxolotlMeasure:
         )
         ids = [encoder.encode(token, add_special_tokens=False).ids for token in ends]
         aliases = self.block.get("roles") or {}
-        by_source = {source: role for role, sources in aliases.items() for source in sources} or _ROLES
+        by_source = {source: role for role, sources in aliases.items() for source in sources} or ROLES
         learning = axolotl_turns.Learning(
             roles=frozenset(by_source.get(role, role) for role in roles or ()),
             everything=bool(self.values.get("train_on_inputs")),
@@ -260,125 +244,6 @@ class AxolotlMeasure:
         end = self.tokenizer.special.get("eos_token")
         last = tokens.index(end) if end in tokens else len(tokens) - 1
         return Form(closing=len(tokens), after_end=max(0, len(tokens) - 1 - last))
-
-
-def prepare(values: Row) -> ModelTokenizer:
-    """Return the recipe's tokenizer with the tokens that its keys add.
-
-    Raises:
-        TunebookError: It is not on this machine, or the recipe changes it in ways that are not known here.
-    """
-    refused = [key for key in _REFUSED_KEYS if values.get(key)]
-    if refused:
-        raise TunebookError(f"a recipe with {', '.join(refused)} is not measured", fix="measure with --chars")
-    key = "tokenizer_config" if values.get("tokenizer_config") else "base_model"
-    folder = model_files.find_folder(
-        str(values.get(key)),
-        revision=str(values.get("revision_of_model") or "main"),
-        cache_dir=None,
-        key=key,
-    )
-    tokenizer = model_files.load(folder)
-    special = dict(values.get("special_tokens") or {})
-    extra = special.pop("additional_special_tokens", None) or []
-    tokenizer.special.update({name: str(token) for name, token in special.items()})
-    tokenizer.add_special([*map(str, special.values()), *map(str, extra)])
-    if values.get("tokens"):
-        from tokenizers import AddedToken
-
-        tokenizer.tokenizer.add_tokens(
-            [AddedToken(str(token), normalized=False) for token in values["tokens"]]
-        )
-    return tokenizer
-
-
-def chat_template_text(values: Row, block: Row, tokenizer: ModelTokenizer) -> str:
-    """Return the Jinja text of the chat template that a block is rendered with.
-
-    Raises:
-        TunebookError: It cannot be found.
-    """
-    where = block if block.get("chat_template") else values
-    choice = str(where.get("chat_template") or "tokenizer_default")
-    if choice == "jinja":
-        given = str(where.get("chat_template_jinja") or "")
-        file = Path(given)
-        return file.read_text(encoding="utf-8") if len(given) < 1024 and file.is_file() else given
-    if choice == "tokenizer_default" or choice.startswith("tokenizer_default_fallback_"):
-        if tokenizer.chat_template:
-            return tokenizer.chat_template
-        choice = choice.removeprefix("tokenizer_default_fallback_")
-        if choice == "tokenizer_default":
-            raise TunebookError(
-                f"the tokenizer in {tokenizer.folder} has no chat template",
-                fix="set chat_template to one by name",
-            )
-    # Axolotl's own templates travel with it; they are read there, so that they are of the version used.
-    environment = paths.engine_environment("axolotl")
-    found = sorted(environment.glob(f"{_TEMPLATES}/{choice}.jinja"))
-    if not found:
-        raise TunebookError(
-            f"chat_template: the Axolotl in {environment} has no template {choice!r}",
-            fix="use tokenizer_default, or a name of Axolotl's",
-        )
-    return found[0].read_text(encoding="utf-8")
-
-
-def conversation_reader(block: Row, template: str) -> Callable[[Row], list[dict[str, Any]]]:
-    """Return the function that turns a row into the messages that `type: chat_template` renders.
-
-    It raises TunebookError for messages whose extra fields the template reads, for tools, and for contents in
-    parts: what Axolotl makes of those is not done here.
-    """
-    column = str(block.get("field_messages") or "messages")
-    mapping = block.get("message_property_mappings") or {
-        "role": "role",
-        "content": "content",
-        "reasoning_content": "reasoning_content",
-    }
-    aliases = block.get("roles")
-    roles = {source: role for role, sources in aliases.items() for source in sources} if aliases else _ROLES
-
-    def read(row: Row) -> list[dict[str, Any]]:
-        messages = row.get(column)
-        if not isinstance(messages, list) or not messages:
-            raise TunebookError(
-                f"the column {column!r} holds no list of messages",
-                fix="name it as `field_messages` of the block",
-            )
-        if row.get("tools"):
-            raise TunebookError("the row holds tools, which are not measured", fix="measure with --chars")
-        turns = []
-        for message in messages:
-            turn = {
-                key: message[source] for key, source in mapping.items() if message.get(source) is not None
-            }
-            role = str(turn.get("role"))
-            turn["role"] = roles.get(role, role)
-            extra = [
-                key
-                for key, value in message.items()
-                if key not in mapping.values() and value is not None and key in template
-            ]
-            if extra or not isinstance(turn.get("content", ""), str):
-                what = (
-                    f"the field {extra[0]!r}, which the chat template may read"
-                    if extra
-                    else "content in parts"
-                )
-                raise TunebookError(f"a message has {what}; that is not measured", fix="measure with --chars")
-            turns.append(turn)
-        if turns[0]["role"] != "system" and row.get("system") is not None:
-            turns.insert(0, {"role": "system", "content": row["system"]})
-        return turns
-
-    return read
-
-
-def _alpaca_texts(row: Row) -> tuple[str, str]:
-    given = _text(row.get("input") or "")
-    form = _WITH_INPUT if given else _WITHOUT_INPUT
-    return form.format(instruction=row.get("instruction"), input=given), _text(row.get("output") or "")
 
 
 def _turns(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], int]:
@@ -396,12 +261,6 @@ def _turns(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], 
     if answer:
         return [*found, (prompt, answer)], 0
     return found, prompt
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TunebookError(f"{value!r} is no text, on which Axolotl stops", fix="write it in quotes")
-    return value
 
 
 def _numbered(function: Callable[..., Any], argument: Any, number: int) -> Any:

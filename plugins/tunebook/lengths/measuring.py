@@ -142,9 +142,9 @@ class FileReading:
         """
         if self._rows and self._missing:
             raise TunebookError(
-                f"{self._file} has no column {', '.join(sorted(self._missing))}, without which LLaMA-Factory "
+                f"{self._file} has no column {', '.join(sorted(self._missing))}, without which the engine "
                 "stops",
-                fix=f'name the columns it has under "columns" of {self._name}',
+                fix=f"name the columns it has where {self._name} is described",
             )
         self._refuse_numbers()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook import data_sources, datasets
 from tunebook.engines.axolotl_datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
-from tunebook.lengths import axolotl, llamafactory
+from tunebook.lengths import axolotl, axolotl_tokenizer, llamafactory
 from tunebook.lengths.characters import CharacterMeasure
 from tunebook.lengths.conversations import needed_columns
 from tunebook.lengths.counting import Counter
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "eval"]
 
+_SEQUENCE_LEN = 512  # axolotl/utils/schemas/config.py
 _SLICE = re.compile(r"\w+(?:\[:(\d+)\])?")
 
 
@@ -167,7 +168,7 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
     plan = Plan(engine="axolotl")
     model = None
     if not characters:
-        model = axolotl.prepare(values)
+        model = axolotl_tokenizer.prepare(values)
         plan.counter = Counter(model.tokenizer)
         plan.template = str(values.get("chat_template") or "tokenizer_default")
         plan.tokenizer, plan.notes = str(model.folder), list(model.notes)
@@ -182,13 +183,17 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
                 plan.sets.append(_character_set(name, part, read_as, files, rows))
                 continue
             limit = int(
-                (values.get("eval_sequence_len") if part == "eval" else None) or values["sequence_len"]
+                (values.get("eval_sequence_len") if part == "eval" else None)
+                or values.get("sequence_len")
+                or _SEQUENCE_LEN
             )
-            measure = axolotl.AxolotlMeasure(values, block, model, plan.counter, int(values["sequence_len"]))
+            measure = axolotl.AxolotlMeasure(
+                values, block, model, plan.counter, int(values.get("sequence_len") or _SEQUENCE_LEN)
+            )
             plan.sets.append(
                 RowSet(
-                    name=name, part=part, entry=entry or read_as, files=files, limit_rows=rows, columns=(),
-                    measure=measure, rule=_axolotl_rule(values), limit=limit,
+                    name=name, part=part, entry=entry or read_as, files=files, limit_rows=rows,
+                    columns=measure.columns, measure=measure, rule=_axolotl_rule(values), limit=limit,
                 )
             )  # fmt: skip
     return plan
