@@ -2,13 +2,16 @@
 
     python benchmarks/extraction.py
 
-Single thread, CPU time, best of seven rounds. The peers do less: lm-evaluation-harness's flexible regex takes
-the last number-like run of characters wherever it stands, and the substring parser takes "know" for a no.
+Each shape is an output of 500 and of 10,000 characters: with a marked answer, with the answer in prose, with
+most of it in a think block, and without an answer. Single thread, CPU time, best of seven rounds. The peers do
+less: lm-evaluation-harness's flexible regex takes the last number-like run of characters wherever it stands,
+and the substring parser takes "know" for a no.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from tunebook.metrics import gsm8k, yes_no
 
@@ -16,12 +19,12 @@ WORK = (
     "Janet's ducks lay 16 eggs per day. She eats 3 for breakfast and bakes 4 into muffins. "
     "That leaves 16 - 3 - 4 = 9 eggs. "
 )
+EGGS = "The ducks lay eggs and she eats some of them for breakfast. She bakes the others into muffins. "
 TASTE = "The user liked Alien, Heat and Ronin, which are slow and dark. The film is slow and quiet. "
-ENDINGS = {
-    "gsm8k": ("\n#### 18", " The answer is 18.", " So she makes $18 every day."),
-    "yes_no": ("\nAnswer: Yes", " There is no reason against it. So yes.", " Overall, no."),
-}
-GOALS = {500: 15_000, 10_000: 8_000}
+MUST = {500: 15_000, 10_000: 8_000}
+"""Outputs a second, by characters."""
+VISIBLE = 500
+"""Characters, at most, that follow a think block."""
 
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
@@ -39,15 +42,64 @@ def substring(text: str) -> str | None:
     return None if yes == no else "yes" if yes else "no"
 
 
-def outputs(metric: str, size: int) -> list[str]:
-    """Outputs of `size` characters: plain ones, and above 1,000 ones whose thoughts make up the length."""
-    filler = WORK if metric == "gsm8k" else TASTE
-    texts = []
-    for ending in ENDINGS[metric]:
-        answer = (filler * 9)[: 500 - len(ending)] + ending
-        thoughts = (filler * (size // len(filler) + 1))[: max(0, size - len(answer) - 15)]
-        texts.append(answer if size <= 1_000 else f"<think>{thoughts}</think>{answer}")
-    return texts
+class Shape(NamedTuple):
+    """A kind of output: prose up to one of some endings."""
+
+    name: str
+    prose: str
+    endings: tuple[str, ...]
+    thinks: bool = False
+
+    def outputs(self, size: int) -> list[str]:
+        """One output of `size` characters an ending."""
+        if not self.thinks:
+            return [_fill(self.prose, size - len(ending)) + ending for ending in self.endings]
+        answer = min(VISIBLE, size // 2)
+        thoughts = _fill(self.prose, size - answer - len("<think></think>"))
+        return [
+            f"<think>{thoughts}</think>{_fill(self.prose, answer - len(ending))}{ending}"
+            for ending in self.endings
+        ]
+
+
+def _fill(prose: str, size: int) -> str:
+    return (prose * (size // len(prose) + 1))[:size]
+
+
+class Measured(NamedTuple):
+    """An extractor and what it is measured on."""
+
+    extract: Callable[[str], object]
+    peer: Callable[[str], object]
+    shapes: tuple[Shape, ...]
+
+
+LAST_SENTENCES = (" So she makes $18 every day.", " She makes 9 * 2 = $18 every day at the market.")
+LAST_WORDS = (" There is no reason against it. So yes.", " Overall, no.")
+METRICS = {
+    "gsm8k": Measured(
+        gsm8k.extract,
+        flexible,
+        (
+            Shape("marked", WORK, ("\n#### 18", " The answer is 18.", " \\boxed{18}")),
+            Shape("unmarked", WORK, LAST_SENTENCES),
+            Shape("one a line", WORK.replace(". ", ".\n"), LAST_SENTENCES),
+            Shape("think block", WORK, LAST_SENTENCES, thinks=True),
+            Shape("no answer", EGGS, (" It is morning.",)),
+        ),
+    ),
+    "yes_no": Measured(
+        yes_no.extract,
+        substring,
+        (
+            Shape("marked", TASTE, ("\nAnswer: Yes", "\n\\boxed{No}")),
+            Shape("unmarked", TASTE, LAST_WORDS),
+            Shape("other words", TASTE, (" I would recommend it.", " The user will not enjoy it.")),
+            Shape("think block", TASTE, LAST_WORDS, thinks=True),
+            Shape("no answer", TASTE, (" It is long.",)),
+        ),
+    ),
+}
 
 
 def per_second(function: Callable[[str], object], texts: list[str]) -> float:
@@ -63,14 +115,51 @@ def per_second(function: Callable[[str], object], texts: list[str]) -> float:
     return 1 / best
 
 
+class Row(NamedTuple):
+    """One line of the table."""
+
+    metric: str
+    shape: str
+    size: int
+    ours: float
+    """Outputs a second."""
+    peer: str
+    theirs: float
+
+
+def rows() -> Iterator[Row]:
+    for metric, (extract, peer, shapes) in METRICS.items():
+        for size in MUST:
+            for shape in shapes:
+                texts = shape.outputs(size)
+                yield Row(
+                    metric,
+                    shape.name,
+                    size,
+                    per_second(extract, texts),
+                    peer.__name__,
+                    per_second(peer, texts),
+                )
+
+
 def main() -> None:
-    print(f"{'metric':8} {'chars':>7} {'outputs/s':>10} {'goal':>7}   peer")
-    for metric, extract, peer in (("gsm8k", gsm8k.extract, flexible), ("yes_no", yes_no.extract, substring)):
-        for size, goal in GOALS.items():
-            texts = outputs(metric, size)
-            ours, theirs = per_second(extract, texts), per_second(peer, texts)
-            beside = f"{peer.__name__} {theirs:.0f}/s, ratio {ours / theirs:.2f}"
-            print(f"{metric:8} {size:7} {ours:10.0f} {goal:7}   {beside}")
+    print(f"{'metric':7} {'shape':12} {'chars':>6} {'outputs/s':>10} {'must':>7}  {'':10} peer, ratio")
+    slowest: dict[int, Row] = {}
+    for row in rows():
+        must = MUST[row.size]
+        verdict = "holds" if row.ours >= must else "too slow"
+        beside = f"{row.peer} {row.theirs:.0f}/s, {row.ours / row.theirs:.2f}"
+        print(
+            f"{row.metric:7} {row.shape:12} {row.size:6} {row.ours:10.0f} {must:7}  {verdict:10} {beside}",
+            flush=True,
+        )
+        slowest[row.size] = min(slowest.get(row.size, row), row, key=lambda one: one.ours)
+    for size, row in slowest.items():
+        verdict = "holds" if row.ours >= MUST[size] else "does not hold"
+        print(
+            f"at least {MUST[size]} outputs/s at {size} characters: {verdict}; "
+            f"the slowest is {row.metric}, {row.shape}, with {row.ours:.0f}"
+        )
 
 
 if __name__ == "__main__":

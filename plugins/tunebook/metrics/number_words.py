@@ -35,13 +35,14 @@ _WORD = re.compile(r"[a-z]{1,12}|\S")
 _SIGN = frozenset({"minus", "negative"})
 _FIRST = frozenset({*_SMALL, *(word for word in SCALES if len(word) > 2), "half"})
 """Words that a spelled number may begin with."""
-_ANYWHERE = re.compile("|".join(sorted(_FIRST)))
+_LETTERS = tuple(word for word in _FIRST if not any(other in word for other in _FIRST - {word}))
+"""One of these stands in each of those words: `six` in `sixty`."""
 
 
 def may_spell_a_number(text: str) -> bool:
     """Whether a text has the letters of a number word anywhere: True for `often`, which holds `ten`."""
-    # Each word once: what rambles on without a number mostly repeats itself.
-    return _ANYWHERE.search(" ".join({*text.lower().split()})) is not None
+    distinct = " ".join({*text.lower().split()})
+    return any(map(distinct.__contains__, _LETTERS))
 
 
 def value_of_words(text: str) -> Fraction | None:
