@@ -3,9 +3,9 @@
     python benchmarks/extraction.py
 
 Each shape is an output of 500 and of 10,000 characters: with a marked answer, with the answer in prose, with
-most of it in a think block, and without an answer. Single thread, CPU time, best of seven rounds. The peers do
-less: lm-evaluation-harness's flexible regex takes the last number-like run of characters wherever it stands,
-and the substring parser takes "know" for a no.
+most of it in a think block, and without an answer. Single thread, CPU time, best of seven rounds. The peers
+do less: lm-evaluation-harness's flexible regex takes the last number-like run of characters wherever it
+stands, and the substring parser takes "know" for a no.
 """
 
 import re

@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_the_table_shows_value_interval_and_reasons(tmp_path):
     assert "unparsed: 1 of 4 (hedge 1)" in result.stdout
     # Wilson's interval of 2 of 4.
     assert "0.1500 to 0.8500" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_a_figure_of_sacrebleus_comes_with_its_signature(tmp_path, name):
+    pytest.importorskip("sacrebleu")
+    path = write_jsonl(tmp_path / "p.jsonl", rows=[("the cat sat on the mat", "the cat lay on the mat")])
+    signature = importlib.import_module(f"tunebook.metrics.{name}").signature()
+    assert "version:" in signature
+    assert figures(run(name, path, "--json"))["signature"] == signature
+    assert f"signature: {signature}\n" in run(name, path).stdout
+
+
+def test_a_metric_of_our_own_has_no_signature(tmp_path):
+    path = write_jsonl(tmp_path / "p.jsonl")
+    assert figures(run("yes_no", path, "--json"))["signature"] is None
+    assert "signature" not in run("yes_no", path).stdout
 
 
 def test_records_hold_every_verdict(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 
 from tunebook import metrics
 from tunebook.errors import TunebookError
-from tunebook.metrics import statistics
+from tunebook.metrics import bleu, chrf, statistics
 from tunebook.metrics.statistics import Interval
 from tunebook.prediction_files import Row
 from tunebook.types import Metric, Score
@@ -55,6 +55,8 @@ class Summary:
     metric: str
     n: int
     figures: Mapping[str, Figure]
+    signature: str | None
+    """How the figures were computed, e.g. sacrebleu's signature, to be published with them."""
     n_unparsed: int
     unparsed_reasons: Mapping[str, int]
     rules: Mapping[str, int]
@@ -114,6 +116,22 @@ def _score(metric: Metric, row: Row) -> Score:
         ) from error
 
 
+_SIGNATURES: Mapping[str, Callable[[], str]] = {
+    bleu.METRIC.name: bleu.signature,
+    chrf.METRIC.name: chrf.signature,
+}
+
+
+def signature(metric: str) -> str | None:
+    """What has to be published with a metric's figures; None for a metric that needs no more than its name.
+
+    Raises:
+        TunebookError: sacrebleu, whose signature it is, is not installed.
+    """
+    made = _SIGNATURES.get(metric)
+    return made() if made else None
+
+
 # -------------------------------------------------------------------------------------------- summing up
 
 
@@ -152,6 +170,7 @@ class Collector:
             metric=self._metric.name,
             n=len(scores),
             figures=with_intervals(self._metric.aggregate, scores, figures),
+            signature=signature(self._metric.name),
             n_unparsed=sum(score.parsed is None for score in scores),
             unparsed_reasons=statistics.unparsed_reasons(scores),
             rules=statistics.counts_by_rule(scores),

@@ -130,6 +130,9 @@ def _print(summary: Summary) -> None:
         interval = f"{figure.interval.low:.4f} to {figure.interval.high:.4f}" if figure.interval else "-"
         table.add_row(name, f"{figure.value:.4f}", interval, figure.method or "-")
     console.print(table)
+    if summary.signature:
+        # Whole and plain: it is there to be copied.
+        click.echo(f"signature: {summary.signature}")
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary.unparsed_reasons.items())
     console.print(f"unparsed: {summary.n_unparsed} of {summary.n}{f' ({reasons})' if reasons else ''}")
     if summary.rules:
