@@ -15,12 +15,10 @@ from tunebook.cli.byte_progress import byte_progress
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
-from tunebook.lengths import page
-from tunebook.lengths.cutting import LOSSES
+from tunebook.lengths.cutting import LOSS_WORDS, LOSSES
 from tunebook.lengths.measuring import measure
 from tunebook.lengths.report import gather
 from tunebook.lengths.sets import Plan, plan_recipe, plan_source
-from tunebook.report import theme
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +83,10 @@ def lengths(
             tallies.append(measure(rows, max_rows=max_samples, on_bytes=on_bytes))
     report = gather(plan, tallies, width=width)
     if html is not None:
+        # Drawing needs jinja2 and more: as long to import as a small set takes to measure.
+        from tunebook.lengths import page
+        from tunebook.report import theme
+
         text = page.render(name, report, light=theme.config(dark=False), dark=theme.config(dark=True))
         write_atomic(html, text)
     if as_json:
@@ -204,7 +206,7 @@ def _print_losses(console: Console, one: dict[str, Any]) -> None:
     console.print(f"{where}:")
     for loss, rows in limit["losses"].items():
         share = 100 * rows["rows"] / one["rows"]
-        console.print(f"  {rows['rows']:,} ({share:.2f} %) {page.LOSS_WORDS[loss]}{_numbers(rows)}")
+        console.print(f"  {rows['rows']:,} ({share:.2f} %) {LOSS_WORDS[loss]}{_numbers(rows)}")
 
 
 def _print_shape(console: Console, one: dict[str, Any]) -> None:
@@ -230,7 +232,7 @@ def _print_shape(console: Console, one: dict[str, Any]) -> None:
         console.print()
         console.print(table)
         for loss in lost:
-            console.print(f"{loss}: rows that {page.LOSS_WORDS[loss]}", style="dim")
+            console.print(f"{loss}: rows that {LOSS_WORDS[loss]}", style="dim")
         suggested = one["suggested"]
         share = 100 * suggested["whole_share"]
         console.print(

@@ -23,7 +23,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CHECKED_TEXTS = 500
 """Texts that both tokenizers must agree on, token for token."""
 
-_CHECKED_CHARACTERS = 8000
+_CHECKED_CHARACTERS = 600
 """A longer text is compared by its beginning, but for the first few."""
 _WHOLE_TEXTS = 2
 _SLOW_BATCH_CHARACTERS = 1 << 20

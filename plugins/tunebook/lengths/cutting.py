@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
     Flags = npt.NDArray[np.bool_]
 
-LOSSES = ("cut", "header", "answer", "end", "turn", "all", "dropped")
-"""What can happen to a row, in the order it is told:
+LOSS_WORDS = {
+    "cut": "are shortened",
+    "header": "lose the end of a prompt, where the assistant header stands",
+    "answer": "lose part of an answer",
+    "end": "lose the token that ends an answer",
+    "turn": "lose a question with its answer",
+    "all": "have no answer left to learn",
+    "dropped": "are left out",
+}
+"""What can happen to a row, as it follows a number of rows; in the order it is told."""
 
-`cut`: it is shortened, and stays. `header`: a prompt loses its end, where the assistant header stands.
-`answer`: an answer loses some of its own text. `end`: an answer loses the token that ends its turn.
-`turn`: a question and its answer are left out whole. `all`: no token of any answer is left to learn.
-`dropped`: the row is left out."""
+LOSSES = tuple(LOSS_WORDS)
 
 
 class Rule(Protocol):

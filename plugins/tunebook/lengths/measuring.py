@@ -55,9 +55,10 @@ def iter_batches(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int]
     limit = min((bound for bound in (max_rows, rows.limit_rows) if bound is not None), default=None)
     first, batch = 1, list[Row]()
     place = _Place()
-    for row in _iter_rows(rows, limit, place, on_bytes):
+    for row in _iter_rows(rows, limit, place):
         batch.append(row)
         if len(batch) == _BATCH_ROWS or place.bytes - place.batch_start > _BATCH_BYTES:
+            on_bytes(place.bytes)
             yield measured(rows, batch, first)
             first, batch, place.batch_start = first + len(batch), [], place.bytes
     if batch:
@@ -158,16 +159,13 @@ class FileReading:
             )
 
 
-def _iter_rows(
-    rows: RowSet, limit: int | None, place: _Place, on_bytes: Callable[[int], None]
-) -> Iterator[Row]:
+def _iter_rows(rows: RowSet, limit: int | None, place: _Place) -> Iterator[Row]:
     done = count = 0
     for file in rows.files:
         reading = FileReading(file, rows.columns, rows.name)
 
         def report(read: int, at_start: int = done) -> None:
             place.bytes = at_start + read
-            on_bytes(place.bytes)
 
         for row in iter_table(file, on_bytes=report):
             if limit is not None and count >= limit:

@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from tunebook.lengths.cutting import LOSSES
+from tunebook.lengths.cutting import LOSS_WORDS, LOSSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PAGE = Path(__file__).with_name("page.html.j2")
 _COLUMNS = ("min", "mean", "p50", "p90", "p95", "p99", "p100")
-
-LOSS_WORDS = {
-    "cut": "are shortened",
-    "header": "lose the end of a prompt, where the assistant header stands",
-    "answer": "lose part of an answer",
-    "end": "lose the token that ends an answer",
-    "turn": "lose a question with its answer",
-    "all": "have no answer left to learn",
-    "dropped": "are left out",
-}
-"""What follows the number of rows that something happens to."""
 
 
 def render(

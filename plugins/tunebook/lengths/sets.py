@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook import data_sources, datasets
 from tunebook.engines.axolotl_datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
-from tunebook.lengths import axolotl, axolotl_tokenizer, llamafactory
+from tunebook.lengths import llamafactory
 from tunebook.lengths.characters import CharacterMeasure
 from tunebook.lengths.conversations import needed_columns
 from tunebook.lengths.counting import Counter
@@ -165,6 +165,11 @@ def _plan_llamafactory(values: Mapping[str, Any], *, characters: bool) -> Plan:
 
 
 def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) -> Plan:
+    from tunebook.lengths import (  # with jinja2, which LLaMA-Factory's rows need not
+        axolotl,
+        axolotl_tokenizer,
+    )
+
     plan = Plan(engine="axolotl")
     model = None
     if not characters:
