@@ -1,6 +1,9 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+import time
 
 import pyarrow
 import pytest
@@ -10,6 +13,7 @@ from pyarrow import parquet
 from lengths_cases import make_registry, make_tokenizer, row
 from tunebook.cli.data_filter import filter_rows
 from tunebook.errors import TunebookError
+from tunebook.files import sha256_of
 
 NASTY = ['say ""hi""', "a\nb", "comma, here", "ünï", "日本語", "", "NA", "  ", "\\", "tab\there", "'"]
 
@@ -182,6 +186,48 @@ def test_num_samples_stays_only_where_so_many_rows_do(tmp_path, token_filter):
         token_filter("rows", "--max-tokens", 40, "-o", tmp_path / f"out{samples}")
         entry = json.loads((tmp_path / f"out{samples}" / "dataset_info.json").read_text())["rows_max40"]
         assert entry.get("num_samples") == expected
+
+
+def test_a_filter_that_is_killed_leaves_nothing_that_looks_finished(tmp_path, model):
+    folder = make_registry(tmp_path / "data", rows={"file_name": "rows.jsonl"})
+    rows = "".join(
+        json.dumps(row(f"the plum {place} " * (place % 9), "Yes")) + "\n" for place in range(20_000)
+    )
+    (folder / "rows.jsonl").write_text(rows)
+    command = [
+        sys.executable,
+        "-c",
+        "from tunebook.cli.data_filter import filter_rows; filter_rows()",
+        "rows",
+    ]
+    command += [
+        "--dataset-dir",
+        folder,
+        "--model",
+        model,
+        "--template",
+        "qwen3_nothink",
+        "--max-tokens",
+        "60",
+    ]
+    seen = set()
+    for attempt in range(5):
+        out = tmp_path / f"out{attempt}"
+        process = subprocess.Popen([*command, "-o", out], stdout=subprocess.DEVNULL)
+        # Until it has begun to write, and then for a different while each time.
+        while process.poll() is None and not out.exists():
+            time.sleep(0.005)
+        time.sleep(0.1 * attempt)
+        process.kill()
+        process.wait()
+        whole = (out / "dataset_info.json").is_file()
+        seen.add(whole)
+        if whole:
+            manifest = json.loads((out / "rows_max60.manifest.json").read_text())
+            assert sha256_of(out / "rows_max60.jsonl") == manifest["sha256"]
+        elif (out / "rows_max60.jsonl").exists():
+            assert (out / "rows_max60.jsonl").read_bytes().endswith(b"\n")
+    assert False in seen
 
 
 @pytest.mark.parametrize(

@@ -212,13 +212,20 @@ def test_cells_that_pandas_takes_for_empty_are_empty():
     }  # fmt: skip
 
 
-def test_a_csv_column_of_numbers_is_refused_since_the_engines_do_not_read_it_as_text(tmp_path, model):
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("1+1?,,2\n2+2?,,4\n", "'output' holds nothing but numbers"),
+        ("1+1?,,two\n2+2?,,four,4\n", "row 2: has more fields than the header"),
+    ],
+)
+def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, model, rows, problem):
     folder = make_registry(tmp_path, sums={"file_name": "sums.csv"})
-    (folder / "sums.csv").write_text("instruction,input,output\n1+1?,,2\n2+2?,,4\n")
+    (folder / "sums.csv").write_text(f"instruction,input,output\n{rows}")
     registry = datasets.load_registry(folder)
     values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
     (one,) = plan_source(data_sources.of_entry(registry.entry("sums")), values).sets
-    with pytest.raises(TunebookError, match="'output' holds nothing but numbers"):
+    with pytest.raises(TunebookError, match=problem):
         measure(one, max_rows=None, on_bytes=quiet)
 
 

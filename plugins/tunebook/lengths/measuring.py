@@ -118,13 +118,18 @@ class FileReading:
         """Return a row as the engine sees it.
 
         Raises:
-            TunebookError: A column of text holds nothing but numbers.
+            TunebookError: It has more fields than the header, or a column of text holds nothing but numbers.
         """
         self._rows += 1
         if self._missing:
             self._missing -= row.keys()
         if not self._csv:
             return row
+        if None in row:
+            raise TunebookError(
+                f"{self._file}, row {self._rows}: has more fields than the header, on which the engines stop",
+                fix="mend the row",
+            )
         row = as_engine_reads(row)
         if self._rows <= _LOOKED_AT:
             for name in self._columns:
