@@ -83,7 +83,7 @@ def subsequences(reference: Sentences, candidate: Sentences, shared: Mapping[int
     """
     if len(shared) > MOST_WORDS:
         raise TunebookError(
-            f"a prediction and its reference share {len(shared):,} different words, of {MOST_WORDS:,} at most",
+            f"prediction and reference share {len(shared):,} different words; {MOST_WORDS:,} are the most",
             fix="score shorter texts",
         )
     # Words become letters, so that the last place of a word is found by a search in a string. Reference
