@@ -265,6 +265,14 @@ def test_500_texts_are_compared_before_fastokens_is_trusted(model):
     assert count._checked == counting.CHECKED_TEXTS
 
 
+def test_a_class_that_transformers_builds_anew_is_refused_until_it_was_saved_by_it(tmp_path):
+    make_tokenizer(tmp_path / "hub", tokenizer_class="LlamaTokenizerFast")
+    with pytest.raises(TunebookError, match="of class LlamaTokenizerFast"):
+        plan(tmp_path, tmp_path / "hub", [row("a")])
+    make_tokenizer(tmp_path / "saved", tokenizer_class="LlamaTokenizer", backend="tokenizers")
+    assert sizes_of(tmp_path, tmp_path / "saved", [row("a")])
+
+
 def test_a_tokenizer_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(TunebookError, match=r"tokenizer\.json"):
         lengths.counter(tmp_path)

@@ -5,13 +5,16 @@ import itertools
 import json
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, pre_tokenizers
 
 from tunebook import data_sources, datasets
-from tunebook.lengths import batches, templates
+from tunebook.errors import TunebookError
+from tunebook.lengths import batches, model_files, templates
 from tunebook.lengths.measuring import iter_batches
 from tunebook.lengths.sets import plan_source
 
@@ -195,6 +198,39 @@ def test_prompts_answers_and_totals_are_those_of_the_engine_s_own_rows(data, mod
                 differing.append((kind, template, name, cutoff, options, row, theirs[row], ours[row]))
     assert not differing
     assert compared > 5000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("qwen", "Qwen2Tokenizer"), ("gemma", "GemmaTokenizerFast"), ("gemma", "LlamaTokenizerFast")],
+)
+def test_what_transformers_makes_of_a_tokenizer_file_is_what_is_read(models, tmp_path, kind, name):
+    from transformers import AutoTokenizer
+
+    hub = tmp_path / "hub"
+    shutil.copytree(models[kind], hub)
+    if kind == "gemma":
+        # The published file splits at spaces; the tiny one is made for small vocabularies.
+        tokenizer = Tokenizer.from_file(str(hub / "tokenizer.json"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+        tokenizer.save(str(hub / "tokenizer.json"))
+    config = json.loads((hub / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": name}
+    del config["backend"]
+    (hub / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = AutoTokenizer.from_pretrained(hub)
+    if name == "LlamaTokenizerFast":
+        with pytest.raises(TunebookError, match="builds anew"):
+            model_files.load(hub)
+        theirs.save_pretrained(tmp_path / "saved")
+        hub = tmp_path / "saved"
+    ours = model_files.load(hub).tokenizer
+    rng = random.Random(1)
+    for _ in range(200):
+        sample = text(rng, 30) + rng.choice(["", "<|im_end|>\n", "<end_of_turn>", "<bos> x"])
+        assert ours.encode(sample, add_special_tokens=False).ids == theirs.encode(
+            sample, add_special_tokens=False
+        )
 
 
 def test_the_snapshot_is_what_the_installed_engine_has():

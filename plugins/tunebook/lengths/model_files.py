@@ -22,7 +22,8 @@ _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 _EXTRA = ("additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
-# Classes whose tokenizer is the one of tokenizer.json; transformers 5 builds others anew by their own code.
+# Classes whose tokenizer is that of tokenizer.json. transformers 5 builds others anew by their own code;
+# of these two come out alike, and what it has saved itself (with the key `backend`) does not change any more.
 _FROM_FILE = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
 _REBUILT_ALIKE = frozenset({"Qwen2Tokenizer", "Qwen2TokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast"})
 
@@ -41,8 +42,6 @@ class ModelTokenizer:
     adds_bos: bool
     adds_eos: bool
     """Whether tokenising with special tokens puts BOS before a text and EOS behind it."""
-    notes: list[str]
-    """What a user has to know about the counts."""
 
     def add_special(self, tokens: Iterable[str]) -> None:
         """Make texts special tokens, as `add_special_tokens` does; known ones keep their ids."""
@@ -88,7 +87,7 @@ def load(folder: Path) -> ModelTokenizer:
     """Read the tokenizer of a model's folder as transformers 5 would load it.
 
     Raises:
-        TunebookError: A file cannot be read.
+        TunebookError: A file cannot be read, or is not what transformers makes of it.
     """
     config = _read_json(folder / "tokenizer_config.json")
     named = {**_read_json(folder / "special_tokens_map.json"), **config}
@@ -97,15 +96,16 @@ def load(folder: Path) -> ModelTokenizer:
     _add_tokens(tokenizer, config, [*special.values(), *_extra_tokens(named)])
     adds_bos, adds_eos = _wraps(tokenizer, config, special)
     kind = str(config.get("tokenizer_class") or "TokenizersBackend")
-    notes = []
-    if kind not in _FROM_FILE | _REBUILT_ALIKE:
-        notes.append(
-            f"tokenizer_class {kind}: transformers 5 builds this one in code of its own; the counts are "
-            f"those of {TOKENIZER_FILE}, and nobody has compared the two"
+    if kind not in _FROM_FILE | _REBUILT_ALIKE and "backend" not in config:
+        raise TunebookError(
+            f"{folder}: the tokenizer is of class {kind}, which transformers 5 builds anew by its own code: "
+            f"{TOKENIZER_FILE} may not be what the engine uses",
+            fix='save it as the engine loads it, and name that folder: python -c "from transformers import '
+            f"AutoTokenizer; AutoTokenizer.from_pretrained('{folder}').save_pretrained('FOLDER')\"",
         )
     return ModelTokenizer(
         folder=folder, tokenizer=tokenizer, special=special, chat_template=_chat_template(folder, config),
-        adds_bos=adds_bos, adds_eos=adds_eos, notes=notes,
+        adds_bos=adds_bos, adds_eos=adds_eos,
     )  # fmt: skip
 
 

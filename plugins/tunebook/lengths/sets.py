@@ -141,7 +141,6 @@ class _LlamaFactorySets:
             template=self.settings.template.name,
             tokenizer=str(self.model.folder),
             counter=self.counter,
-            notes=list(self.model.notes),
         )
 
 
@@ -176,7 +175,7 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
         model = axolotl_tokenizer.prepare(values)
         plan.counter = Counter(model.tokenizer)
         plan.template = str(values.get("chat_template") or "tokenizer_default")
-        plan.tokenizer, plan.notes = str(model.folder), list(model.notes)
+        plan.tokenizer = str(model.folder)
     parts: dict[str, Part] = {"datasets": "train", "test_datasets": "eval"}
     for key, part in parts.items():
         for block in values.get(key) or []:
