@@ -104,8 +104,9 @@ def _reentrant(subject: Subject) -> Iterator[Finding]:
     # LLaMA-Factory's own checkpointing makes the inputs require gradients, and so does the Trainer's since
     # transformers 5; before that, only without reentrance.
     by_trainer = subject.get("gradient_checkpointing") and subject.get("disable_gradient_checkpointing")
-    old = subject.installed("transformers").startswith(("3.", "4."))
-    if lora and by_trainer and reentrant is not False and old:
+    if not (lora and by_trainer) or reentrant is False:
+        return
+    if subject.installed("transformers").startswith(("3.", "4.")):
         yield subject.finding(
             "gradient_checkpointing",
             rule="reentrant-checkpointing",

@@ -209,9 +209,7 @@ class Subject:
 
     def installed(self, distribution: str) -> str:
         """Return the version of a distribution in the engine's environment; empty where it is not there."""
-        if self.environment is None:
-            return ""
-        return paths.installed_versions(self.environment, [distribution]).get(distribution, "")
+        return "" if self.environment is None else _installed(self.environment, distribution)
 
     @functools.cached_property
     def zero_stage(self) -> int:
@@ -251,3 +249,9 @@ class Subject:
                 return None
             key = re.sub(r"(?:\.[^.\[\]]*|\[\d+\]|^[^.\[\]]*)$", "", key)
         return None
+
+
+@functools.cache
+def _installed(environment: Path, distribution: str) -> str:
+    """Kept for all files checked together: reading it is the dearest part of a check."""
+    return paths.installed_versions(environment, [distribution]).get(distribution, "")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tunebook import paths
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -52,7 +50,7 @@ def check_versions(subject: Subject) -> Iterator[Finding]:
     """`bad-versions`, of the environment that `tunebook train` would use."""
     if subject.environment is None:
         return
-    versions = paths.installed_versions(subject.environment, PACKAGES)
+    versions = {name: subject.installed(name) for name in PACKAGES}
     for condition, problem, fix in bad_pairs(subject.engine, versions):
         key, _, value = condition.partition(": ")
         if condition and str(subject.get(key)) != value:
