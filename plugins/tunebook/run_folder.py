@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tunebook import engine_yaml
+from tunebook import engine_yaml, token_cache
 from tunebook.checkpoints import PassedOver, checkpoint_folders, last_whole_checkpoint
 from tunebook.errors import TunebookError
 
@@ -50,14 +50,25 @@ class Holding(NamedTuple):
 
 def recipe_sha256(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 that two recipes share when they compute the same thing."""
-    lasting = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
-    return hashlib.sha256(json.dumps(lasting, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_lasting(values), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the keys that make two recipes differ, sorted."""
-    keys = (old.keys() | new.keys()) - VOLATILE_KEYS
-    return sorted(key for key in keys if old.get(key) != new.get(key))
+    old, new = _lasting(old), _lasting(new)
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is computed. Where tokenised rows are kept does not."""
+    lasting = {key: value for key, value in values.items() if key not in VOLATILE_KEYS}
+    kept, prepared = lasting.get("tokenized_path"), lasting.get("dataset_prepared_path")
+    if isinstance(kept, str) and token_cache.is_ours(kept):
+        del lasting["tokenized_path"]
+    # Axolotl always keeps them, and the name of the folder tells whether the data is the same.
+    if isinstance(prepared, str) and token_cache.is_ours(prepared):
+        lasting["dataset_prepared_path"] = Path(prepared).name
+    return lasting
 
 
 def examine(output_dir: Path, values: Mapping[str, Any], engine: EngineName) -> Holding:

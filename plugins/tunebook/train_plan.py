@@ -48,8 +48,16 @@ class TrainPlan:
     """What the user should know before it starts, a line each."""
 
 
-def plan_training(name_or_path: str, overlay_names: Sequence[str], overrides: Sequence[str]) -> TrainPlan:
+def plan_training(
+    name_or_path: str, overlay_names: Sequence[str], overrides: Sequence[str], *, cache: str | None = None
+) -> TrainPlan:
     """Find, merge and check everything that a start needs.
+
+    Args:
+        name_or_path: The recipe.
+        overlay_names: Merged into it, in order.
+        overrides: `key=value`, merged last.
+        cache: Folder below which tokenised rows are kept; None for what the recipe says.
 
     Raises:
         TunebookError: Something the user must mend first; several faults are told together.
@@ -67,6 +75,8 @@ def plan_training(name_or_path: str, overlay_names: Sequence[str], overrides: Se
     entries = _check_data(values, engine, environment, notes)
     checked = check_recipe(name_or_path, home, overlay_names, overrides, command="train")
     notes += refuse_errors(checked.result)
+    if cache is not None:
+        values[engine.cache_key] = cache
     values, more = engine.prepare(values, environment=environment, home=home)
     notes += more
     model = Path(str(values.get(engine.model_keys[0], "")))

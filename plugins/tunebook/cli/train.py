@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import background as background_process
-from tunebook import engine_yaml, files, processes, provenance, run_folder, stop_request
+from tunebook import engine_yaml, files, processes, provenance, run_folder, stop_request, token_cache
 from tunebook.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.redact import redact
 from tunebook.train_plan import plan_training
@@ -31,6 +31,13 @@ LOG = "train.log"
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
 @click.option("--background", is_flag=True, help="Return at once; the run outlives the terminal.")
+@click.option(
+    "--cache",
+    is_flag=False,
+    flag_value=token_cache.DEFAULT_FOLDER,
+    metavar="[DIR]",
+    help=f"Keep the tokenised rows for other runs, below DIR or {token_cache.DEFAULT_FOLDER}.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be run and written, and do neither.")
 @click.pass_context
 def train(
@@ -39,6 +46,7 @@ def train(
     overrides: tuple[str, ...],
     overlays: tuple[str, ...],
     background: bool,
+    cache: str | None,
     dry_run: bool,
 ) -> None:
     """Train a recipe with its engine.
@@ -51,7 +59,9 @@ def train(
     Example:
       tunebook train llamafactory/demo/full_sft_recommend learning_rate=5e-4
     """
-    plan = plan_training(recipe, overlays, overrides)
+    if cache is not None and "=" in cache:
+        raise click.UsageError(f"--cache took {cache!r} for its folder: write --cache last, or --cache=DIR")
+    plan = plan_training(recipe, overlays, overrides, cache=cache)
     for note in plan.notes:
         _say(note)
     if plan.holding.state == "finished":

@@ -19,6 +19,8 @@ class Engine(Protocol):
 
     registry_key: str
     """Recipe key that names the folder of the dataset registry."""
+    cache_key: str
+    """Recipe key that names the folder of tokenised rows."""
     uses_startup_hook: bool
     """Whether our metrics reach the engine by the start-up hook of its environment."""
     path_keys: tuple[str, ...]

@@ -30,6 +30,7 @@ class Axolotl:
     """The engine as its 0.19.0 behaves. Its metrics come from the plugin that the recipe names."""
 
     registry_key = DIRECTORY_KEY
+    cache_key = "dataset_prepared_path"
     uses_startup_hook = False
     path_keys: tuple[str, ...] = (DIRECTORY_KEY, "deepspeed", "chat_template_jinja")
     model_keys: tuple[str, ...] = ("base_model", "lora_model_dir", "tokenizer_config")

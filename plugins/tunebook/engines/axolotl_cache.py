@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook import __version__
-from tunebook.files import sha256_of
+from tunebook.token_cache import base_of, content, tokenizer_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DEFAULT = "last_run_prepared"  # axolotl/common/const.py
-_OURS = re.compile(r"tunebook-[0-9a-f]{16}")
 
 # What decides the rows and is not in Axolotl's own name for them (axolotl/utils/data/shared.py).
 _SETTINGS = (
@@ -27,10 +25,6 @@ _SETTINGS = (
     *("seed", "shuffle_merged_datasets", "shuffle_before_merging_datasets", "dataset_exact_deduplication"),
     *("sample_packing", "eval_sample_packing", "chat_template", "chat_template_kwargs", "tokens"),
 )
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "chat_template.jinja")
-
-_HASHED_WHOLE = 1 << 30
-"""Bytes up to which a file is read to the end. A larger one is known by its size and time of change."""
 
 
 def prepared_path(values: Mapping[str, Any], root: Path) -> str:
@@ -42,14 +36,12 @@ def prepared_path(values: Mapping[str, Any], root: Path) -> str:
         values: The recipe.
         root: The folder that relative paths start from.
     """
-    base = PurePath(str(values.get("dataset_prepared_path") or _DEFAULT))
-    if _OURS.fullmatch(base.name):
-        base = base.parent
+    base = base_of(str(values.get("dataset_prepared_path") or _DEFAULT))
     digest = hashlib.sha256(__version__.encode())
     for key in _SETTINGS:
         digest.update(json.dumps([key, values.get(key)], default=str).encode())
     for path in _files(values, root):
-        digest.update(f"{path}\0{_content(path)}\0".encode())
+        digest.update(f"{path}\0{content(path)}\0".encode())
     return str(base / f"tunebook-{digest.hexdigest()[:16]}")
 
 
@@ -66,7 +58,7 @@ def _files(values: Mapping[str, Any], root: Path) -> Iterator[Path]:
             yield from _below(root / str(block.get("chat_template_jinja")))
     yield from _below(root / str(values.get("chat_template_jinja")))
     tokenizer = root / str(values.get("tokenizer_config") or values.get("base_model"))
-    yield from (tokenizer / name for name in _TOKENIZER_FILES if (tokenizer / name).is_file())
+    yield from tokenizer_files(tokenizer)
 
 
 def _below(path: Path) -> list[Path]:
@@ -76,10 +68,3 @@ def _below(path: Path) -> list[Path]:
         return [path] if path.is_file() else []
     except OSError:  # a template written out in the recipe is no file name
         return []
-
-
-def _content(path: Path) -> str:
-    status = path.stat()
-    if status.st_size > _HASHED_WHOLE:
-        return f"{status.st_size} bytes, changed {status.st_mtime_ns}"
-    return sha256_of(path)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook.engines import llamafactory_cache as cache
 from tunebook.errors import TunebookError
 from tunebook.types import Command
 
@@ -19,6 +20,7 @@ class LlamaFactory:
     """The engine as its 0.9.5 behaves. Its metrics are attached by the start-up hook, in its own process."""
 
     registry_key = "dataset_dir"
+    cache_key = cache.KEY
     uses_startup_hook = True
     path_keys: tuple[str, ...] = ("dataset_dir", "media_dir", "deepspeed", "fsdp_config")
     model_keys: tuple[str, ...] = ("model_name_or_path", "adapter_name_or_path", "ref_model", "reward_model")
@@ -61,11 +63,14 @@ class LlamaFactory:
         self,
         values: Mapping[str, Any],
         *,
-        environment: Path,  # noqa: ARG002
+        environment: Path,
         home: Path,  # noqa: ARG002
     ) -> tuple[dict[str, Any], list[str]]:
-        """Return the recipe as it is: LLaMA-Factory itself stops at a key that it does not know."""
-        return dict(values), []
+        """Return the recipe, with `tokenized_path` named after what is in the rows.
+
+        LLaMA-Factory itself stops at a key that it does not know.
+        """
+        return cache.prepare(values, environment)
 
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of `dataset` and `eval_dataset`, each once."""
