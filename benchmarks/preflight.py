@@ -62,6 +62,10 @@ CASES: dict[str, dict[str, Any]] = {
     "metric-not-produced": {"load_best_model_at_end": True, "metric_for_best_model": "f2"},
     "registry-key": {"dataset": "misspelt"},
     "quoted-value": {"do_train": "false"},
+    "settings-conflict": {"mask_history": True, "train_on_prompt": True},
+    "attention-name": {"flash_attn": "fa3"},
+    "ignored-key": {"logging_dir": "logs", "gradient_checkpointing": False},
+    "repeated-dataset": {"dataset": "rows,rows"},
 }
 REGISTRY = {
     "rows": {"file_name": "rows.json"},

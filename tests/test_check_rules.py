@@ -466,6 +466,12 @@ def test_a_folder_that_holds_another_kind_of_run_is_told(place):
     assert "mixed-output" not in rules(check({}))
 
 
+def test_checkpoints_that_an_overwritten_folder_keeps_are_told(place):
+    (place / "out" / "checkpoint-10").mkdir(parents=True)
+    assert "old-checkpoints" in rules(check({"overwrite_output_dir": True}))
+    assert "old-checkpoints" not in rules(check({}))
+
+
 @pytest.mark.parametrize("name", sorted(figures.FIGURES))
 def test_the_names_of_figures_are_the_metrics_own(name):
     metric = metrics.load(name)

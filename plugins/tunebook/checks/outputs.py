@@ -28,6 +28,7 @@ def check_outputs(subject: Subject) -> Iterator[Finding]:
             fix="add output_dir: output/<name>",
         )
     yield from _mixed(subject, full=subject.effective("finetuning_type") == "full")
+    yield from _old_checkpoints(subject)
     tokens = subject.get("tokenized_path")
     if isinstance(tokens, str) and subject.locate(tokens) is not None and subject.get("dataset"):
         yield subject.finding(
@@ -102,4 +103,19 @@ def _mixed(subject: Subject, *, full: bool) -> Iterator[Finding]:
             severity="error",
             message=f"{value} holds {held} of an earlier run, and gets {made} beside it",
             fix="set another output_dir",
+        )
+
+
+def _old_checkpoints(subject: Subject) -> Iterator[Finding]:
+    """`overwrite_output_dir` begins anew and leaves what is there, which a later start takes for its own."""
+    value = subject.get("output_dir")
+    held = sorted(Path(value).glob("checkpoint-*")) if isinstance(value, str) else []
+    if held and subject.get("overwrite_output_dir"):
+        yield subject.finding(
+            "output_dir",
+            rule="old-checkpoints",
+            severity="hint",
+            message=f"{value} holds {held[-1].name} of an earlier run; overwrite_output_dir does not remove it, "
+            "and a run that is resumed later may go on from there",
+            fix="set another output_dir, or remove the folder",
         )
