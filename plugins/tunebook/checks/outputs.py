@@ -115,7 +115,7 @@ def _old_checkpoints(subject: Subject) -> Iterator[Finding]:
             "output_dir",
             rule="old-checkpoints",
             severity="hint",
-            message=f"{value} holds {held[-1].name} of an earlier run; overwrite_output_dir does not remove it, "
-            "and a run that is resumed later may go on from there",
+            message=f"{value} holds {held[-1].name} of an earlier run; overwrite_output_dir keeps it, "
+            "and a later start may go on from there",
             fix="set another output_dir, or remove the folder",
         )
