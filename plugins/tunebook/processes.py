@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from tunebook.types import Command
@@ -131,6 +131,12 @@ def _wait_for_none(seconds: float, watch: _Watch) -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
+
+
+def node_rank(environ: Mapping[str, str]) -> int:
+    """Return which node of a joint job this is, from 0; 0 where there is only one."""
+    rank = environ.get("NODE_RANK", "0")
+    return int(rank) if environ.get("NNODES", "1") != "1" and rank.isdigit() else 0
 
 
 def descendants(pid: int) -> list[int]:

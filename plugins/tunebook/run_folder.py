@@ -163,7 +163,7 @@ def _engine_left_something(output_dir: Path) -> bool:
         return False
     ours = output_dir / FOLDER
     if ours.is_dir() and any(
-        path.name not in _OF_THE_START and not path.name.startswith("run-") for path in ours.iterdir()
+        path.name not in _OF_THE_START and not path.name.startswith(("run-", "recipe-")) for path in ours.iterdir()
     ):
         return True
     marks = ("trainer_state.json", "trainer_log.jsonl", "all_results.json", "training_args.bin")

@@ -26,6 +26,11 @@ COMMANDS: CommandTable = {
         "Estimate memory, steps, sizes and time of a recipe.",
     ),
     "train": ("tunebook.cli.train", "train", "Train a recipe with its engine."),
+    "launch": (
+        "tunebook.cli.launch",
+        "launch",
+        "Train one recipe on several nodes: here, over SSH or on SLURM.",
+    ),
     "status": (
         "tunebook.cli.status",
         "status",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunebook import live, processes
 from tunebook.errors import TunebookError
+from tunebook.launch import slurm
 
 if TYPE_CHECKING:
     from tunebook.live import RunState
@@ -46,7 +48,7 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
     Example:
       tunebook stop output/demo/recommend
     """
-    folders = [folder for run in runs for folder in (live.find_runs(run) or [run])]
+    folders = [folder for run in runs for folder in _folders(run, now=now, dry_run=dry_run)]
     states = [live.read_state(folder) for folder in dict.fromkeys(folders)]
     running = [state for state in states if _is_here(state)]
     if dry_run:
@@ -72,6 +74,37 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
         _say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
     unreachable = [state for state in states if state.life == "unknown"]
     ctx.exit(1 if left or unreachable else 0)
+
+
+def _folders(run: Path, *, now: bool, dry_run: bool) -> list[Path]:
+    """The runs at or below a folder; those of a SLURM job are stopped by SLURM, and none is left to us."""
+    record = _job(run)
+    if record.get("via") != "slurm":
+        return live.find_runs(run) or [run]
+    job_id = str(record["job_id"])
+    if dry_run:
+        click.echo(f"would stop job {job_id} of SLURM")
+        return []
+    # Without this file a job that was asked to stop goes back into the queue, as before its time limit.
+    (run / "launch" / "no_requeue").touch()
+    waiting = [task for task, state in slurm.states(job_id).items() if state == "PENDING"]
+    for task in waiting:
+        slurm.cancel(task)
+    if now:
+        slurm.cancel(job_id)
+        _say(f"{run}: cancelled job {job_id}")
+    else:
+        slurm.ask_to_stop(job_id)
+        _say(f"{run}: asked job {job_id} for a checkpoint; see `tunebook status {run}`")
+    return []
+
+
+def _job(run: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run / "launch" / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_here(state: RunState) -> bool:

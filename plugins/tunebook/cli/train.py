@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -71,11 +72,28 @@ def train(
     if dry_run:
         _print_plan(plan)
         return
+    rank = processes.node_rank(os.environ)
+    if rank:
+        ctx.exit(_follow(plan, rank))
     lock = _prepare(plan)
     if background:
         _start_in_background(plan, lock)
     else:
         ctx.exit(_run(plan, lock, log=None))
+
+
+def _follow(plan: TrainPlan, rank: int) -> int:
+    """Run the engine as a further node of a joint job, whose run folder is the first node's to keep."""
+    folder = plan.output_dir / run_folder.FOLDER
+    own = folder / f"recipe-node_{rank}.yaml"
+    files.write_atomic(own, _recipe_text(plan))
+    argv = tuple(str(own) if part == str(folder / "recipe.yaml") else part for part in plan.command.argv)
+    request = stop_request.of_run(folder.absolute())
+    ended = processes.run(
+        replace(plan.command, argv=argv, env={**plan.command.env, stop_request.VARIABLE: str(request.asked)}),
+        ask_to_save=request.make,
+    )
+    return 128 + signal.SIGUSR1 if ended.code == 0 and request.checkpoint() is not None else ended.code
 
 
 def _prepare(plan: TrainPlan) -> int | None:
@@ -117,7 +135,9 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     folder = plan.output_dir / run_folder.FOLDER
     request = stop_request.of_run(folder.absolute())
     request.clear()
-    about = {"started": _now(), "engine": plan.recipe.engine, "log": log and str(log.absolute())}
+    # Whoever has sent our output to a file says so here, as launch_node.sh does.
+    printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
+    about = {"started": _now(), "engine": plan.recipe.engine, "log": printed}
     background_process.record_self(folder, about)
     ended = processes.run(
         replace(plan.command, env={**plan.command.env, stop_request.VARIABLE: str(request.asked)}),

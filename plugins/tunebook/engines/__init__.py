@@ -71,6 +71,14 @@ class Engine(Protocol):
         """
         ...
 
+    def on_shard(self, values: Mapping[str, Any], shard: Path) -> dict[str, Any]:
+        """Return the recipe with its data read from `shard`, a registry folder with the same entries.
+
+        Raises:
+            TunebookError: The recipe's data is in no entry of the registry.
+        """
+        ...
+
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return every registry entry that a recipe names, each once."""
         ...

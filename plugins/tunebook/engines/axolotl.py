@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.datasets import load_registry
 from tunebook.engines.axolotl_cache import prepared_path
-from tunebook.engines.axolotl_datasets import block_faults, entry_of_block
+from tunebook.engines.axolotl_datasets import block_faults, entry_of_block, render_block
 from tunebook.engines.axolotl_plugins import plugin_faults
 from tunebook.engines.axolotl_rows import label_fault
 from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
@@ -60,9 +60,17 @@ class Axolotl:
         sharded = any(values.get(key) for key in ("deepspeed", "fsdp", "fsdp_config"))
         if values.get("use_ray"):
             return Command(argv=tuple(argv), env=env)
-        if gpus > 1 or (gpus == 1 and sharded):
+        nodes = environ.get("NNODES", "1")
+        processes = environ.get("NPROC_PER_NODE", str(max(1, gpus)))
+        if nodes != "1" or processes != "1" or (gpus == 1 and sharded):
             # With underscores: Axolotl does not know the dashed spelling and adds its own.
-            return Command(argv=(*argv, "--launcher", "torchrun", "--", f"--nproc_per_node={gpus}"), env=env)
+            options = [f"--nproc_per_node={processes}"]
+            if nodes != "1":
+                # By fixed ranks: torchrun's elastic meeting needs names that resolve on every node.
+                names = {"nnodes": nodes, "node_rank": "NODE_RANK", "master_addr": "MASTER_ADDR"}
+                names |= {"master_port": "MASTER_PORT"}
+                options += [f"--{name}={environ.get(value, value)}" for name, value in names.items()]
+            return Command(argv=(*argv, "--launcher", "torchrun", "--", *options), env=env)
         return Command(argv=(*argv, "--launcher", "python"), env=env)
 
     def prepare(
@@ -91,6 +99,32 @@ class Axolotl:
             raise join_errors(faults)
         prepared["dataset_prepared_path"] = prepared_path(prepared, Path.cwd())
         return prepared, notes
+
+    def on_shard(self, values: Mapping[str, Any], shard: Path) -> dict[str, Any]:
+        """Return the recipe with the blocks that its entries have in `shard`; see `Engine.on_shard`."""
+        directory = values.get(DIRECTORY_KEY)
+        if not isinstance(directory, str):
+            raise TunebookError(
+                "the recipe names no registry, so its data cannot be found in the parts of a split",
+                fix=f"name the registry that the split was made from: {DIRECTORY_KEY}: datasets_info",
+            )
+        registry, parts = load_registry(Path(directory)), load_registry(shard)
+        located, _ = _locate(values, Path(directory).absolute().parent)
+        for key in ("datasets", "test_datasets"):
+            blocks = []
+            for block in _blocks(located, key):
+                name = entry_of_block(block, registry, directory)
+                if name is None:
+                    raise TunebookError(
+                        f"{key}: no entry of {registry.path} reads {block.get('path')}",
+                        fix="add an entry for it, and split that",
+                    )
+                # What the recipe says beside the location, such as a slice of the split, stays.
+                blocks.append({**block, **render_block(parts.entry(name), str(shard))})
+            if blocks:
+                located[key] = blocks
+        located[DIRECTORY_KEY] = str(shard)
+        return located
 
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of the evaluation sets, and those that read the data of `datasets:`."""

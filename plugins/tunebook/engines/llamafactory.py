@@ -72,6 +72,10 @@ class LlamaFactory:
         """
         return cache.prepare(values, environment)
 
+    def on_shard(self, values: Mapping[str, Any], shard: Path) -> dict[str, Any]:
+        """Return the recipe with that `dataset_dir`; see `Engine.on_shard`."""
+        return {**values, self.registry_key: str(shard)}
+
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of `dataset` and `eval_dataset`, each once."""
         return tuple(dict.fromkeys([*_names(values.get("dataset")), *_names(values.get("eval_dataset"))]))
