@@ -12,6 +12,7 @@ import yaml
 from tunebook import paths
 from tunebook.checks.refusals import refusals
 from tunebook.checks.run import check_recipe
+from tunebook.engines.schema import load_schema
 
 LLAMAFACTORY = {
     "model_name_or_path": "some/model",
@@ -265,6 +266,21 @@ def test_an_overlay_is_not_asked_for_what_its_recipe_has(place):
     path = place / "recipes" / "axolotl" / "overlays" / "longer.yaml"
     path.write_text("sequence_len: 4096\n")
     assert check_recipe(str(path), place).result.errors == ()
+
+
+@pytest.mark.parametrize(
+    ("engine", "base"),
+    [("llamafactory", LLAMAFACTORY), ("axolotl", AXOLOTL)],
+    ids=["llamafactory", "axolotl"],
+)
+def test_an_engines_own_defaults_written_out_are_no_faults(engine, base):
+    # With its default a recipe trains nothing, does not do what it says, or looks for the registry elsewhere.
+    others = {"do_train", "gradient_checkpointing", "dataset_dir"}
+    groups = {"model", "data", "training", "finetuning", "generating"}
+    for key, spec in load_schema(engine)["keys"].items():
+        ours = engine == "axolotl" or groups & set(spec["groups"])
+        if ours and spec.get("default") is not None and key not in others:
+            assert errors({**base, key: spec["default"]}) == set(), key
 
 
 LLAMAFACTORY_SAYS = """
