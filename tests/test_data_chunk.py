@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -161,3 +163,29 @@ def test_the_tokenizer_of_a_recipe_is_its_models(place):
     run("cases", "-o", "out2")
     same = [(place / folder / "cases_chunks.jsonl").read_bytes() for folder in ("out", "out2")]
     assert same[0] == same[1]
+
+
+def test_a_killed_command_leaves_nothing_that_looks_finished(place):
+    """An entry in the registry means that its data is whole."""
+    row = {"question": "Summarise.", "document": LONG * 10, "answer": "No rent."}
+    (place / "data" / "cases.jsonl").write_text((json.dumps(row) + "\n") * 80)
+    whole = None
+    for number, seconds in enumerate((0.35, 0.55, 60)):
+        out = place / f"out{number}"
+        command = ["-m", "tunebook.cli.main", "data", "chunk", "cases", "--dataset-dir", "data"]
+        options = ["--tokenizer", "tokenizer.json", "--max-tokens", "60", "-o", str(out)]
+        process = subprocess.Popen(
+            [sys.executable, *command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if (out / "cases_chunks.jsonl").exists():
+            content = (out / "cases_chunks.jsonl").read_bytes()
+            assert whole in (None, content)
+            whole = content
+        else:
+            assert not (out / "dataset_info.json").exists()
+    assert whole is not None
