@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from run_scripts import SCRIPTS, load_script, run_script
 from tunebook.datasets import data_files, load_registry, reference_of
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "prepare_csv.py"
 HARD = [
     ("Be brief.", 'She said "no", twice.', "NA"),
     ("", "null", "None\nand nan"),
@@ -31,8 +31,7 @@ def write_csv(
 
 
 def prepare(path: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, "--input", path, "-o", output, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_script("prepare_csv", "--input", path, "-o", output, *options)
 
 
 def rows_of(output: Path) -> dict[str, list[dict]]:
@@ -146,20 +145,10 @@ def test_files_of_another_kind_are_refused(tmp_path):
     assert (done.returncode, "the train split has no rows" in done.stderr) == (2, True)
 
 
-@pytest.fixture(scope="module")
-def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)
-        import prepare_csv
-        import split_files
-
-        yield prepare_csv, split_files
-
-
-def test_the_hold_out_never_changes(scripts):
+def test_the_hold_out_never_changes():
     # Somebody compares a run of this year with one of last year: this list is a promise, not a snapshot.
-    _, split_files = scripts
-    drawn = [split_files.split_of(str(number), eval_share=0.3, seed=0) for number in range(8)]
+    split_of = load_script("split_files").split_of
+    drawn = [split_of(str(number), eval_share=0.3, seed=0) for number in range(8)]
     assert [number for number, split in enumerate(drawn) if split == "eval"] == [4, 7]
 
 
@@ -168,8 +157,17 @@ FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 @given(st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1, max_size=8))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_survives(scripts, tmp_path, rows):
-    prepare_csv, _ = scripts
+def test_any_text_survives(tmp_path, rows):
     path = write_csv(tmp_path / "in.csv", rows)
-    found = [(row["system"], row["instruction"], row["output"]) for row in prepare_csv.alpaca_rows(path)]
+    found = [
+        (row["system"], row["instruction"], row["output"])
+        for row in load_script("prepare_csv").alpaca_rows(path)
+    ]
     assert found == rows
+
+
+def test_the_script_starts_on_its_own():
+    command = [sys.executable, SCRIPTS / "prepare_csv.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--input" in done.stdout
+    assert "Example:\n    python scripts/prepare_csv.py" in done.stdout

@@ -7,10 +7,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from run_scripts import SCRIPTS, run_script
 from tunebook.datasets import data_files, load_registry
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "prepare_gsm8k.py"
 # Rows of GSM8K's form: calculator notes, a thousands comma, an accent, line ends that only Unicode has.
 MAIN = {
     "train": [
@@ -55,8 +55,7 @@ LAYOUTS = {"hub": hub_layout, "checkout": checkout_layout}
 
 
 def prepare(folder: Path, output: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, "--input", folder, "-o", output]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_script("prepare_gsm8k", "--input", folder, "-o", output)
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -150,3 +149,10 @@ def test_a_second_run_replaces_the_files_and_gives_the_same_bytes(tmp_path):
         contents.append({path: path.read_bytes() for path in (tmp_path / "out").rglob("*.jsonl")})
     assert len(contents[0]) == 4
     assert contents[0] == contents[1]
+
+
+def test_the_script_starts_on_its_own():
+    command = [sys.executable, SCRIPTS / "prepare_gsm8k.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--input" in done.stdout
+    assert "Example:\n    python scripts/prepare_gsm8k.py" in done.stdout

@@ -7,10 +7,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from run_scripts import SCRIPTS, run_script
 from tunebook.datasets import data_files, load_registry, reference_of
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "prepare_long_documents.py"
 ROWS = 40
 
 
@@ -52,8 +52,9 @@ def write_texts(folder: Path, pairs, names=("judgement", "summary")) -> Path:
 
 
 def prepare(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, "--input", source, "-o", output, "--eval-share", "0.2", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_script(
+        "prepare_long_documents", "--input", source, "-o", output, "--eval-share", "0.2", *options
+    )
 
 
 def rows_of(output: Path) -> dict[str, list[dict]]:
@@ -201,3 +202,10 @@ def test_an_empty_folder_and_a_file_of_another_kind_are_refused(tmp_path):
     (tmp_path / "in.pdf").write_bytes(b"%PDF")
     done = prepare(tmp_path / "in.pdf", tmp_path / "out")
     assert (done.returncode, "its name ends in '.pdf'" in done.stderr) == (2, True)
+
+
+def test_the_script_starts_on_its_own():
+    command = [sys.executable, SCRIPTS / "prepare_long_documents.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--input" in done.stdout
+    assert "Example:\n    python scripts/prepare_long_documents.py" in done.stdout
