@@ -34,7 +34,8 @@ VOLATILE_KEYS = frozenset(
 )
 """Keys that change neither what is computed nor when: two recipes that differ in these are one."""
 
-# What our own start leaves before the engine has done anything.
+# What our own start leaves before the engine has done anything, with `run-N.json` of earlier starts,
+# `recipe-node_N.yaml` of a joint job's other nodes, and files that are being written.
 _OF_THE_START = frozenset({"recipe.yaml", "run.json", "lock", "run.pid", "process.json", "stop", "stopped"})
 
 
@@ -163,7 +164,8 @@ def _engine_left_something(output_dir: Path) -> bool:
         return False
     ours = output_dir / FOLDER
     if ours.is_dir() and any(
-        path.name not in _OF_THE_START and not path.name.startswith(("run-", "recipe-")) for path in ours.iterdir()
+        path.name not in _OF_THE_START and not path.name.startswith(("run-", "recipe-", "."))
+        for path in ours.iterdir()
     ):
         return True
     marks = ("trainer_state.json", "trainer_log.jsonl", "all_results.json", "training_args.bin")

@@ -92,14 +92,15 @@ def launch(ctx: click.Context, /, recipe: str, overrides: tuple[str, ...], **opt
 def _submit(job: Job, after: str | None) -> None:
     (job.folder / "no_requeue").unlink(missing_ok=True)
     job_id = slurm.submit(job.folder / "submit.slurm", after=after)
-    _record(job, "slurm", job_id=job_id)
+    _record(job, "slurm", started=_now(), job_id=job_id)
     _say(f"submitted as job {job_id}")
     _say(f"watch it: tunebook status {job.output} --watch, or squeue --jobs {job_id}")
     _say(f"end it: tunebook stop {job.output}")
 
 
 def _run(job: Job, via: str, nodes: list[Node], limit: int, *, fail_fast: bool) -> int:
-    _record(job, via, nodes=[{"rank": node.rank, "where": node.where} for node in nodes])
+    started = _now()
+    _record(job, via, started=started, nodes=[{"rank": node.rank, "where": node.where} for node in nodes])
     _say(f"watch them: tunebook status {job.output} --watch")
     code = 0
     try:
@@ -110,7 +111,7 @@ def _run(job: Job, via: str, nodes: list[Node], limit: int, *, fail_fast: bool) 
         {"rank": node.rank, "where": node.where, "state": node.state, "exit_status": node.status}
         for node in nodes
     ]
-    _record(job, via, nodes=ends, ended=_now())
+    _record(job, via, started=started, nodes=ends, ended=_now())
     bad = [node for node in nodes if node.state != "done"]
     for node in bad:
         _say(
@@ -139,7 +140,6 @@ def _record(job: Job, via: str, **more: Any) -> None:
         "name": job.name,
         "joint": job.joint,
         "outputs": [str(job.node_output(rank)) for rank in range(1 if job.joint else job.nodes)],
-        "started": _now(),
         **more,
     }
     files.write_json(job.folder / RECORD, record)
