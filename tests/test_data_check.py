@@ -297,7 +297,7 @@ def test_rows_of_several_files_are_told_apart(place):
     write(place / "parts" / "b.jsonl", [*rows(10, start=20), rows()[3]])
     write_registry(place, {"cards": {"file_name": "parts", "metric": "yes_no"}})
     where = findings("cards")["duplicate-row"]["places"][0]
-    assert (where["file"], where["row"]) == ("b.jsonl", 11)
+    assert (where["file"], where["row"], where["same_as"]) == ("b.jsonl", 11, "row 4 of a.jsonl")
 
 
 def test_a_finding_names_so_many_rows_and_counts_all(place):
@@ -310,7 +310,7 @@ def test_a_finding_names_so_many_rows_and_counts_all(place):
 def test_people_get_lines(place):
     write(place / "cards.jsonl", [*rows(), rows()[4]])
     result = CliRunner().invoke(data, ["check", "cards", "--dataset-dir", "."])
-    assert "cards: warning [duplicate-row] 1 row repeat an earlier row exactly" in result.stdout
+    assert "cards: warning [duplicate-row] 1 row: the same as an earlier row" in result.stdout
     assert "cards.jsonl: row 41 (as row 5)" in result.stdout
     assert "1 set, 41 rows: 1 warning" in result.stderr
 

@@ -73,8 +73,8 @@ def leaks(trained: Audited, evaluated: Audited, *, shown: int = SHOWN) -> Iterat
             dataset=evaluated.name,
             rule="leaked-row",
             severity="error",
-            message=f"{counted(len(whole.rows), 'row')} of {len(evaluated.hashes)} stand in {trained.name!r} "
-            "too, with their answers, blanks and case aside",
+            message=f"{counted(len(whole.rows), 'row')} of {len(evaluated.hashes)}: also in {trained.name!r} "
+            "with the same answer, blanks and case aside",
             fix=f"take them out of {trained.name!r}: what was trained on is no evaluation",
             count=len(whole.rows),
             places=_places(whole, evaluated, trained, shown),
@@ -84,8 +84,8 @@ def leaks(trained: Audited, evaluated: Audited, *, shown: int = SHOWN) -> Iterat
             dataset=evaluated.name,
             rule="leaked-prompt",
             severity="warning",
-            message=f"{counted(len(asked.rows), 'row')} of {len(evaluated.hashes)} are asked in "
-            f"{trained.name!r} too, with other answers",
+            message=f"{counted(len(asked.rows), 'row')} of {len(evaluated.hashes)}: the prompt also in "
+            f"{trained.name!r}, with another answer",
             fix=f"take them out of {trained.name!r}, or decide on one answer",
             count=len(asked.rows),
             places=_places(asked, evaluated, trained, shown),
@@ -166,10 +166,11 @@ class _SetReader:
         return Audited(name=self._name, findings=tuple(findings), hashes=found, places=self._places)
 
     def _note_repeats(self, rule: str, repeated: Repeats) -> None:
-        first = [
-            self._places.place(row, same_as=str(self._places.place(other)))
-            for row, other in repeated.pairs(self._shown)
-        ]
+        first = []
+        for row, other in repeated.pairs(self._shown):
+            place, earlier = self._places.place(row), self._places.place(other)
+            same_as = str(earlier) if earlier.file == place.file else f"{earlier} of {earlier.file}"
+            first.append(place._replace(same_as=same_as))
         self._ledger.add_some(rule, len(repeated.rows), first)
 
 

@@ -50,38 +50,35 @@ class Rule(NamedTuple):
 
     severity: Severity
     what: str
-    """With `{rows}` for the number, as in `3 rows`."""
     fix: str
+    unit: str = "row"
+    """What is counted."""
 
 
 RULES: dict[str, Rule] = {
-    "bad-encoding": Rule("error", "{lines} hold bytes that are no UTF-8", "save the file as UTF-8"),
+    "bad-encoding": Rule("error", "bytes that are no UTF-8", "save the file as UTF-8", "line"),
     "byte-order-mark": Rule(
-        "warning", "the file begins with a byte order mark", "save it as UTF-8 without a BOM"
+        "warning", "begins with a byte order mark", "save it as UTF-8 without a BOM", "file"
     ),
-    "nul-character": Rule("error", "{lines} hold NUL characters", "take them out: no model has seen them"),
-    "broken-row": Rule("error", "{lines} are no rows", "mend or delete them"),
-    "ragged-row": Rule(
-        "error", "{rows} have more or fewer fields than the header", "quote fields that hold commas or lines"
-    ),
-    "missing-column": Rule("error", "{rows} lack a column", "name the data's own columns in the entry"),
-    "not-text": Rule("error", "{rows} hold no text where it is needed; engines drop them", "write text"),
-    "empty-prompt": Rule("warning", "{rows} ask nothing", "delete them, or name the column of the prompts"),
-    "empty-answer": Rule("error", "{rows} have no answer", "label or delete them"),
+    "nul-character": Rule("error", "NUL characters", "take them out: no model has seen them", "line"),
+    "broken-row": Rule("error", "not a row", "mend or delete it", "place"),
+    "ragged-row": Rule("error", "more fields than the header has", "quote fields that hold commas or lines"),
+    "missing-column": Rule("error", "a column is missing", "name the data's own columns in the entry"),
+    "not-text": Rule("error", "no text where it is needed; engines drop such rows", "write text"),
+    "empty-prompt": Rule("warning", "nothing is asked", "delete them, or name the column of the prompts"),
+    "empty-answer": Rule("error", "no answer", "label or delete them"),
     "unreadable-reference": Rule(
-        "error", "{rows} have a reference that its metric cannot read", "mend them, or choose another metric"
+        "error", "a reference that its metric cannot read", "mend them, or choose another metric"
     ),
-    "mojibake": Rule(
-        "warning", "{rows} hold text that was decoded wrongly", "decode the source with its own encoding"
-    ),
-    "duplicate-row": Rule("warning", "{rows} repeat an earlier row exactly", "delete them"),
+    "mojibake": Rule("warning", "text that was decoded wrongly", "decode the source with its own encoding"),
+    "duplicate-row": Rule("warning", "the same as an earlier row", "delete them"),
     "near-duplicate-row": Rule(
-        "warning", "{rows} repeat an earlier row but for blanks and case", "delete them"
+        "warning", "the same as an earlier row but for blanks and case", "delete them"
     ),
     "conflicting-answers": Rule(
         "warning",
-        "{rows} ask what an earlier row asks and answer otherwise",
-        "decide on one answer, unless several are right",
+        "the prompt of an earlier row with another answer",
+        "decide on one, unless several are right",
     ),
 }
 """Faults of rows. What is said of a whole set stands where it is found."""
@@ -121,9 +118,7 @@ class Ledger:
                 dataset=dataset,
                 rule=name,
                 severity=rule.severity,
-                message=rule.what.format(
-                    rows=counted(self._counts[name], "row"), lines=counted(self._counts[name], "line")
-                )
+                message=f"{counted(self._counts[name], rule.unit)}: {rule.what}"
                 + (f": {self._details[name]}" if name in self._details else ""),
                 fix=rule.fix,
                 count=self._counts[name],
