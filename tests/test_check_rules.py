@@ -338,6 +338,7 @@ TYPED = [
     ("thousands-separator", 'save_steps: "1000,"', "save_steps: 1000"),
     ("quoted-value", "do_eval: 'false'", "do_eval: false"),
     ("quoted-value", "max_steps: '8'", "max_steps: 8"),
+    ("quoted-value", "quantization_bit: '4'", "quantization_bit: 4"),
     ("boolean-word", "eval_strategy: no", "eval_strategy: 'no'"),
     ("boolean-word", "save_strategy: off", "save_strategy: steps"),
     ("boolean-word", "default_system: Yes", "default_system: Yes."),

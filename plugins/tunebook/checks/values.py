@@ -90,15 +90,7 @@ def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
     if isinstance(value, str) and place is not None and place.quoted:
         plain = _unquoted(value, types)
         if plain is not None:
-            return subject.finding(
-                entry.path,
-                rule="quoted-value",
-                severity="error",
-                message=f"{value!r} in quotes is text, and nothing converts it"
-                + (": as text it counts as true" if "boolean" in types else ""),
-                fix=f"write {entry.name}: {plain}",
-                edit=subject.rewrite(entry.path, plain),
-            )
+            return _quoted(subject, entry, plain, boolean="boolean" in types)
     if isinstance(value, bool) and "string" in types and place is not None and place.raw is not None:
         return _boolean_word(subject, entry, place.raw)
     if not isinstance(value, (bool, dict, list)) and "string" in types and place is not None:
@@ -127,10 +119,26 @@ def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
     )
 
 
+def _quoted(subject: Subject, entry: Entry, plain: str, *, boolean: bool) -> Finding:
+    return subject.finding(
+        entry.path,
+        rule="quoted-value",
+        severity="error",
+        message=f"{entry.value!r} in quotes is text, and nothing converts it"
+        + (": as text it counts as true" if boolean else ""),
+        fix=f"write {entry.name}: {plain}",
+        edit=subject.rewrite(entry.path, plain),
+    )
+
+
 def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any]) -> Finding | None:
     value, place = entry.value, subject.places.get(entry.path)
     if value in choices and not isinstance(value, bool):
         return None
+    if isinstance(value, str) and place is not None and place.quoted:
+        plain = _unquoted(value, types - {"string"})
+        if plain is not None and plain in map(str, choices):
+            return _quoted(subject, entry, plain, boolean=False)
     kinds = types - {"string"} if all(isinstance(choice, str) for choice in choices) else types
     scalars = kinds - {"null"}
     if scalars and not (kinds <= {"integer", "null"}) and fits(subject.engine, entry, kinds):
