@@ -158,6 +158,16 @@ def test_each_lever_is_priced_and_points_the_way_one_expects():
         assert found[name] > 0, name
 
 
+def test_division_and_offload_are_priced_for_full_training():
+    found = {lever.name: lever for lever in levers(LLAMA_8B, method="full", seq_len=4096, gpus=4)}
+    order = ["ZeRO-1", "ZeRO-2", "ZeRO-3"]
+    saved = [found[name].saved for name in order]
+    assert 0 < saved[0] < saved[1] < saved[2]
+    assert found["offload of the optimizer"].saved > 0
+    assert found["offload of parameters too"].saved > found["offload of the optimizer"].saved
+    assert all(lever.price for lever in found.values())
+
+
 def test_the_ladder_pulls_free_levers_first_and_each_rung_saves():
     shape = read_shape(QWEN_32B)
     setup = read_setup(
