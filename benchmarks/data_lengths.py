@@ -4,7 +4,7 @@ Peers, in the same run and on the same rows: for lengths LLaMA-Factory's own loa
 which is what its script length_cdf does (the script is not in the installed package; it uses 16 processes,
 here it is one, which costs less CPU); for the filter a loop that tokenises each row with the model's
 transformers tokenizer. Each is a process of its own. CPU is user + system time of the whole process, "work"
-leaves its imports out; memory is its peak. The histograms must be equal length by length.
+leaves its imports out; memory is the peak of its largest process. The histograms must be equal length by length.
 
 The text is the source code and documentation of the installed packages, the tokenizer a BPE trained on some
 of it. Needs LLaMA-Factory's environment; without fastokens the ratios are those of `tokenizers` alone.
@@ -168,6 +168,11 @@ def make_recipe(folder: Path, model: Path, text: str, count: int) -> dict:
     return recipe
 
 
+def _several(workers: int) -> int | None:
+    """LLaMA-Factory's key: with one worker it starts a pool of one."""
+    return workers if workers > 1 else None
+
+
 def show(what: str, theirs: Timed | None, ours: Timed) -> None:
     line = f"{what:26} tunebook {ours.cpu:7.2f} CPU s, {ours.peak:6.0f} MB"
     if theirs is not None:
@@ -182,9 +187,12 @@ def show(what: str, theirs: Timed | None, ours: Timed) -> None:
 @click.command()
 @click.option("--rows", "counts", multiple=True, type=int, default=[10_000], show_default=True)
 @click.option(
+    "--workers", default=1, show_default=True, help="Processes of LLaMA-Factory; its script has 16."
+)
+@click.option(
     "--peer/--no-peer", default=True, show_default=True, help="Run the peers too; minutes at 100,000."
 )
-def main(counts: tuple[int, ...], *, peer: bool) -> None:
+def main(counts: tuple[int, ...], workers: int, *, peer: bool) -> None:
     """Measure lengths and filter of each number of rows."""
     command = str(Path(sys.executable).with_name("tunebook"))
     text = corpus()
@@ -206,7 +214,11 @@ def main(counts: tuple[int, ...], *, peer: bool) -> None:
             print(f"counted by {report['counted_by']}")
             theirs = None
             if peer:
-                arguments = json.dumps({**recipe, "cutoff_len": 1_000_000})
+                more = {
+                    "cutoff_len": 1_000_000,
+                    "preprocessing_num_workers": workers if workers > 1 else None,
+                }
+                arguments = json.dumps({**recipe, **more})
                 theirs = run([sys.executable, "-c", LF_LOOP, arguments])
                 lengths = Counter({int(key): rows for key, rows in theirs.result()["lengths"].items()})
                 histogram = enumerate(found["histogram"]["counts"])

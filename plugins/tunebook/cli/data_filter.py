@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from tunebook.cli.byte_progress import byte_progress
-from tunebook.cli.data_lengths import keep_sets, make_plan
+from tunebook.cli.data_lengths import keep_sets, make_plan, progress
 from tunebook.cli.data_registry import dataset_dir_option
 from tunebook.errors import TunebookError
 from tunebook.lengths import filter_output
@@ -137,7 +136,7 @@ def _run(
             filter_output.refuse_existing(output, outcome.name)
     with _whole_file(report) if report is not None else nullcontext() as stream:
         for rows, outcome in zip(plan.sets, outcomes, strict=True):
-            with byte_progress(f"filtering {rows.name}", rows.bytes) as on_bytes:
+            with progress(f"filtering {rows.name}", rows.bytes) as on_bytes:
                 parts = sort_rows(rows, condition, on_bytes=on_bytes)
                 if output is None:
                     filter_output.count(parts, outcome, stream)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from tunebook import data_sources, overlays, paths, recipes
-from tunebook.cli.byte_progress import byte_progress
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
@@ -21,7 +20,9 @@ from tunebook.lengths.report import gather
 from tunebook.lengths.sets import Plan, plan_recipe, plan_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
 _BAR = 40
 _SHOWN_ROWS = 10
@@ -79,7 +80,7 @@ def lengths(
     keep_sets(plan, wanted)
     tallies = []
     for rows in plan.sets:
-        with byte_progress(f"measuring {rows.name}", rows.bytes) as on_bytes:
+        with progress(f"measuring {rows.name}", rows.bytes) as on_bytes:
             tallies.append(measure(rows, max_rows=max_samples, on_bytes=on_bytes))
     report = gather(plan, tallies, width=width)
     if html is not None:
@@ -137,6 +138,15 @@ def make_plan(
     return plan_source(source, {"model_name_or_path": model, "template": template, **given})
 
 
+def progress(label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar over the bytes of what is read; where stderr is no terminal, rich is not even imported."""
+    if not sys.stderr.isatty():
+        return nullcontext(lambda done: None)  # noqa: ARG005 - nothing is shown
+    from tunebook.cli.byte_progress import byte_progress
+
+    return byte_progress(label, total)
+
+
 def keep_sets(plan: Plan, wanted: Sequence[str]) -> None:
     """Leave only the named sets in a plan.
 
@@ -156,6 +166,8 @@ def _named(root: Path, name: str) -> bool:
 
 
 def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     if report["counted_by"]:
         console.print(
@@ -186,6 +198,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _print_lengths(console: Console, one: dict[str, Any], unit: str) -> None:
+    from rich.table import Table
+
     table = Table(unit, *_COLUMNS, box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -210,6 +224,8 @@ def _print_losses(console: Console, one: dict[str, Any]) -> None:
 
 
 def _print_shape(console: Console, one: dict[str, Any]) -> None:
+    from rich.table import Table
+
     width, counts = one["histogram"]["width"], one["histogram"]["counts"]
     most, digits = max(counts), len(f"{len(counts) * width:,}")
     first = next(at for at, count in enumerate(counts) if count)
