@@ -75,7 +75,7 @@ def read(path: Path) -> list[dict]:
 def job(
     source, out: Path, *, names=None, dataset_dir=Path("nowhere"), memory=256 << 20, count=None, **options
 ) -> Job:
-    names = {"eval_name": None, "node_names": False, "joint": False, **(names or {})}
+    names = {"eval_name": None, "eval_metric": None, "node_names": False, "joint": False, **(names or {})}
     return Job(
         subject=find_subject(str(source), dataset_dir),
         options=SplitOptions(**{"nodes": 2, **options}),

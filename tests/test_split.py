@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from split_cases import COLUMNS, ROWS, csv_text, job, parts, read, read_csv, read_json, split_file
 from tunebook.errors import TunebookError
 from tunebook.splits.csv_by_parser import parse_records
+from tunebook.splits.csv_records import find_records
 from tunebook.splits.joint import joint_dataset_dir
 from tunebook.splits.run import preview, split
 from tunebook.splits.shards import merge, run_task
@@ -26,7 +28,8 @@ def folder(tmp_path):
 
 def in_temporary_folder(test):
     """Hypothesis calls a test many times; each time it gets a folder of its own."""
-    folder = Path(tempfile.mkdtemp())
+    memory = Path("/dev/shm")  # where a sync costs nothing
+    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     try:
         test(folder)
     finally:
@@ -147,6 +150,19 @@ def test_any_csv_at_all_is_read_as_the_csv_module_reads_it(text):
         assert not list(folder.glob(".out*"))
 
     in_temporary_folder(test)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=ROWS, newline=st.sampled_from(["\n", "\r\n"]), cut=st.integers(0, 40), stray=st.booleans())
+def test_both_ways_to_look_outside_quotes_find_the_same(rows, newline, cut, stray):
+    text = csv_text(rows, newline=newline).encode()
+    buffer = np.frombuffer((b'x"y,' if stray else b"") + text[: len(text) - cut], np.uint8)
+    with pytest.MonkeyPatch.context() as patched:
+        found = []
+        for fraction in (0, 10**9):
+            patched.setattr("tunebook.splits.csv_records._GATHER_BELOW", fraction)
+            found.append([str(value) for value in find_records(buffer, at_end=cut % 2 == 0)])
+    assert found[0] == found[1]
 
 
 def test_one_part_in_the_order_of_the_source_is_the_source(folder):
@@ -311,6 +327,10 @@ def test_a_registry_entry_keeps_its_name_and_the_others_still_work(folder):
     assert_dealt(rows, out, manifest)
     with pytest.raises(TunebookError, match="has an entry 'held' already"):
         split_file("train", folder / "two", dataset_dir=registry, eval_rows=2, names={"eval_name": "held"})
+    names = {"eval_name": "other", "eval_metric": "yes_no"}
+    split_file("train", folder / "two", dataset_dir=registry, eval_rows=2, names=names)
+    info = json.loads((folder / "two" / "node_1" / "dataset_info.json").read_text())
+    assert (info["train"]["metric"], info["other"]["metric"]) == ("gsm8k", "yes_no")
 
 
 def test_several_files_of_an_entry_become_one_file_a_node(folder):
@@ -400,7 +420,7 @@ def test_the_split_of_a_resumed_job_is_the_same(folder):
     order=st.randoms(use_true_random=False),
 )
 def test_a_job_array_makes_the_split_of_one_process(suffix, rows, tasks, nodes, balance, held, order):
-    rows = rows * 3
+    rows = rows * 5
     options = {"nodes": nodes, "eval_rows": held, "balance": balance, "shuffle": False}
 
     def test(folder):

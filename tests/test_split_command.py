@@ -17,6 +17,7 @@ from split_cases import csv_text, job, split_file
 from tunebook.cli.data_split import split as command
 from tunebook.errors import TunebookError
 from tunebook.splits import run as split_run
+from tunebook.splits import writing
 
 
 def fail(folder: Path, source: Path, *options: str) -> str:
@@ -217,7 +218,7 @@ def test_a_split_is_taken_up_where_it_was_cut_off(tmp_path, monkeypatch):
 def cut_off(patched, stop_at: int) -> None:
     """Interrupt the split behind its `stop_at`-th journal, with rows written that the journal does not have."""
     saved = split_run.Workshop.save
-    written = split_run.Part.write
+    written = writing.Part.write
     count = 0
 
     def save(self, values):
@@ -232,7 +233,7 @@ def cut_off(patched, stop_at: int) -> None:
             raise KeyboardInterrupt
 
     patched.setattr(split_run.Workshop, "save", save)
-    patched.setattr(split_run.Part, "write", write)
+    patched.setattr(writing.Part, "write", write)
 
 
 def test_a_second_process_is_told_of_the_first(tmp_path):

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tunebook import metrics
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
 from tunebook.splits import run, shards
@@ -30,6 +31,7 @@ from tunebook.splits.options import DEFAULT_MEMORY, Balance, SplitOptions
 from tunebook.splits.outputs import Names, spread
 from tunebook.splits.plan import PartPlan
 from tunebook.splits.scan import CountTokens
+from tunebook.splits.writing import Listener
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -73,7 +75,7 @@ class _ShardType(click.ParamType[Shard]):
     type=click.Choice(["rows", "bytes", "tokens"]),
     default="rows",
     show_default=True,
-    help="What nodes get alike. Rows are alike, give or take one, in any case.",
+    help="What nodes get alike; with equal rows, give or take one, unless --group-by forbids it.",
 )
 @click.option("--tokenizer", metavar="PATH", help="Model folder or tokenizer.json, for --balance tokens.")
 @click.option(
@@ -81,6 +83,7 @@ class _ShardType(click.ParamType[Shard]):
 )
 @click.option("--eval", "eval_rows", type=click.IntRange(min=1), metavar="N", help="Hold out N rows first.")
 @click.option("--eval-name", metavar="NAME", help="Entry of the hold-out; by default <name>_eval.")
+@click.option("--eval-metric", metavar="METRIC", help="What is measured on it; by default as on NAME.")
 @click.option("--group-by", metavar="COLUMN", help="Keep rows with the same value on one node.")
 @click.option(
     "--node-names", is_flag=True, help="Call the files training_data_node_<i>, and link them into OUTPUT."
@@ -120,6 +123,7 @@ def split(
     shuffle: bool,
     eval_rows: int | None,
     eval_name: str | None,
+    eval_metric: str | None,
     group_by: str | None,
     node_names: bool,
     joint: bool,
@@ -156,11 +160,15 @@ def split(
         skip_bad=skip_bad,
         parse_json={"auto": None, "full": True, "braces": False}[check_json],
     )
+    if eval_rows is None and (eval_name or eval_metric):
+        raise TunebookError("--eval-name and --eval-metric are for a hold-out", fix="add --eval N")
+    if eval_metric is not None:
+        metrics.load(eval_metric)
     with _listener() as listener:
         job = run.Job(
             subject=subject,
             options=options,
-            names=Names(eval_name=eval_name, node_names=node_names, joint=joint),
+            names=Names(eval_name=eval_name, eval_metric=eval_metric, node_names=node_names, joint=joint),
             out=output,
             memory=_checked_memory(memory),
             count_tokens=_counter(options),
@@ -209,7 +217,7 @@ def _checked_memory(memory: int) -> int:
 
 
 @contextmanager
-def _listener() -> Iterator[run.Listener]:
+def _listener() -> Iterator[Listener]:
     """A bar for each stage and sentences, on stderr; the bar only where that is a terminal."""
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -224,7 +232,7 @@ def _listener() -> Iterator[run.Listener]:
         stage: Callable[[str, int], None] = lambda name, total: progress.reset(  # noqa: E731
             task, description=name, total=total, visible=True
         )
-        yield run.Listener(
+        yield Listener(
             stage=stage,
             on_bytes=lambda done: progress.advance(task, done),
             say=lambda text: click.echo(text, err=True),

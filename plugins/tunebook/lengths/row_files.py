@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import orjson
 
 from tunebook.errors import TunebookError
-from tunebook.splits.rows import Checks, read_rows
+from tunebook.splits.checks import Checks
+from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, check_unchanged, open_source
 
 if TYPE_CHECKING:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from tunebook.datasets import data_files, load_registry
 from tunebook.errors import TunebookError
+from tunebook.splits.checks import Checks
+from tunebook.splits.parquet import column_names
+from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, open_source
 
 # The columns of per-node CSV files as people write them, LLaMA-Factory's own, then other usual names.
@@ -60,6 +63,15 @@ class Subject:
     """What the user should know about the entry."""
 
 
+class Holdout(NamedTuple):
+    """The registry entry of the rows that are held out."""
+
+    name: str
+    file_name: str
+    metric: str | None
+    """None for that of the entry that is split."""
+
+
 def find_subject(name: str, dataset_dir: Path) -> Subject:
     """Return what `name` means: a file where there is one, else an entry of the registry.
 
@@ -107,23 +119,23 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
     )
 
 
-def node_registry(
-    subject: Subject, file_name: str, *, eval_name: str | None, eval_file: str | None
-) -> dict[str, Any]:
+def node_registry(subject: Subject, file_name: str, holdout: Holdout | None) -> dict[str, Any]:
     """Return a `dataset_info.json`: the split entry over `file_name`, the hold-out, and the other entries.
 
     Raises:
         TunebookError: The registry has an entry of the hold-out's name.
     """
     entries: dict[str, Any] = {subject.name: {**subject.values, "file_name": file_name}}
-    if eval_name is not None:
-        if eval_name in subject.others or eval_name == subject.name:
+    if holdout is not None:
+        if holdout.name in subject.others or holdout.name == subject.name:
             raise TunebookError(
-                f"the registry has an entry {eval_name!r} already",
+                f"the registry has an entry {holdout.name!r} already",
                 fix="give the hold-out another name with --eval-name",
             )
         values = {key: value for key, value in subject.values.items() if key != "num_samples"}
-        entries[eval_name] = {**values, "file_name": eval_file}
+        if holdout.metric is not None:
+            values["metric"] = holdout.metric
+        entries[holdout.name] = {**values, "file_name": holdout.file_name}
     return {**entries, **subject.others}
 
 
@@ -158,8 +170,6 @@ def _file_subject(path: Path) -> Subject:
 
 def _columns(source: SourceFile) -> Sequence[str]:
     if source.format == "parquet":
-        from tunebook.splits.parquet import column_names
-
         return column_names(source.path)
     if source.columns:
         return source.columns
@@ -168,8 +178,6 @@ def _columns(source: SourceFile) -> Sequence[str]:
 
 def _first_row_columns(source: SourceFile) -> Sequence[str]:
     """Columns of the first row; none where it is bad, which the scan tells with its line."""
-    from tunebook.splits.rows import Checks, read_rows
-
     for block in read_rows(source, Checks(parse_json=False, skip_bad=True)):
         for row in block.rows():
             try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunebook import __version__, files
 from tunebook.datasets import REGISTRY_FILE
-from tunebook.splits.entries import Subject, node_registry
+from tunebook.splits.entries import Holdout, Subject, node_registry
 from tunebook.splits.options import SplitOptions
 from tunebook.splits.parts import State
 from tunebook.splits.plan import PartPlan
@@ -28,6 +28,8 @@ class Names:
 
     eval_name: str | None
     """Entry of the hold-out; None for `<name>_eval`."""
+    eval_metric: str | None
+    """Metric of that entry; None for that of the entry that is split."""
     node_names: bool
     """`training_data_node_<i>` instead of the source's name, with a link to each in OUT itself."""
     joint: bool
@@ -76,9 +78,14 @@ class Outputs:
 
     def registry(self, node: int) -> dict[str, Any]:
         """The `dataset_info.json` of a node."""
-        return node_registry(
-            self.subject, self.node_file(node), eval_name=self.eval_name, eval_file=self.eval_file
-        )
+        return self.registry_over(self.node_file(node))
+
+    def registry_over(self, file_name: str) -> dict[str, Any]:
+        """The same where the rows are in another file."""
+        holdout = None
+        if self.eval_name is not None and self.eval_file is not None:
+            holdout = Holdout(self.eval_name, self.eval_file, self.names.eval_metric)
+        return node_registry(self.subject, file_name, holdout)
 
 
 def request_of(subject: Subject, options: SplitOptions, names: Names, memory: int) -> dict[str, Any]:
@@ -133,8 +140,7 @@ def _write_joint(root: Path, outputs: Outputs, scanned: Scanned, paths: Sequence
         file_name = str(sources[0] if len(sources) == 1 else sources[0].parent)
     else:
         return
-    values = node_registry(subject, file_name, eval_name=outputs.eval_name, eval_file=outputs.eval_file)
-    files.write_json(root / JOINT / REGISTRY_FILE, values)
+    files.write_json(root / JOINT / REGISTRY_FILE, outputs.registry_over(file_name))
 
 
 def _manifest(

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from tunebook.errors import TunebookError
-from tunebook.splits.rows import Checks, NotRfc4180, gap_block, read_from
+from tunebook.splits.checks import Checks
+from tunebook.splits.cuts import NotRfc4180
+from tunebook.splits.rows import gap_block, read_from
 from tunebook.splits.sources import SourceFile
 from tunebook.splits.spans import Block
 from tunebook.splits.tapes import Tapes

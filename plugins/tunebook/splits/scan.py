@@ -14,9 +14,10 @@ import numpy.typing as npt
 import xxhash
 
 from tunebook.errors import TunebookError
+from tunebook.splits.checks import BadRow, Checks
 from tunebook.splits.heap import keep_freed_memory
 from tunebook.splits.options import PARSE_JSON_UP_TO, SplitOptions
-from tunebook.splits.rows import BadRow, Checks, read_rows
+from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, check_unchanged
 from tunebook.splits.spans import ROW, TapeWriter
 from tunebook.splits.tapes import Tapes

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tunebook.errors import TunebookError
+from tunebook.splits.checks import BadRow
 from tunebook.splits.chunks import read_chunks
 from tunebook.splits.copy import by_target, slices
 from tunebook.splits.deal import EVAL
@@ -27,7 +28,6 @@ from tunebook.splits.parquet_split import hash_file
 from tunebook.splits.parts import BARE, Part, State, layout_of
 from tunebook.splits.plan import PartPlan, write_plan
 from tunebook.splits.ranges import Ranges, published
-from tunebook.splits.rows import BadRow
 from tunebook.splits.run import Job, check_names, check_space
 from tunebook.splits.scan import Scanned, TapeScan, checks_for
 from tunebook.splits.shuffle import allow_open_files

@@ -12,11 +12,12 @@ import xxhash
 
 from tunebook.datasets import REGISTRY_FILE
 from tunebook.errors import TunebookError
+from tunebook.splits.checks import Checks
 from tunebook.splits.heap import keep_freed_memory
 from tunebook.splits.outputs import MANIFEST_FORMAT
 from tunebook.splits.parquet import batches
 from tunebook.splits.parquet_split import hash_file
-from tunebook.splits.rows import Checks, read_rows
+from tunebook.splits.rows import read_rows
 from tunebook.splits.scan import OnBytes
 from tunebook.splits.sources import SourceFile, open_source
 from tunebook.splits.workshop import MANIFEST
