@@ -51,6 +51,10 @@ def test_a_known_model_has_as_many_parameters_as_its_card_says(model, params):
     assert read_shape(find_config(model)).params == params
 
 
+def test_qwen35_without_its_vision_tower_has_nearly_the_parameters_in_its_name():
+    assert read_shape(find_config("Qwen/Qwen3.5-0.8B")).params == pytest.approx(0.8e9, rel=0.08)
+
+
 def test_the_text_part_of_a_composite_model_is_read():
     inner = find_config("google/gemma-3-4b-it")
     outer = {"model_type": "gemma3", "text_config": inner, "vision_config": {"hidden_size": 1152}}
