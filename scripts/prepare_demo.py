@@ -81,7 +81,7 @@ def write_split(folder: Path, split: str, rows: list[dict[str, str]]) -> None:
     help="Folder for train.json, eval.json and test.json.",
 )
 def main(seed: int, output: Path) -> None:
-    r"""Make the demo's recommendation data: invented films, a rule to learn, some noise.
+    """Make the demo's recommendation data: invented films, a rule to learn, some noise.
 
     \b
     Example:

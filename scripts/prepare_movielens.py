@@ -207,7 +207,7 @@ def prepare(
 )
 @click.option("--seed", default=0, show_default=True, help="Decides which users go to which split.")
 def main(folder: Path, output: Path, per_user: int, seed: int) -> None:
-    r"""Turn MovieLens ratings into Yes/No questions, split by user; Yes means 4 stars or more.
+    """Turn MovieLens ratings into Yes/No questions, split by user; Yes means 4 stars or more.
 
     \b
     Example:

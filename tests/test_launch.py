@@ -1,0 +1,342 @@
+"""What `tunebook launch` renders: current, readable by shellcheck, and proof against hostile names."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunebook.engines.axolotl import Axolotl
+from tunebook.errors import TunebookError
+from tunebook.launch import Cluster, Job, plan_job, read_cluster, render
+from tunebook.launch.hosts import Host, read_hosts
+from tunebook.types import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "scripts" / "cluster"
+VARIANTS = {
+    "plain": {},
+    "joint": {"joint": True},
+    "joint with port and interface": {
+        "joint": True,
+        "cluster": Cluster(master_port=29500, interface="eth0", gpus_per_node=4),
+    },
+    "container": {"cluster": Cluster(container="/images/a b.sqsh", container_mounts="/shared:/shared")},
+    "joint in a container": {"joint": True, "cluster": Cluster(container="/images/a.sqsh")},
+    "a site with wishes": {
+        "cluster": Cluster(
+            partition="gpu",
+            account="me",
+            qos="long",
+            time="2-00:00:00",
+            gres="gpu:a100:4",
+            constraint="a100&nvlink",
+            mem="0",
+            cpus_per_task=16,
+            exclusive=True,
+            max_parallel=2,
+            requeue=False,
+            sbatch=("--mail-type=END",),
+            modules=("cuda/12.4",),
+            setup="source /shared/venv/bin/activate\n",
+            ssh=("-oProxyJump=login",),
+        )
+    },
+}
+
+
+def job(output: Path = Path("/shared/run"), **changes) -> Job:
+    recipe = Recipe(
+        name="r", engine="llamafactory", path=Path("r.yaml"), values={}, header={"purpose": "a test"}
+    )
+    values = {
+        "name": output.name,
+        "recipe": recipe,
+        "output": output,
+        "project": output.parent,
+        "tunebook": Path("/venv/bin/tunebook"),
+        "node_recipes": tuple(
+            {"model_name_or_path": "m", "output_dir": str(output / f"node_{i}")} for i in range(2)
+        ),
+        "joint": False,
+        "hosts": (Host("a@node0", "10.0.0.1"), Host("node1", "node1")),
+        "cluster": Cluster(),
+    }
+    return Job(**values | changes)
+
+
+def test_the_ready_made_files_are_what_is_rendered_today(tmp_path):
+    script = ROOT / "scripts" / "snapshot_launch.py"
+    subprocess.run([sys.executable, script, "-o", tmp_path], check=True, capture_output=True)
+    for path in sorted(tmp_path.iterdir()):
+        assert (EXAMPLES / path.name).read_text() == path.read_text(), (
+            f"run scripts/snapshot_launch.py: {path.name}"
+        )
+    assert {path.name for path in EXAMPLES.iterdir()} == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bash_and_shellcheck_find_nothing_in_what_is_rendered(tmp_path, variant):
+    made = render(job(**VARIANTS[variant]))
+    for name, text in made.items():
+        (tmp_path / name).write_text(text)
+    scripts = [tmp_path / name for name in made if name.endswith((".sh", ".slurm"))]
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_directive_for_sbatch_holds_a_variable(variant):
+    # sbatch reads these lines itself: a variable would be taken as it is written.
+    directives = [
+        line
+        for line in render(job(**VARIANTS[variant]))["submit.slurm"].splitlines()
+        if line.startswith("#SBATCH")
+    ]
+    assert directives
+    assert not [line for line in directives if "$" in line or "`" in line]
+
+
+HOSTILE = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="/\0"), min_size=1, max_size=20
+) | st.sampled_from(
+    ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a b", "-rf", "*", "~", "#"]
+)
+
+
+@given(HOSTILE, HOSTILE)
+@settings(max_examples=60, deadline=None)
+def test_a_hostile_name_stays_a_name(output, host):
+    made = render(job(Path("/shared") / output))
+    for name in ("launch_node.sh", "submit.slurm", "launch_all_nodes.sh"):
+        lines = made[name].splitlines()
+        (assigned,) = [line for line in lines if line.startswith(("output=", "launch="))][:1]
+        done = subprocess.run(
+            ["bash", "-c", f'{assigned}\nprintf %s "${{{assigned.split("=")[0]}}}"'], capture_output=True
+        )
+        expected = f"/shared/{output}" + ("" if name == "launch_node.sh" else "/launch")
+        assert done.stdout.decode() == expected
+        assert len([line for line in lines if line.startswith("#SBATCH --job-name=")]) == (
+            name == "submit.slurm"
+        )
+        assert not [
+            line
+            for line in lines
+            if line.startswith("#SBATCH --job-name=") and set(line[20:]) & set(" $`'\"\\")
+        ]
+
+
+def test_launch_node_hands_on_its_recipe_whole_and_the_exit_status(tmp_path):
+    folder = tmp_path / "it's $HOME `x` run"
+    recorder = tmp_path / "bin" / "tunebook"
+    recorder.parent.mkdir()
+    recorder.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" "$PWD" "$TUNEBOOK_LOG" >{tmp_path}/called\nexit 7\n'
+    )
+    recorder.chmod(0o755)
+    made = job(folder, tunebook=recorder, project=tmp_path)
+    (folder / "launch").mkdir(parents=True)
+    script = folder / "launch" / "launch_node.sh"
+    script.write_text(render(made)["launch_node.sh"])
+    for arguments in (["1"], ["--attended", "1"]):
+        process = subprocess.Popen(
+            ["bash", script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        out = process.stdout.readline()
+        assert process.wait(timeout=20) == 7
+        process.communicate()
+        assert (tmp_path / "called").read_text().splitlines() == [
+            "train",
+            str(folder / "launch" / "node_1.yaml"),
+            str(tmp_path),
+            str(folder / "logs" / "node_1.log"),
+        ]
+        assert "node 1 on " in out
+        (tmp_path / "called").unlink()
+
+
+@pytest.mark.parametrize("rank", ["", "2", "-1", "x", "1; touch pwned"])
+def test_launch_node_refuses_a_rank_that_is_none(tmp_path, rank):
+    script = tmp_path / "launch_node.sh"
+    script.write_text(render(job(tmp_path / "run"))["launch_node.sh"])
+    done = subprocess.run(["bash", script, rank], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "RANK from 0 to 1" in done.stderr
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("partiton: gpu", "partiton: no such key; did you mean partition?"),
+        ("time: 24:00:00", "put it in quotes"),
+        ('time: "soon"', "is no time limit"),
+        ('partition: "gpu\\n#SBATCH --uid=0"', "cannot stand in a line for sbatch"),
+        ('account: "a b"', "cannot stand in a line for sbatch"),
+        ('sbatch: ["--mail-type=END; rm -rf /"]', "holds what is no option of sbatch"),
+        ('sbatch: ["-p gpu"]', "holds what is no option of sbatch"),
+        ("cpus_per_task: 0", "is no whole number above 0"),
+        ("exclusive: maybe", "is neither true nor false"),
+        ('interface: "eth0; reboot"', "is no network interface"),
+        ("- a list", "must hold keys and values"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_wrong_cluster_file_is_told_by_key_and_value(tmp_path, text, problem):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(TunebookError) as caught:
+        read_cluster(path)
+    assert problem.partition(";")[0] in f"{caught.value}"
+    assert problem.partition("; ")[2] in f"{caught.value}"
+
+
+def test_all_faults_of_a_cluster_file_are_told_together(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text('gpus: 4\nmem: 500\nqos: "a b"\n')
+    with pytest.raises(TunebookError) as caught:
+        read_cluster(path)
+    assert all(key in str(caught.value) for key in ("gpus", "mem", "qos"))
+
+
+@pytest.mark.parametrize("line", ["-oProxyCommand=touch", "node0;reboot", "node 0 0", "$(x)", "a@b@c"])
+def test_a_line_that_is_no_host_is_refused(tmp_path, line):
+    path = tmp_path / "hosts"
+    path.write_text(f"node9 # fine\n{line}\n")
+    with pytest.raises(TunebookError, match=r":2: .*is no host"):
+        read_hosts(path)
+
+
+def test_hosts_may_have_a_user_an_address_and_comments(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("# ours\nann@gpu-0 10.0.0.4\ngpu-1\n\n")
+    assert read_hosts(path) == (Host("ann@gpu-0", "10.0.0.4"), Host("gpu-1", "gpu-1"))
+    path.write_text("gpu-1\ngpu-1\n")
+    with pytest.raises(TunebookError, match="names gpu-1 twice"):
+        read_hosts(path)
+
+
+@pytest.fixture
+def split(tmp_path, monkeypatch) -> Path:
+    """A finished split of a registry with one entry into two parts, and a recipe of either engine beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    rows = [{"instruction": "?", "output": "Yes"}] * 4
+    (tmp_path / "data" / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tunebook.cli.main",
+            "data",
+            "split",
+            "rows",
+            "--nodes",
+            "2",
+            "-o",
+            "split",
+            "--dataset-dir",
+            "data",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    lf = {"model_name_or_path": "m", "dataset_dir": "data", "dataset": "rows", "output_dir": "out"}
+    (tmp_path / "lf.yaml").write_text(yaml.safe_dump(lf))
+    block = {"path": "data/rows.json", "type": "tunebook.hooks.axolotl_alpaca"}
+    ax = {"base_model": "m", "tunebook_dataset_dir": "data", "datasets": [block], "output_dir": "out"}
+    (tmp_path / "ax.yaml").write_text(yaml.safe_dump(ax))
+    return tmp_path / "split"
+
+
+def plan(recipe: str, **options) -> Job:
+    given_ = {"split": None, "nodes": None, "joint": False, "hosts": (), "cluster": Cluster()}
+    return plan_job(recipe, (), (), **given_ | options)
+
+
+def test_each_node_of_llamafactory_reads_its_own_part(split):
+    planned = plan("lf.yaml", split=split)
+    assert [values["dataset_dir"] for values in planned.node_recipes] == [
+        str(split / f"node_{i}") for i in range(2)
+    ]
+    assert [Path(values["output_dir"]).name for values in planned.node_recipes] == ["node_0", "node_1"]
+
+
+def test_each_node_of_axolotl_reads_its_own_part(split):
+    planned = plan("ax.yaml", split=split)
+    for rank, values in enumerate(planned.node_recipes):
+        (block,) = values["datasets"]
+        assert Path(block["path"]) == split / f"node_{rank}" / "rows.json"
+        assert block["type"] == "tunebook.hooks.axolotl_alpaca"
+        assert values["tunebook_dataset_dir"] == str(split / f"node_{rank}")
+        assert Path(block["path"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "on how many nodes"),
+        ({"nodes": 2}, "would each train the same thing on the same data"),
+        ({"split": "split", "nodes": 3}, "has 2 parts, not 3"),
+        ({"split": "data"}, "holds no finished split"),
+        ({"joint": True, "nodes": 3, "hosts": (Host("a", "a"),)}, "3 nodes, but 1 hosts"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(split, options, problem):
+    if "split" in options:
+        options = {**options, "split": Path(options["split"])}
+    with pytest.raises(TunebookError, match=problem):
+        plan("lf.yaml", **options)
+
+
+def test_axolotls_nodes_are_told_where_to_meet():
+    environ = {
+        "NNODES": "2",
+        "NODE_RANK": "1",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "29501",
+        "NPROC_PER_NODE": "4",
+    }
+    command = Axolotl().train(Path("r.yaml"), {}, environment=Path("/env"), gpus=0, environ=environ)
+    assert command.argv[3:] == (
+        *("--launcher", "torchrun", "--", "--nproc_per_node=4", "--nnodes=2", "--node_rank=1"),
+        *("--master_addr=10.0.0.1", "--master_port=29501"),
+    )
+
+
+def test_a_dry_run_prints_everything_and_writes_nothing(split):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tunebook.cli.main",
+            "launch",
+            "lf.yaml",
+            "--via",
+            "slurm",
+            "--split",
+            "split",
+            "--dry-run",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ},
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("launch_node.sh", "submit.slurm", "node_0.yaml", "node_1.yaml"):
+        assert f"# would write {split.parent}/out/launch/{name}" in done.stdout
+    assert f"# would run: sbatch --parsable {split.parent}/out/launch/submit.slurm" in done.stdout
+    assert not (split.parent / "out").exists()
