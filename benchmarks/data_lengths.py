@@ -3,8 +3,9 @@
 Peers, in the same run and on the same rows: for lengths LLaMA-Factory's own loader and a count of its rows,
 which is what its script length_cdf does (the script is not in the installed package; it uses 16 processes,
 here it is one, which costs less CPU); for the filter a loop that tokenises each row with the model's
-transformers tokenizer. Each is a process of its own. CPU is user + system time of the whole process, "work"
-leaves its imports out; memory is the peak of its largest process. The histograms must be equal length by length.
+transformers tokenizer. Each is a process of its own. CPU is user + system time of the whole process and its
+workers, "work" leaves imports out; memory is the peak of the largest process. The histograms must be equal
+length by length.
 
 The text is the source code and documentation of the installed packages, the tokenizer a BPE trained on some
 of it. Needs LLaMA-Factory's environment; without fastokens the ratios are those of `tokenizers` alone.
@@ -42,18 +43,18 @@ LONGEST = 640
 
 # What length_cdf does around LLaMA-Factory's own loader.
 LF_LOOP = """
-import json, sys, time
+import json, os, sys
 from collections import Counter
 from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
-started = time.process_time()
+started = sum(os.times()[:4])
 model, data, training = get_train_args(json.loads(sys.argv[1]))[:3]
 tokenizer = load_tokenizer(model)
 template = get_template_and_fix_tokenizer(tokenizer["tokenizer"], data)
 rows = get_dataset(template, model, data, training, stage="sft", **tokenizer)["train_dataset"]
 lengths = Counter(len(row["input_ids"]) for row in rows)
-print("RESULT " + json.dumps({"work": time.process_time() - started, "lengths": lengths}))
+print("RESULT " + json.dumps({"work": sum(os.times()[:4]) - started, "lengths": lengths}))
 """
 
 FILTER_LOOP = """

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from tunebook.lengths import batches, counting, cutting, tally, templates
 from tunebook.lengths.axolotl_turns import runs
 from tunebook.lengths.batches import Form
 from tunebook.lengths.measuring import as_engine_reads, iter_batches, measure
-from tunebook.lengths.sets import plan_source
+from tunebook.lengths.sets import plan_source, source_of
 from tunebook.lengths.templates import Message, Thinking
 
 LENGTHS = st.integers(0, 40)
@@ -227,6 +228,27 @@ def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, model, ro
     (one,) = plan_source(data_sources.of_entry(registry.entry("sums")), values).sets
     with pytest.raises(TunebookError, match=problem):
         measure(one, max_rows=None, on_bytes=quiet)
+
+
+def test_a_dataset_of_the_hub_is_read_from_the_engines_cache(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    entry = {"hf_hub_url": "openai/FooBar", "subset": "main", "split": "test"}
+    columns = {"columns": {"prompt": "question", "response": "answer"}}
+    registry = datasets.load_registry(make_registry(tmp_path / "data", sums={**entry, **columns}))
+    with pytest.raises(TunebookError, match="no engine has loaded it"):
+        source_of(registry.entry("sums"))
+    folder = tmp_path / "cache" / "openai___foo_bar" / "main" / "0.0.0" / "abc"
+    folder.mkdir(parents=True)
+    for shard in range(2):
+        table = pyarrow.table({"question": [f"{shard}+1?", "Why?"], "answer": ["So.", "Yes"]})
+        file = folder / f"foo_bar-test-0000{shard}-of-00002.arrow"
+        with pyarrow.ipc.new_stream(str(file), table.schema) as stream:
+            stream.write_table(table)
+    (folder / "foo_bar-train.arrow").write_bytes(b"")
+    values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
+    (one,) = plan_source(source_of(registry.entry("sums")), values).sets
+    assert measure(one, max_rows=None, on_bytes=quiet).lengths["total"].n == 4
+    assert measure(one, max_rows=3, on_bytes=quiet).lengths["total"].n == 3
 
 
 def test_runs_of_learned_tokens_become_turns():

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import data_sources, overlays, paths, recipes
+from tunebook import data_sources, datasets, overlays, paths, recipes
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.lengths.cutting import LOSS_WORDS, LOSSES
 from tunebook.lengths.measuring import measure
 from tunebook.lengths.report import gather
-from tunebook.lengths.sets import Plan, plan_recipe, plan_source
+from tunebook.lengths.sets import Plan, plan_recipe, plan_source, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +122,7 @@ def make_plan(
         recipe = overlays.resolve(recipes.find_recipe(name, root), root, overlay_names, overrides).recipe
         return plan_recipe(recipe, home, characters=chars)
     try:
-        source = data_sources.find_source(name, folder)
+        source = _find_data(name, folder)
     except TunebookError as err:
         if is_file:
             raise
@@ -159,6 +159,13 @@ def keep_sets(plan: Plan, wanted: Sequence[str]) -> None:
         raise TunebookError(f"there is no set {unknown[0]!r}", fix=f"the sets are {', '.join(names)}")
     if wanted:
         plan.sets = [rows for rows in plan.sets if rows.name in wanted]
+
+
+def _find_data(name: str, folder: Path) -> data_sources.Source:
+    registry = folder / datasets.REGISTRY_FILE
+    if registry.is_file() and name in (found := datasets.load_registry(registry)).values:
+        return source_of(found.entry(name))
+    return data_sources.find_source(name, folder)
 
 
 def _named(root: Path, name: str) -> bool:

@@ -145,7 +145,7 @@ class AxolotlMeasure:
             sizes = iter(self.counter([text for row in made for text in row.texts]))
             turns, tails = [], []
             for row in made:
-                found, tail = _turns([(next(sizes), learned) for learned in row.learned])
+                found, tail = axolotl_turns.merge([(next(sizes), learned) for learned in row.learned])
                 turns.append(found)
                 tails.append(tail)
             return pack(range(first, first + len(rows)), turns, tails, [])
@@ -244,23 +244,6 @@ class AxolotlMeasure:
         end = self.tokenizer.special.get("eos_token")
         last = tokens.index(end) if end in tokens else len(tokens) - 1
         return Form(closing=len(tokens), after_end=max(0, len(tokens) - 1 - last))
-
-
-def _turns(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], int]:
-    """(prompt, answer) lengths by turns, and what stands behind the last answer."""
-    found: list[tuple[int, int]] = []
-    prompt = answer = 0
-    for size, learned in lengths:
-        if learned:
-            answer += size
-            continue
-        if answer:
-            found.append((prompt, answer))
-            prompt = answer = 0
-        prompt += size
-    if answer:
-        return [*found, (prompt, answer)], 0
-    return found, prompt
 
 
 def _numbered(function: Callable[..., Any], argument: Any, number: int) -> Any:

@@ -103,6 +103,23 @@ def runs(learned: Sequence[bool]) -> tuple[list[tuple[int, int]], int]:
     return found, counts[0]
 
 
+def merge(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], int]:
+    """Return (prompt, answer) lengths of a row given in parts, and what stands behind the last answer."""
+    found: list[tuple[int, int]] = []
+    prompt = answer = 0
+    for size, learned in lengths:
+        if learned:
+            answer += size
+            continue
+        if answer:
+            found.append((prompt, answer))
+            prompt = answer = 0
+        prompt += size
+    if answer:
+        return [*found, (prompt, answer)], 0
+    return found, prompt
+
+
 def _find_turn(
     turns: Sequence[Mapping[str, Any]],
     place: int,

@@ -6,10 +6,10 @@ Rows that the engine leaves out are named (llamafactory/data/converter.py, data/
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.errors import TunebookError
+from tunebook.lengths.columns import MEDIA, Names, names_of
 from tunebook.lengths.templates import Message
 
 if TYPE_CHECKING:
@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     from tunebook.types import DatasetEntry
 
-# llamafactory/data/parser.py: an entry that has `columns` or `tags` gets None for each it does not name.
-_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
-_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-_MEDIA = ("images", "videos", "audios")
 _PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 
 
@@ -43,25 +31,6 @@ class LeftOut(NamedTuple):
     """A row that the engine leaves out, with one line in its log or none."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """An entry's names of columns and tags; None where it has none."""
-
-    columns: Mapping[str, str | None]
-    tags: Mapping[str, str | None]
-
-
-def needed_columns(entry: DatasetEntry) -> list[str]:
-    """Return the columns that the engine reads of every row of `entry`."""
-    columns = _names(entry).columns
-    keys = (
-        ("messages", "system", "tools")
-        if _is_chat(entry)
-        else ("prompt", "query", "response", "system", "tools")
-    )
-    return [name for key in keys if (name := columns.get(key))]
 
 
 def converter(
@@ -81,7 +50,7 @@ def converter(
     """
     formatting = entry.values.get("formatting", "alpaca")
     for key in ("ranking", "kto_tag"):
-        if entry.values.get(key) or _names(entry).columns.get(key):
+        if entry.values.get(key) or names_of(entry).columns.get(key):
             raise TunebookError(
                 f"{entry.registry}: {entry.name}: {key!r} data is for preference training: not measured",
                 fix="name a dataset of questions and answers",
@@ -92,7 +61,7 @@ def converter(
             f"{entry.registry}: {entry.name}: formatting is {formatting!r}",
             fix=f"use one of {', '.join(readers)}",
         )
-    names, read = _names(entry), readers[formatting]
+    names, read = names_of(entry), readers[formatting]
 
     def convert(row: Mapping[str, Any]) -> Conversation | LeftOut:
         _refuse_media(row, names)
@@ -104,7 +73,7 @@ def converter(
     return convert
 
 
-def _alpaca(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
+def _alpaca(row: Mapping[str, Any], names: Names) -> Conversation | LeftOut:
     columns = names.columns
     messages: list[Message] = []
     history = _value(row, columns.get("history"))
@@ -124,7 +93,7 @@ def _alpaca(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
     return Conversation(messages, _optional(row, columns.get("system")))
 
 
-def _sharegpt(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
+def _sharegpt(row: Mapping[str, Any], names: Names) -> Conversation | LeftOut:
     role_key, content_key = names.tags["role_tag"] or "", names.tags["content_tag"] or ""
     found, system = _split_system(row, names)
     questions = (names.tags["user_tag"], names.tags["observation_tag"])
@@ -140,7 +109,7 @@ def _sharegpt(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
     return Conversation(messages, system) if messages else LeftOut("there are no messages")
 
 
-def _openai(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
+def _openai(row: Mapping[str, Any], names: Names) -> Conversation | LeftOut:
     role_key, content_key = names.tags["role_tag"] or "", names.tags["content_tag"] or ""
     found, system = _split_system(row, names)
     messages: list[Message] = []
@@ -175,7 +144,7 @@ def _openai(row: Mapping[str, Any], names: _Names) -> Conversation | LeftOut:
     return Conversation(messages, system) if messages else LeftOut("there are no messages")
 
 
-def _split_system(row: Mapping[str, Any], names: _Names) -> tuple[list[Mapping[str, Any]], str]:
+def _split_system(row: Mapping[str, Any], names: Names) -> tuple[list[Mapping[str, Any]], str]:
     """The messages of a row, and its system message: the first of them, or a column."""
     column = names.columns["messages"] or ""
     messages = row.get(column)
@@ -191,7 +160,7 @@ def _split_system(row: Mapping[str, Any], names: _Names) -> tuple[list[Mapping[s
     return messages, _optional(row, names.columns.get("system"))
 
 
-def _message(role: Any, content: Any, names: _Names) -> Message:
+def _message(role: Any, content: Any, names: Names) -> Message:
     if role == names.tags["function_tag"]:
         raise _tools()
     text = _text(content, names.tags["content_tag"] or "")
@@ -200,10 +169,10 @@ def _message(role: Any, content: Any, names: _Names) -> Message:
     return Message("user" if role == names.tags["user_tag"] else "assistant", text)
 
 
-def _refuse_media(row: Mapping[str, Any], names: _Names) -> None:
+def _refuse_media(row: Mapping[str, Any], names: Names) -> None:
     if _value(row, names.columns["tools"]):
         raise _tools()
-    for key in _MEDIA:
+    for key in MEDIA:
         column = names.columns[key]
         if _value(row, column):
             raise TunebookError(
@@ -245,16 +214,3 @@ def _text(value: Any, column: str) -> str:
             fix="write it in quotes",
         )
     return value
-
-
-def _is_chat(entry: DatasetEntry) -> bool:
-    return bool(entry.values.get("formatting", "alpaca") != "alpaca")
-
-
-def _names(entry: DatasetEntry) -> _Names:
-    columns, tags = entry.values.get("columns"), entry.values.get("tags")
-    keys = (*_COLUMNS, "history", "system", "tools", "chosen", "rejected", "kto_tag", *_MEDIA)
-    return _Names(
-        {key: (columns.get(key) if columns is not None else _COLUMNS.get(key)) for key in keys},
-        {key: (tags.get(key) if tags is not None else default) for key, default in _TAGS.items()},
-    )

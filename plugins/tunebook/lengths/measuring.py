@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
+from tunebook.lengths.hub_sets import ARROW, iter_arrow
 from tunebook.lengths.tally import Tally
 from tunebook.table_files import iter_table
 
@@ -172,7 +173,8 @@ def _iter_rows(rows: RowSet, limit: int | None, place: _Place) -> Iterator[Row]:
         def report(read: int, at_start: int = done) -> None:
             place.bytes = at_start + read
 
-        for row in iter_table(file, on_bytes=report):
+        source = iter_arrow(file) if file.suffix == ARROW else iter_table(file, on_bytes=report)
+        for row in source:
             if limit is not None and count >= limit:
                 return
             count += 1

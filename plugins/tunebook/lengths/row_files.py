@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import orjson
 
 from tunebook.errors import TunebookError
+from tunebook.lengths.hub_sets import ARROW
 from tunebook.splits.checks import Checks
 from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, check_unchanged, open_source
@@ -73,6 +74,11 @@ def open_rows(path: Path) -> RowFile:
     Raises:
         TunebookError: It cannot be read, or its rows cannot be copied.
     """
+    if path.suffix == ARROW:
+        raise TunebookError(
+            f"{path} is the cache of a dataset of the hub, which is not filtered",
+            fix='write it to a file first: datasets.load_dataset(...)["train"].to_json("rows.jsonl")',
+        )
     source = open_source(path)
     return ParquetFile(source) if source.format == "parquet" else TextFile(source)
 

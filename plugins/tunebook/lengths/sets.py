@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook import data_sources, datasets
-from tunebook.engines.axolotl_datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
 from tunebook.lengths import llamafactory
 from tunebook.lengths.characters import CharacterMeasure
-from tunebook.lengths.conversations import needed_columns
+from tunebook.lengths.columns import needed_columns
 from tunebook.lengths.counting import Counter
-from tunebook.lengths.cutting import Drop, First, Proportional
-from tunebook.table_files import READABLE
+from tunebook.lengths.cutting import Proportional
+from tunebook.lengths.hub_sets import cached_files
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from tunebook.types import Recipe
 
 Part = Literal["train", "eval"]
-
-_SEQUENCE_LEN = 512  # axolotl/utils/schemas/config.py
-_SLICE = re.compile(r"\w+(?:\[:(\d+)\])?")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,10 +80,30 @@ def plan_recipe(recipe: Recipe, home: Path, *, characters: bool) -> Plan:
     if recipe.engine == "llamafactory":
         found = _plan_llamafactory(recipe.values, characters=characters)
     else:
-        found = _plan_axolotl(recipe.values, home, characters=characters)
+        from tunebook.lengths.axolotl_sets import plan_axolotl  # with jinja2, which is not needed elsewhere
+
+        found = plan_axolotl(recipe.values, home, characters=characters)
     if not found.sets:
         raise TunebookError(f"{recipe.path} names no data", fix="name a dataset in it")
     return found
+
+
+def source_of(entry: DatasetEntry) -> data_sources.Source:
+    """Return the files of an entry: its own, or those in which an engine has cached a dataset of the hub.
+
+    Raises:
+        TunebookError: They are not on this machine.
+    """
+    hub = entry.values.get("hf_hub_url")
+    if not isinstance(hub, str):
+        return data_sources.of_entry(entry)
+    files = cached_files(
+        hub,
+        subset=entry.values.get("subset"),
+        split=str(entry.values.get("split") or "train"),
+        key=entry.name,
+    )
+    return data_sources.Source(entry=entry, files=files, registered=True)
 
 
 def plan_source(source: data_sources.Source, values: Mapping[str, Any] | None) -> Plan:
@@ -104,7 +119,7 @@ def plan_source(source: data_sources.Source, values: Mapping[str, Any] | None) -
     """
     if values is None:
         plan = Plan(engine=None)
-        plan.sets.append(_character_set(source.entry.name, "train", source.entry, source.files, None))
+        plan.sets.append(character_set(source.entry.name, "train", source.entry, source.files, None))
         return plan
     maker = _LlamaFactorySets(values)
     return maker.plan([maker.make(source, "train")])
@@ -148,10 +163,10 @@ def _plan_llamafactory(values: Mapping[str, Any], *, characters: bool) -> Plan:
     registry = datasets.load_registry(Path(str(values.get("dataset_dir", "data"))))
     wanted: list[tuple[Part, str]] = [("train", name) for name in _names(values.get("dataset"))]
     wanted += [("eval", name) for name in _names(values.get("eval_dataset"))]
-    sources = [(part, data_sources.of_entry(registry.entry(name))) for part, name in wanted]
+    sources = [(part, source_of(registry.entry(name))) for part, name in wanted]
     if characters:
         limit = values.get("max_samples")
-        sets = [_character_set(one.entry.name, part, one.entry, one.files, limit) for part, one in sources]
+        sets = [character_set(one.entry.name, part, one.entry, one.files, limit) for part, one in sources]
         plan = Plan(sets=sets, engine="llamafactory")
     else:
         maker = _LlamaFactorySets(values)
@@ -163,106 +178,10 @@ def _plan_llamafactory(values: Mapping[str, Any], *, characters: bool) -> Plan:
     return plan
 
 
-def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) -> Plan:
-    from tunebook.lengths import (  # with jinja2, which LLaMA-Factory's rows need not
-        axolotl,
-        axolotl_tokenizer,
-    )
-
-    plan = Plan(engine="axolotl")
-    model = None
-    if not characters:
-        model = axolotl_tokenizer.prepare(values)
-        plan.counter = Counter(model.tokenizer)
-        plan.template = str(values.get("chat_template") or "tokenizer_default")
-        plan.tokenizer = str(model.folder)
-    parts: dict[str, Part] = {"datasets": "train", "test_datasets": "eval"}
-    for key, part in parts.items():
-        for block in values.get(key) or []:
-            files, rows = _axolotl_files(block, home)
-            entry = _entry_of_block(values, block)
-            name = entry.name if entry is not None else Path(str(block.get("path"))).stem
-            read_as = _as_entry(name, block)
-            if model is None or plan.counter is None:
-                plan.sets.append(_character_set(name, part, read_as, files, rows))
-                continue
-            limit = int(
-                (values.get("eval_sequence_len") if part == "eval" else None)
-                or values.get("sequence_len")
-                or _SEQUENCE_LEN
-            )
-            measure = axolotl.AxolotlMeasure(
-                values, block, model, plan.counter, int(values.get("sequence_len") or _SEQUENCE_LEN)
-            )
-            plan.sets.append(
-                RowSet(
-                    name=name, part=part, entry=entry or read_as, files=files, limit_rows=rows,
-                    columns=measure.columns, measure=measure, rule=_axolotl_rule(values), limit=limit,
-                )
-            )  # fmt: skip
-    return plan
-
-
-def _axolotl_rule(values: Mapping[str, Any]) -> Rule:
-    strategy = str(values.get("excess_length_strategy") or "drop").lower()
-    return First() if strategy == "truncate" else Drop(shortest=int(values.get("min_sample_len") or 2))
-
-
-def _axolotl_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...], int | None]:
-    """The local files of a block, and how many rows of them are read."""
-    name = str(block.get("path"))
-    path = next((place for place in (Path(name), home / name) if place.exists()), None)
-    if path is None:
-        raise TunebookError(
-            f"datasets: {name} is not on this machine",
-            fix="download it to a file and name that, or make it as datasets_info/README.md says",
-        )
-    split = str(block.get("split") or "train")
-    found = _SLICE.fullmatch(split)
-    if found is None:
-        raise TunebookError(
-            f"datasets: {name}: the split {split!r} is not measured", fix="use train or train[:N]"
-        )
-    rows = int(found[1]) if found[1] else None
-    if path.is_file():
-        return (path,), rows
-    part = split.partition("[")[0]
-    files = sorted(file for file in path.iterdir() if file.suffix in READABLE)
-    named = [file for file in files if file.stem == part]
-    if not (named or files):
-        raise TunebookError(f"datasets: {path} holds no data that can be read here", fix="name one file")
-    return tuple(named or files), rows
-
-
-def _entry_of_block(values: Mapping[str, Any], block: Mapping[str, Any]) -> DatasetEntry | None:
-    directory = values.get("tunebook_dataset_dir")
-    if not isinstance(directory, str) or not Path(directory).is_dir():
-        return None
-    registry = datasets.load_registry(Path(directory))
-    name = entry_of_block(block, registry, directory)
-    return registry.entry(name) if name is not None else None
-
-
-def _as_entry(name: str, block: Mapping[str, Any]) -> DatasetEntry:
-    """A block's columns as an entry names them, to measure characters by."""
-    values: dict[str, Any]
-    if block.get("type") == ALPACA_TYPE:
-        values = {"columns": alpaca_columns(block.get("message_property_mappings") or {})}
-    elif block.get("type") == "chat_template":
-        mapping = block.get("message_property_mappings") or {"role": "role", "content": "content"}
-        values = {
-            "formatting": "sharegpt",
-            "columns": {"messages": block.get("field_messages") or "messages"},
-            "tags": {"role_tag": mapping.get("role"), "content_tag": mapping.get("content")},
-        }
-    else:
-        values = {}  # the columns of Axolotl's own alpaca; other types have no entry that says the same
-    return DatasetEntry(name=name, registry=Path(name), values=values, metrics=())
-
-
-def _character_set(
+def character_set(
     name: str, part: Part, entry: DatasetEntry, files: tuple[Path, ...], limit_rows: int | None
 ) -> RowSet:
+    """Return rows to be measured in characters."""
     return RowSet(
         name=name, part=part, entry=entry, files=files, limit_rows=limit_rows, columns=(),
         measure=CharacterMeasure(entry), rule=None, limit=None,
