@@ -315,9 +315,16 @@ def test_people_get_lines(place):
     assert "1 set, 41 rows: 1 warning" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["nothing", "gone.jsonl", "gone.yaml"])
-def test_what_is_not_there_is_wrong_use(place, name):
-    with pytest.raises(TunebookError):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "no dataset 'nothing'"),
+        ("gone.jsonl", r"there is no file gone\.jsonl"),
+        ("gone.yaml", "no such recipe"),
+    ],
+)
+def test_what_is_not_there_is_wrong_use(place, name, message):
+    with pytest.raises(TunebookError, match=message):
         run(name)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import datasets
 from tunebook.errors import TunebookError
-from tunebook.table_files import iter_table
+from tunebook.table_files import READABLE, iter_table
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def find_source(name_or_path: str, registry_folder: Path) -> Source:
         else None
     )
     path = Path(name_or_path)
+    if path.suffix in READABLE and not path.is_file():
+        raise TunebookError(f"there is no file {path}", fix="check the path")
     if registry is not None and (name_or_path in registry.values or not path.is_file()):
         return of_entry(registry.entry(name_or_path))
     if not path.is_file():
