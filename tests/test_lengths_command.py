@@ -84,6 +84,13 @@ def test_overrides_and_row_limits_hold(recipe):
     assert one["rows"] == 2
 
 
+def test_keys_that_change_what_the_figures_mean_are_noted(recipe):
+    assert json.loads(run(recipe, "--json"))["notes"] == []
+    assert "note: val_size: part of the training rows" in run(recipe, "val_size=0.1", "eval_dataset=")
+    (note,) = json.loads(run(recipe, "train_on_prompt=true", "--json"))["notes"]
+    assert note.startswith("train_on_prompt: prompts are learned too")
+
+
 def test_characters_need_no_tokenizer(recipe, tmp_path):
     report = json.loads(run(recipe, "model_name_or_path=nobody/nothing", "--chars", "--json"))
     assert report["unit"] == "characters"

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "eval"]
 
+_NOTES = {
+    "val_size": "val_size: part of the training rows is held out for evaluation",
+    "train_on_prompt": "train_on_prompt: prompts are learned too; they are told apart from answers all the same",
+    "predict_with_generate": "predict_with_generate: evaluation rows are shown as rows to train on are cut",
+}
+"""Keys of a recipe of LLaMA-Factory, and what they mean for the figures."""
+
 
 @dataclass(slots=True, kw_only=True)
 class RowSet:
@@ -171,8 +178,7 @@ def _plan_llamafactory(values: Mapping[str, Any], *, characters: bool) -> Plan:
     else:
         maker = _LlamaFactorySets(values)
         plan = maker.plan([maker.make(source, part) for part, source in sources])
-    if values.get("val_size"):
-        plan.notes.append("val_size: part of the training rows below is held out for evaluation")
+    plan.notes += [note for key, note in _NOTES.items() if values.get(key)]
     if values.get("tokenized_path") and Path(str(values["tokenized_path"])).exists():
         plan.notes.append("tokenized_path exists: the engine reads that, whatever the recipe says otherwise")
     return plan
