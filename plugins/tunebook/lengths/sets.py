@@ -27,8 +27,8 @@ Part = Literal["train", "eval"]
 
 _NOTES = {
     "val_size": "val_size: part of the training rows is held out for evaluation",
-    "train_on_prompt": "train_on_prompt: prompts are learned too; they are told apart from answers all the same",
-    "predict_with_generate": "predict_with_generate: evaluation rows are shown as rows to train on are cut",
+    "train_on_prompt": "train_on_prompt: prompts are learned too; they are told apart all the same",
+    "predict_with_generate": "predict_with_generate: evaluation rows are shown cut as training rows are",
 }
 """Keys of a recipe of LLaMA-Factory, and what they mean for the figures."""
 
