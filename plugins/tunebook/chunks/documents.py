@@ -23,7 +23,7 @@ many of the first of these the row before holds too."""
 TEXT_COLUMN = "text"
 """The one column of rows for continued pre-training."""
 
-_BATCH_CHARACTERS = 4 << 20
+_BATCH_CHARACTERS = 1 << 20
 """Characters of documents that are cut together."""
 _ROWS_LOOKED_AT = 100
 

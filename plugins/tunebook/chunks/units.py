@@ -53,8 +53,8 @@ _LONG_SHARE = 8
 """A unit above 1 / 8 of a piece may be cut inside, where nothing better is near."""
 _ANCHOR = "x"
 """Stands before a unit that begins with a blank: some tokenizers put a blank before every text."""
-_KEPT_CHARACTERS = 32 << 20
-"""Characters of different units remembered; with all that is known of them some 500 MB at worst."""
+_KEPT_CHARACTERS = 4 << 20
+"""Characters of different units remembered, with all that is known of them some 100 MB."""
 
 _TOKENS, _BLANK, _BEFORE, _AFTER, _LENGTH = range(5)
 
