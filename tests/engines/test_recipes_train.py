@@ -117,7 +117,7 @@ def test_a_config_of_model_data_and_training_args_trains(prepared):
     folder.mkdir()
     rows = [
         "prompt,question,response",
-        *(f'Be brief.,"How much is {a}, and {a}?",{2 * a}' for a in range(16)),
+        *(f'Be brief.,"How much is {a}, and {a}?",It is {2 * a}.' for a in range(16)),
     ]
     (folder / "training_data.csv").write_text("\n".join(rows) + "\n")
     columns = {"system": "prompt", "prompt": "question", "response": "response"}
