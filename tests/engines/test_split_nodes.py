@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from axolotl_fixtures import axolotl_recipe, prepared, run_many
+from click.testing import CliRunner
 
-from split_cases import split_file
+from tunebook.cli.data_split import split
 from tunebook.datasets import load_registry
 from tunebook.engines.axolotl_datasets import render_block
 from tunebook.splits import joint_dataset_dir
@@ -19,12 +20,17 @@ from tunebook.splits import joint_dataset_dir
 HERE = Path(__file__).parent
 
 
+def divide(name: str, registry: Path, out: Path, *options: str) -> None:
+    done = CliRunner().invoke(split, [name, "--dataset-dir", str(registry), "-o", str(out), *options])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.fixture(scope="session")
 def divided(registry, tmp_path_factory) -> Path:
     """400 rows: 40 held out, 90 for each of four nodes."""
     out = tmp_path_factory.mktemp("split") / "out"
-    names = {"eval_metric": "yes_no"}
-    split_file("like_train", out, dataset_dir=registry, nodes=4, eval_rows=40, balance="bytes", names=names)
+    options = ["--nodes", "4", "--eval", "40", "--eval-metric", "yes_no", "--balance", "bytes"]
+    divide("like_train", registry, out, *options)
     return out
 
 
@@ -91,7 +97,7 @@ def test_a_joint_job_sees_each_row_once_only_if_every_node_has_the_whole(tmp_pat
     (registry / "rows.json").write_text(json.dumps(rows))
     (registry / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
     out = tmp_path / "out"
-    split_file("rows", out, dataset_dir=registry, nodes=2)
+    divide("rows", registry, out, "--nodes", "2")
     joint = joint_dataset_dir(out)
     values = recipe(
         dataset="rows",

@@ -1,0 +1,111 @@
+"""Who gets which row: decided on numbers alone, so a hundred million rows can be tried."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunebook.splits import deal, holdout
+from tunebook.splits.hashing import row_keys
+from tunebook.splits.options import SplitOptions
+from tunebook.splits.plan import plan_rows
+
+HUNDRED_MILLION = """
+import resource
+import numpy as np
+from tunebook.splits.options import SplitOptions
+from tunebook.splits.plan import plan_rows
+counts = np.zeros(65536, np.int64)
+for block in plan_rows(SplitOptions(nodes=64, eval_rows=1000), 100_000_000):
+    counts += np.bincount(block, minlength=65536)
+assert counts[65534] == 1000, counts[65534]
+assert counts[:64].sum() == 99_999_000 and counts[:64].max() - counts[:64].min() <= 1
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def deal_sizes(sizes, nodes: int, block: int = 1000) -> np.ndarray:
+    sizes = np.asarray(sizes, np.uint32)
+    blocks = lambda: (sizes[at : at + block] for at in range(0, len(sizes), block))  # noqa: E731
+    return np.concatenate(list(deal.deal_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
+
+
+def test_the_plan_never_changes():
+    # Users make a split again months later, on another machine: this is a promise, not a snapshot.
+    plan = lambda **options: np.concatenate(list(plan_rows(SplitOptions(nodes=3, **options), 10))).tolist()  # noqa: E731
+    assert row_keys(0, 0, 2).tolist() == [604562178097698480, 5383724024530725443]
+    assert plan(shuffle=False) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert plan() == [0, 2, 1, 1, 2, 0, 0, 1, 2, 1]
+    assert plan(seed=7) == [1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
+    assert plan(eval_rows=2, shuffle=False) == [65534, 0, 1, 2, 0, 1, 65534, 2, 0, 1]
+    assert deal_sizes([5, 900, 5, 5, 7, 5, 5, 5, 5, 6], 3).tolist() == [2, 0, 1, 2, 1, 1, 2, 0, 0, 2]
+
+
+def test_a_row_has_the_same_key_wherever_counting_begins():
+    whole = row_keys(3, 0, 100)
+    assert np.array_equal(np.concatenate((row_keys(3, 0, 37), row_keys(3, 37, 100))), whole)
+    assert len(set(whole.tolist())) == 100
+    assert not set(whole.tolist()) & set(row_keys(4, 0, 100).tolist())
+
+
+def test_a_hundred_million_rows_are_planned_in_the_memory_of_a_few():
+    done = subprocess.run([sys.executable, "-c", HUNDRED_MILLION], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=st.lists(st.one_of(st.integers(0, 20), st.integers(0, 10_000)), min_size=1, max_size=60),
+    nodes=st.integers(1, 12),
+    block=st.integers(1, 9),
+)
+def test_row_counts_are_equal_whatever_the_sizes(sizes, nodes, block):
+    nodes = min(nodes, len(sizes))
+    dealt = deal_sizes(sizes, nodes, block)
+    assert len(dealt) == len(sizes)
+    counts = np.bincount(dealt, minlength=nodes)
+    assert counts.max() - counts.min() <= 1
+    assert np.array_equal(dealt, deal_sizes(sizes, nodes, 10**6)), "blocks are no part of the plan"
+
+
+@pytest.mark.parametrize(("nodes", "spread"), [(2, 0.0005), (8, 0.001), (64, 0.005)])
+def test_long_tails_are_balanced(nodes, spread):
+    rng = np.random.default_rng(0)
+    sizes = np.exp(rng.normal(6, 1, 200_000)).astype(np.int64)
+    sizes[rng.integers(0, len(sizes), 20)] = rng.integers(350_000, 1_050_000, 20)
+    dealt = deal_sizes(sizes, nodes)
+    loads = np.bincount(dealt, weights=sizes)
+    assert (loads.max() - loads.min()) / loads.mean() < spread
+    counts = np.bincount(dealt)
+    assert counts.max() == counts.min()
+
+
+@given(rows=st.integers(1, 300), nodes=st.integers(1, 9), seed=st.integers(0, 2**40))
+def test_each_run_of_rows_is_dealt_to_all_nodes(rows, nodes, seed):
+    dealt = deal.deal_at_random(0, rows, nodes, seed)
+    assert len(dealt) == rows
+    for start in range(0, rows, nodes):
+        run = dealt[start : start + nodes].tolist()
+        assert len(set(run)) == len(run)
+        assert max(run) < nodes
+
+
+@given(rows=st.integers(1, 200), data=st.data(), seed=st.integers(0, 2**40))
+def test_the_hold_out_is_the_rows_of_the_smallest_keys(rows, data, seed):
+    wanted = data.draw(st.integers(0, rows))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(holdout, "_BLOCK_ROWS", 17)
+        chosen = holdout.choose_rows(rows, wanted, seed)
+    expected = np.sort(np.argsort(row_keys(seed, 0, rows), kind="stable")[:wanted])
+    assert np.array_equal(chosen, expected)
+
+
+def test_a_hold_out_of_groups_takes_whole_ones_that_fit():
+    rows_of = np.array([5, 0, 3, 100, 2, 4])
+    chosen = holdout.choose_groups(rows_of, 9, seed=1)
+    assert 0 < rows_of[chosen].sum() <= 9
+    assert not chosen[3]
+    assert not chosen[1]
