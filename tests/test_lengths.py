@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow
 import pytest
@@ -228,6 +230,20 @@ def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, model, ro
     (one,) = plan_source(data_sources.of_entry(registry.entry("sums")), values).sets
     with pytest.raises(TunebookError, match=problem):
         measure(one, max_rows=None, on_bytes=quiet)
+
+
+@pytest.mark.parametrize("answer", ["2021-05-03", "2021-05-03T10:00:00Z", "2021-05-03 10:00"])
+def test_jsonl_answers_that_are_all_dates_are_refused(tmp_path, model, answer):
+    folder = make_registry(tmp_path, when={"file_name": "when.jsonl"})
+    lines = [json.dumps(row(f"When? {number}", answer)) + "\n" for number in range(3)]
+    (folder / "when.jsonl").write_text("".join(lines))
+    registry = datasets.load_registry(folder)
+    values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
+    (one,) = plan_source(data_sources.of_entry(registry.entry("when")), values).sets
+    with pytest.raises(TunebookError, match="'output' holds nothing but dates"):
+        measure(one, max_rows=None, on_bytes=quiet)
+    (folder / "when.jsonl").write_text("".join([*lines, json.dumps(row("When?", "In 2021-05")) + "\n"]))
+    assert measure(one, max_rows=None, on_bytes=quiet).lengths["total"].n == 4
 
 
 def test_a_dataset_of_the_hub_is_read_from_the_engines_cache(tmp_path, model, monkeypatch):

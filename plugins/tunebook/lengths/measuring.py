@@ -30,8 +30,12 @@ _EMPTY_CELLS = frozenset(
     }
 )
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|(?i:true|false|[+-]?inf(inity)?)")
+# What Arrow, with which both engines read JSONL, takes for a date or a time.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
+_GUESSED = {".csv": (_NUMBER, "numbers"), ".jsonl": (_DATE, "dates")}
+"""Texts that the engines read as something else where a column of such a file holds nothing else."""
 _LOOKED_AT = 10_000
-"""Rows from which the engines' CSV reader guesses what a column holds."""
+"""Rows from which the engines guess what a column holds."""
 
 
 def measure(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int], None]) -> Tally:
@@ -102,7 +106,7 @@ class FileReading:
     """Reads the rows of one file as the engine does, and finds what stops it in a whole column.
 
     Args:
-        file: CSV is read as text throughout, which the engines guess types for.
+        file: The engines guess types for the columns of CSV and JSONL.
         columns: Without one of these the engine stops.
         name: Of the set, for messages.
     """
@@ -111,41 +115,38 @@ class FileReading:
         self._file, self._name = file, name
         self._missing = set(columns)
         self._csv = file.suffix == ".csv"
-        self._columns = tuple(columns) if self._csv else ()
-        self._texts, self._numbers = set[str](), set[str]()
+        self._guessed = _GUESSED.get(file.suffix)
+        self._columns = tuple(columns) if self._guessed else ()
+        self._texts, self._others = set[str](), set[str]()
         self._rows = 0
 
     def read(self, row: Row) -> Row:
         """Return a row as the engine sees it.
 
         Raises:
-            TunebookError: It has more fields than the header, or a column of text holds nothing but numbers.
+            TunebookError: It has more fields than the header, or a column of text holds nothing that the
+                engine reads as text.
         """
         self._rows += 1
         if self._missing:
             self._missing -= row.keys()
-        if not self._csv:
-            return row
-        if None in row:
-            raise TunebookError(
-                f"{self._file}, row {self._rows}: has more fields than the header, on which the engines stop",
-                fix="mend the row",
-            )
-        row = as_engine_reads(row)
+        if self._csv:
+            if None in row:
+                raise TunebookError(
+                    f"{self._file}, row {self._rows}: has more fields than the header, on which the engines "
+                    "stop",
+                    fix="mend the row",
+                )
+            row = as_engine_reads(row)
         if self._rows <= _LOOKED_AT:
-            for name in self._columns:
-                value = row.get(name)
-                if value is not None and name not in self._texts:
-                    (self._numbers if _NUMBER.fullmatch(value) else self._texts).add(name)
-            if self._rows == _LOOKED_AT:
-                self._refuse_numbers()
+            self._look(row)
         return row
 
     def finish(self) -> None:
         """Look at the file as a whole.
 
         Raises:
-            TunebookError: A column is missing from every row, or one of text holds nothing but numbers.
+            TunebookError: A column is missing from every row, or as in `read`.
         """
         if self._rows and self._missing:
             raise TunebookError(
@@ -153,15 +154,26 @@ class FileReading:
                 "stops",
                 fix=f"name the columns it has where {self._name} is described",
             )
-        self._refuse_numbers()
+        self._refuse()
 
-    def _refuse_numbers(self) -> None:
-        found = sorted(self._numbers - self._texts)
-        if found:
+    def _look(self, row: Row) -> None:
+        if self._guessed is None:
+            return
+        for name in self._columns:
+            value = row.get(name)
+            if isinstance(value, str) and name not in self._texts:
+                (self._others if self._guessed[0].fullmatch(value) else self._texts).add(name)
+        if self._rows == _LOOKED_AT:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        found = sorted(self._others - self._texts)
+        if found and self._guessed is not None:
+            kind = self._guessed[1]
             raise TunebookError(
-                f"{self._file}: the column {found[0]!r} holds nothing but numbers, so the engines read it as "
-                "numbers, and drop the rows or stop",
-                fix="convert the file to JSONL, with the numbers in quotes",
+                f"{self._file}: the column {found[0]!r} holds nothing but {kind}, so the engines read it as "
+                f"{kind}, and drop the rows or stop",
+                fix="convert the file to Parquet, with a column of text",
             )
 
 
