@@ -247,3 +247,45 @@ def test_a_second_process_is_told_of_the_first(tmp_path):
 def test_help_shows_an_example():
     text = CliRunner().invoke(command, ["--help"]).output
     assert re.search(r"tunebook data split \S+ --nodes 4", text)
+
+
+def test_tokens_are_counted_with_the_tokenizer_that_is_named(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    rows = [("not counted " * 9, "one two", "three " * (number % 30)) for number in range(600)]
+    (tmp_path / "d.csv").write_text(csv_text(rows, header=["other", "question", "answer"]))
+    arguments = [str(tmp_path / "d.csv"), "--nodes", "4", "-o", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(command, [*arguments, "--balance", "tokens", "--tokenizer", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    manifest = json.loads(done.stdout)
+    assert sum(part["tokens"] for part in manifest["nodes"]) == sum(2 + number % 30 for number in range(600))
+    assert manifest["spread"]["tokens"] < 0.01
+
+
+def test_what_a_split_left_in_its_last_moment_is_not_published_by_another(tmp_path):
+    (tmp_path / "d.csv").write_text(csv_text([("a", "b", "c")] * 10))
+    left = job(tmp_path / "d.csv", tmp_path / "out").workshop().folder
+    (left / "node_7").mkdir(parents=True)
+    (left / "manifest.json").write_text("{}")
+    split_file(tmp_path / "d.csv", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "joint",
+        "manifest.json",
+        "node_0",
+        "node_1",
+    ]
+
+
+def test_media_that_are_looked_for_in_dataset_dir_are_told_of(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"a": 1}\n' * 4)
+    entry = {"file_name": "d.jsonl", "columns": {"prompt": "a", "images": "images"}}
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"d": entry, "later": {"file_name": "later.json"}})
+    )
+    arguments = ["d", "--dataset-dir", str(tmp_path), "--nodes", "2", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, arguments)
+    assert f"set media_dir={tmp_path}" in done.output
+    info = json.loads((tmp_path / "out" / "node_0" / "dataset_info.json").read_text())
+    assert info["later"]["file_name"] == str(tmp_path / "later.json")

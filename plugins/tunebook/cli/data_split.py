@@ -33,6 +33,7 @@ from tunebook.splits.plan import PartPlan
 from tunebook.splits.scan import CountTokens
 from tunebook.splits.writing import Listener
 
+_SHOWN_PARTS = 32
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -176,15 +177,16 @@ def split(
         )
         if shard is not None and merge is not None:
             raise TunebookError("--shard and --merge are two steps", fix="run all shards, then --merge")
-        if dry_run:
-            _, plans = run.preview(job)
-            result = None
-        elif shard is not None:
-            shards.run_task(job, shard.task, shard.tasks)
-            return
-        else:
-            result = shards.merge(job, merge) if merge is not None else run.split(job)
-            plans = []
+        with _told_how_to_go_on():
+            if dry_run:
+                _, plans = run.preview(job)
+                result = None
+            elif shard is not None:
+                shards.run_task(job, shard.task, shard.tasks)
+                return
+            else:
+                result = shards.merge(job, merge) if merge is not None else run.split(job)
+                plans = []
     if result is None:
         _show_preview(subject, options, plans, as_json)
     elif as_json:
@@ -214,6 +216,15 @@ def _checked_memory(memory: int) -> int:
             f"--memory {memory >> 20}MB is too little", fix=f"give at least {run.MIN_MEMORY >> 20}MB"
         )
     return memory
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("nothing is finished yet; the same command goes on from here", err=True)
+        raise
 
 
 @contextmanager
@@ -250,6 +261,7 @@ def _show_preview(subject: Subject, options: SplitOptions, plans: list[PartPlan]
         click.echo(json.dumps(figures, indent=2))
         return
     _show_parts(f"{subject.name}, planned; nothing is written", rows)
+    click.echo(_spread_line(spread(plans[: options.nodes])))
 
 
 def _show_manifest(output: Path, manifest: dict[str, Any]) -> None:
@@ -257,6 +269,7 @@ def _show_manifest(output: Path, manifest: dict[str, Any]) -> None:
     if manifest["eval"]:
         parts.append({"part": manifest["eval_name"], **manifest["eval"]})
     _show_parts(f"{manifest['name']} in {output}", parts)
+    click.echo(_spread_line(manifest["spread"]))
     if manifest["skipped_rows"]:
         click.echo(f"left out: {manifest['skipped_rows']} bad rows, listed in {output / 'manifest.json'}")
         for bad in manifest["skipped"][:5]:
@@ -266,13 +279,20 @@ def _show_manifest(output: Path, manifest: dict[str, Any]) -> None:
     )
 
 
+def _spread_line(figures: dict[str, float | None]) -> str:
+    told = ", ".join(f"{name} by {figure:.2%}" for name, figure in figures.items() if figure is not None)
+    return f"nodes differ at most in {told} of the mean"
+
+
 def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("part")
     tokens = any(part["tokens"] is not None for part in parts)
     for name in ("rows", "bytes of rows", *(("tokens",) if tokens else ())):
         table.add_column(name, justify="right")
-    for part in parts:
+    for part in parts[:_SHOWN_PARTS]:
         figures = [part["rows"], part["row_bytes"], *([part["tokens"]] if tokens else [])]
         table.add_row(part["part"], *(f"{figure:,}" for figure in figures))
     Console(highlight=False).print(table)
+    if len(parts) > _SHOWN_PARTS:
+        click.echo(f"and {len(parts) - _SHOWN_PARTS} more")

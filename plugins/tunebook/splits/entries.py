@@ -44,6 +44,11 @@ _KNOWN_COLUMNS: tuple[tuple[frozenset[str], Mapping[str, Any]], ...] = (
 )
 
 
+# With one of these LLaMA-Factory does not look for a local file.
+_REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+_MEDIA = ("images", "videos", "audios")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """The dataset that is split."""
@@ -97,6 +102,13 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
         notes.append(
             f"{name} has num_samples {entry.values['num_samples']}: each node takes as many of its own rows"
         )
+    named = entry.values.get("columns")
+    columns = tuple(str(column) for column in named.values() if column) if isinstance(named, dict) else ()
+    if any(isinstance(named, dict) and named.get(column) for column in _MEDIA):
+        notes.append(
+            f"{name} names media files: set media_dir={entry.registry.parent.resolve()} on each node, since "
+            "LLaMA-Factory looks for them in dataset_dir"
+        )
     given = PurePath(str(entry.values["file_name"]))
     file_name = given.name if given.is_absolute() or ".." in given.parts else str(given)
     if (entry.registry.parent / given).is_dir():
@@ -106,8 +118,6 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
         key: _with_absolute_file(value, entry.registry.parent) for key, value in registry.values.items()
     }
     others.pop(name)
-    named = entry.values.get("columns")
-    columns = tuple(str(column) for column in named.values() if column) if isinstance(named, dict) else ()
     return Subject(
         name=name,
         values=entry.values,
@@ -190,7 +200,6 @@ def _first_row_columns(source: SourceFile) -> Sequence[str]:
 
 def _with_absolute_file(values: Any, folder: Path) -> Any:
     name = values.get("file_name") if isinstance(values, dict) else None
-    # A name that is no file may be a name for a hub or a cloud, which is not ours to judge.
-    if isinstance(name, str) and (folder / name).exists():
+    if isinstance(name, str) and not any(key in values for key in _REMOTE):
         return {**values, "file_name": str((folder / name).resolve())}
     return values

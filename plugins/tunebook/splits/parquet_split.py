@@ -18,7 +18,7 @@ from tunebook.splits.options import SplitOptions
 from tunebook.splits.parquet import arrow, batches, open_file, row_bytes
 from tunebook.splits.parts import State
 from tunebook.splits.plan import PartPlan
-from tunebook.splits.scan import CountTokens, OnBytes, Scanned, TapeScan
+from tunebook.splits.scan import CountTokens, OnBytes, Scanned, TapeScan, Where
 from tunebook.splits.shuffle import allow_open_files
 from tunebook.splits.sources import SourceFile, check_unchanged
 from tunebook.splits.spans import ROW
@@ -52,9 +52,10 @@ def scan_parquet(
     hashes: dict[str, str] = {}
     with TapeScan(tapes, options, columns=columns, count_tokens=count_tokens) as scan:
         for source in sources:
+            where = Where(source.path, scan.rows)
             for batch in batches(source.path):
                 kinds = np.full(batch.num_rows, ROW, np.uint8)
-                scan.add(row_bytes(batch), kinds, batch.to_pylist, source.path)
+                scan.add(row_bytes(batch), kinds, batch.to_pylist, where)
             hashes[str(source.path)] = hash_file(source.path, on_bytes)
             check_unchanged(source)
     return Scanned(rows=scan.rows, hashes=hashes, bad=(), n_bad=0, notes=())

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,13 @@ class Scanned:
     n_bad: int
     notes: tuple[str, ...]
     """What the user should know: files that needed the slower reader."""
+
+
+class Where(NamedTuple):
+    """A source, and the rows of those before it."""
+
+    path: Path
+    rows_before: int
 
 
 class TapeScan:
@@ -77,14 +84,16 @@ class TapeScan:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def add(self, lengths: Numbers, kinds: Numbers, parsed: Callable[[], Iterable[Row]], where: Path) -> None:
+    def add(
+        self, lengths: Numbers, kinds: Numbers, parsed: Callable[[], Iterable[Row]], where: Where
+    ) -> None:
         """Append spans.
 
         Args:
             lengths: Bytes of each.
             kinds: Of each.
             parsed: Gives the rows among them, read; asked only where their content matters.
-            where: The file, for messages.
+            where: Names a row in messages.
 
         Raises:
             TunebookError: A row lacks the column of groups.
@@ -95,7 +104,7 @@ class TapeScan:
             if self._groups is not None:
                 assert self._group_by is not None
                 found = [
-                    group_of(row, self._group_by, f"{where}, row {self.rows + at}")
+                    group_of(row, self._group_by, f"{where.path}, row {self.rows - where.rows_before + at}")
                     for at, row in enumerate(rows, 1)
                 ]
                 self._groups.append(np.array(found, np.uint32))
@@ -132,10 +141,10 @@ def scan_sources(
     hashes: dict[str, str] = {}
     with TapeScan(tapes, options, columns=columns, count_tokens=count_tokens) as scan:
         for source in sources:
-            hasher = xxhash.xxh3_128()
+            hasher, where = xxhash.xxh3_128(), Where(source.path, scan.rows)
             for block in read_rows(source, checks):
                 hasher.update(block.data)
-                scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), source.path)
+                scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
                 on_bytes(len(block.data))
             check_unchanged(source)
             hashes[str(source.path)] = hasher.hexdigest()

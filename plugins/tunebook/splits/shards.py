@@ -29,7 +29,7 @@ from tunebook.splits.parts import BARE, Part, State, layout_of
 from tunebook.splits.plan import PartPlan, write_plan
 from tunebook.splits.ranges import Ranges, published
 from tunebook.splits.run import Job, check_names, check_space
-from tunebook.splits.scan import Scanned, TapeScan, checks_for
+from tunebook.splits.scan import Scanned, TapeScan, Where, checks_for
 from tunebook.splits.shuffle import allow_open_files
 from tunebook.splits.sources import check_unchanged
 from tunebook.splits.spans import Block
@@ -132,9 +132,10 @@ def _ranges(job: Job, workshop: Workshop) -> Ranges:
 
 def _scan(job: Job, blocks: Iterator[Block], tapes: Tapes) -> int:
     source = job.subject.sources[0]
+    where = Where(source.path, 0)
     with TapeScan(tapes, job.options, columns=job.subject.columns, count_tokens=job.count_tokens) as scan:
         for block in blocks:
-            scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), source.path)
+            scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
             job.listener.on_bytes(len(block.data))
         return scan.rows
 

@@ -72,10 +72,16 @@ class Workshop:
             TunebookError: An unfinished split with other options is there; another process works on it; the
                 disk is full.
         """
-        self._make()
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise TunebookError(
+                f"{self.out}: cannot be made: {err.strerror}", fix="choose another --output"
+            ) from err
         with (self.work / "lock").open("wb") as lock:
             if self.tasks == 1:
                 self._lock(lock.fileno())
+            self._claim()
             try:
                 yield
             except OSError as err:
@@ -112,17 +118,21 @@ class Workshop:
         if self.tasks == 1:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _make(self) -> None:
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise TunebookError(
-                f"{self.out}: cannot be made: {err.strerror}", fix="choose another --output"
-            ) from err
+    def _claim(self) -> None:
+        """Note what is made here, or see that it is the same.
+
+        Raises:
+            TunebookError: It is not.
+        """
         path, wanted = self.work / _REQUEST, {**self.request, "tasks": self.tasks}
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            if self.tasks == 1:
+                # Of a split that was killed in its very last moment: whole parts, but of what?
+                for left in self.folder.iterdir():
+                    if left != self.work:
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
             replace_json(path, wanted)
             return
         if found != wanted:
