@@ -13,8 +13,9 @@ UV_VERSION := 0.13.8
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .tools/uv/bin/uv)
 # Any interpreter in this range will do; uv looks on PATH first and downloads one only if none is there.
 PYTHON := >=3.11,<3.14
-# What the browser tests, the shell scripts' checks and DeepSpeed's build need from Debian or Ubuntu.
-DEBIAN := chromium g++ git make shellcheck
+# What the browser tests, the shell scripts' checks, DeepSpeed's build and the emulated cluster (SLURM, sshd,
+# network namespaces) need from Debian or Ubuntu.
+DEBIAN := chromium g++ git iproute2 make munge openssh-server shellcheck slurm-client slurmctld slurmd
 
 TINY := output/tiny/qwen3
 DEMO_RUN := output/demo/recommend

@@ -1,10 +1,12 @@
 """`tunebook launch --via slurm` on a real SLURM: arrays, stopping, requeueing, cancelling, dependencies."""
 
+# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
 import re
 import time
 
 import pytest
+from emulated_cluster import cluster, place
 
 pytestmark = pytest.mark.infra
 

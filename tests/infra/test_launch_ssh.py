@@ -1,10 +1,12 @@
 """`tunebook launch --via ssh` over real sshds: failing, dead and unreachable nodes, quoting, and Ctrl-C."""
 
+# ruff: noqa: F401, F811 - fixtures are imported by name
 import signal
 import subprocess
 import time
 
 import pytest
+from emulated_cluster import cluster, place
 
 pytestmark = pytest.mark.infra
 
