@@ -12,7 +12,7 @@ import orjson
 
 from tunebook.errors import TunebookError
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 1024
 
 
 def arrow() -> Any:
@@ -45,7 +45,7 @@ def open_file(path: Path) -> Any:
     """
     pa = arrow()
     try:
-        return pa.parquet.ParquetFile(path)
+        return pa.parquet.ParquetFile(path, pre_buffer=False)
     except (OSError, pa.ArrowInvalid) as err:
         raise TunebookError(f"{path}: is no Parquet file: {err}", fix="name a whole Parquet file") from err
 
@@ -59,7 +59,7 @@ def batches(path: Path) -> Iterator[Any]:
     pa = arrow()
     with open_file(path) as file:
         try:
-            yield from file.iter_batches(batch_size=BATCH_ROWS)
+            yield from file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
         except (OSError, pa.ArrowInvalid) as err:
             raise TunebookError(f"{path}: cannot be read: {err}", fix="make the file again") from err
 

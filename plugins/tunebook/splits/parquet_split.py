@@ -24,7 +24,7 @@ from tunebook.splits.sources import SourceFile, check_unchanged
 from tunebook.splits.spans import ROW
 from tunebook.splits.tapes import Tapes
 
-_BUFFERED_BYTES = 64 << 20
+_BUFFERED_BYTES = 32 << 20
 """Of all parts together, before a part's row group is written."""
 _KEY = "__tunebook_key"
 

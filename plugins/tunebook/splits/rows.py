@@ -38,7 +38,7 @@ def read_rows(source: SourceFile, checks: Checks) -> Iterator[Block]:
         line = line_at(source.path, reason.args[0])
         checks.slow.append(
             f"{source.path}, line {line}: a quote inside an unquoted field, or a lone carriage return; "
-            "the rest is read by the csv module, which takes ten times as long"
+            "the rest is read by the csv module, which takes many times as long"
         )
         yield from _csv_by_parser(source, checks, done)
 
@@ -130,6 +130,6 @@ def _csv_by_parser(source: SourceFile, checks: Checks, start: int) -> Iterator[B
             lengths.append(record.length)
             kinds.append(kind)
             offset += record.length
-            if sum(lengths[-1:]) > _BLOCK_BYTES or len(lengths) >= 1024:
+            if offset - stream.tell() > _BLOCK_BYTES:
                 yield block()
         yield block()
