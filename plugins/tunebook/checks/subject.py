@@ -148,9 +148,8 @@ class Subject:
     def registry_folder(self) -> str | None:
         """The recipe's `dataset_dir`, as written; None where the registry is not a local folder."""
         value = self.effective(engines.load(self.engine).registry_key)
-        if not isinstance(value, str) or not value or value == "ONLINE" or value.startswith("REMOTE:"):
-            return None
-        return value
+        local = isinstance(value, str) and value and value != "ONLINE" and not value.startswith("REMOTE:")
+        return value if local else None
 
     @functools.cached_property
     def registry(self) -> datasets.Registry | TunebookError | None:
@@ -193,11 +192,7 @@ class Subject:
         folder = self.locate(name) if isinstance(name, str) and name else None
         if folder is None or not (folder / "config.json").is_file():
             return {}
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return config if isinstance(config, dict) else {}
+        return _read_json(folder / "config.json")
 
     @functools.cached_property
     def environment(self) -> Path | None:
@@ -231,15 +226,8 @@ class Subject:
         path = self.locate(value) if isinstance(value, str) and value else None
         if path is None or not path.is_file():
             return {}
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return (
-            config
-            if isinstance(config, dict) and isinstance(config.get("zero_optimization", {}), dict)
-            else {}
-        )
+        config = _read_json(path)
+        return config if isinstance(config.get("zero_optimization", {}), dict) else {}
 
     def _place(self, key: str | None) -> Place | None:
         while key:
@@ -249,6 +237,15 @@ class Subject:
                 return None
             key = re.sub(r"(?:\.[^.\[\]]*|\[\d+\]|^[^.\[\]]*)$", "", key)
         return None
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    """What a file holds; empty where that is no JSON object."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 @functools.cache
