@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from recipe_cases import shipped
 from tunebook import paths
 from tunebook.errors import TunebookError
 
@@ -105,3 +106,27 @@ def test_the_engine_is_not_reached_with_a_fault(checkout, core):
     assert done.returncode == 2
     assert "write lora_r" in done.stderr
     assert not (checkout / "output" / "smoke" / "axolotl" / "recommend-qlora").exists()
+
+
+@pytest.mark.parametrize("recipe", shipped("axolotl"), ids=lambda recipe: recipe.name)
+def test_the_engine_accepts_every_recipe_on_a_machine_with_gpus(recipe, monkeypatch):
+    # The smoke overlays switch off what needs a GPU; here it is on, and nothing is loaded.
+    from axolotl.cli.config import prepare_plugins
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+
+    monkeypatch.chdir(ROOT)
+    config = DictDefault(dict(recipe.values))
+    prepare_plugins(config)
+    machine = {
+        "bf16": True,
+        "fp8": True,
+        "tf32": True,
+        "n_gpu": 4,
+        "n_node": 1,
+        "compute_capability": "sm_90",
+    }
+    accepted = validate_config(config, capabilities=machine, env_capabilities={"torch_version": "2.13.0"})
+    assert accepted.base_model == recipe.values["base_model"]
+    if "axolotl.integrations.liger.LigerPlugin" in recipe.values.get("plugins", []):
+        assert accepted.liger_fused_linear_cross_entropy
