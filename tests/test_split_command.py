@@ -289,3 +289,34 @@ def test_media_that_are_looked_for_in_dataset_dir_are_told_of(tmp_path):
     assert f"set media_dir={tmp_path}" in done.output
     info = json.loads((tmp_path / "out" / "node_0" / "dataset_info.json").read_text())
     assert info["later"]["file_name"] == str(tmp_path / "later.json")
+
+
+def test_a_job_array_is_run_by_the_command(tmp_path):
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps({"a": number}) + "\n" for number in range(50)))
+    arguments = [str(tmp_path / "d.jsonl"), "--nodes", "3", "-o", str(tmp_path / "out"), "--no-shuffle"]
+    error = CliRunner().invoke(command, [*arguments, "--merge", "2"]).exception
+    assert "tasks 0, 1 of 2 have not finished" in str(error)
+    for task in range(2):
+        done = CliRunner().invoke(command, [*arguments, "--shard", f"{task}/2"])
+        assert done.exit_code == 0, done.output
+        assert f"task {task} of 2 is done, {task + 1} in all" in done.output
+        assert not (tmp_path / "out").exists()
+    assert "other options" in str(CliRunner().invoke(command, arguments).exception)
+    assert CliRunner().invoke(command, [*arguments, "--merge", "2"]).exit_code == 0
+    rows = [
+        [
+            json.loads(line)["a"]
+            for line in (tmp_path / "out" / f"node_{node}" / "d.jsonl").read_text().splitlines()
+        ]
+        for node in range(3)
+    ]
+    assert rows == [list(range(node, 50, 3)) for node in range(3)]
+
+
+@pytest.mark.parametrize("wrong", ["3/3", "1", "-1/2", "a/b"])
+def test_a_task_that_is_none_is_refused(tmp_path, wrong):
+    (tmp_path / "d.csv").write_text("a\n1\n")
+    arguments = [str(tmp_path / "d.csv"), "--nodes", "1", "-o", str(tmp_path / "out"), "--shard", wrong]
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 2
+    assert "is no task" in done.output
