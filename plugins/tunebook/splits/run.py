@@ -154,8 +154,10 @@ def _write(
             stage=job.listener.stage,
             on_bytes=job.listener.on_bytes,
         )
-    writer = TextWriter(job.outputs, workshop, journal, plans, memory=job.memory, listener=job.listener)
-    return writer.shuffled() if job.options.shuffle else writer.in_order()
+    with TextWriter(
+        job.outputs, workshop, journal, plans, memory=job.memory, listener=job.listener
+    ) as writer:
+        return writer.shuffled() if job.options.shuffle else writer.in_order()
 
 
 def _scanned_to_json(scanned: Scanned) -> dict[str, Any]:

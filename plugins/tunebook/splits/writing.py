@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ SILENT = Listener()
 
 
 class TextWriter:
-    """The stages that write text, each of which can be taken up where the journal says."""
+    """The stages that write text; a context manager, behind which no part is open."""
 
     def __init__(
         self,
@@ -52,6 +53,13 @@ class TextWriter:
         self._joint_path = outputs.joint_path(workshop.folder)
         self._data = sum(plan.bytes for plan in plans)
         self._joint: Part | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> TextWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
 
     def in_order(self) -> tuple[list[State], State | None]:
         """Write each part in the order of the source; return what became of the parts and the joint file."""
@@ -126,13 +134,15 @@ class TextWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
         if self._joint_path is not None and self._joint is None:
             kept = self._journal.get("joint")
-            self._joint = Part(self._joint_path, self._layout, state_from_json(kept) if kept else None)
-        if saved is None:
-            return [Part(path, layout) for path in paths], int(self._journal.get("done", 0))
-        states = map(state_from_json, saved)
-        return [Part(path, layout, state) for path, state in zip(paths, states, strict=True)], int(
-            self._journal["done"]
-        )
+            self._joint = self._part(self._joint_path, self._layout, kept)
+        states = [None] * len(paths) if saved is None else saved
+        parts = [self._part(path, layout, state) for path, state in zip(paths, states, strict=True)]
+        return parts, int(self._journal.get("done", 0))
+
+    def _part(self, path: Path, layout: Layout, saved: Sequence[Any] | None) -> Part:
+        part = Part(path, layout, state_from_json(saved) if saved else None)
+        self._open.callback(part.close)
+        return part
 
     def _save(self, stage: str, done: int, parts: Sequence[Part]) -> None:
         self._journal |= {"stage": stage, "done": done, "parts": [list(part.state()) for part in parts]}
