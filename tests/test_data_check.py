@@ -105,6 +105,17 @@ def test_a_broken_row_is_found_where_it_is(place, found, rule, numbers):
     assert set(findings("cards")) == {rule, "class-balance"}
 
 
+def test_an_entry_without_columns_needs_an_input_somewhere(place):
+    without = [{key: value for key, value in row.items() if key != "input"} for row in rows()]
+    write(place / "cards.jsonl", [*without[:39], rows()[39]])
+    assert set(findings("cards")) == {"class-balance"}
+    write(place / "cards.jsonl", without)
+    assert "no row has the column 'input'" in findings("cards")["missing-column"]["message"]
+    columns = {"prompt": "instruction", "response": "output"}
+    write_registry(place, {"cards": {"file_name": "cards.jsonl", "columns": columns, "metric": "yes_no"}})
+    assert set(findings("cards")) == {"class-balance"}
+
+
 def test_a_repeated_row_names_the_one_it_repeats(place):
     write(place / "cards.jsonl", [*rows(), rows()[4]])
     assert findings("cards")["duplicate-row"]["places"][0]["same_as"] == "row 5"

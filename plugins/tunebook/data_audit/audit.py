@@ -163,6 +163,8 @@ class _SetReader:
         findings = [*self._ledger.findings(self._name), *self._answers.findings()]
         if not len(found):
             findings.insert(0, _no_rows(self._name))
+        elif self._examples.unseen:
+            findings.insert(0, _no_column(self._name, ", ".join(sorted(self._examples.unseen))))
         return Audited(name=self._name, findings=tuple(findings), hashes=found, places=self._places)
 
     def _note_repeats(self, rule: str, repeated: Repeats) -> None:
@@ -172,6 +174,17 @@ class _SetReader:
             same_as = str(earlier) if earlier.file == place.file else f"{earlier} of {earlier.file}"
             first.append(place._replace(same_as=same_as))
         self._ledger.add_some(rule, len(repeated.rows), first)
+
+
+def _no_column(name: str, column: str) -> DataFinding:
+    return DataFinding(
+        dataset=name,
+        rule="missing-column",
+        severity="error",
+        message=f"no row has the column {column!r}, at which LLaMA-Factory stops",
+        fix='name the columns that there are: "columns": {"prompt": "instruction", "response": "output"}',
+        count=0,
+    )
 
 
 def _no_rows(name: str) -> DataFinding:

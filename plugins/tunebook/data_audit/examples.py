@@ -43,17 +43,24 @@ class ExampleReader:
         self._inputs = [name for key in _INPUTS if (name := column(entry, key))]
         answer = "chosen" if entry.values.get("ranking") else "response"
         self._answer = column(entry, answer)
-        # Where an entry names no columns, LLaMA-Factory reads `input` if it is there.
-        optional = {"input"} if not isinstance(entry.values.get("columns"), dict) else set()
+        # Where an entry names no columns, a row may lack `input`, but not every row.
+        optional = set() if isinstance(entry.values.get("columns"), dict) or self._chat else {"input"}
         self._needed = [name for name in [*self._inputs, self._answer] if name and name not in optional]
+        self._unseen = optional
 
     @property
     def has_answers(self) -> bool:
         """Whether the rows hold answers; those for pre-training do not."""
         return self._chat or self._answer is not None
 
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Columns that rows may lack, and that no row so far has had: LLaMA-Factory stops without them."""
+        return frozenset(self._unseen)
+
     def read(self, row: Mapping[Any, Any]) -> Example:
         """Read one row."""
+        self._unseen -= row.keys()
         if None in row:  # what csv.DictReader makes of fields beyond the header
             return Example("", None, "ragged-row", f"{len(row[None])} more than the header")
         if self._chat:
