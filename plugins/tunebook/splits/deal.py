@@ -189,15 +189,15 @@ class _GroupDealer:
         table = sizes[: groups * nodes].reshape(groups, nodes).astype(np.int64)
         longest = np.argsort(-table, axis=1, kind="stable")
         sorted_sizes = np.take_along_axis(table, longest, axis=1)
-        receivers = np.empty((groups, nodes), np.uint16)
+        receivers: list[int] = []
         loads, order = self.loads, self._order
-        for group, line in enumerate(sorted_sizes.tolist()):
+        for line in sorted_sizes.tolist():
             order.sort(key=loads.__getitem__)
-            receivers[group] = order
+            receivers += order
             for node, size in zip(order, line, strict=True):
                 loads[node] += size
         for node in range(nodes):
             self.counts[node] += groups
         chosen = np.empty((groups, nodes), np.uint16)
-        np.put_along_axis(chosen, longest, receivers, axis=1)
+        np.put_along_axis(chosen, longest, np.array(receivers, np.uint16).reshape(groups, nodes), axis=1)
         return chosen.reshape(-1)
