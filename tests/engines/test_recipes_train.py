@@ -81,19 +81,6 @@ def test_the_gsm8k_demo_comes_right_under_the_engines_own_command(prepared):
     assert state["best_metric"] == max(curve)
 
 
-def test_the_gsm8k_recipe_runs_with_its_smoke_overlay(prepared):
-    done = run(
-        prepared,
-        "tunebook",
-        "train",
-        "recipes/llamafactory/qwen3-0.6b/lora_sft_gsm8k.yaml",
-        "-o",
-        "smoke_gsm8k",
-    )
-    assert done.code == 0, done.log[-3000:]
-    assert "step 8, demo_gsm8k_eval: exact_match" in done.log
-
-
 def test_tunebook_train_runs_the_recipe_with_its_smoke_overlay_and_reports_it(prepared):
     done = run(prepared, "tunebook", "train", MOVIELENS, "-o", "smoke", "output_dir=output/smoke")
     assert done.code == 0, done.log[-3000:]
