@@ -21,6 +21,10 @@ _CHUNK = 4_000_000
 """Resampled values held at once: 32 MB of float64, whatever the number of examples."""
 
 
+NORMAL_ABOVE = 50_000
+"""Examples beyond which a paired mean is tested by its standard error: the bootstrap says the same there."""
+
+
 class UndefinedFigureError(ValueError):
     """The figure has no value for these data, e.g. AUROC where every reference is yes."""
 
@@ -135,6 +139,132 @@ def paired_bootstrap(
     differences = after - before
     means = _resampled_means(differences, seed=seed, resamples=resamples)
     return Difference(float(differences.mean()), _percentiles(means, confidence))
+
+
+class PairedTest(NamedTuple):
+    """A difference of two runs on the same examples, and how sure it is."""
+
+    difference: float
+    """Second run minus first."""
+    interval: Interval
+    p_value: float
+    """Two-sided, of the hypothesis that there is no difference."""
+    standard_error: float
+
+
+def paired_shares_interval(
+    only_first: int, only_second: int, n: int, *, confidence: float = 0.95
+) -> Interval:
+    """Interval of the difference of two shares over the same `n` examples, second minus first.
+
+    Keeps a width where no example tells the runs apart, as the bootstrap and Wald's interval do not.
+
+    Args:
+        only_first: Examples that only the first run got right.
+        only_second: Examples that only the second run got right.
+        n: All examples.
+
+    Source: Bonett and Price (2012), "Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data".
+    """
+    if min(only_first, only_second) < 0 or only_first + only_second > n or n < 1:
+        raise ValueError(f"{only_first} and {only_second} cannot disagree among {n} examples")
+    first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    difference = second - first
+    half = _z(confidence) * math.sqrt((first + second - difference**2) / (n + 2))
+    return Interval(max(-1.0, difference - half), min(1.0, difference + half))
+
+
+def paired_shares_test(only_first: int, only_second: int, n: int) -> PairedTest:
+    """Exact McNemar test of two shares over the same `n` examples, with the interval of their difference."""
+    difference = (only_second - only_first) / n
+    spread = (only_first + only_second) / n - difference**2
+    return PairedTest(
+        difference,
+        paired_shares_interval(only_first, only_second, n),
+        mcnemar(only_first, only_second),
+        math.sqrt(spread / n),
+    )
+
+
+def paired_means_test(
+    first: ArrayLike, second: ArrayLike, *, seed: int = 0, resamples: int = 2000
+) -> PairedTest:
+    """Paired bootstrap of two means; by the standard error where there are more than `NORMAL_ABOVE` examples.
+
+    Raises:
+        UndefinedFigureError: There are fewer than two examples.
+    """
+    before, after = column_of(first), column_of(second)
+    if before.shape != after.shape:
+        raise ValueError(f"paired runs need the same examples: {len(before)} and {len(after)}")
+    differences = after - before
+    observed, error = float(differences.mean()), standard_error(differences)
+    if len(differences) <= NORMAL_ABOVE:
+        return paired_draws_test(_resampled_means(differences, seed=seed, resamples=resamples), observed)
+    half = _z(0.95) * error
+    p_value = math.erfc(abs(observed) / error / math.sqrt(2)) if error else float(observed == 0)
+    return PairedTest(observed, Interval(observed - half, observed + half), p_value, error)
+
+
+def paired_draws_test(draws: ArrayLike, observed: float) -> PairedTest:
+    """Interval and test of a difference from its values over resampled examples.
+
+    The p-value is the share of resamples that, moved so that their centre is no difference, lie as far off
+    as what was observed; never below 1 / (resamples + 1), which is all that so many resamples can tell.
+
+    Source: Noreen (1989), "Computer-intensive methods for testing hypotheses", the shift method.
+    """
+    column = column_of(draws)
+    # The tolerance is for sums that differ in rounding alone.
+    extreme = int(np.sum(np.abs(column - column.mean()) >= abs(observed) - 1e-12))
+    p_value = (extreme + 1) / (len(column) + 1)
+    return PairedTest(observed, _percentiles(column, 0.95), p_value, float(column.std()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number, in the order given.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def examples_needed(difference: float, standard_error: float, n: int, *, power: float = 0.8) -> int | None:
+    """Examples with which a difference of this size would be told at 5 %, with probability `power`.
+
+    Args:
+        difference: As observed.
+        standard_error: Of the difference, over `n` examples; it falls with the root of their number.
+        n: Examples that there were.
+
+    Returns:
+        None where no number is enough: there is no difference.
+    """
+    if difference == 0:
+        return None
+    return math.ceil(n * (_told_apart(power) * standard_error / difference) ** 2)
+
+
+def detectable_difference(standard_error: float, *, power: float = 0.8) -> float:
+    """The smallest difference that is told at 5 % with probability `power`, at this standard error."""
+    return _told_apart(power) * standard_error
+
+
+def _told_apart(power: float) -> float:
+    return _z(0.95) + NormalDist().inv_cdf(power)
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def unparsed_reasons(scores: Sequence[Score]) -> dict[str, int]:

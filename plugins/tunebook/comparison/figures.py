@@ -1,0 +1,175 @@
+"""The difference of each figure over the matched rows, with interval, test and Holm's correction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tunebook.comparison.records import FigureDifference
+from tunebook.comparison.tables import UNPARSED
+from tunebook.errors import TunebookError
+from tunebook.metrics import statistics
+from tunebook.metrics.classification import Confusion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from tunebook.comparison.records import Verdict
+    from tunebook.comparison.tables import Pair
+    from tunebook.metrics.statistics import PairedTest
+    from tunebook.types import Metric
+
+SIGNIFICANT = 0.05
+MCNEMAR = "exact McNemar"
+BOOTSTRAP = "paired bootstrap"
+NORMAL = "paired normal"
+
+# Of Yes/No: no means over rows, so drawn from the counts of (reference, first's answer, second's answer).
+_OF_COUNTS = ("f1", "macro_f1", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
+# Per-row values that say what an answer is like, and not how good it is.
+_DESCRIPTIVE = frozenset({"class_mass", "length_ratio", UNPARSED})
+_DRAWS = 2000
+
+
+def row_figures(metric: Metric, pair: Pair) -> list[str]:
+    """Figures that are means over rows, the one that the metric selects by first, where it is one.
+
+    Corpus BLEU and chrF are no means, and their sentence scores stand in for them.
+
+    Raises:
+        TunebookError: The metric gives rows no figure.
+    """
+    known = [name for name in metric.figures if name in pair.first and name not in _DESCRIPTIVE]
+    if not known:
+        known = sorted(name for name in pair.first if name.startswith("sentence_"))
+    if not metric.figures_complete:
+        known += sorted(pair.first.keys() - set(known) - _DESCRIPTIVE)
+    if not known:
+        raise TunebookError(
+            f"the metric {metric.name} gives single rows no figure, so two models cannot be paired by it",
+            fix="name another one with --metric",
+        )
+    return sorted(known, key=lambda name: name != metric.select_by)
+
+
+def compare_figures(metric: Metric, pair: Pair) -> list[FigureDifference]:
+    """All figures of a metric, the primary one first; p-values are not yet adjusted."""
+    names = row_figures(metric, pair)
+    found = [_mean(metric, pair, name) for name in [*names, UNPARSED]]
+    if set(metric.classes) == {"yes", "no"}:
+        found += _of_counts(metric, pair)
+    return [replace(found[0], primary=True), *found[1:]]
+
+
+class Tested(NamedTuple):
+    """A paired test and its name."""
+
+    result: PairedTest
+    by: str
+
+
+def paired_test(first: NDArray[np.float64], second: NDArray[np.float64]) -> Tested:
+    """Test the difference of two means: by McNemar where every value is 0 or 1.
+
+    Raises:
+        UndefinedFigureError: There are fewer than two rows that are not 0 or 1.
+    """
+    if is_right_or_wrong(first) and is_right_or_wrong(second):
+        only_first, only_second = int(np.sum(first > second)), int(np.sum(second > first))
+        return Tested(statistics.paired_shares_test(only_first, only_second, len(first)), MCNEMAR)
+    by = NORMAL if len(first) > statistics.NORMAL_ABOVE else BOOTSTRAP
+    return Tested(statistics.paired_means_test(first, second), by)
+
+
+def is_right_or_wrong(values: NDArray[np.float64]) -> bool:
+    """Whether each value is 0 or 1."""
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def _mean(metric: Metric, pair: Pair, name: str) -> FigureDifference:
+    first, second = pair.first[name], pair.second[name]
+    both = ~(np.isnan(first) | np.isnan(second))
+    first, second = first[both], second[both]
+    if len(first) < 2:
+        raise TunebookError(
+            f"the two have {len(first)} rows in common that have a {name}; a comparison needs two",
+            fix="name files or runs with more of the same rows",
+        )
+    tested = paired_test(first, second)
+    return _difference(metric, name, float(first.mean()), float(second.mean()), len(first), tested)
+
+
+def _of_counts(metric: Metric, pair: Pair) -> list[FigureDifference]:
+    yes, no = hash("yes"), hash("no")
+    answers = [
+        np.select([parsed == yes, parsed == no], [0, 1], default=2)
+        for parsed in (pair.first_parsed, pair.second_parsed)
+    ]
+    cells = np.where(pair.classes == yes, 0, 9) + 3 * answers[0] + answers[1]
+    counts = np.bincount(cells, minlength=18)
+    n = int(counts.sum())
+    # Rows drawn with replacement, told by their counts: the same distribution at any number of rows.
+    draws = np.random.default_rng(0).multinomial(n, counts / n, size=_DRAWS)
+    observed = _confusions(counts[None])[0]
+    drawn = _confusions(draws)
+    found = []
+    for name in _OF_COUNTS:
+        first, second = getattr(observed.first, name), getattr(observed.second, name)
+        differences = [getattr(one.second, name) - getattr(one.first, name) for one in drawn]
+        test = statistics.paired_draws_test(differences, second - first)
+        found.append(_difference(metric, name, first, second, n, Tested(test, BOOTSTRAP)))
+    return found
+
+
+class _Both(NamedTuple):
+    first: Confusion
+    second: Confusion
+
+
+def _confusions(counts: NDArray[np.int64]) -> list[_Both]:
+    """Each side's confusion out of rows of 18 counts: by reference, first's answer, second's answer."""
+    cells = counts.reshape(len(counts), 2, 3, 3)
+    sides = [cells.sum(axis=axis).reshape(len(counts), 6).tolist() for axis in (3, 2)]
+    return [_Both(Confusion(*one), Confusion(*other)) for one, other in zip(*sides, strict=True)]
+
+
+def _difference(
+    metric: Metric, name: str, first: float, second: float, n: int, tested: Tested
+) -> FigureDifference:
+    result = tested.result
+    return FigureDifference(
+        name=name,
+        n=n,
+        first=first,
+        second=second,
+        difference=result.difference,
+        low=result.interval.low,
+        high=result.interval.high,
+        p_value=result.p_value,
+        p_adjusted=result.p_value,
+        test=tested.by,
+        primary=False,
+        larger_is_better=name not in metric.smaller_is_better and name != UNPARSED,
+        verdict="not distinguishable",
+        rows_needed=statistics.examples_needed(result.difference, result.standard_error, n),
+        detectable=statistics.detectable_difference(result.standard_error),
+    )
+
+
+def adjust(figures: Sequence[FigureDifference]) -> list[FigureDifference]:
+    """Adjust the p-values of figures that are tested together, and say of each what it comes to."""
+    adjusted = statistics.holm([figure.p_value for figure in figures])
+    return [
+        replace(figure, p_adjusted=p_value, verdict=_verdict(figure, p_value))
+        for figure, p_value in zip(figures, adjusted, strict=True)
+    ]
+
+
+def _verdict(figure: FigureDifference, p_value: float) -> Verdict:
+    if p_value >= SIGNIFICANT:
+        return "not distinguishable"
+    return "better" if (figure.difference > 0) == figure.larger_is_better else "worse"

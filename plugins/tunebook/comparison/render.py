@@ -1,0 +1,99 @@
+"""Lays a comparison out: `compare.json`, `compare.md` and one `compare.html` that needs no network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import orjson
+
+from tunebook.comparison.wording import signed
+from tunebook.errors import TunebookError
+from tunebook.files import write_atomic
+from tunebook.redact import redact
+from tunebook.report.headline import number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tunebook.comparison.records import Comparison
+
+
+def as_data(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain mappings, without what looks like a secret."""
+    data = redact(asdict(comparison))
+    assert isinstance(data, dict)
+    return data
+
+
+def render(data: Mapping[str, Any], *, show: int) -> dict[str, bytes]:
+    """All files of the comparison by name.
+
+    Args:
+        data: As `as_data` gives it.
+        show: Disagreements of each set in `compare.md`; the other two files hold all that were kept.
+    """
+    environment = _environment()
+    ours = resources.files("tunebook.comparison") / "templates"
+    page = environment.get_template("compare.html.j2").render(
+        data=data,
+        style=(resources.files("tunebook.report") / "templates" / "report.css").read_text("utf-8")
+        + (ours / "compare.css").read_text("utf-8"),
+        program=(ours / "compare.js").read_text("utf-8"),
+    )
+    return {
+        "compare.html": page.encode(),
+        "compare.md": environment.get_template("compare.md.j2").render(data=data, show=show).encode(),
+        "compare.json": orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
+    }
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write each file whole into `folder`, which is made where there is none; other files in it stay.
+
+    Raises:
+        TunebookError: The folder cannot be written.
+    """
+    try:
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+    except OSError as err:
+        raise TunebookError(
+            f"cannot write the comparison to {folder}: {err.strerror}",
+            fix="name a folder with -o that you may write to, on a disk with room",
+        ) from err
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tunebook.comparison"),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"num": _num, "signed": signed, "p": p_value, "md": _markdown}
+    return environment
+
+
+def _num(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def p_value(value: float) -> str:
+    """A p-value in a table.
+
+    >>> p_value(0.0004), p_value(0.04)
+    ('< 0.001', '0.040')
+    """
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _markdown(text: object) -> str:
+    """Text that GitHub shows as it is, in a table cell too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text)).replace("\n", "<br>")
