@@ -13,6 +13,7 @@ from tunebook import engine_yaml
 from tunebook.checks.results import with_clashes
 from tunebook.checks.run import check_recipe
 from tunebook.datasets import load_registry
+from tunebook.memory.from_recipe import read_run
 from tunebook.overlays import resolve
 from tunebook.recipes import HEADER_FACTS, find_recipe, read_recipe, recipe_files
 
@@ -182,6 +183,18 @@ def test_the_32b_recipe_has_every_setting_of_its_source():
     }
     values = find_recipe("llamafactory/qwen3-32b/full_sft_csv_chat", RECIPES).values
     assert {key: values.get(key) for key in source} == source
+
+
+@pytest.mark.parametrize("engine", ["llamafactory", "axolotl"])
+def test_a_recipe_with_deepspeed_is_estimated_from_any_folder(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = {
+        "qwen3-4b/lora_sft_legal_200k": (2, []),
+        "qwen3-32b/full_sft_csv_chat": (3, ["optimizer", "parameters"]),
+    }
+    for name, (stage, offload) in stages.items():
+        arguments = read_run(find_recipe(f"{engine}/{name}", RECIPES)).arguments
+        assert (arguments["zero_stage"], arguments["offload"]) == (stage, offload)
 
 
 def test_each_deepspeed_file_has_the_stage_of_its_name():

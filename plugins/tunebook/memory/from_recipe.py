@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook import paths
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _deepspeed(value: Any, recipe: Recipe) -> dict[str, Any]:
     if isinstance(value, dict):
         config = value
     else:
-        places = (Path(value), recipe.path.parent / str(value))
+        places = (Path(value), recipe.path.parent / str(value), paths.home() / str(value))
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise TunebookError(
