@@ -37,12 +37,22 @@ COMMANDS: CommandTable = {
         "Show where runs stand: phase, step, loss, metrics, speed and time left.",
     ),
     "stop": ("tunebook.cli.stop", "stop", "Stop runs: each writes a checkpoint at its next step and ends."),
+    "doctor": (
+        "tunebook.cli.doctor",
+        "doctor",
+        "Tell what this machine can run, and what stands in the way.",
+    ),
     "data": (
         "tunebook.cli.data",
         "data",
         "Split, measure, check and list the data that recipes train on.",
     ),
     "score": ("tunebook.cli.score", "score", "Score a file of predictions with one metric; needs no torch."),
+    "compare": (
+        "tunebook.cli.compare",
+        "compare",
+        "Compare two models on the same rows: differences, tests, rows that changed.",
+    ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 
