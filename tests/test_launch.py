@@ -233,7 +233,7 @@ def split(tmp_path, monkeypatch) -> Path:
     """A finished split of a registry with one entry into two parts, and a recipe of either engine beside it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    rows = [{"instruction": "?", "output": "Yes"}] * 4
+    rows = [{"instruction": "?", "input": "", "output": "Yes"}] * 4
     (tmp_path / "data" / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
     subprocess.run(

@@ -51,7 +51,7 @@ class Workplace:
             "rec_test": {"file_name": "test.json", "metric": "yes_no"},
         }
         self.write_registry()
-        rows = [{"instruction": "?", "output": "Yes"}, {"instruction": "?", "output": "No"}]
+        rows = [{"instruction": "?", "input": "", "output": answer} for answer in ("Yes", "No")]
         (folder / "data" / "train.json").write_text(json.dumps(rows))
         (folder / "data" / "test.json").write_text(json.dumps(rows))
         self.write_recipe()
@@ -239,12 +239,14 @@ def test_faults_of_several_datasets_are_told_together(place, plan):
 
 
 def test_an_unreadable_reference_in_training_data_alone_is_no_fault(place, plan):
-    (place.folder / "data" / "train.json").write_text('[{"instruction": "?", "output": "Maybe"}]')
+    (place.folder / "data" / "train.json").write_text(
+        '[{"instruction": "?", "input": "", "output": "Maybe"}]'
+    )
     assert plan().notes == ()
 
 
 def test_only_rows_that_the_engine_takes_are_read(place, plan):
-    rows = [{"instruction": "?", "output": answer} for answer in ("Yes", "Maybe")]
+    rows = [{"instruction": "?", "input": "", "output": answer} for answer in ("Yes", "Maybe")]
     (place.folder / "data" / "test.json").write_text(json.dumps(rows))
     assert plan("max_samples=1").notes == ()
 

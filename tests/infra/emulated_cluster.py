@@ -145,7 +145,7 @@ def place(tmp_path) -> Place:
     (environment / "lib/python3.11/site-packages" / paths.HOOK_FILE).touch()
     (environment / "bin").mkdir()
     (folder / "data").mkdir()
-    rows = [{"instruction": f"{number}?", "output": "Yes"} for number in range(8)]
+    rows = [{"instruction": f"{number}?", "input": "", "output": "Yes"} for number in range(8)]
     (folder / "data" / "train.json").write_text(json.dumps(rows))
     (folder / "data" / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "train.json"}}))
     place = Place(folder, folder / "out", environment)

@@ -213,7 +213,8 @@ def _absent_columns(
     if isinstance(columns, dict):
         wanted = {str(column) for key, column in columns.items() if key in _COLUMNS and column}
     else:
-        wanted = {"instruction", "output"} if formatting == "alpaca" else {"conversations"}
+        # All three: LLaMA-Factory and our type for Axolotl ask each row for "input" too, empty or not.
+        wanted = {"instruction", "input", "output"} if formatting == "alpaca" else {"conversations"}
     if not isinstance(columns, dict) and (entry.values.get("ranking") or entry.values.get("tags")):
         wanted -= {"output"}
     try:
@@ -229,7 +230,10 @@ def _absent_columns(
             "missing-column",
             "error",
             f"{path.name} has no column {column!r} among {', '.join(sorted(present))}",
-            f"did you mean {close[0]!r}?" if close else 'name the data\'s own columns under "columns"',
+            f"did you mean {close[0]!r}?"
+            if close
+            else 'name the columns that the data has, e.g. "columns": '
+            '{"prompt": "instruction", "response": "output"}',
         )
 
 
