@@ -25,7 +25,7 @@ def test_the_test_of_shares_is_the_exact_binomial_one(counts):
 
 @given(COUNTS)
 def test_the_standard_error_of_shares_is_that_of_their_differences(counts):
-    only_first, only_second, agreed = counts
+    only_first, only_second, _ = counts
     column = np.repeat([-1.0, 1.0, 0.0], counts)
     found = statistics.paired_shares_test(only_first, only_second, len(column))
     assert found.difference == pytest.approx(column.mean(), abs=1e-12)

@@ -141,14 +141,16 @@ def _difference(
     metric: Metric, name: str, first: float, second: float, n: int, tested: Tested
 ) -> FigureDifference:
     result = tested.result
+    # A bootstrap that nothing moves would claim to be certain.
+    interval = result.interval if result.interval.low < result.interval.high else None
     return FigureDifference(
         name=name,
         n=n,
         first=first,
         second=second,
         difference=result.difference,
-        low=result.interval.low,
-        high=result.interval.high,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         p_value=result.p_value,
         p_adjusted=result.p_value,
         test=tested.by,

@@ -75,6 +75,8 @@ def _group(label: str, pair: Pair, figure: str, members: NDArray[np.bool_], sign
     first, second = pair.first[figure][members], pair.second[figure][members]
     testable = len(first) > 1 or (is_right_or_wrong(first) and is_right_or_wrong(second))
     interval = paired_test(first, second).result.interval if testable else None
+    if interval and interval.low == interval.high:
+        interval = None
     return Group(
         label=label,
         n=len(first),

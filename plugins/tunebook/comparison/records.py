@@ -35,9 +35,9 @@ class FigureDifference:
     second: float
     difference: float
     """Second minus first, in the unit of the figure."""
-    low: float
-    high: float
-    """95 % interval of the difference."""
+    low: float | None
+    high: float | None
+    """95 % interval of the difference; None where no resample moves it, as for a precision of 1 on both."""
     p_value: float
     p_adjusted: float
     """After Holm, among the primary figures of all sets or among the other figures."""
@@ -62,7 +62,7 @@ class Group:
     difference: float
     low: float | None
     high: float | None
-    """95 % interval of the difference; None for a single row."""
+    """95 % interval of the difference; None for a single row, or where no resample moves it."""
     better: int
     worse: int
 

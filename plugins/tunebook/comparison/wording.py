@@ -17,8 +17,7 @@ def sentence(figure: FigureDifference, first: str, second: str, dataset: str) ->
     rows = f"{figure.n:,} rows" + (f" of {dataset}" if dataset else "")
     if figure.detectable == 0 and figure.difference == 0:
         return f"{first} and {second} have the same {figure.name} on each of the {rows}."
-    interval = f"95 % interval {signed(figure.low)} to {signed(figure.high)}"
-    measured = f"{signed(figure.difference)} ({interval}, {p_text(figure)})"
+    measured = f"{signed(figure.difference)} ({interval_text(figure)}, {p_text(figure)})"
     if figure.verdict == "not distinguishable":
         return (
             f"{first} and {second} are not distinguishable by {figure.name} on {rows}: {measured}. "
@@ -40,6 +39,13 @@ def _what_would_be_needed(figure: FigureDifference) -> str:
 def headline(sets: Sequence[SetComparison]) -> str:
     """The sentences of all sets."""
     return " ".join(one.sentence for one in sets)
+
+
+def interval_text(figure: FigureDifference) -> str:
+    """The interval of a difference, or that there is none."""
+    if figure.low is None or figure.high is None:
+        return "no interval"
+    return f"95 % interval {signed(figure.low)} to {signed(figure.high)}"
 
 
 def p_text(figure: FigureDifference) -> str:

@@ -1,0 +1,192 @@
+"""The page of a comparison in a real browser: it filters, sorts, stays readable, and needs no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tunebook.comparison.compare import compare
+from tunebook.comparison.pairing import Request
+from tunebook.comparison.render import as_data, render, write_files
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+FILMS = (
+    "Silent Harbor | Horror",
+    "Frozen Mirror | Drama",
+    "Electric Mountain | Action",
+    "Paper Summer | Comedy",
+)
+
+
+def _write(path, flipped):
+    rows = []
+    for i in range(120):
+        wanted = "Yes" if i % 3 else "No"
+        other = {"Yes": "No", "No": "It depends on the mood of the evening."}[wanted]
+        watched = "\n".join(FILMS[(i + k) % 4] for k in range(2 + i % 3))
+        rows.append(
+            {
+                "instruction": "Will the user like the candidate movie? Answer Yes or No.",
+                "input": f"Movies watched:\n{watched}\nCandidate movie:\n{FILMS[i % 4]}",
+                "output": wanted,
+                "predict": other if flipped(i) else wanted,
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    first = _write(folder / "base-model-with-a-rather-long-name.jsonl", lambda i: i % 4 == 0 or i % 10 == 1)
+    second = _write(folder / "tuned.jsonl", lambda i: i % 10 == 3)
+    data = as_data(compare(Request(first=first, second=second, metric="yes_no")))
+    write_files(render(data, show=10), folder / "out")
+    return folder / "out/compare.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        # As root, as in a container, Chromium has no sandbox.
+        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser, page_file):
+    pages = []
+
+    def opened(**options):
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(("file:", "data:")) else page.complaints.append(request.url)
+            ),
+        )
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("html[data-ready]", state="attached")
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        assert page.complaints == []
+        page.close()
+
+
+def shown(page):
+    return page.locator("#table-1 tbody tr:visible").count()
+
+
+def test_disagreements_are_filtered_by_direction_reference_and_text(open_page):
+    page = open_page()
+    everything = shown(page)
+    assert page.inner_text(".filters output") == f"{everything} of {everything} shown"
+    page.select_option("select[name=kind]", "worse")
+    worse = shown(page)
+    page.select_option("select[name=kind]", "better")
+    assert 0 < worse < everything
+    assert shown(page) + worse == everything
+    page.select_option("select[name=reference]", "No")
+    texts = page.eval_on_selector_all(
+        "#table-1 tbody tr:not([hidden])",
+        "rows => rows.map(r => r.cells[1].textContent + r.cells[2].textContent)",
+    )
+    assert set(texts) == {"betterNo"}
+    page.fill("input[name=text]", "mood evening")
+    assert 0 < shown(page) <= len(texts)
+    page.fill("input[name=text]", "no such text")
+    assert page.inner_text(".filters output") == f"0 of {everything} shown"
+
+
+def test_the_keyboard_filters_and_sorts(open_page):
+    page = open_page()
+    everything = shown(page)
+    page.focus("select[name=kind]")
+    page.keyboard.press("ArrowDown")
+    assert 0 < shown(page) < everything
+    page.focus("#table-1 th button >> nth=0")
+    page.keyboard.press("Enter")
+    rows = page.eval_on_selector_all(
+        "#table-1 tbody tr", "rows => rows.map(r => Number(r.cells[0].textContent))"
+    )
+    assert rows == sorted(rows)
+    assert page.get_attribute("#table-1 th >> nth=0", "aria-sort") == "ascending"
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#table-1 th >> nth=0", "aria-sort") == "descending"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_system_and_the_button(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = "rgb(16, 19, 23)"
+    assert (page.evaluate(background) == dark) == (scheme == "dark")
+    page.click("#theme")
+    if scheme == "light":
+        page.click("#theme")
+    assert (page.evaluate(background) == dark) == (scheme == "light")
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(open_page):
+    page = open_page(viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = page.eval_on_selector_all(
+        "#table-1 tbody tr > *", "cells => cells.filter(c => c.getBoundingClientRect().right > 360).length"
+    )
+    assert wide == 0
+    page.select_option("select[name=kind]", "worse")
+    assert shown(page) > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(open_page, scheme):
+    worst = open_page(color_scheme=scheme).evaluate(CONTRAST)
+    assert worst["ratio"] >= 4.5, worst
+
+
+CONTRAST = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgb(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  let worst = { ratio: 99 };
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !node.offsetParent || node.closest("script, .skip")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst.ratio) worst = { ratio, text: walk.currentNode.data.trim().slice(0, 40), name: node.className };
+  }
+  return worst;
+}"""
+
+
+def test_every_control_has_a_name_and_there_is_one_title(open_page):
+    page = open_page()
+    assert page.eval_on_selector_all(
+        "button, input, select",
+        "all => all.every(one => (one.getAttribute('aria-label') || one.labels?.[0]?.textContent || one.textContent).trim())",
+    )
+    assert page.eval_on_selector_all("h1", "all => all.length") == 1
