@@ -1,8 +1,8 @@
 """Make word problems in GSM8K's form, small enough for the tiny model to learn: two numbers and their sum.
 
-Each answer is worked out and ends with `#### N`, as GSM8K's do. The evaluation rows ask for sums that the
-training rows also ask for, in other people's hands: it is the form and the table that can be learned, not
-addition.
+Each answer is worked out and ends with `#### N`, as GSM8K's do. No evaluation row stands in the
+training rows, but its sum does, in other people's hands or of other things: it is the form and the table that
+can be learned, not addition.
 
 Example:
   python scripts/prepare_demo_gsm8k.py -o datasets_info/demo_gsm8k
@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import random
+from itertools import islice, product
 from pathlib import Path
 
 import click
@@ -22,22 +23,19 @@ PEOPLE = ("Anna", "Ben", "Cleo", "Dan", "Eve", "Finn")
 THINGS = ("plums", "stamps", "coins", "shells")
 
 
-def make_rows(split: str, rows: int, *, seed: int) -> list[dict[str, str]]:
-    """Rows of one split, a pure function of its name, its size and the seed."""
-    rng = random.Random(f"gsm8k-{seed}-{split}")
-    made = []
-    for _ in range(rows):
-        person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
-        has, buys = rng.randint(1, 9), rng.randint(1, 9)
-        question = f"{person} has {has} {thing} and buys {buys} more. How many {thing} are there?"
-        made.append(
-            {
-                "instruction": question,
-                "input": "",
-                "output": f"{person} has {has} and {buys}, so {has}+{buys}={has + buys}.\n#### {has + buys}",
-            }
-        )
-    return made
+def make_rows(*, seed: int) -> dict[str, list[dict[str, str]]]:
+    """The rows of each split, a pure function of the seed; no question is asked twice, in either."""
+    every = list(product(PEOPLE, THINGS, range(1, 10), range(1, 10)))
+    drawn = iter(random.Random(f"gsm8k-{seed}").sample(every, sum(ROWS.values())))
+    return {split: [_row(*one) for one in islice(drawn, count)] for split, count in ROWS.items()}
+
+
+def _row(person: str, thing: str, has: int, buys: int) -> dict[str, str]:
+    return {
+        "instruction": f"{person} has {has} {thing} and buys {buys} more. How many {thing} are there?",
+        "input": "",
+        "output": f"{person} has {has} and {buys}, so {has}+{buys}={has + buys}.\n#### {has + buys}",
+    }
 
 
 @click.command()
@@ -58,9 +56,9 @@ def main(seed: int, output: Path) -> None:
       python scripts/prepare_demo_gsm8k.py -o datasets_info/demo_gsm8k
     """
     output.mkdir(parents=True, exist_ok=True)
-    for split, count in ROWS.items():
-        write_split(output, split, make_rows(split, count, seed=seed))
-        click.echo(f"{output / split}.json: {count:,} rows")
+    for split, rows in make_rows(seed=seed).items():
+        write_split(output, split, rows)
+        click.echo(f"{output / split}.json: {len(rows):,} rows")
 
 
 if __name__ == "__main__":
