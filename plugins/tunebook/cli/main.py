@@ -40,7 +40,7 @@ COMMANDS: CommandTable = {
     "doctor": (
         "tunebook.cli.doctor",
         "doctor",
-        "Tell what this machine can run, and what stands in the way.",
+        "Tell what this machine can run, what stands in the way, and what ends it.",
     ),
     "data": (
         "tunebook.cli.data",

@@ -1,0 +1,235 @@
+"""Rules about one engine's environment: its versions, and whether its torch can use this machine's GPUs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tunebook.checks.versions import bad_pairs
+from tunebook.doctor.facts import Finding
+from tunebook.doctor.rules_machine import usable_gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tunebook.doctor.facts import Environment, Machine, Severity
+
+PYTHONS = ((3, 11), (3, 14))
+"""From the first, up to but without the second: as pyproject.toml says."""
+QWEN3 = (4, 51)
+"""The first transformers with Qwen3."""
+
+_OF_INTEREST = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "deepspeed", "bitsandbytes")
+
+
+def judge_environment(environment: Environment, machine: Machine) -> Iterator[Finding]:
+    """Judge one environment."""
+    if environment.error is not None:
+        yield _finding(
+            environment,
+            "environment",
+            "error",
+            environment.error,
+            f"try {environment.path}/bin/python -c 'import torch'; make it anew with {_setup(environment)}",
+        )
+    elif environment.torch_error is not None:
+        yield _finding(
+            environment,
+            "torch-import",
+            "error",
+            f"torch does not load: {environment.torch_error}",
+            install(environment, f"--reinstall torch=={environment.versions.get('torch', '')}".rstrip("=")),
+        )
+    yield from _versions(environment)
+    yield from _hook(environment)
+    if environment.torch is not None and usable_gpus(machine):
+        yield from _gpu(environment, machine)
+
+
+def install(environment: Environment, what: str) -> str:
+    """Return the command that installs `what` there; environments made by uv have no pip."""
+    python = f"{environment.path}/bin/python"
+    if environment.has_pip:
+        return f"{python} -m pip install {what.replace('--reinstall', '--force-reinstall')}"
+    return f"uv pip install --python {python} {what}"
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version; zeros where there are none."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _versions(environment: Environment) -> Iterator[Finding]:
+    oldest, beyond = PYTHONS
+    if environment.python is not None and not oldest <= numbers(environment.python) < beyond:
+        yield _finding(
+            environment,
+            "python",
+            "error",
+            f"Python {environment.python}; tunebook needs 3.11, 3.12 or 3.13",
+            _setup(environment),
+        )
+    for unmet in environment.unmet:
+        name = unmet.split()[0]
+        yield _finding(
+            environment,
+            "requirement",
+            "error",
+            f"{environment.engine} asks for another: {unmet}",
+            install(environment, _constrained(environment, name)),
+        )
+    for condition, problem, fix in bad_pairs(environment.engine, environment.versions):
+        only = f" (runs with {condition})" if condition and condition not in problem else ""
+        yield _finding(environment, "bad-versions", "warning", f"{problem}{only}", fix)
+    transformers = environment.versions.get("transformers")
+    if transformers and numbers(transformers) < QWEN3:
+        yield _finding(
+            environment,
+            "qwen3",
+            "warning",
+            f"transformers {transformers} does not know Qwen3, which came with 4.51",
+            install(environment, _constrained(environment, "transformers")),
+        )
+    differing = _untested(environment.versions, environment.tested)
+    if differing:
+        yield _finding(
+            environment,
+            "untested-versions",
+            "hint",
+            f"others than those tested: {', '.join(differing)}",
+            f"where something fails, first {_setup(environment)}",
+        )
+
+
+def _untested(versions: Mapping[str, str], tested: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} {versions[name]} (tested: {tested[name]})"
+        for name in _OF_INTEREST
+        if name in versions and name in tested and versions[name].split("+")[0] != tested[name]
+    ]
+
+
+def _hook(environment: Environment) -> Iterator[Finding]:
+    if environment.engine != "llamafactory" or environment.hook:
+        return
+    if environment.hook_off:
+        message, fix = "TUNEBOOK_HOOK=0 is set", "unset TUNEBOOK_HOOK"
+    else:
+        message, fix = (
+            "our start-up file is not there",
+            install(environment, "--reinstall --no-deps tunebook"),
+        )
+    yield _finding(
+        environment, "hook", "warning", f"{message}: evaluation in LLaMA-Factory reports no metrics", fix
+    )
+
+
+def _gpu(environment: Environment, machine: Machine) -> Iterator[Finding]:
+    """Whether torch can use the cards that nvidia-smi shows."""
+    if environment.cuda is None:
+        yield _finding(
+            environment,
+            "cpu-torch",
+            "error",
+            f"torch {environment.torch} is built for the CPU, and there is a GPU",
+            install(environment, "--reinstall torch --index-url https://download.pytorch.org/whl/"
+                    f"{_index(machine)}"),
+        )  # fmt: skip
+        return
+    built = numbers(environment.cuda)
+    # Within one major version older drivers run newer builds (CUDA's minor version compatibility).
+    if machine.driver_cuda is not None and machine.driver_cuda[0] < built[0]:
+        yield _finding(
+            environment,
+            "driver",
+            "error",
+            f"torch is built for CUDA {environment.cuda}, the driver {machine.driver} runs up to "
+            f"{machine.driver_cuda[0]}.{machine.driver_cuda[1]}",
+            f"install a newer driver, or {install(environment, '--reinstall torch --index-url')} "
+            f"https://download.pytorch.org/whl/{_index(machine)}",
+        )
+    elif not environment.cuda_available:
+        yield _finding(
+            environment,
+            "cuda",
+            "error",
+            "nvidia-smi lists a GPU, and torch sees none",
+            f"{environment.path}/bin/python -c 'import torch; torch.cuda.init()' tells why; a driver that "
+            "was updated needs a restart of the machine",
+        )
+    for gpu in {gpu.name: gpu for gpu in machine.gpus}.values():
+        if gpu.capability and environment.architectures and not has_kernels(
+            gpu.capability, environment.architectures
+        ):  # fmt: skip
+            yield _finding(
+                environment,
+                "no-kernels",
+                "error",
+                f"torch {environment.torch} has no kernels for {gpu.name} (compute capability "
+                f"{gpu.capability[0]}.{gpu.capability[1]}); it has {', '.join(environment.architectures)}",
+                "install a torch built for that card: builds for CUDA 12.6 still have those of older cards",
+            )
+    if machine.nvcc is not None and machine.nvcc[0] != built[0]:
+        yield _finding(
+            environment,
+            "nvcc-version",
+            "hint",
+            f"nvcc is of CUDA {machine.nvcc[0]}.{machine.nvcc[1]}, torch of {environment.cuda}: extensions "
+            "refuse to be built",
+            f"set CUDA_HOME to a toolkit of CUDA {built[0]}",
+        )
+    yield from _precision(environment, machine)
+
+
+def _precision(environment: Environment, machine: Machine) -> Iterator[Finding]:
+    older = [gpu.name for gpu in machine.gpus if gpu.capability and gpu.capability < (8, 0)]
+    if older:
+        yield _finding(
+            environment,
+            "no-bf16",
+            "hint",
+            f"{older[0]} computes neither in bf16 nor in TF32: that takes compute capability 8.0",
+            "write fp16: true and bf16: false in recipes",
+        )
+    elif environment.tf32 is False:
+        yield _finding(
+            environment,
+            "tf32",
+            "hint",
+            "products of fp32 matrices are computed without TF32; runs in bf16 are hardly concerned",
+            "write tf32: true in recipes that train in fp32",
+        )
+
+
+def has_kernels(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
+    """Whether code for one of `architectures` runs on a card of that compute capability.
+
+    Machine code (`sm_`) runs within its major version, from its minor version on; portable code (`compute_`)
+    on every later card.
+    """
+    for name in architectures:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
+        if found is None:
+            continue
+        built = (int(found[2]), int(found[3]))
+        if built <= capability and (found[1] == "compute" or built[0] == capability[0]):
+            return True
+    return False
+
+
+def _index(machine: Machine) -> str:
+    major = machine.driver_cuda[0] if machine.driver_cuda else 13
+    return "cu130" if major >= 13 else "cu126"
+
+
+def _constrained(environment: Environment, name: str) -> str:
+    return f"{name}=={environment.tested[name]}" if name in environment.tested else name
+
+
+def _setup(environment: Environment) -> str:
+    return "make setup" if environment.engine == "llamafactory" else "make setup-axolotl"
+
+
+def _finding(environment: Environment, rule: str, severity: Severity, message: str, fix: str) -> Finding:
+    return Finding(rule=rule, severity=severity, where=environment.name, message=message, fix=fix)
