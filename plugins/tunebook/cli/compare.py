@@ -114,7 +114,8 @@ def _of_side(names: tuple[str, ...], side: int, option: str) -> str | None:
 
 
 def _print(data: dict[str, Any], show: int) -> None:
-    console = Console()
+    # Figures are to be read whole: a narrow terminal wraps them, rather than have them cut.
+    console = Console(width=max(100, Console().width))
     click.echo(f"A: {data['first']['label']}")
     click.echo(f"B: {data['second']['label']}")
     for one in data["sets"]:

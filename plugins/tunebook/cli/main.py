@@ -51,7 +51,7 @@ COMMANDS: CommandTable = {
     "compare": (
         "tunebook.cli.compare",
         "compare",
-        "Compare two models on the same rows: differences, tests, rows that changed.",
+        "Compare two models on the same rows: differences, tests and the rows that changed.",
     ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }

@@ -74,7 +74,9 @@ def unsigned(value: float) -> str:
     ('0.009', '0.00012', '31.25')
     """
     size = abs(value)
-    return f"{size:.3f}" if 0.001 <= size < 10 else number(size)
+    if 0 < size < 0.001:
+        return f"{size:.2g}"
+    return f"{size:.3f}" if size < 10 else number(size)
 
 
 def rounded(rows: int) -> str:
