@@ -358,6 +358,19 @@ def test_an_unfinished_run_goes_on_from_the_last_whole_checkpoint(place):
     assert place.record()["resumed_from"] == "checkpoint-20"
 
 
+def test_a_run_does_not_go_on_with_other_data_unless_told(place):
+    assert place.run(does="exit 1").returncode == 1
+    write_checkpoint(place.output, 10)
+    with (place.folder / "data" / "train.json").open("a") as stream:
+        stream.write("\n")
+    refused = place.run()
+    assert refused.returncode == 2
+    assert "rec_train: its data has changed since output/rec was started" in refused.stderr
+    told = place.run("--changed-data")
+    assert told.returncode == 0, told.stderr
+    assert "resuming from output/rec/checkpoint-10" in told.stderr
+
+
 def test_an_unfinished_run_without_a_whole_checkpoint_starts_anew_beside_the_old(place):
     assert place.run(does="exit 1").returncode == 1
     (place.output / "checkpoint-10").mkdir()

@@ -102,6 +102,16 @@ def examine(output_dir: Path, values: Mapping[str, Any], engine: EngineName) -> 
     return Holding("unfinished", found.path, found.passed_over)
 
 
+def recorded_data(output_dir: Path) -> dict[str, str]:
+    """Return the SHA-256 of each dataset's files, by entry, that the latest start wrote down."""
+    try:
+        record = json.loads((output_dir / FOLDER / "run.json").read_text(encoding="utf-8"))
+        datasets = dict(record["datasets"])
+        return {name: facts["sha256"] for name, facts in datasets.items() if facts["sha256"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def move_aside(output_dir: Path) -> Path:
     """Rename `output_dir` to the first free `<output_dir>.replaced-N` and return that; nothing is deleted."""
     number = 1

@@ -49,7 +49,12 @@ class TrainPlan:
 
 
 def plan_training(
-    name_or_path: str, overlay_names: Sequence[str], overrides: Sequence[str], *, cache: str | None = None
+    name_or_path: str,
+    overlay_names: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    cache: str | None = None,
+    changed_data: bool = False,
 ) -> TrainPlan:
     """Find, merge and check everything that a start needs.
 
@@ -58,6 +63,7 @@ def plan_training(
         overlay_names: Merged into it, in order.
         overrides: `key=value`, merged last.
         cache: Folder below which tokenised rows are kept; None for what the recipe says.
+        changed_data: Go on with an unfinished run although its data files are others now.
 
     Raises:
         TunebookError: Something the user must mend first; several faults are told together.
@@ -86,6 +92,8 @@ def plan_training(
     if not overwrite:
         holding = run_folder.examine(output_dir, values, recipe.engine)
     resumed_from = _choose_checkpoint(values, holding, notes)
+    if resumed_from is not None and not changed_data:
+        _refuse_changed_data(output_dir, entries)
     found = provenance.gpus()
     resolved = replace(recipe, values=values)
     return TrainPlan(
@@ -206,6 +214,19 @@ def _choose_checkpoint(values: dict[str, Any], holding: run_folder.Holding, note
     values["resume_from_checkpoint"] = str(holding.checkpoint)
     notes.append(f"resuming from {holding.checkpoint}")
     return holding.checkpoint.name
+
+
+def _refuse_changed_data(output_dir: Path, entries: Sequence[DatasetEntry]) -> None:
+    """The Trainer passes over the batches it has trained on by their number: in other data, other rows."""
+    started_on = run_folder.recorded_data(output_dir)
+    for entry in entries:
+        earlier = started_on.get(entry.name)
+        if earlier is not None and provenance.dataset_facts(entry)["sha256"] != earlier:
+            raise TunebookError(
+                f"{entry.name}: its data has changed since {output_dir} was started",
+                fix="restore the data, set another output_dir or `overwrite_output_dir=true`, "
+                "or go on all the same with --changed-data",
+            )
 
 
 def _refuse_secrets(recipe: Recipe) -> None:

@@ -39,6 +39,7 @@ LOG = "train.log"
     metavar="[DIR]",
     help=f"Keep the tokenised rows for other runs, below DIR or {token_cache.DEFAULT_FOLDER}.",
 )
+@click.option("--changed-data", is_flag=True, help="Go on with a run although its data files have changed.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run and written, and do neither.")
 @click.pass_context
 def train(
@@ -48,6 +49,7 @@ def train(
     overlays: tuple[str, ...],
     background: bool,
     cache: str | None,
+    changed_data: bool,
     dry_run: bool,
 ) -> None:
     """Train a recipe with its engine.
@@ -62,7 +64,7 @@ def train(
     """
     if cache is not None and "=" in cache:
         raise click.UsageError(f"--cache took {cache!r} for its folder: write --cache last, or --cache=DIR")
-    plan = plan_training(recipe, overlays, overrides, cache=cache)
+    plan = plan_training(recipe, overlays, overrides, cache=cache, changed_data=changed_data)
     for note in plan.notes:
         _say(note)
     if plan.holding.state == "finished":
