@@ -1,6 +1,7 @@
 """`tunebook doctor`: what its rules say of machines that are not here, and what its gatherers see of this one."""
 
 import json
+import os
 import socket
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from tunebook.doctor.needs import needs_of
 from tunebook.doctor.probe import MARK
 from tunebook.doctor.rules_environment import has_kernels, install
 from tunebook.doctor.rules_flash import attention_in_use, cannot_run
+from tunebook.doctor.rules_machine import usable_gpus
 from tunebook.doctor.run import judge
 from tunebook.doctor.wheel import wheel_name, wheel_url
 
@@ -228,6 +230,19 @@ def test_each_fault_of_the_network_is_found_and_alone(rule, severity, net):
     assert said(net=net) == {rule: severity}
 
 
+def test_a_driver_of_the_same_major_version_runs_a_newer_cuda():
+    assert said(replace(NODE, driver_cuda=(12, 2))) == {}
+
+
+def test_a_card_that_is_hidden_does_not_count():
+    two = (T4, A100)
+    assert said(replace(NODE, gpus=two))["mixed-gpus"] == "warning"
+    assert said(replace(NODE, gpus=two, visible="1")) == {}
+    assert usable_gpus(replace(NODE, gpus=two, visible="1,0")) == (A100, T4)
+    assert usable_gpus(replace(NODE, gpus=two, visible="GPU-8932f937")) == (T4,)
+    assert usable_gpus(replace(NODE, gpus=two, visible="-1")) == ()
+
+
 def test_an_own_name_on_the_loopback_is_mended_by_the_interface_of_the_default_route():
     fix = one("own-name", net=replace(NET, addresses=("127.0.1.1",))).fix
     assert "GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0" in fix
@@ -279,6 +294,23 @@ def test_cards_of_nvidia_smi_are_read_and_what_it_does_not_say_is_none():
     assert gpus[0] == Gpu(name=A100.name, memory=80 * GIB, used=3 * 2**20, capability=(8, 0))
     assert (gpus[1].memory, gpus[1].capability) == (None, (12, 1))
     assert machine.parse_gpus("No devices were found\n") == ((), None)
+
+
+def test_driver_cards_and_compiler_are_asked_of_their_programs(tmp_path, monkeypatch):
+    programs = {
+        "nvidia-smi": 'case "$1" in --query*) echo "Tesla T4, 15360, 0, 7.5, 550.54.15";; '
+        '*) echo "| NVIDIA-SMI 550.54.15    Driver Version: 550.54.15    CUDA Version: 12.4     |";; esac',
+        "nvcc": 'echo "Cuda compilation tools, release 12.1, V12.1.105"',
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    found = machine.gather(tmp_path)
+    assert (found.driver, found.driver_cuda, found.nvcc) == ("550.54.15", (12, 4), (12, 1))
+    assert found.gpus == (T4,)
 
 
 def test_this_machine_is_gathered_and_no_token_is_told(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ from tunebook import files
 from tunebook.doctor.facts import Gpu, Machine
 
 _MIB = 2**20
+# Of the table's head; drivers differ in the middle word.
+_DRIVER_CUDA = r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)"
 _FIELDS = "name,memory.total,memory.used,compute_cap,driver_version"
 
 
@@ -40,7 +42,9 @@ def gather(disk_folder: Path) -> Machine:
         disk_folder=str(disk_folder),
         shared_memory=shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else None,  # noqa: S108
         driver=driver,
-        driver_cuda=_version_in(r"CUDA Version: (\d+)\.(\d+)", _output(["nvidia-smi"])) if driver else None,
+        driver_cuda=_version_in(r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)", _output(["nvidia-smi"]))
+        if driver
+        else None,
         gpus=gpus,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         nvcc=_nvcc(cuda_home),

@@ -79,7 +79,6 @@ def _is_free(port: int) -> bool:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("", port))
-            listener.listen()
         except OSError:
             return False
     return True

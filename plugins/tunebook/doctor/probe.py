@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import sys
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MARK = "tunebook-probe: "
 """Begins the line: what packages print while they are imported is not ours to stop."""
@@ -44,10 +48,19 @@ def _torch(torch: Any) -> dict[str, Any]:
         "abi": torch._C._GLIBCXX_USE_CXX11_ABI,
         "cuda_available": available,
         "architectures": torch.cuda.get_arch_list() if available else _built_for(torch),
-        "bf16": torch.cuda.is_bf16_supported(including_emulation=False) if available else None,
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if available else None,
-        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if available else None,
+        # Not `is_bf16_supported`, which counts emulation in, and whose arguments differ between versions.
+        "bf16": torch.cuda.get_device_capability() >= (8, 0) if available else None,
+        "tf32": _told(lambda: bool(torch.backends.cuda.matmul.allow_tf32)) if available else None,
+        "nccl": _told(lambda: ".".join(map(str, torch.cuda.nccl.version()))) if available else None,
     }
+
+
+def _told(ask: Callable[[], Any]) -> Any:
+    """What is good to know and comes and goes with torch's versions; None where it cannot be told."""
+    try:
+        return ask()
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _built_for(torch: Any) -> list[str]:
@@ -74,9 +87,12 @@ def _flash(torch: Any) -> dict[str, Any]:
         plain = torch.nn.functional.scaled_dot_product_attention(
             *(tensor.transpose(1, 2) for tensor in (query, key, value)), is_causal=True
         ).transpose(1, 2)
-        return {"difference": (flash.float() - plain.float()).abs().max().item()}
+        difference = (flash.float() - plain.float()).abs().max().item()
     except Exception as error:  # noqa: BLE001  # "only supports Ampere GPUs or newer", no kernel image
         return {"forward_error": _short(error)}
+    if not math.isfinite(difference):
+        return {"forward_error": "its outputs are not finite"}
+    return {"difference": difference}
 
 
 def _unmet(engine: str) -> list[str]:

@@ -158,7 +158,7 @@ def _gpu(environment: Environment, machine: Machine) -> Iterator[Finding]:
             f"{environment.path}/bin/python -c 'import torch; torch.cuda.init()' tells why; a driver that "
             "was updated needs a restart of the machine",
         )
-    for gpu in {gpu.name: gpu for gpu in machine.gpus}.values():
+    for gpu in {gpu.name: gpu for gpu in usable_gpus(machine)}.values():
         if gpu.capability and environment.architectures and not has_kernels(
             gpu.capability, environment.architectures
         ):  # fmt: skip
@@ -183,7 +183,7 @@ def _gpu(environment: Environment, machine: Machine) -> Iterator[Finding]:
 
 
 def _precision(environment: Environment, machine: Machine) -> Iterator[Finding]:
-    older = [gpu.name for gpu in machine.gpus if gpu.capability and gpu.capability < (8, 0)]
+    older = [gpu.name for gpu in usable_gpus(machine) if gpu.capability and gpu.capability < (8, 0)]
     if older:
         yield _finding(
             environment,

@@ -31,7 +31,7 @@ def cannot_run(environment: Environment, machine: Machine) -> str | None:
     """Return why flash-attn cannot run in that environment on this machine; None where it can."""
     if not usable_gpus(machine):
         return "there is no GPU to run it on"
-    for gpu in machine.gpus:
+    for gpu in usable_gpus(machine):
         if gpu.capability is not None and gpu.capability < LEAST_CAPABILITY:
             major, minor = gpu.capability
             return f"{gpu.name} has compute capability {major}.{minor}; it needs 8.0 (Ampere)"

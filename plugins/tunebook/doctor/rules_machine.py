@@ -11,7 +11,7 @@ from tunebook.doctor.needs import gib
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tunebook.doctor.facts import Machine, Network, Severity
+    from tunebook.doctor.facts import Gpu, Machine, Network, Severity
 
 _GIB = 2**30
 LEAST_SHARED_MEMORY = _GIB
@@ -19,10 +19,19 @@ LEAST_OPEN_FILES = 4096
 LEAST_DISK = 10 * _GIB
 
 
-def usable_gpus(machine: Machine) -> int:
-    """Return how many cards a run would see."""
-    environ = {} if machine.visible is None else {"CUDA_VISIBLE_DEVICES": machine.visible}
-    return provenance.visible_gpus(len(machine.gpus), environ)
+def usable_gpus(machine: Machine) -> tuple[Gpu, ...]:
+    """Return the cards that a run would see.
+
+    CUDA_VISIBLE_DEVICES is taken to number cards as nvidia-smi does, which CUDA itself does among cards of
+    one kind, or with CUDA_DEVICE_ORDER=PCI_BUS_ID. Where it names them otherwise, the first ones are taken.
+    """
+    if machine.visible is None:
+        return machine.gpus
+    count = provenance.visible_gpus(len(machine.gpus), {"CUDA_VISIBLE_DEVICES": machine.visible})
+    numbers = [number.strip() for number in machine.visible.split(",")[:count]]
+    if all(number.isdigit() and int(number) < len(machine.gpus) for number in numbers):
+        return tuple(machine.gpus[int(number)] for number in numbers)
+    return machine.gpus[:count]
 
 
 def judge_machine(machine: Machine) -> Iterator[Finding]:
@@ -71,14 +80,15 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
             "with --gpus all",
         )
         return
-    if usable_gpus(machine) == 0:
+    usable = usable_gpus(machine)
+    if not usable:
         yield _finding(
             "gpus-hidden",
             "error",
             f"CUDA_VISIBLE_DEVICES={machine.visible!r} hides every one of the {len(machine.gpus)} GPUs",
             "unset CUDA_VISIBLE_DEVICES, or name cards from 0",
         )
-    for number, gpu in enumerate(machine.gpus):
+    for number, gpu in enumerate(usable):
         if gpu.used is not None and gpu.memory and gpu.used > max(_GIB, gpu.memory // 20):
             yield _finding(
                 "gpu-busy",
@@ -87,13 +97,13 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
                 "nvidia-smi shows by whom (in a container it may show no process); wait, end it, or leave "
                 "this card out with CUDA_VISIBLE_DEVICES",
             )
-    if len({(gpu.name, gpu.memory) for gpu in machine.gpus}) > 1:
+    if len({(gpu.name, gpu.memory) for gpu in usable}) > 1:
         yield _finding(
             "mixed-gpus",
             "warning",
-            f"different GPUs: {', '.join(gpu.name for gpu in machine.gpus)}; each step waits for the slowest "
+            f"different GPUs: {', '.join(gpu.name for gpu in usable)}; each step waits for the slowest "
             "and must fit the smallest",
-            "choose cards of one kind with CUDA_VISIBLE_DEVICES",
+            "export CUDA_DEVICE_ORDER=PCI_BUS_ID, and choose cards of one kind with CUDA_VISIBLE_DEVICES",
         )
 
 

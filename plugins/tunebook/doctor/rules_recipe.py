@@ -69,7 +69,7 @@ def _memory(needs: Needs, machine: Machine, environment: Environment | None) -> 
                 "train it on a machine with GPUs",
             )
         return
-    sizes = [gpu.memory for gpu in machine.gpus if gpu.memory is not None]
+    sizes = [gpu.memory for gpu in usable_gpus(machine) if gpu.memory is not None]
     if sizes and needs.gpu_bytes > min(sizes):
         # Below the lower end of the interval no published measurement of such an estimate was found to fit.
         surely = needs.gpu_bytes_low > min(sizes)
@@ -103,7 +103,7 @@ def _disk_and_host(needs: Needs, machine: Machine) -> Iterator[Finding]:
 
 
 def _precision(needs: Needs, machine: Machine) -> Iterator[Finding]:
-    older = [gpu for gpu in machine.gpus if gpu.capability is not None and gpu.capability < (8, 0)]
+    older = [gpu for gpu in usable_gpus(machine) if gpu.capability is not None and gpu.capability < (8, 0)]
     if older and needs.values.get("bf16") is True:
         yield _finding(
             needs,

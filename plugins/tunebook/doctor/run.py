@@ -54,7 +54,7 @@ def examine(recipe: Recipe | None, done: Callable[[str], None]) -> Report:
         node = pool.submit(machine.gather, output)
         net = pool.submit(network.gather)
         asked = environments.ask_all(found, done)
-        needs = needs_of(recipe, usable_gpus(node.result())) if recipe else None
+        needs = needs_of(recipe, len(usable_gpus(node.result()))) if recipe else None
         facts = Facts(machine=node.result(), network=net.result(), environments=asked, needs=needs)
     return Report(facts=facts, findings=judge(facts))
 
