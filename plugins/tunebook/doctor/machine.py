@@ -42,9 +42,7 @@ def gather(disk_folder: Path) -> Machine:
         disk_folder=str(disk_folder),
         shared_memory=shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else None,  # noqa: S108
         driver=driver,
-        driver_cuda=_version_in(r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)", _output(["nvidia-smi"]))
-        if driver
-        else None,
+        driver_cuda=_version_in(_DRIVER_CUDA, _output(["nvidia-smi"])) if driver else None,
         gpus=gpus,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         nvcc=_nvcc(cuda_home),
