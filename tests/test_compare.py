@@ -399,6 +399,25 @@ def test_output_is_the_prediction_where_a_label_stands_beside_it(tmp_path):
     assert (row.prediction, row.reference) == ("Yes", "no")
 
 
+def test_output_is_the_reference_where_the_model_speaks_in_another_column(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"instruction": "?", "input": "", "output": "no", "response": "Yes"}])
+    (row,) = read_rows(path, Columns())
+    assert (row.prediction, row.reference) == ("Yes", "no")
+
+
+def test_datasets_of_one_file_are_kept_apart(tmp_path):
+    """Their rows have the same indexes."""
+    sides = []
+    for name, texts in (("a", A), ("b", B)):
+        rows = [record(i, text) for i, text in enumerate(texts)]
+        rows += [record(i, WANTED[i], dataset="books", prompt=f"book {i}") for i in range(60)]
+        sides.append(write(tmp_path / f"{name}.jsonl", rows))
+    movies, books = compared(*sides)["sets"]
+    assert (movies["better"], books["better"]) == (12, 0)
+    assert all("Will user" in row["prompt"] for row in movies["disagreements"])
+    assert [one["dataset"] for one in compared(*sides, "--dataset", "books")["sets"]] == ["books"]
+
+
 def test_a_missing_column_names_the_option(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": "Yes", "label": "no"}])
     with pytest.raises(TunebookError, match="it has 'text', 'label'") as caught:
