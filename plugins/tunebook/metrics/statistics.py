@@ -42,7 +42,7 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
 
     >>> wilson(1055, 1319)
-    Interval(low=0.7773824951720413, high=0.8205505411823376)
+    Interval(low=0.7773986203493057, high=0.8205566332645113)
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"a proportion needs 0 <= successes <= n and n > 0, not {successes} of {n}")
