@@ -20,7 +20,7 @@ from tunebook.doctor.rules_environment import has_kernels, install
 from tunebook.doctor.rules_flash import attention_in_use, cannot_run
 from tunebook.doctor.rules_machine import usable_gpus
 from tunebook.doctor.run import judge
-from tunebook.doctor.wheel import wheel_name, wheel_url
+from tunebook.doctor.wheel import is_published, wheel_name, wheel_url
 
 GIB = 2**30
 A100 = Gpu(name="NVIDIA A100-SXM4-80GB", memory=80 * GIB, used=0, capability=(8, 0))
@@ -123,6 +123,15 @@ def test_the_wheel_of_flash_attn_is_named_as_its_releases_are(torch, cuda, abi, 
     assert wheel_url(name).endswith(f"/releases/download/v{version}/{name}")
 
 
+@pytest.mark.parametrize(
+    ("torch", "cuda", "seen"),
+    [("2.5.1", "12.4", True), ("2.10.0", "12.8", False), ("2.10.0", "13.0", True), ("2.8.0", "13.0", False),
+     ("2.3.1", "12.1", False), ("2.5.1", "11.8", False), ("2.5.1", None, False)],
+)  # fmt: skip
+def test_a_wheel_is_proposed_only_where_one_was_seen(torch, cuda, seen):
+    assert is_published(torch, cuda) is seen
+
+
 def test_a_version_that_cannot_be_read_is_no_wheel():
     with pytest.raises(ValueError, match="no version: 'cu124'"):
         wheel_name("cu124", "12.4", abi=True, python="3.11")
@@ -160,7 +169,7 @@ def test_flash_attn_that_is_missing_comes_with_its_wheel_and_the_environments_ow
 
 def test_a_torch_newer_than_any_wheel_is_sent_to_the_releases_page_and_to_a_build():
     finding = one("flash-missing", environment=replace(BARE, torch="2.13.0+cu130", cuda="13.0", abi=True))
-    assert "Wheels were seen for torch up to 2.10" in finding.message
+    assert "torch 2.9 to 2.10 with CUDA 13; here is torch 2.13.0+cu130" in finding.message
     assert "flash-attn --no-build-isolation" in finding.fix
 
 

@@ -179,8 +179,8 @@ def _flash_text(facts: Facts, environment: Environment) -> str:
         wheel = wheel_of(environment, facts.machine)
         if wheel is None or environment.torch is None:
             return "not installed"
-        unseen = "" if is_published(environment.torch) else ", which was not seen among the releases"
-        return f"not installed; its wheel would be {wheel}{unseen}"
+        seen = is_published(environment.torch, environment.cuda)
+        return f"not installed; its wheel would be {wheel}{'' if seen else ', not seen among the releases'}"
     if flash.difference is not None:
         return f"{flash.version}, runs; differs from PyTorch's by {flash.difference:.3g} at most"
     return f"{flash.version}, {flash.error or flash.forward_error or 'loads; not run without a GPU'}"

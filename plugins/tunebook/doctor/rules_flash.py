@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook.doctor.facts import Finding
 from tunebook.doctor.rules_environment import install, numbers
 from tunebook.doctor.rules_machine import usable_gpus
-from tunebook.doctor.wheel import NEWEST_TORCH, RELEASES, is_published, wheel_name, wheel_url
+from tunebook.doctor.wheel import RELEASES, SEEN, VERSION, is_published, wheel_name, wheel_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,18 +126,21 @@ def wheel_of(environment: Environment, machine: Machine) -> str | None:
 
 def _missing(environment: Environment) -> str:
     text = "flash-attn could run here and is not installed; PyTorch's attention is used"
-    if environment.torch and not is_published(environment.torch):
-        newest = ".".join(map(str, NEWEST_TORCH))
+    if environment.torch and not is_published(environment.torch, environment.cuda):
+        seen = ", ".join(
+            f"torch {'.'.join(map(str, oldest))} to {'.'.join(map(str, newest))} with CUDA {cuda}"
+            for cuda, (oldest, newest) in SEEN.items()
+        )
         text += (
-            f". Wheels were seen for torch up to {newest}, and here is {environment.torch}: look at "
-            f"{RELEASES} first"
+            f". Wheels of {VERSION} were seen for {seen}; here is torch {environment.torch}: "
+            f"look at {RELEASES} first"
         )
     return text
 
 
 def _command(environment: Environment, machine: Machine) -> str:
     name = wheel_of(environment, machine)
-    if name is None or environment.torch is None or not is_published(environment.torch):
+    if name is None or environment.torch is None or not is_published(environment.torch, environment.cuda):
         return (
             f"{install(environment, 'flash-attn --no-build-isolation')} builds it with nvcc in 10 to 30 min"
         )

@@ -7,9 +7,8 @@ import re
 VERSION = "2.8.3"
 """The release that is proposed."""
 RELEASES = "https://github.com/Dao-AILab/flash-attention/releases"
-NEWEST_TORCH = (2, 10)
-"""The newest torch that wheels of `VERSION` were seen for; its releases page may have got others since."""
-OLDEST_TORCH = (2, 4)
+SEEN: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {12: ((2, 4), (2, 9)), 13: ((2, 9), (2, 10))}
+"""The oldest and newest torch that wheels of `VERSION` were seen for, by CUDA; there may be others since."""
 
 _PLAIN = re.compile(r"(\d+)\.(\d+)")
 
@@ -47,9 +46,10 @@ def wheel_url(name: str) -> str:
     return f"{RELEASES}/download/v{name.split('-')[1].split('+')[0]}/{name}"
 
 
-def is_published(torch: str) -> bool:
-    """Whether wheels of `VERSION` were seen for this torch."""
-    return OLDEST_TORCH <= _numbers(torch) <= NEWEST_TORCH
+def is_published(torch: str, cuda: str | None) -> bool:
+    """Whether wheels of `VERSION` were seen for this torch and its CUDA."""
+    seen = SEEN.get(_numbers(cuda)[0]) if cuda else None
+    return seen is not None and seen[0] <= _numbers(torch) <= seen[1]
 
 
 def _numbers(version: str) -> tuple[int, int]:
