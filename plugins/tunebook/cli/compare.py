@@ -166,7 +166,7 @@ def _flips(one: dict[str, Any]) -> str:
 
 def _print_disagreements(one: dict[str, Any], show: int) -> None:
     for row in one["disagreements"][:show]:
-        click.echo(f"\nrow {row['index']}, {row['kind']}: {row['prompt']}")
+        click.echo(f"\nrow {row['index']}, {row['kind']}: {row['prompt'] or '(no prompt)'}")
         click.echo(f"  reference: {row['reference']}")
         for side, answer in (("A", row["first"]), ("B", row["second"])):
             unread = "" if answer["parsed"] is not None else "  (not readable)"
