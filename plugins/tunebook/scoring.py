@@ -16,7 +16,7 @@ import numpy as np
 
 from tunebook import metrics
 from tunebook.errors import TunebookError
-from tunebook.metrics import bleu, chrf, statistics
+from tunebook.metrics import statistics
 from tunebook.metrics.statistics import Interval
 from tunebook.prediction_files import Row
 from tunebook.types import Metric, Score
@@ -116,22 +116,6 @@ def _score(metric: Metric, row: Row) -> Score:
         ) from error
 
 
-_SIGNATURES: Mapping[str, Callable[[], str]] = {
-    bleu.METRIC.name: bleu.signature,
-    chrf.METRIC.name: chrf.signature,
-}
-
-
-def signature(metric: str) -> str | None:
-    """What has to be published with a metric's figures; None for a metric that needs no more than its name.
-
-    Raises:
-        TunebookError: sacrebleu, whose signature it is, is not installed.
-    """
-    made = _SIGNATURES.get(metric)
-    return made() if made else None
-
-
 # -------------------------------------------------------------------------------------------- summing up
 
 
@@ -170,7 +154,7 @@ class Collector:
             metric=self._metric.name,
             n=len(scores),
             figures=with_intervals(self._metric.aggregate, scores, figures),
-            signature=signature(self._metric.name),
+            signature=self._metric.signature and self._metric.signature(),
             n_unparsed=sum(score.parsed is None for score in scores),
             unparsed_reasons=statistics.unparsed_reasons(scores),
             rules=statistics.counts_by_rule(scores),

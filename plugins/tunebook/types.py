@@ -99,6 +99,8 @@ class Metric:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For metrics whose answer is one of a few words: canonical answer -> its spellings, e.g.
     `{"yes": ("Yes", " Yes", "yes", ...), ...}`. Only such metrics can work from answer positions."""
+    signature: Callable[[], str] | None = None
+    """What has to be published with the figures so that they can be compared, e.g. sacrebleu's signature."""
     default_max_new_tokens: int = 16
     """Upper bound of generated tokens where the registry entry names none."""
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tunebook.metrics import bleu, chrf
+
 pytestmark = pytest.mark.engine
 
 SHORT = {"dataset": "sums_train", "max_steps": 40, "eval_steps": 20, "save_steps": 20, "seed": 3}
@@ -57,6 +59,7 @@ def test_after_training_the_same_checkpoint_gives_the_same_figures(runs, recipe,
     for name in set(during["values"]) - timing:
         assert after["values"][name] == pytest.approx(during["values"][name], abs=1e-9), name
     assert {"exact_match", "strict_match", "rougeL", "bleu", "chrf"} <= set(after["values"])
+    assert during["signatures"] == {"bleu": bleu.signature(), "chrf": chrf.signature()}
 
 
 def test_a_subset_is_the_same_rows_at_every_evaluation(runs):
@@ -81,7 +84,7 @@ def gsm8k(recipe, train, offline):
     run = train(
         recipe(
             dataset="sums_train",
-            eval_dataset="sums_eval",
+            eval_dataset="sums_bleu",
             max_steps=240,
             eval_steps=80,
             save_steps=80,
@@ -114,6 +117,8 @@ def test_figures_and_examples_reach_the_trackers(gsm8k, offline):
     assert len(table["data"]) == 20
     stream = next(offline.glob("wandb/offline-run-*/*.wandb")).read_bytes()
     assert b"eval/exact_match" in stream
+    assert b"eval/bleu_signature" in stream
+    assert bleu.signature().encode() in stream
     events = b"".join(path.read_bytes() for path in gsm8k.output.glob("runs/*/events*"))
-    assert b"eval/sums_eval/examples" in events
+    assert b"eval/sums_bleu/examples" in events
     assert b"eval/exact_match" in events

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, pre
 from tunebook.hooks.shards import FILLER, deal, gather, rank_of
 from tunebook.hooks.texts import Texts
 from tunebook.hooks.trackers import track
-from tunebook.types import EvalRecord
+from tunebook.types import EvalRecord, Metric
 
 
 class Evaluator:
@@ -97,7 +97,7 @@ class Evaluator:
         metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
         if self.trainer.is_world_process_zero():
             self._leave(prepared, found, values, step, time.perf_counter() - started)
-            track(self.trainer, prepared.chosen.name, found, metrics)
+            track(self.trainer, prepared.chosen.name, found, metrics, _signatures(prepared.metrics))
         return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
 
     def step(self, model: torch.nn.Module, batch: Batch) -> None:
@@ -205,6 +205,7 @@ class Evaluator:
                 "unparsed_reasons": reasons,
                 "answers_cut": int(values["answers_cut"]),
                 "metric": [metric.name for metric in prepared.metrics],
+                "signatures": _signatures(prepared.metrics),
                 "select_by": select_by,
                 "larger_is_better": first is not None and first.select_by not in first.smaller_is_better,
                 "values": {name: value for name, value in values.items() if math.isfinite(value)},
@@ -218,6 +219,11 @@ class Evaluator:
         lead = [select_by, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
         line = leavings.headline(values, stderr, lead, n, seconds)
         leavings.say(f"step {step}, {prepared.chosen.name}: {line}")
+
+
+def _signatures(metrics: Iterable[Metric]) -> dict[str, str]:
+    """What is to be published with the figures of each metric that says so."""
+    return {metric.name: metric.signature() for metric in metrics if metric.signature is not None}
 
 
 def _step_of_weights(trainer: Any) -> int:

@@ -16,7 +16,13 @@ _CHARACTERS = 300  # of a prompt, at its end, where the question stands
 _COLUMNS = ("row", "prompt", "reference", "prediction", "parsed", "score", "reason")
 
 
-def track(trainer: Any, name: str, records: Sequence[EvalRecord], metrics: Mapping[str, float]) -> None:
+def track(
+    trainer: Any,
+    name: str,
+    records: Sequence[EvalRecord],
+    metrics: Mapping[str, float],
+    signatures: Mapping[str, str],
+) -> None:
     """Send one evaluation's examples to W&B and TensorBoard, where the run reports to them.
 
     Args:
@@ -24,17 +30,24 @@ def track(trainer: Any, name: str, records: Sequence[EvalRecord], metrics: Mappi
         name: The evaluation set.
         records: All of its scored rows.
         metrics: The figures under the names that the trainer logs, e.g. `eval_accuracy`.
+        signatures: By metric: what is to be published with its figures.
     """
     rows = [_row(record) for record in _most_telling(records)]
     if "wandb" in trainer.args.report_to:
-        _to_wandb(trainer, name, rows, metrics)
+        _to_wandb(trainer, name, rows, {**metrics, **_named(signatures)})
     for callback in trainer.callback_handler.callbacks:
         writer = getattr(callback, "tb_writer", None)
         if writer is not None and rows:
             writer.add_text(f"eval/{name}/examples", _markdown(rows), trainer.state.global_step)
 
 
-def _to_wandb(trainer: Any, name: str, rows: Sequence[tuple[Any, ...]], metrics: Mapping[str, float]) -> None:
+def _named(signatures: Mapping[str, str]) -> dict[str, str]:
+    return {f"eval_{metric}_signature": signature for metric, signature in signatures.items()}
+
+
+def _to_wandb(
+    trainer: Any, name: str, rows: Sequence[tuple[Any, ...]], summary: Mapping[str, float | str]
+) -> None:
     import wandb
 
     if wandb.run is None:  # the callback starts the run when training starts
@@ -44,7 +57,7 @@ def _to_wandb(trainer: Any, name: str, rows: Sequence[tuple[Any, ...]], metrics:
         # Beside the step, not as the step: the trainer's callback logs so, and W&B counts its own.
         wandb.log({f"eval/{name}/examples": table, "train/global_step": trainer.state.global_step})
     if not trainer.is_in_train:
-        wandb.run.summary.update({key.replace("eval_", "eval/", 1): value for key, value in metrics.items()})
+        wandb.run.summary.update({key.replace("eval_", "eval/", 1): value for key, value in summary.items()})
 
 
 def _most_telling(records: Sequence[EvalRecord]) -> list[EvalRecord]:

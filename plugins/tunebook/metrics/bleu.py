@@ -92,6 +92,7 @@ METRIC = Metric(
     aggregate=aggregate,
     figures=("bleu", "brevity_penalty", "length_ratio", "unparsed_rate"),
     select_by="bleu",
+    signature=signature,
     default_max_new_tokens=512,
 )
 

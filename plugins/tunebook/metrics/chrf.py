@@ -79,6 +79,7 @@ METRIC = Metric(
     aggregate=aggregate,
     figures=("chrf", "unparsed_rate"),
     select_by="chrf",
+    signature=signature,
     default_max_new_tokens=512,
 )
 
