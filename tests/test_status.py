@@ -65,6 +65,14 @@ def test_training_goes_on_behind_an_evaluation_and_a_checkpoint(log):
     assert state.seconds_left is not None
 
 
+def test_the_bar_is_believed_where_axolotl_announces_other_steps():
+    bar = next(bar for bar in re.finditer(rb"\| (\d+)/60 \[[^\r\n]*?/s", AXOLOTL) if 20 < int(bar[1]) < 40)
+    for announced in (b"", b"Maximum number of steps set at 100"):
+        log = re.sub(rb"Maximum number of steps set at \d+", announced, AXOLOTL[: bar.end()])
+        state = parse_log(log, log)
+        assert (state.phase, state.step, state.total_steps) == ("training", int(bar[1]), 60)
+
+
 def test_a_tail_that_holds_no_announcement_is_read_with_the_head():
     bar = [bar for bar in re.finditer(rb"\d+%[^\r\n]*?\| (\d+)/60 \[[^\r\n]*?/s", LF) if int(bar[1]) < 60][-1]
     state = parse_log(LF[:20000], bar[0])

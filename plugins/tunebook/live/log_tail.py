@@ -90,7 +90,7 @@ def read_log(path: Path) -> LogState:
 
 def parse_log(head: bytes, tail: bytes) -> LogState:
     """Tell where a run stands from the beginning and the end of its log, which may overlap."""
-    total = _last_number(_TOTAL, head) or _last_number(_TOTAL, tail)
+    total = _total_by_bar(head) or _last_number(_TOTAL, head) or _last_number(_TOTAL, tail)
     phase, at = _latest_sign(tail)
     if at < 0:
         phase, _ = _latest_sign(head)
@@ -134,6 +134,13 @@ def _latest_sign(text: bytes) -> tuple[Phase, int]:
         if last > found[1]:
             found = (phase, last)
     return found
+
+
+def _total_by_bar(head: bytes) -> int | None:
+    """Steps by the first bar of training: what Axolotl announces leaves `max_steps` out of account."""
+    start = max(head.rfind(b"Starting trainer..."), head.rfind(b"***** Running training *****"))
+    bars = _BAR.finditer(head, start) if start >= 0 else ()
+    return next((int(bar["total"]) for bar in bars if bar["label"] is None), None)
 
 
 def _rate(bar: re.Match[bytes]) -> float | None:
