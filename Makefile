@@ -84,7 +84,7 @@ check: setup  ## what must pass before every commit: format, lint, types, import
 	$(LF)/bin/ruff check .
 	$(LF)/bin/mypy
 	$(LF)/bin/lint-imports
-	$(LF)/bin/python -m pytest -m 'not engine and not axolotl and not infra and not browser and not gpu'
+	$(LF)/bin/python -m pytest -n 2 --dist loadfile -m 'not engine and not axolotl and not infra and not browser and not gpu'
 
 bench: setup $(TINY)/config.json  ## run the benchmarks; each prints a ratio against what it is compared with
 	@for benchmark in benchmarks/*.py; do \
