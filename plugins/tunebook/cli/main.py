@@ -42,6 +42,11 @@ COMMANDS: CommandTable = {
         "doctor",
         "Tell what this machine can run, what stands in the way, and what ends it.",
     ),
+    "bench": (
+        "tunebook.cli.bench",
+        "bench",
+        "Time a short real training of a recipe: speed, memory, waiting for data, use of the device.",
+    ),
     "data": (
         "tunebook.cli.data",
         "data",

@@ -19,7 +19,7 @@ _BINDINGS = {
     "llamafactory.launcher": ("tunebook.hooks.launcher", "use_own_torchrun"),
     "llamafactory.data.loader": ("tunebook.hooks.token_cache", "bind"),
     "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
-    "transformers.trainer": ("tunebook.hooks.stopping", "bind"),
+    "transformers.trainer": ("tunebook.hooks.callbacks", "bind"),
 }
 
 

@@ -1,25 +1,18 @@
 """Ends a training at a step boundary, behind a whole checkpoint, when the run is asked to end.
 
-Bound to `transformers.trainer` when `tunebook train` has set `TUNEBOOK_STOP_FILE`; see `stop_request`. The
-Trainer's own `enable_jit_checkpoint` acts on SIGTERM, whose time differs between ranks, and goes on to the
-engine's closing evaluation, for which a preempted job has no time.
+Added to every trainer when `tunebook train` has set `TUNEBOOK_STOP_FILE`; see `callbacks` and `stop_request`.
+The Trainer's own `enable_jit_checkpoint` acts on SIGTERM, whose time differs between ranks, and goes on to
+the engine's closing evaluation, for which a preempted job has no time.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
 from tunebook.hooks.leavings import say
 from tunebook.stop_request import of_environment
-
-
-def bind(trainer_module: ModuleType) -> None:
-    """Add our callback to those that every `transformers.Trainer` starts with."""
-    if of_environment() is not None:
-        trainer_module.DEFAULT_CALLBACKS.append(StopsWhenAsked)  # type: ignore[attr-defined]
 
 
 class StopsWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,25 @@
+"""Adds our callbacks to those that every `transformers.Trainer` starts with, where they were asked for.
+
+Bound to `transformers.trainer` by the start-up hook, so in both engines and in every stage of training.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from tunebook.stop_request import of_environment
+
+
+def bind(trainer_module: ModuleType) -> None:
+    """Add the callbacks that this process's environment asks for; none by default."""
+    wanted: list[type] = []
+    if of_environment() is not None:
+        from tunebook.hooks.stopping import StopsWhenAsked
+
+        wanted.append(StopsWhenAsked)
+    if os.environ.get("TUNEBOOK_BENCH_FILE"):
+        from tunebook.hooks.timing import TimesSteps
+
+        wanted.append(TimesSteps)
+    trainer_module.DEFAULT_CALLBACKS.extend(wanted)  # type: ignore[attr-defined]
