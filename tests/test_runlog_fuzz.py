@@ -7,13 +7,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
 from tunebook.report.data import gather
 from tunebook.runlog import read_run
 from tunebook.runlog.console import read_console
+from tunebook.runlog.records import Series
+from tunebook.runlog.torn_entries import TRAINING, drop_torn
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(
@@ -53,6 +55,13 @@ def damage(path, kind, start, length):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DAMAGE)
+@example([(Path("trainer_state.json"), "lose", 0.333984375, 0.25)])  # two entries become one
+@example(
+    [
+        (Path("trainer_state.json"), kind, *where)
+        for kind, *where in (("cut", 0.25, 0.0), ("lose", 0.65625, 0.5))
+    ]
+)
 def test_a_damaged_run_is_reported_with_numbers_that_were_logged_or_refused(damages):
     with tempfile.TemporaryDirectory() as folder:
         run_folder = Path(shutil.copytree(FIXTURES / "runs" / "movies", Path(folder) / "movies"))
@@ -65,8 +74,8 @@ def test_a_damaged_run_is_reported_with_numbers_that_were_logged_or_refused(dama
             return
         report = gather([run_folder])
         for name in ("loss", "learning_rate", "grad_norm"):
-            if name not in run.series:
-                continue
+            if name not in run.series or len(run.series[name].steps) < 2:
+                continue  # of one entry it cannot be told whether it was made of two
             logged = WHOLE.series[name]
             assert set(run.series[name].steps.tolist()) <= set(logged.steps.tolist())
             where = np.searchsorted(logged.steps, run.series[name].steps)
@@ -118,3 +127,28 @@ def test_any_bytes_are_read_or_refused(data):
             read_run(Path(folder))
         except TunebookError:
             return
+
+
+def series(steps, epochs):
+    steps = np.array(steps, dtype=np.int64)
+    made = {TRAINING: epochs, "loss": np.arange(len(steps), dtype=float)}
+    return {
+        n: Series(name=n, steps=steps, values=np.array(v, dtype=float), source="s") for n, v in made.items()
+    }
+
+
+def test_an_entry_of_two_halves_is_told_by_its_epoch_and_others_are_not():
+    steps = [10, 20, 30, 40, 50, 60, 70]
+    whole = [step / 100 for step in steps]
+    for place in range(len(steps)):
+        torn = [*whole[:place], whole[place] + 0.2, *whole[place + 1 :]]
+        left, count = drop_torn(series(steps, torn))
+        assert count == 1
+        assert left["loss"].steps.tolist() == [*steps[:place], *steps[place + 1 :]]
+    # Two digits, a short last step, and another pace after a resume are all as the Trainer writes them.
+    for written in (
+        [round(epoch, 2) for epoch in whole],
+        [*whole[:-1], 0.69],
+        [0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0],
+    ):
+        assert drop_torn(series(steps, written))[1] == 0

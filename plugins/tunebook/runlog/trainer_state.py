@@ -10,6 +10,7 @@ import orjson
 from tunebook.runlog.columns import Columns
 from tunebook.runlog.records import Note, Series, Trainer
 from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers
+from tunebook.runlog.torn_entries import EVALUATION, TRAINING, drop_torn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Entries of log_history are flat objects; the Trainer writes nothing nested into them.
 _ENTRY = re.compile(rb"\{[^{}]*\}")
 _START = re.compile(rb'"log_history"\s*:\s*\[')
+_EPOCH = b'"epoch":'
 _BLOCK = 1 << 22
 _SUMMARY_KEYS = frozenset({"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second"})
 
@@ -61,7 +63,11 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     elif found.damaged:
         message = f"{found.damaged} damaged stretches of log entries were left out"
         notes.append(Note(kind="lost", file=source, message=message))
-    return TrainerState(columns.series(), _trainer(facts, source), summary, notes)
+    series, torn = drop_torn(columns.series())
+    if torn:
+        message = f"{torn} log entries whose epoch does not fit their step were left out"
+        notes.append(Note(kind="lost", file=source, message=message))
+    return TrainerState(series, _trainer(facts, source), summary, notes)
 
 
 class _Entries:
@@ -81,6 +87,9 @@ class _Entries:
             end = text.rfind(b"}") + 1
             try:
                 block = loads_numbers(b"[" + text[:end].lstrip(b" \t\r\n,") + b"]")
+                # One object of two entries: lines between them are gone, and of equal keys the later holds.
+                if text.count(_EPOCH, 0, end) > len(block):
+                    raise ValueError("an entry names its epoch twice")
                 self.read += len(block)
                 yield block
                 at_the_end = False
@@ -103,7 +112,10 @@ class _Entries:
             if between.startswith(b"]"):
                 return found, after, True
             self.damaged += bool(between)
-            found.append(match.group())
+            if match.group().count(_EPOCH) > 1:
+                self.damaged += 1
+            else:
+                found.append(match.group())
             after = match.end()
         return found, after, False
 
@@ -138,6 +150,9 @@ def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, floa
                 if (number := as_float(value)) is not None:
                     summary[name] = number
         elif step is not None:
+            if "epoch" in entry:
+                # An evaluation has the step of a training entry: each is judged by its own epoch.
+                entry[TRAINING if "loss" in entry else EVALUATION] = entry["epoch"]
             steps.append(step)
             entries.append(entry)
     columns.add(steps, entries)
