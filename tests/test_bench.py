@@ -67,6 +67,7 @@ def test_experts_are_not_guessed_at():
     [
         ("NVIDIA H100 80GB HBM3", 989.4),
         ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H100 NVL", None),
         ("NVIDIA L40S", 362.0),
         ("NVIDIA L4", 121.0),
         ("Tesla T4", 65.0),

@@ -52,7 +52,7 @@ def read_predictions(
                 _column(path, values, prediction_column, PREDICTION_COLUMNS, "--prediction-column"),
                 _column(path, values, reference_column, REFERENCE_COLUMNS, "--reference-column"),
             )
-        yield Row(index, _text(path, index, values, columns[0]), _text(path, index, values, columns[1]))
+        yield Row(index, text_in(path, index, values, columns[0]), text_in(path, index, values, columns[1]))
     if columns is None:
         raise TunebookError(f"{path} holds no rows", fix="name a file with one prediction a row")
 
@@ -131,7 +131,18 @@ def _column(
     )
 
 
-def _text(path: Path, index: int, row: Mapping[str, Any], column: str) -> str:
+def text_in(path: Path, index: int, row: Mapping[str, Any], column: str) -> str:
+    """Return the text of one column; a number or a boolean is text as Python writes it.
+
+    Args:
+        path: The file, for the message.
+        index: Number of the row, from 0.
+        row: The row.
+        column: Its column.
+
+    Raises:
+        TunebookError: The column is missing or holds something else.
+    """
     value = row.get(column)
     if isinstance(value, str):
         return value

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from contrast import worst_contrast
 
 from tunebook.comparison.compare import compare
 from tunebook.comparison.pairing import Request
@@ -155,32 +156,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(open_page, scheme):
-    worst = open_page(color_scheme=scheme).evaluate(CONTRAST)
+    worst = open_page(color_scheme=scheme).evaluate(worst_contrast("script, .skip"))
     assert worst["ratio"] >= 4.5, worst
-
-
-CONTRAST = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = rgb(getComputedStyle(node).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  let worst = { ratio: 99 };
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !node.offsetParent || node.closest("script, .skip")) continue;
-    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < worst.ratio) worst = { ratio, text: walk.currentNode.data.trim().slice(0, 40), name: node.className };
-  }
-  return worst;
-}"""
 
 
 def test_every_control_has_a_name_and_there_is_one_title(open_page):

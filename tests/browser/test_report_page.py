@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from contrast import worst_contrast
 
 from tunebook.report.data import gather
 from tunebook.report.render import render, write_report
@@ -189,32 +190,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page, name):
 def test_text_has_enough_contrast_in_both_themes(open_page):
     for scheme in ("light", "dark"):
         page = open_page("one", color_scheme=scheme)
-        worst = page.evaluate(CONTRAST)
+        worst = page.evaluate(worst_contrast("svg, script, .skip"))
         assert worst["ratio"] >= 4.5, worst
-
-
-CONTRAST = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = rgb(getComputedStyle(node).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  let worst = { ratio: 99 };
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !node.offsetParent || node.closest("svg, script, .skip")) continue;
-    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < worst.ratio) worst = { ratio, text: walk.currentNode.data.trim().slice(0, 40), name: node.className };
-  }
-  return worst;
-}"""
 
 
 def test_every_picture_has_words_and_every_control_a_name(open_page):

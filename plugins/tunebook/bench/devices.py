@@ -1,17 +1,18 @@
-"""Peak speeds of GPUs, as their makers state them."""
+"""Peak speeds of GPUs."""
 
 from __future__ import annotations
 
 import re
 
-# Dense bf16 with fp32 accumulation, in TFLOPS, from NVIDIA's data sheets (for cards before Ampere: fp16, they
-# have no bf16). The first pattern that is found in the device's name counts.
+# Dense bf16 with fp32 accumulation, in TFLOPS (for cards before Ampere: fp16, they have no bf16), as they are
+# commonly quoted; NVIDIA's own sheets were not read for it. The first pattern that is found in the device's
+# name counts.
 _PEAKS: tuple[tuple[str, float], ...] = (
     (r"\bB200\b", 2250.0),
     (r"\bH200\b", 989.4),
     (r"\bGH200\b", 989.4),
-    (r"\bH100 (PCIe|NVL)", 756.5),
-    (r"\bH100\b", 989.4),
+    (r"\bH100 PCIe", 756.5),
+    (r"\bH100\b(?! NVL)", 989.4),
     (r"\bH800\b", 989.4),
     (r"\bA100\b|\bA800\b", 312.0),
     (r"\bL40S\b", 362.0),

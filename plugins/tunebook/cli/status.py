@@ -169,5 +169,6 @@ def _plain(state: live.RunState) -> dict[str, Any]:
     plain = asdict(state)
     plain["folder"] = str(state.folder)
     plain["log"] = state.log and str(state.log)
+    plain["checkpoint"] = live.newest_checkpoint(state.folder)
     plain["gpus"] = [gpu._asdict() for gpu in state.gpus]
     return plain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -15,6 +14,7 @@ import click
 from tunebook import live, processes
 from tunebook.errors import TunebookError
 from tunebook.launch import slurm
+from tunebook.runlog.tolerant_json import read_object
 
 if TYPE_CHECKING:
     from tunebook.live import RunState
@@ -66,10 +66,8 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
     left = _wait(left, _INTERRUPT_SECONDS)
     for state in running:
         if state not in left:
-            after = live.read_state(state.folder)
-            _say(
-                f"{state.folder}: {after.life} {after.detail}; last checkpoint: {after.checkpoint or 'none'}"
-            )
+            after, saved = live.read_state(state.folder), live.newest_checkpoint(state.folder)
+            _say(f"{state.folder}: {after.life} {after.detail}; last checkpoint: {saved or 'none'}")
     for state in left:
         _say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
     unreachable = [state for state in states if state.life == "unknown"]
@@ -100,11 +98,9 @@ def _folders(run: Path, *, now: bool, dry_run: bool) -> list[Path]:
 
 
 def _job(run: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((run / "launch" / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError):
+        return read_object(run / "launch" / "job.json") or {}
+    return {}
 
 
 def _is_here(state: RunState) -> bool:
@@ -132,7 +128,7 @@ def _wait(states: list[RunState], seconds: float) -> list[RunState]:
     left = list(states)
     while left and time.monotonic() < deadline:
         time.sleep(0.2)
-        left = [state for state in left if live.read_state(state.folder).life == "running"]
+        left = [state for state in left if live.is_running(state.folder)]
     return left
 
 

@@ -21,7 +21,10 @@ from tunebook.train_plan import plan_training
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tunebook.processes import Ended
+    from tunebook.stop_request import StopRequest
     from tunebook.train_plan import TrainPlan
+    from tunebook.types import Command
 
 LOG = "train.log"
 """Below `output_dir`: what a run in the background prints."""
@@ -91,10 +94,7 @@ def _follow(plan: TrainPlan, rank: int) -> int:
     files.write_atomic(own, _recipe_text(plan))
     argv = tuple(str(own) if part == str(folder / "recipe.yaml") else part for part in plan.command.argv)
     request = stop_request.of_run(folder.absolute())
-    ended = processes.run(
-        replace(plan.command, argv=argv, env={**plan.command.env, stop_request.VARIABLE: str(request.asked)}),
-        ask_to_save=request.make,
-    )
+    ended = _run_engine(replace(plan.command, argv=argv), request)
     return 128 + signal.SIGUSR1 if ended.code == 0 and request.checkpoint() is not None else ended.code
 
 
@@ -141,11 +141,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
     about = {"started": _now(), "engine": plan.recipe.engine, "log": printed}
     background_process.record_self(folder, about)
-    ended = processes.run(
-        replace(plan.command, env={**plan.command.env, stop_request.VARIABLE: str(request.asked)}),
-        keep_open=() if lock is None else (lock,),
-        ask_to_save=request.make,
-    )
+    ended = _run_engine(plan.command, request, keep_open=() if lock is None else (lock,))
     code, saved = ended.code, request.checkpoint()
     if saved is not None:
         code = 128 + signal.SIGUSR1
@@ -165,6 +161,12 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     background_process.record_end(folder, about | end)
     request.clear()
     return code
+
+
+def _run_engine(command: Command, request: StopRequest, *, keep_open: tuple[int, ...] = ()) -> Ended:
+    """Run an engine that ends behind a checkpoint when the request is made, as SIGUSR1 to us makes it."""
+    command = replace(command, env={**command.env, stop_request.VARIABLE: str(request.asked)})
+    return processes.run(command, keep_open=keep_open, ask_to_save=request.make)
 
 
 def _recipe_text(plan: TrainPlan) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from tunebook.comparison.records import Answer, Disagreement
 from tunebook.comparison.rows import read_rows
 from tunebook.comparison.tables import judge
-from tunebook.report.examples import ANSWER_CHARACTERS, cut
+from tunebook.report.examples import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 KEPT = 1000
 """Disagreements that go into the files; the counts are of all."""
 
-_SPECIAL = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
 _ROLES = re.compile(r"\A\s*(?:user|human)\n|\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
 
 
@@ -104,8 +103,8 @@ def disagreements_of(
         score = judge(metric, row, side.path, recorded=recorded)
         parsed = score.parsed
         return Answer(
-            prediction=_start(row.prediction),
-            parsed=None if parsed is None else _start(parsed),
+            prediction=opening(row.prediction),
+            parsed=None if parsed is None else opening(parsed),
             value=score.values[figure],
         )
 
@@ -114,7 +113,7 @@ def disagreements_of(
             index=index,
             kind="better" if index in better else "worse",
             prompt=first.rows[index].prompt or second.rows[index].prompt,
-            reference=_start(first.rows[index].reference),
+            reference=opening(first.rows[index].reference),
             first=answer(first, index),
             second=answer(second, index),
         )
@@ -124,9 +123,4 @@ def disagreements_of(
 
 def _shown_prompt(prompt: str) -> str:
     """What was asked, without special tokens and without the opening of the answer."""
-    return cut(_ROLES.sub("", _SPECIAL.sub("", prompt)).strip())
-
-
-def _start(text: str) -> str:
-    text = _SPECIAL.sub("", text).strip()
-    return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."
+    return cut(_ROLES.sub("", SPECIAL_TOKENS.sub("", prompt)).strip())

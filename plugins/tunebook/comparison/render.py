@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
 from tunebook.report.headline import number
+from tunebook.report.render import markdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"num": _num, "signed": signed, "p": p_value, "md": _markdown}
+    environment.filters |= {"num": _num, "signed": signed, "p": p_value, "md": markdown}
     return environment
 
 
@@ -92,8 +92,3 @@ def p_value(value: float) -> str:
     ('< 0.001', '0.040')
     """
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _markdown(text: object) -> str:
-    """Text that GitHub shows as it is, in a table cell too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text)).replace("\n", "<br>")

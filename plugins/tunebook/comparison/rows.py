@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.data_files import iter_rows
 from tunebook.errors import TunebookError
-from tunebook.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS
+from tunebook.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS, text_in
 from tunebook.types import Score
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def read_rows(path: Path, columns: Columns, on_bytes: Callable[[int], None] | No
             dataset=str(values.get("dataset", "")),
             index=_index(path, place, index),
             prompt=_prompt(values),
-            prediction=_text(path, place, values, str(found.prediction)),
-            reference=_text(path, place, values, str(found.reference)),
+            prediction=text_in(path, place, values, str(found.prediction)),
+            reference=text_in(path, place, values, str(found.reference)),
             scores=scores if isinstance(scores, dict) else {},
         )
     if found is None:
@@ -118,16 +117,3 @@ def _prompt(row: Mapping[str, Any]) -> str:
         user = f"user {row['user_id']}: " if "user_id" in row else ""
         return f"{user}watched {titles}\ncandidate: {row['candidate_title']}"
     return ""
-
-
-def _text(path: Path, place: int, row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | int | float):
-        return str(value)
-    found = "is missing" if column not in row else f"holds {json.dumps(value, default=str)[:60]}"
-    raise TunebookError(
-        f"{path}, row {place + 1}: column {column!r} {found}, which is no text",
-        fix="write an empty string where a model said nothing",
-    )

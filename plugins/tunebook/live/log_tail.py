@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from tunebook.runlog.console import last_number
 from tunebook.runlog.dictionaries import DICTIONARY, parse
 from tunebook.runlog.tolerant_json import as_float
 
@@ -90,7 +91,7 @@ def read_log(path: Path) -> LogState:
 
 def parse_log(head: bytes, tail: bytes) -> LogState:
     """Tell where a run stands from the beginning and the end of its log, which may overlap."""
-    total = _total_by_bar(head) or _last_number(_TOTAL, head) or _last_number(_TOTAL, tail)
+    total = _total_by_bar(head) or last_number(_TOTAL, head) or last_number(_TOTAL, tail)
     phase, at = _latest_sign(tail)
     if at < 0:
         phase, _ = _latest_sign(head)
@@ -119,7 +120,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
         steps_per_second=rate,
         seconds_left=left,
         loss=as_float(last.get("loss")),
-        rows_per_step=_last_number(_BATCH, head),
+        rows_per_step=last_number(_BATCH, head),
         tokens_per_second=as_float(tokens),
     )
 
@@ -159,14 +160,3 @@ def _seconds(clock: bytes) -> float | None:
     for part in parts:
         seconds = seconds * 60 + int(part)
     return seconds
-
-
-def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
-    found = pattern.findall(text)
-    if not found:
-        return None
-    return (
-        int(next(part for part in found[-1] if part).replace(b",", b""))
-        if isinstance(found[-1], tuple)
-        else int(found[-1])
-    )

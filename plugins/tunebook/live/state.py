@@ -16,7 +16,7 @@ from tunebook.errors import TunebookError
 from tunebook.live.gpus import GpuUse, gpus_of
 from tunebook.live.log_tail import LogState, read_log
 from tunebook.processes import descendants
-from tunebook.runlog.tolerant_json import as_float
+from tunebook.runlog.tolerant_json import as_float, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +53,6 @@ class RunState:
     seconds_left: float | None
     seconds_silent: float | None
     """Since anything was last written."""
-    checkpoint: str | None
-    """The newest whole checkpoint."""
     pid: int | None
     host: str | None
     log: Path | None
@@ -83,7 +81,7 @@ def read_state(folder: Path, *, now: float | None = None) -> RunState:
         TunebookError: There is no run in it.
     """
     ours = folder / run_folder.FOLDER
-    record = _json(ours / background.RECORD_FILE)
+    record = _record(ours)
     if not record and not ours.is_dir() and not (folder / "trainer_log.jsonl").is_file():
         raise TunebookError(
             f"{folder} holds no run",
@@ -117,7 +115,6 @@ def read_state(folder: Path, *, now: float | None = None) -> RunState:
         tokens_per_second=(tokens or as_float(trainer.get("throughput"))) if alive else None,
         seconds_left=said.seconds_left if alive and said else None,
         seconds_silent=_silence(folder, log, now),
-        checkpoint=_checkpoint(folder),
         pid=pid if isinstance(pid, int) else None,
         host=record.get("host"),
         log=log,
@@ -174,13 +171,6 @@ def _lead(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return {name: number for name in names if name and (number := as_float(values.get(name))) is not None}
 
 
-def _checkpoint(folder: Path) -> str | None:
-    with suppress(OSError):
-        found = last_whole_checkpoint(folder).path
-        return found.name if found else None
-    return None
-
-
 def _silence(folder: Path, log: Path | None, now: float | None) -> float | None:
     paths = [
         folder / "trainer_log.jsonl",
@@ -194,10 +184,23 @@ def _silence(folder: Path, log: Path | None, now: float | None) -> float | None:
     return max(0.0, (time.time() if now is None else now) - max(times)) if times else None
 
 
-def _json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+def newest_checkpoint(folder: Path) -> str | None:
+    """Return the name of a run's newest whole checkpoint, which is found by opening its files."""
+    with suppress(OSError):
+        found = last_whole_checkpoint(folder).path
+        return found.name if found else None
+    return None
+
+
+def is_running(folder: Path) -> bool:
+    """Whether the process of the run in `folder` runs on this host; its files are left alone."""
+    ours = folder / run_folder.FOLDER
+    return _life(_record(ours), ours)[0] == "running"
+
+
+def _record(ours: Path) -> dict[str, Any]:
+    with suppress(OSError):
+        return read_object(ours / background.RECORD_FILE) or {}
     return {}
 
 

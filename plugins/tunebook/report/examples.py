@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 PROMPT_CHARACTERS = 300
 ANSWER_CHARACTERS = 400
-_SPECIAL = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
+SPECIAL_TOKENS = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
 _ROLE_AT_THE_END = re.compile(r"\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
 
 
@@ -82,8 +82,8 @@ def _shown(example: Example, metric: str, prefix: str) -> ShownExample:
         index=example.index,
         metric=metric,
         prompt=cut(_plain(example.prompt), prefix),
-        reference=_start(example.reference),
-        prediction=_start(example.prediction),
+        reference=opening(example.reference),
+        prediction=opening(example.prediction),
         parsed=parsed if isinstance(parsed, str) else None,
         reason=reason if isinstance(reason, str) else None,
         margin=example.margin,
@@ -93,7 +93,7 @@ def _shown(example: Example, metric: str, prefix: str) -> ShownExample:
 
 def _plain(prompt: str) -> str:
     """The prompt without special tokens and without the opening of the answer."""
-    return _ROLE_AT_THE_END.sub("", _SPECIAL.sub("", prompt)).strip()
+    return _ROLE_AT_THE_END.sub("", SPECIAL_TOKENS.sub("", prompt)).strip()
 
 
 def _common_start(prompts: Sequence[str]) -> str:
@@ -126,6 +126,7 @@ def cut(prompt: str, prefix: str = "") -> str:
     return f"{lead}{shortened[:head]} ... {shortened[-tail:]}"
 
 
-def _start(text: str) -> str:
-    text = _SPECIAL.sub("", text).strip()
+def opening(text: str) -> str:
+    """What an answer begins with, without special tokens."""
+    text = SPECIAL_TOKENS.sub("", text).strip()
     return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."

@@ -129,7 +129,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "num": _num,
-        "md": _markdown,
+        "md": markdown,
         "code": _code,
         "value": _value,
         "duration": duration,
@@ -162,7 +162,7 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
 
 
-def _markdown(text: object) -> str:
+def markdown(text: object) -> str:
     """Text that GitHub shows as it is, in a table cell too."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))
     return escaped.replace("\n", "<br>")

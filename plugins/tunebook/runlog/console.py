@@ -186,14 +186,14 @@ def _announced(path: Path) -> _Announced:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     text = head[:200_000].decode("utf-8", "replace")
-    total, epochs = _last_number(_TOTAL, head), _last_number(_EPOCHS, head)
+    total, epochs = last_number(_TOTAL, head), last_number(_EPOCHS, head)
     return _Announced(
         total,
         epochs,
-        _last_number(_PER_EPOCH, head),
-        _last_number(_EXAMPLES, head),
-        _last_number(_BATCH, head),
-        _last_number(_TRAINABLE, head),
+        last_number(_PER_EPOCH, head),
+        last_number(_EXAMPLES, head),
+        last_number(_BATCH, head),
+        last_number(_TRAINABLE, head),
         _by_bar(head, total),
         next(
             (name for name in ("axolotl", "llamafactory") if f"[{name}." in text or f"] {name}." in text), ""
@@ -201,7 +201,8 @@ def _announced(path: Path) -> _Announced:
     )
 
 
-def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+def last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+    """The last number that a pattern finds, by the first of its groups that matched; commas are left out."""
     found = pattern.findall(text)
     if not found:
         return None

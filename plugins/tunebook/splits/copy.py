@@ -49,15 +49,20 @@ def copy_rows(
         targets = np.where(chunk.destinations == EVAL, len(parts) - 1, chunk.destinations)
         for target, chosen in by_target(targets):
             parts[target].write(slices(chunk, chosen))
-        if joint is not None:
-            kept = np.flatnonzero(chunk.destinations != EVAL)
-            if len(kept):
-                joint.write(slices(chunk, kept))
+        write_joint(chunk, joint)
         on_bytes(len(chunk.data))
         unsaved += len(chunk.data)
         if unsaved >= _JOURNAL_BYTES:
             save(chunk.spans_done)
             unsaved = 0
+
+
+def write_joint(chunk: Chunk, joint: Part | None) -> None:
+    """Copy all rows of a chunk but the hold-out's, where one job of all nodes needs them together."""
+    if joint is not None:
+        kept = np.flatnonzero(chunk.destinations != EVAL)
+        if len(kept):
+            joint.write(slices(chunk, kept))
 
 
 def by_target(targets: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

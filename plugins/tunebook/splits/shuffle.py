@@ -15,7 +15,7 @@ import numpy as np
 
 from tunebook.errors import TunebookError
 from tunebook.splits.chunks import read_chunks
-from tunebook.splits.copy import OnBytes, Save, by_target, slices
+from tunebook.splits.copy import OnBytes, Save, by_target, slices, write_joint
 from tunebook.splits.deal import EVAL
 from tunebook.splits.hashing import range_of, row_keys
 from tunebook.splits.parts import Part
@@ -97,10 +97,7 @@ def scatter(
             data, index = writers[target]
             data.write(slices(chunk, chosen))
             index.write([entries[chosen].tobytes()])
-        if joint is not None:
-            kept = np.flatnonzero(chunk.destinations != EVAL)
-            if len(kept):
-                joint.write(slices(chunk, kept))
+        write_joint(chunk, joint)
         on_bytes(len(chunk.data))
         unsaved += len(chunk.data)
         if unsaved >= _JOURNAL_BYTES:
