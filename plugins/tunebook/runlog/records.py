@@ -36,6 +36,18 @@ class Sourced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A stretch of a series that came from one file."""
+
+    source: str
+    """Path below the run folder."""
+    first_step: int
+    last_step: int
+    points: int
+    """Stretches of several files may interleave: this many of the series' points are from this file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """One logged quantity over the optimizer steps."""
 
@@ -46,7 +58,73 @@ class Series:
     values: NDArray[np.float64]
     """Shape (N,); `nan` and infinities are kept as logged."""
     source: str
-    """The file or files it came from, below the run folder."""
+    """The file or files it came from, below the run folder, in words."""
+    parts: tuple[Part, ...] = ()
+    """Of a series that was joined from several files: what came from which, by first step. Else empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSeries:
+    """One quantity sampled by the clock, not by optimizer steps."""
+
+    seconds: NDArray[np.float64]
+    """Since the first sample of its file, not decreasing, shape (N,)."""
+    values: NDArray[np.float64]
+    """Shape (N,); samples without a number (`[N/A]`) are left out."""
+    source: str
+    exact_clock: bool = True
+    """False where the file has no timestamps and the seconds merely count the samples from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One card that the run, or something beside it, used while it was being watched."""
+
+    host: str | None
+    """Where several hosts were watched; None where the file does not say."""
+    index: str
+    """As the source numbers it, e.g. `0`, or its UUID or bus id where it was not numbered."""
+    name: str | None
+    memory_total_mib: float | None
+    memory_mib: TimeSeries | None
+    """Memory in use on the card, of all processes."""
+    utilization_percent: TimeSeries | None
+    power_w: TimeSeries | None
+    peak_memory_mib: Sourced | None
+    """The largest sample: a peak between two samples is not seen."""
+
+
+PhaseName = Literal[
+    "starting", "loading data", "tokenising", "loading model", "training", "evaluating", "saving"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Time that all starts of a run together spent in one phase."""
+
+    name: PhaseName
+    """`training` is without the evaluations and savings within it."""
+    seconds: float | None
+    """None: there was such a phase, and how long it took is not known."""
+    stretches: int | None
+    """How often the run was in it, e.g. evaluations made; None where the source does not tell."""
+    source: str
+    """Where the seconds are from, e.g. `train.log (timestamps)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A place where the run was started again."""
+
+    resumed_at_step: int | None
+    """The step of the checkpoint it went on from; 0 for one from the beginning, None where not known."""
+    steps_repeated: int | None
+    """Steps that an earlier start had logged already and that were taken again; the later values count."""
+    source: str
+    """The file that tells of it."""
+    message: str
+    """In words, e.g. `resumed at step 400; steps 401 to 480 were taken again`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,4 +223,16 @@ class RunLog:
     """`run.json`, or an empty mapping where the run left none."""
     notes: tuple[Note, ...] = ()
     facts: Mapping[str, Sourced] = field(default_factory=dict)
-    """Single numbers from elsewhere, e.g. `trained_parameters`."""
+    """Single numbers from elsewhere: `trained_parameters`, `peak_gpu_memory_mib` (the fullest card)."""
+    phases: tuple[Phase, ...] = ()
+    """In the order of a run; a phase that nothing tells of is not in it."""
+    restarts: tuple[Restart, ...] = ()
+    """By step; every start after the first that left a trace."""
+    gpus: tuple[Gpu, ...] = ()
+    """Cards that were watched by `nvidia-smi` or W&B; empty where nobody watched."""
+    wall_seconds: Sourced | None = None
+    """From start to end, over all starts, without the time between them; None where not known."""
+    gpu_count: Sourced | None = None
+    """GPUs that the run had; None where not known, as for a run on the CPU that did not say so."""
+    gpu_hours: Sourced | None = None
+    """Wall time times GPUs; None where one of them is not known."""
