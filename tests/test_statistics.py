@@ -63,11 +63,11 @@ def test_a_paired_difference_is_narrower_than_two_separate_intervals():
     generator = np.random.default_rng(3)
     first = generator.normal(size=500)
     second = first + 0.1 + 0.1 * generator.normal(size=500)
-    difference = statistics.paired_bootstrap(first, second)
-    assert difference.mean == pytest.approx(float((second - first).mean()))
-    assert 0 < difference.interval.low < difference.mean < difference.interval.high < 0.12
+    difference = statistics.paired_means_test(first, second)
+    assert difference.difference == pytest.approx(float((second - first).mean()))
+    assert 0 < difference.interval.low < difference.difference < difference.interval.high < 0.12
     with pytest.raises(ValueError, match="same examples"):
-        statistics.paired_bootstrap(first, second[:-1])
+        statistics.paired_means_test(first, second[:-1])
 
 
 def test_the_standard_error_is_scipys():

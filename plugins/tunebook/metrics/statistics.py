@@ -122,25 +122,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * math.fsum(math.exp(term) for term in terms))
 
 
-class Difference(NamedTuple):
-    """Mean of the second run minus mean of the first over the same examples."""
-
-    mean: float
-    interval: Interval
-
-
-def paired_bootstrap(
-    first: ArrayLike, second: ArrayLike, *, seed: int = 0, resamples: int = 2000, confidence: float = 0.95
-) -> Difference:
-    """Difference of two runs on the same examples, with the percentile interval over resampled examples."""
-    before, after = column_of(first), column_of(second)
-    if before.shape != after.shape:
-        raise ValueError(f"paired runs need the same examples: {len(before)} and {len(after)}")
-    differences = after - before
-    means = _resampled_means(differences, seed=seed, resamples=resamples)
-    return Difference(float(differences.mean()), _percentiles(means, confidence))
-
-
 class PairedTest(NamedTuple):
     """A difference of two runs on the same examples, and how sure it is."""
 
