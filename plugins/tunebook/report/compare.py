@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tunebook.report.ranks import rank_correlation
 from tunebook.report.records import Comparison, Difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     from tunebook.report.records import Figure, Interval, RunReport
 
@@ -59,7 +56,7 @@ def _remarks(runs: Sequence[RunReport]) -> Iterator[str]:
         (loss, one.figure.value) for loss, (_, one) in zip(losses, best, strict=True) if loss is not None
     ]
     if best[0][1].figure.name != "loss" and len(pairs) >= 3:
-        correlation = _rank_correlation([-loss for loss, _ in pairs], [sign * value for _, value in pairs])
+        correlation = rank_correlation([-loss for loss, _ in pairs], [sign * value for _, value in pairs])
         if correlation is not None:
             verdict = "agree" if correlation > 0.5 else "disagree"
             yield (
@@ -70,20 +67,6 @@ def _remarks(runs: Sequence[RunReport]) -> Iterator[str]:
 
 def _overlap(one: Interval, other: Interval | None) -> bool:
     return other is not None and one.low <= other.high and other.low <= one.high
-
-
-def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's correlation; None where a side has only one value."""
-    x, y = _ranks(first), _ranks(second)
-    if not np.ptp(x) or not np.ptp(y):
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Ranks from 0, equal values sharing their mean rank."""
-    array = np.array(values)
-    return np.array([(np.sum(array < value) + np.sum(array <= value) - 1) / 2 for value in array])
 
 
 def _row(run: RunReport) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def _rows(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> l
             values=dict(one.evaluation.values),
             intervals=one.intervals,
             mode=one.evaluation.mode,
+            metrics=one.evaluation.metrics,
             after_training=one.evaluation.after_training,
             is_best=(dataset, one.evaluation.step) in best_steps and not one.evaluation.after_training,
             source=one.evaluation.source,

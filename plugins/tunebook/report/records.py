@@ -93,6 +93,8 @@ class Row:
     values: dict[str, float]
     intervals: dict[str, Interval]
     mode: str | None
+    metrics: tuple[str, ...]
+    """Names of the metrics that made the figures; empty for the engine's own evaluation."""
     after_training: bool
     is_best: bool
     source: str
