@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from tunebook.cli.report import report as command
 from tunebook.errors import TunebookError
 from tunebook.report.data import gather
-from tunebook.report.examples import cut
 from tunebook.report.expected import claims
 from tunebook.report.render import render, write_report
+from tunebook.shown import cut
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 GOLDEN = Path(__file__).parent / "golden"

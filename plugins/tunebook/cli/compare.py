@@ -17,7 +17,7 @@ from tunebook.comparison.pairing import Request, input_bytes
 from tunebook.comparison.render import as_data, p_value, render, write_files
 from tunebook.comparison.rows import Columns
 from tunebook.comparison.wording import signed
-from tunebook.report.headline import number
+from tunebook.shown import number
 
 
 @click.command("compare")

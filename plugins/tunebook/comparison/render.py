@@ -13,8 +13,7 @@ from tunebook.comparison.wording import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.report.headline import number
-from tunebook.report.render import markdown
+from tunebook.shown import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunebook.report.headline import number
 from tunebook.report.records import Finding
+from tunebook.shown import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

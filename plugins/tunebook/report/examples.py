@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.report.records import Examples, ShownExample
 from tunebook.runlog.examples import read_examples
+from tunebook.shown import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from tunebook.runlog import Example, Note, RunLog
 
 SHOWN = 10
-PROMPT_CHARACTERS = 300
-ANSWER_CHARACTERS = 400
-SPECIAL_TOKENS = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
 _ROLE_AT_THE_END = re.compile(r"\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
 
 
@@ -107,26 +105,3 @@ def _common_start(prompts: Sequence[str]) -> str:
     start = first[:same]
     start = start[: max(start.rfind(" "), start.rfind("\n")) + 1]
     return start if len(start) >= 40 else ""
-
-
-def cut(prompt: str, prefix: str = "") -> str:
-    """At most `PROMPT_CHARACTERS` of a prompt: the end, where the question stands, and a bit of the start.
-
-    `prefix` is what all the shown prompts have in common, and is left out.
-
-    >>> cut("the same instruction for all " + "x" * 400, "the same instruction for all ")[:6]
-    '... xx'
-    """
-    shortened = prompt.removeprefix(prefix)
-    lead = "... " if shortened is not prompt and len(shortened) < len(prompt) else ""
-    if len(lead) + len(shortened) <= PROMPT_CHARACTERS:
-        return lead + shortened
-    head = 60
-    tail = PROMPT_CHARACTERS - head - len(lead) - 5
-    return f"{lead}{shortened[:head]} ... {shortened[-tail:]}"
-
-
-def opening(text: str) -> str:
-    """What an answer begins with, without special tokens."""
-    text = SPECIAL_TOKENS.sub("", text).strip()
-    return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from tunebook.report import curve_findings
-from tunebook.report.headline import number
 from tunebook.report.records import Finding
+from tunebook.shown import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

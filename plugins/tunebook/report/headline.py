@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from tunebook.report import figures, setup
+from tunebook.shown import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,19 +91,3 @@ def report_headline(runs: Sequence[RunReport]) -> str:
     left = len(runs) - len(ranked)
     missing = f" {left} of them {'has' if left == 1 else 'have'} no evaluation." if left else ""
     return f"Of {len(runs)} runs, {run.name} is best by {_figure(top)}.{missing}"
-
-
-def number(value: float) -> str:
-    """Four significant digits, or three decimals for shares.
-
-    >>> number(0.5), number(1.0), number(12345.6), number(0.00012)
-    ('0.500', '1.000', '12,346', '0.00012')
-    """
-    if not math.isfinite(value):
-        return str(value)
-    size = abs(value)
-    if size >= 10_000:
-        return f"{value:,.0f}"
-    if 0.01 <= size < 10 or size == 0:
-        return f"{value:.3f}"
-    return f"{value:.4g}"

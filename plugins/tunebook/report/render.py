@@ -17,7 +17,7 @@ import orjson
 from tunebook.errors import TunebookError
 from tunebook.redact import redact
 from tunebook.report import charts, theme
-from tunebook.report.headline import number
+from tunebook.shown import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,12 +160,6 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-
-
-def markdown(text: object) -> str:
-    """Text that GitHub shows as it is, in a table cell too."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))
-    return escaped.replace("\n", "<br>")
 
 
 def _code(text: object) -> str:

@@ -1,0 +1,55 @@
+"""Numbers and texts as a reader is shown them, on pages and in the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+
+PROMPT_CHARACTERS = 300
+ANSWER_CHARACTERS = 400
+SPECIAL_TOKENS = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
+
+
+def number(value: float) -> str:
+    """Four significant digits, or three decimals for shares.
+
+    >>> number(0.5), number(1.0), number(12345.6), number(0.00012)
+    ('0.500', '1.000', '12,346', '0.00012')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size >= 10_000:
+        return f"{value:,.0f}"
+    if 0.01 <= size < 10 or size == 0:
+        return f"{value:.3f}"
+    return f"{value:.4g}"
+
+
+def markdown(text: object) -> str:
+    """Text that GitHub shows as it is, in a table cell too."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))
+    return escaped.replace("\n", "<br>")
+
+
+def cut(prompt: str, prefix: str = "") -> str:
+    """At most `PROMPT_CHARACTERS` of a prompt: the end, where the question stands, and a bit of the start.
+
+    `prefix` is what all the shown prompts have in common, and is left out.
+
+    >>> cut("the same instruction for all " + "x" * 400, "the same instruction for all ")[:6]
+    '... xx'
+    """
+    shortened = prompt.removeprefix(prefix)
+    lead = "... " if shortened is not prompt and len(shortened) < len(prompt) else ""
+    if len(lead) + len(shortened) <= PROMPT_CHARACTERS:
+        return lead + shortened
+    head = 60
+    tail = PROMPT_CHARACTERS - head - len(lead) - 5
+    return f"{lead}{shortened[:head]} ... {shortened[-tail:]}"
+
+
+def opening(text: str) -> str:
+    """What an answer begins with, without special tokens."""
+    text = SPECIAL_TOKENS.sub("", text).strip()
+    return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."
