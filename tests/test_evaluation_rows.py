@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.figures import RowLoss, loss_figures
+from tunebook.eval_figures import RowLoss, loss_figures
 from tunebook.hooks.rows import common_suffix, read_rows, spans
 from tunebook.types import IGNORED
 

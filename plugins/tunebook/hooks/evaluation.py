@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from tunebook.hooks import answers, examples, figures, leavings
+from tunebook import eval_figures as figures
+from tunebook.hooks import answers, examples, leavings
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.batches import Batch, Batches
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
