@@ -56,6 +56,63 @@ def loss_figures(rows: Sequence[RowLoss], batch_size: int) -> Loss:
     )
 
 
+class Selection(NamedTuple):
+    """The figure that checkpoints are chosen by."""
+
+    figure: str
+    """As it is reported."""
+    larger_is_better: bool
+
+
+def set_figures(
+    metrics: Sequence[Metric],
+    records: Sequence[EvalRecord],
+    losses: Sequence[RowLoss],
+    *,
+    loss_batch_size: int,
+    answers_cut: int,
+    generation_cuts: Sequence[bool] = (),
+) -> dict[str, float]:
+    """Every figure of one evaluation of one set, by the name it is reported under.
+
+    Args:
+        metrics: Those of the set.
+        records: One for each scored row.
+        losses: One for each row, in the set's order; empty where no loss was measured.
+        loss_batch_size: See `Loss.loss`.
+        answers_cut: Rows that the engine cut at its length limit.
+        generation_cuts: For each generated answer, whether it was cut by its limit of tokens.
+
+    Raises:
+        TunebookError: No row carries loss.
+    """
+    values: dict[str, float] = {}
+    if losses:
+        loss = loss_figures(losses, loss_batch_size)
+        values |= {"loss": loss.loss, "token_accuracy": loss.token_accuracy}
+        if loss.perplexity is not None:
+            values["perplexity"] = loss.perplexity
+    values |= metric_figures(metrics, records)
+    values["answers_cut"] = float(answers_cut)
+    if generation_cuts:
+        values["generation_cut_rate"] = sum(generation_cuts) / len(generation_cuts)
+    return values
+
+
+def selection(metrics: Sequence[Metric]) -> Selection:
+    """The first metric's own choice; the loss where there is no metric."""
+    if not metrics:
+        return Selection("loss", False)
+    first = metrics[0]
+    name = reported_names(metrics)[first.name][first.select_by]
+    return Selection(name, first.select_by not in first.smaller_is_better)
+
+
+def signatures(metrics: Sequence[Metric]) -> dict[str, str]:
+    """What is to be published with the figures of each metric that says so."""
+    return {metric.name: metric.signature() for metric in metrics if metric.signature is not None}
+
+
 def reported_names(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
     """By metric: the name each of its figures is reported under.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,10 @@ from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, pre
 from tunebook.hooks.shards import FILLER, deal, gather, rank_of
 from tunebook.hooks.texts import Texts
 from tunebook.hooks.trackers import track
-from tunebook.types import EvalRecord, Metric
+from tunebook.types import EvalRecord
+
+if TYPE_CHECKING:
+    from tunebook.hooks.generation import Generated
 
 
 class Evaluator:
@@ -50,6 +53,7 @@ class Evaluator:
         self._prepared: dict[str, Prepared] = {}
         self._current: Prepared | None = None
         self._collected: list[RowResult] = []
+        self._on_batch: Callable[[list[RowResult]], None] = self._collected.extend
         self._keep_answers_only: bool | None = None
         self._takes_position_ids: bool | None = None
         self._names: dict[str, tuple[str, ...]] = {}
@@ -82,7 +86,7 @@ class Evaluator:
         results = sorted(gather(self._collected, self.rank), key=lambda result: result.row)
         if [result.row for result in results] != list(range(len(prepared.rows))):
             raise RuntimeError(f"{len(results)} results for the {len(prepared.rows)} rows of {prefix!r}")
-        generated = {}
+        generated: Mapping[int, Generated] = {}
         generating = time.perf_counter()
         if prepared.mode == "generate":
             from tunebook.hooks.generation import generate
@@ -91,14 +95,13 @@ class Evaluator:
         finished = time.perf_counter()
         step = _step_of_weights(self.trainer)
         found = examples.records(prepared, dataset, self.texts, results, generated, step)
-        values = self._figures(prepared, results, found)
+        values = self._figures(prepared, results, found, generated)
         if generated:
-            values["generation_cut_rate"] = sum(one.cut for one in generated.values()) / len(generated)
             values["generation_seconds"] = finished - generating
         metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
         if self.trainer.is_world_process_zero():
             self._leave(prepared, found, values, step, time.perf_counter() - started)
-            track(self.trainer, prepared.chosen.name, found, metrics, _signatures(prepared.metrics))
+            track(self.trainer, prepared.chosen.name, found, metrics, figures.signatures(prepared.metrics))
         return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
 
     def step(self, model: torch.nn.Module, batch: Batch) -> None:
@@ -117,20 +120,49 @@ class Evaluator:
                 keep_answers_only=self._answers_only(model),
                 class_ids=self._current.class_ids,
             )
-        self._collected += [result for result in found if result.row != FILLER]
+        self._on_batch([result for result in found if result.row != FILLER])
 
     def _answer_pass(
         self, stock_loop: Callable[..., Any], prepared: Prepared, dataset: Any, description: str, prefix: str
     ) -> Any:
         batches = deal([row.length for row in prepared.rows], self.trainer.args.eval_batch_size, self.rank)
+        self._collected = []
+        return self.answer_batches(
+            stock_loop, prepared, dataset, batches, self._collected.extend, description, prefix
+        )
+
+    def answer_batches(
+        self,
+        stock_loop: Callable[..., Any],
+        prepared: Prepared,
+        dataset: Any,
+        batches: list[list[int]],
+        on_batch: Callable[[list[RowResult]], None],
+        description: str,
+        prefix: str,
+    ) -> Any:
+        """Send this rank's batches through the trainer's own loop.
+
+        Args:
+            stock_loop: The trainer's `evaluation_loop`.
+            prepared: What is known of the rows.
+            dataset: The tokenised rows.
+            batches: Row indices, and `FILLER` where another rank has a row more.
+            on_batch: Called once a batch, as soon as it is done, with its results in order, fillers left out.
+            description: For the trainer's messages.
+            prefix: Of the trainer's metrics.
+
+        Returns:
+            The trainer's output record.
+        """
         # Of size 1, not None: Axolotl's patched fetcher takes every index for a list.
         loader = torch.utils.data.DataLoader(
             Batches(dataset, prepared.rows, batches, pad_id=self.texts.pad_id),
             batch_size=1,
             collate_fn=operator.itemgetter(0),
         )
-        self._collected = []
         self._current = prepared
+        self._on_batch = on_batch
         try:
             return stock_loop(loader, description, prediction_loss_only=True, metric_key_prefix=prefix)
         finally:
@@ -147,18 +179,20 @@ class Evaluator:
         return self._keep_answers_only
 
     def _figures(
-        self, prepared: Prepared, results: Sequence[RowResult], found: Sequence[EvalRecord]
+        self,
+        prepared: Prepared,
+        results: Sequence[RowResult],
+        found: Sequence[EvalRecord],
+        generated: Mapping[int, Generated],
     ) -> dict[str, float]:
-        loss = figures.loss_figures(
+        return figures.set_figures(
+            prepared.metrics,
+            found,
             [figures.RowLoss(result.nll, result.tokens, result.hits) for result in results],
-            self.trainer.args.eval_batch_size,
+            loss_batch_size=self.trainer.args.eval_batch_size,
+            answers_cut=sum(row.cut for row in prepared.rows),
+            generation_cuts=[one.cut for one in generated.values()],
         )
-        values: dict[str, float] = {"loss": loss.loss, "token_accuracy": loss.token_accuracy}
-        if loss.perplexity is not None:
-            values["perplexity"] = loss.perplexity
-        values |= figures.metric_figures(prepared.metrics, found)
-        values["answers_cut"] = float(sum(row.cut for row in prepared.rows))
-        return values
 
     def _same_names(self, prepared: Prepared, values: Mapping[str, float]) -> dict[str, float]:
         """The figures for the trainer: the same names at every evaluation, NaN where one is undefined.
@@ -191,7 +225,7 @@ class Evaluator:
         reasons = figures.unparsed_reasons(found)
         first = prepared.metrics[0] if prepared.metrics else None
         names = figures.reported_names(prepared.metrics)[first.name] if first else {}
-        select_by = names[first.select_by] if first else "loss"
+        chosen = figures.selection(prepared.metrics)
         n = len(found) if first else len(prepared.rows)
         leavings.append_figures(
             self.output_dir,
@@ -206,9 +240,9 @@ class Evaluator:
                 "unparsed_reasons": reasons,
                 "answers_cut": int(values["answers_cut"]),
                 "metric": [metric.name for metric in prepared.metrics],
-                "signatures": _signatures(prepared.metrics),
-                "select_by": select_by,
-                "larger_is_better": first is not None and first.select_by not in first.smaller_is_better,
+                "signatures": figures.signatures(prepared.metrics),
+                "select_by": chosen.figure,
+                "larger_is_better": chosen.larger_is_better,
                 "values": {name: value for name, value in values.items() if math.isfinite(value)},
                 "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
                 "stderr": stderr,
@@ -217,14 +251,9 @@ class Evaluator:
             },
         )
         leavings.write_records(self.output_dir, prepared.chosen.name, step, found)
-        lead = [select_by, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
+        lead = [chosen.figure, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
         line = leavings.headline(values, stderr, lead, n, seconds)
         leavings.say(f"step {step}, {prepared.chosen.name}: {line}")
-
-
-def _signatures(metrics: Iterable[Metric]) -> dict[str, str]:
-    """What is to be published with the figures of each metric that says so."""
-    return {metric.name: metric.signature() for metric in metrics if metric.signature is not None}
 
 
 def _step_of_weights(trainer: Any) -> int:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from tunebook.eval_examples import record_of
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.generation import Generated
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.texts import Texts
-from tunebook.types import EvalRecord, Score
-
-CUT_BY_LIMIT = "cut by max_new_tokens"
+from tunebook.types import EvalRecord
 
 
 def records(
@@ -36,34 +33,35 @@ def records(
     """
     found = []
     for index in prepared.scored:
-        row, result, reference = prepared.rows[index], results[index], prepared.references[index]
+        row, result = prepared.rows[index], results[index]
         if prepared.mode == "generate":
             prediction = texts.answer(generated[index].ids)
         else:
-            prediction = texts.answer(_greedy_prefix(result.argmax_ids, row.answer_ids))
-        scores = {metric.name: metric.score(prediction, reference) for metric in prepared.metrics}
-        if prepared.classes_of is not None and result.class_logprobs:
-            name = prepared.classes_of.name
-            scores[name] = _with_logits(scores[name], result.class_logprobs)
-        if index in generated and generated[index].cut:
-            scores = {name: _cut(score) for name, score in scores.items()}
+            prediction = read_answer(texts, result.argmax_ids, row.answer_ids)
         found.append(
-            EvalRecord(
+            record_of(
                 dataset=prepared.chosen.name,
-                index=index,
                 step=step,
+                index=index,
                 prompt=texts.prompt(dataset[index]["input_ids"][: row.answer.start]),
                 prediction=prediction,
-                reference=reference,
+                reference=prepared.references[index],
                 mode=prepared.mode,
-                scores=scores,
+                metrics=prepared.metrics,
+                classes_of=prepared.classes_of,
                 nll=result.nll,
                 reference_tokens=result.tokens,
-                margin=_margin(result.class_logprobs),
+                class_logprobs=result.class_logprobs,
+                generation_cut=index in generated and generated[index].cut,
                 answer_cut=row.cut,
             )
         )
     return found
+
+
+def read_answer(texts: Texts, argmax: Sequence[int], reference: Sequence[int]) -> str:
+    """The text that greedy decoding would give, as far as a teacher-forced argmax tells it."""
+    return texts.answer(_greedy_prefix(argmax, reference))
 
 
 def _greedy_prefix(argmax: Sequence[int], reference: Sequence[int]) -> list[int]:
@@ -80,21 +78,3 @@ def _greedy_prefix(argmax: Sequence[int], reference: Sequence[int]) -> list[int]
         if predicted != wanted:
             break
     return prefix
-
-
-def _with_logits(score: Score, class_logprobs: Sequence[float]) -> Score:
-    extra = {"class_mass": math.fsum(math.exp(logprob) for logprob in class_logprobs)}
-    margin = _margin(class_logprobs)
-    if margin is not None:
-        extra["margin"] = margin
-    return replace(score, values={**score.values, **extra})
-
-
-def _margin(class_logprobs: Sequence[float]) -> float | None:
-    """Log-odds of the first class over the second, in nats; None unless there are two."""
-    return class_logprobs[0] - class_logprobs[1] if len(class_logprobs) == 2 else None
-
-
-def _cut(score: Score) -> Score:
-    """Say of an unreadable prediction that it never came to its end."""
-    return replace(score, reason=CUT_BY_LIMIT) if score.parsed is None else score

@@ -7,7 +7,7 @@ lose special tokens. Greedy decoding draws no random number, so the training tha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +44,29 @@ def generate(
     # Every rank makes the same number of calls: under ZeRO-3 and FSDP each of them is collective.
     dealt = deal([row.answer.start for row in rows], trainer.args.eval_batch_size, rank)
     batches = [[FILLER if place == FILLER else rows[place].index for place in batch] for batch in dealt]
+    found: list[Generated] = []
+    generate_batches(trainer, dataset, prepared, texts, batches, found.extend)
+    return {result.row: result for result in gather(found, rank)}
+
+
+def generate_batches(
+    trainer: Any,
+    dataset: Any,
+    prepared: Prepared,
+    texts: Texts,
+    batches: list[list[int]],
+    on_batch: Callable[[list[Generated]], None],
+) -> None:
+    """Generate for this rank's batches, and hand over each as soon as it is done.
+
+    Args:
+        trainer: The engine's, with the model to ask.
+        dataset: The engine's tokenised rows.
+        prepared: What is known of them.
+        texts: The decoder.
+        batches: Row indices, and `FILLER` where another rank has a row more.
+        on_batch: Called once a batch, with its results in order, fillers left out.
+    """
     loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
     settings = GenerationConfig(
         do_sample=False,
@@ -53,7 +76,6 @@ def generate(
         eos_token_id=sorted(texts.stop_ids),
     )
     collective = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(trainer.model)
-    found: list[Generated] = []
     with _generating(trainer.model, settings), torch.no_grad():
         for number in _progress(len(loader), trainer):
             batch = loader[number]
@@ -62,10 +84,14 @@ def generate(
             )
             output = trainer.model.generate(**inputs, synced_gpus=collective)
             width = inputs["input_ids"].shape[1]
-            for index, ids in zip(batch.indices, output[:, width:].tolist(), strict=True):
-                if index != FILLER:
-                    found.append(Generated(index, texts.until_stop(ids), cut=not texts.stops(ids)))
-    return {result.row: result for result in gather(found, rank)}
+            answers = zip(batch.indices, output[:, width:].tolist(), strict=True)
+            on_batch(
+                [
+                    Generated(index, texts.until_stop(ids), cut=not texts.stops(ids))
+                    for index, ids in answers
+                    if index != FILLER
+                ]
+            )
 
 
 @contextlib.contextmanager

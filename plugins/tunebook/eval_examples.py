@@ -1,0 +1,89 @@
+"""From what a model gave for one row to the record of it: the same in training and after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunebook.types import EvalRecord, Metric, MetricMode, Score
+
+CUT_BY_LIMIT = "cut by max_new_tokens"
+
+
+def record_of(
+    *,
+    dataset: str,
+    step: int,
+    index: int,
+    prompt: str,
+    prediction: str,
+    reference: str,
+    mode: MetricMode,
+    metrics: Sequence[Metric],
+    classes_of: Metric | None,
+    nll: float | None,
+    reference_tokens: int,
+    class_logprobs: Sequence[float],
+    generation_cut: bool,
+    answer_cut: bool,
+) -> EvalRecord:
+    """Score one prediction and put everything known of it together.
+
+    Args:
+        dataset: The evaluation set.
+        step: Optimizer steps behind the weights.
+        index: Row of the set.
+        prompt: Its end, as text.
+        prediction: As decoded.
+        reference: The row's own answer.
+        mode: How the prediction was made.
+        metrics: Those of the set.
+        classes_of: The one of them whose classes were looked up in the logits.
+        nll: Of the reference, in nats; None where it was not measured.
+        reference_tokens: Behind `nll`.
+        class_logprobs: Log-probability of each class of `classes_of` at the first answer position; empty
+            where there is none.
+        generation_cut: No stop token came within the limit of generated tokens.
+        answer_cut: The engine cut this row at its length limit.
+
+    Raises:
+        ValueError: A metric cannot use the reference.
+    """
+    scores = {metric.name: metric.score(prediction, reference) for metric in metrics}
+    if classes_of is not None and class_logprobs:
+        scores[classes_of.name] = _with_logits(scores[classes_of.name], class_logprobs)
+    if generation_cut:
+        scores = {name: _cut(score) for name, score in scores.items()}
+    return EvalRecord(
+        dataset=dataset,
+        index=index,
+        step=step,
+        prompt=prompt,
+        prediction=prediction,
+        reference=reference,
+        mode=mode,
+        scores=scores,
+        nll=nll,
+        reference_tokens=reference_tokens,
+        margin=_margin(class_logprobs),
+        answer_cut=answer_cut,
+    )
+
+
+def _with_logits(score: Score, class_logprobs: Sequence[float]) -> Score:
+    extra = {"class_mass": math.fsum(math.exp(logprob) for logprob in class_logprobs)}
+    margin = _margin(class_logprobs)
+    if margin is not None:
+        extra["margin"] = margin
+    return replace(score, values={**score.values, **extra})
+
+
+def _margin(class_logprobs: Sequence[float]) -> float | None:
+    """Log-odds of the first class over the second, in nats; None unless there are two."""
+    return class_logprobs[0] - class_logprobs[1] if len(class_logprobs) == 2 else None
+
+
+def _cut(score: Score) -> Score:
+    """Say of an unreadable prediction that it never came to its end."""
+    return replace(score, reason=CUT_BY_LIMIT) if score.parsed is None else score

@@ -1,0 +1,168 @@
+"""From what is finished to records and figures, by the functions that the evaluation in training uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunebook import eval_figures, metrics, scoring
+from tunebook.eval_examples import record_of
+from tunebook.evaluation.records import RawResult
+from tunebook.types import EvalRecord, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tunebook.evaluation.journal import Finished
+    from tunebook.evaluation.records import SetHeader, SetRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One model on one set."""
+
+    records: list[EvalRecord]
+    """One for each scored row, in the set's order."""
+    values: dict[str, float]
+    """Every figure by name, as `eval_metrics.jsonl` of a run has them."""
+    stderr: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    """95 %, of the figures that have one."""
+    n: int
+    """Scored rows; rows with a loss where there is no metric."""
+    n_unparsed: int
+    unparsed_reasons: dict[str, int]
+    answers_cut: int
+    generated_tokens: int
+    select_by: str
+    larger_is_better: bool
+    signatures: dict[str, str]
+
+
+def missing(header: SetHeader, rows: Sequence[SetRow], finished: Finished) -> int:
+    """How many answers are still to come; 0 when results can be made."""
+    return sum(
+        (row.measured and row.index not in finished.answered)
+        + (row.scored and header.mode == "generate" and row.index not in finished.generated)
+        for row in rows
+    )
+
+
+def raw_results(header: SetHeader, rows: Sequence[SetRow], finished: Finished) -> list[RawResult]:
+    """Put together what is known of each row.
+
+    Raises:
+        ValueError: Something is missing.
+    """
+    if missing(header, rows, finished):
+        raise ValueError(f"{missing(header, rows, finished)} answers of {header.dataset} are missing")
+    found = []
+    for row in rows:
+        answered, generated = finished.answered.get(row.index), finished.generated.get(row.index)
+        wrote = generated if header.mode == "generate" else answered
+        found.append(
+            RawResult(
+                index=row.index,
+                prompt=row.prompt,
+                prediction=wrote.prediction if wrote else "",
+                reference=row.reference,
+                mode=header.mode,
+                nll=answered.nll if answered else None,
+                tokens=answered.tokens if answered else 0,
+                hits=answered.hits if answered else 0,
+                class_logprobs=answered.class_logprobs if answered else (),
+                generation_cut=generated is not None and generated.cut,
+                answer_cut=row.answer_cut,
+                prompt_tokens=row.prompt_tokens,
+                generated_tokens=generated.tokens if generated else None,
+                measured=row.measured,
+                scored=row.scored,
+            )
+        )
+    return found
+
+
+def finalise(header: SetHeader, raws: Sequence[RawResult], *, step: int) -> Outcome:
+    """Score every row and compute every figure.
+
+    Args:
+        header: How was measured.
+        raws: One for each row, in the set's order.
+        step: Optimizer steps behind the weights.
+
+    Raises:
+        TunebookError: A metric cannot be loaded, or no row carries loss.
+        ValueError: A metric cannot use a reference.
+    """
+    # Every evaluation reports perplexity.
+    loaded = [metrics.load(spec.name) for spec in header.metrics if spec.name != "perplexity"]
+    classes_of = next((metric for metric in loaded if metric.name == header.classes_of), None)
+    records = [
+        record_of(
+            dataset=header.dataset,
+            step=step,
+            index=raw.index,
+            prompt=raw.prompt,
+            prediction=raw.prediction,
+            reference=raw.reference,
+            mode=raw.mode,
+            metrics=loaded,
+            classes_of=classes_of,
+            nll=raw.nll,
+            reference_tokens=raw.tokens,
+            class_logprobs=raw.class_logprobs,
+            generation_cut=raw.generation_cut,
+            answer_cut=raw.answer_cut,
+        )
+        for raw in raws
+        if raw.scored
+    ]
+    losses = [
+        eval_figures.RowLoss(raw.nll, raw.tokens, raw.hits)
+        for raw in raws
+        if raw.measured and raw.nll is not None
+    ]
+    written = [raw for raw in raws if raw.generated_tokens is not None]
+    answers_cut = sum(raw.answer_cut for raw in raws)
+    values = eval_figures.set_figures(
+        loaded,
+        records,
+        losses,
+        loss_batch_size=header.loss_batch_size,
+        answers_cut=answers_cut,
+        generation_cuts=[raw.generation_cut for raw in written],
+    )
+    reasons = eval_figures.unparsed_reasons(records)
+    chosen = eval_figures.selection(loaded)
+    return Outcome(
+        records=records,
+        values=values,
+        stderr=eval_figures.standard_errors(loaded, records),
+        intervals=_intervals(loaded, records, values),
+        n=len(records) if loaded else len(losses),
+        n_unparsed=sum(reasons.values()),
+        unparsed_reasons=reasons,
+        answers_cut=answers_cut,
+        generated_tokens=sum(raw.generated_tokens or 0 for raw in written),
+        select_by=chosen.figure,
+        larger_is_better=chosen.larger_is_better,
+        signatures=eval_figures.signatures(loaded),
+    )
+
+
+def _intervals(
+    loaded: Sequence[Metric], records: Sequence[EvalRecord], values: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = {}
+    if not records:
+        return found
+    names = eval_figures.reported_names(loaded)
+    for metric in loaded:
+        scores = [record.scores[metric.name] for record in records]
+        figures: dict[str, Any] = {
+            figure: values[name] for figure, name in names[metric.name].items() if name in values
+        }
+        for figure, one in scoring.with_intervals(metric.aggregate, scores, figures).items():
+            if one.interval is not None:
+                found[names[metric.name][figure]] = (one.interval.low, one.interval.high)
+    return found
