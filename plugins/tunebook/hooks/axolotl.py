@@ -17,13 +17,14 @@ from typing import Any, NoReturn
 
 from axolotl.integrations.base import BasePlugin, PluginManager
 
-from tunebook import __version__, metrics
+from tunebook import __version__, contract, metrics
 from tunebook.datasets import load_registry
 from tunebook.engines.axolotl_cache import prepared_path
 from tunebook.errors import TunebookError
 from tunebook.hooks.attach import attach
 from tunebook.hooks.axolotl_sets import build_sets, refuse_unlabelled
 from tunebook.hooks.axolotl_weights import steps_of_weights
+from tunebook.hooks.contract import Told, note
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 
@@ -34,6 +35,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
     def register(self, cfg: Any) -> None:
         """Give the tokenised cache a name that changes with the data; `cfg` is the recipe as written."""
         self._plugins = list(cfg["plugins"])
+        self._settings = contract.kept_settings("axolotl", cfg.to_dict())
         cfg["dataset_prepared_path"] = prepared_path(cfg, Path.cwd())
 
     def get_input_args(self) -> str:
@@ -55,6 +57,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Load the evaluation sets and attach to the trainer; adds no callback."""
+        note(cfg.output_dir, Told("axolotl", self._settings, cfg))
         try:
             refuse_unlabelled(trainer.train_dataset)
             sets = evaluation_sets(cfg)

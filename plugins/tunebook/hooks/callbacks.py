@@ -1,4 +1,4 @@
-"""Adds our callbacks to those that every `transformers.Trainer` starts with, where they were asked for.
+"""Adds our callbacks to those that every `transformers.Trainer` starts with.
 
 Bound to `transformers.trainer` by the start-up hook, so in both engines and in every stage of training.
 """
@@ -12,8 +12,13 @@ from tunebook.stop_request import of_environment
 
 
 def bind(trainer_module: ModuleType) -> None:
-    """Add the callbacks that this process's environment asks for; none by default."""
-    wanted: list[type] = []
+    """Add the callbacks that this process's environment asks for, and the one that writes contracts.
+
+    That one first: to be asked to stop ends the process behind a checkpoint, which then needs its contract.
+    """
+    from tunebook.hooks.contract import WritesContract
+
+    wanted: list[type] = [WritesContract]
     if of_environment() is not None:
         from tunebook.hooks.stopping import StopsWhenAsked
 

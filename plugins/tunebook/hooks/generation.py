@@ -68,15 +68,9 @@ def generate_batches(
         on_batch: Called once a batch, with its results in order, fillers left out.
     """
     loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=prepared.max_new_tokens,
-        use_cache=True,
-        pad_token_id=texts.pad_id,
-        eos_token_id=sorted(texts.stop_ids),
-    )
+    settings = generation_settings(texts, prepared.max_new_tokens)
     collective = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(trainer.model)
-    with _generating(trainer.model, settings), torch.no_grad():
+    with generating(trainer.model, settings), torch.no_grad():
         for number in _progress(len(loader), trainer):
             batch = loader[number]
             inputs = trainer._prepare_inputs(
@@ -94,8 +88,19 @@ def generate_batches(
             )
 
 
+def generation_settings(texts: Texts, max_new_tokens: int, **sampling: Any) -> GenerationConfig:
+    """Settings of a generation: greedy, unless `sampling` says `do_sample=True` and how."""
+    return GenerationConfig(
+        **{"do_sample": False, **sampling},
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        pad_token_id=texts.pad_id,
+        eos_token_id=sorted(texts.stop_ids),
+    )
+
+
 @contextlib.contextmanager
-def _generating(model: torch.nn.Module, settings: GenerationConfig) -> Iterator[None]:
+def generating(model: torch.nn.Module, settings: GenerationConfig) -> Iterator[None]:
     """Put the model into the one state in which it generates what it would answer, and undo it.
 
     In train mode with gradient checkpointing `generate` silently returns garbage. The generation settings

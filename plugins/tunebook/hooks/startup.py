@@ -17,6 +17,7 @@ from types import ModuleType
 # module of an engine -> (module of ours, function that is given the engine's module once it is executed)
 _BINDINGS = {
     "llamafactory.launcher": ("tunebook.hooks.launcher", "use_own_torchrun"),
+    "llamafactory.hparams.parser": ("tunebook.hooks.contract", "bind_llamafactory"),
     "llamafactory.data.loader": ("tunebook.hooks.token_cache", "bind"),
     "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
     "transformers.trainer": ("tunebook.hooks.callbacks", "bind"),
