@@ -58,7 +58,7 @@ def render(report: Report) -> dict[str, bytes]:
     files = {
         MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
         "report.html": _html(report, data, all_keys).encode(),
-        "report.md": _environment().get_template("report.md.j2").render(report=data).encode(),
+        "report.md": environment().get_template("report.md.j2").render(report=data).encode(),
     }
     for chart in report.charts:
         if chart.secondary:
@@ -94,7 +94,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
     }
     templates = Path(__file__).parent / "templates"
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=data,
@@ -118,7 +118,8 @@ def _in_script(value: Any) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates beside this module, with the filters that they write numbers and texts by."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tunebook.report"),
         autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),

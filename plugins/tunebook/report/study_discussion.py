@@ -1,0 +1,164 @@
+"""What the measured numbers say, in sentences that claim no more than these support."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunebook.report.records import Figure
+from tunebook.report.study_results import (
+    comparable,
+    distinct,
+    excludes_zero,
+    gap,
+    names,
+    same_name_other_file,
+)
+from tunebook.report.study_words import capital, figure_text, gap_text, interval_text, listed
+from tunebook.shown import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tunebook.report.records import RunReport
+    from tunebook.report.study_results import Result
+
+
+def against_baselines(results: Sequence[Result]) -> list[str]:
+    """Each result against always giving the commoner answer, and against the model before training."""
+    found, without = [], []
+    for result in results:
+        said = [*_majority(result), *_before(result)]
+        found += said
+        if not said:
+            without.append(f"{result.run.name} on {result.set_name}")
+    if without:
+        found.append(
+            "Neither the model before training nor always giving the commoner answer was measured for "
+            f"{listed(without)}, so that nothing says how much of the figure training brought."
+        )
+    return found
+
+
+def _majority(result: Result) -> Iterator[str]:
+    accuracy, majority = result.accuracy, result.majority
+    if accuracy is None or majority is None:
+        return
+    subject = f"{result.run.name} on {result.set_name}: accuracy {number(accuracy.value)}"
+    baseline = f"the {number(majority.value)} of always giving the commoner answer"
+    if accuracy.interval is None:
+        yield f"{subject} beside {baseline}; without an interval the difference cannot be judged."
+        return
+    subject += f" ({interval_text(accuracy.interval)})"
+    if accuracy.interval.low > majority.value:
+        yield f"{subject} lies above {baseline}."
+    elif accuracy.interval.high < majority.value:
+        yield f"{subject} lies below {baseline}."
+    else:
+        yield f"{subject} is not distinguishable from {baseline}."
+
+
+def _before(result: Result) -> Iterator[str]:
+    if result.before is None:
+        return
+    figure, before = result.figure, _of_row(result)
+    change = gap(figure, before)
+    text = (
+        f"{result.run.name} on {result.set_name}: {figure.label} was {number(before.value)} before the first "
+        f"step and is {number(figure.value)} at step {figure.step:,}"
+    )
+    if change is None:
+        yield f"{text}; without an interval the change cannot be judged."
+    elif excludes_zero(change):
+        better = (figure.value > before.value) is figure.larger_is_better
+        yield (
+            f"{text}, {'an improvement' if better else 'a decline'}: "
+            f"{gap_text(figure.value - before.value, change)}."
+        )
+    else:
+        yield f"{text}; the change of {gap_text(figure.value - before.value, change)} may be chance."
+
+
+def _of_row(result: Result) -> Figure:
+    """The chosen figure as it was before training."""
+    row, chosen = result.before, result.figure
+    assert row is not None
+    return Figure(
+        name=chosen.name,
+        label=chosen.label,
+        dataset=row.dataset,
+        step=row.step,
+        value=row.values[chosen.name],
+        interval=row.intervals.get(chosen.name),
+        n=row.n,
+        n_unparsed=row.n_unparsed,
+        source=row.source,
+        larger_is_better=chosen.larger_is_better,
+    )
+
+
+def between_runs(results: Sequence[Result]) -> list[str]:
+    """Which runs can be told apart, by each set and figure."""
+    found: list[str] = []
+    for group in comparable(results):
+        if len(group) > 1:
+            found += _ranked(group)
+    by_set: dict[str, list[Result]] = {}
+    for result in results:
+        by_set.setdefault(result.figure.dataset, []).append(result)
+    for dataset, same in by_set.items():
+        labels = distinct(result.figure.label for result in same)
+        if dataset and len(labels) > 1:
+            found.append(
+                f"On {dataset} the runs were judged by different figures ({listed(labels)}), which are not "
+                "put beside each other."
+            )
+        if dataset and same_name_other_file(same, dataset):
+            found.append(
+                f"The files behind {dataset} were not the same in all runs (see Data): only runs on the same "
+                "file are put beside each other."
+            )
+    return found
+
+
+def _ranked(group: Sequence[Result]) -> Iterator[str]:
+    top, rest = group[0], group[1:]
+    figure = top.figure
+    if all(one.figure.value == figure.value for one in rest):
+        all_ = "both" if len(group) == 2 else f"all {len(group)}"
+        same = f"{figure.label}, {number(figure.value)}"
+        yield f"On {top.set_name} {all_} runs have the same {same}: {listed(names(group))}."
+        return
+    extreme = "highest" if figure.larger_is_better else "lowest"
+    yield f"On {top.set_name} the {extreme} {figure.label} is that of {top.run.name}: {figure_text(figure)}."
+    apart, near, unknown = [], [], []
+    for one in rest:
+        found = gap(figure, one.figure)
+        if found is None:
+            unknown.append(one)
+        elif excludes_zero(found):
+            apart.append(f"{one.run.name} by {gap_text(figure.value - one.figure.value, found)}")
+        else:
+            near.append(one)
+    if apart:
+        yield f"{top.run.name} is better there than {listed(apart)}."
+    if near:
+        yield (
+            f"{top.run.name} and {listed(names(near))} are not distinguishable by {figure.label} "
+            f"on {top.set_name}."
+        )
+    if unknown:
+        yield (
+            f"Whether {top.run.name} differs from {listed(names(unknown))} cannot be said: at least one "
+            "of the figures has no interval."
+        )
+
+
+def warnings(runs: Sequence[RunReport]) -> list[str]:
+    """The problems and warnings that were found in the runs, with their evidence."""
+    several = len(runs) > 1
+    return [
+        f"{run.name + ': ' if several else ''}{capital(finding.title)}: {finding.evidence}."
+        for run in runs
+        for finding in run.findings
+        if finding.level != "note"
+    ]

@@ -1,0 +1,109 @@
+"""Whether the evaluation loss tells which model, or which checkpoint, answers better."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunebook.report.ranks import rank_correlation
+from tunebook.report.study_results import comparable, excludes_zero, gap
+from tunebook.shown import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tunebook.report.records import RunReport
+    from tunebook.report.study_results import Result
+
+_FEW = 5
+"""Below so many points a rank correlation may well be chance."""
+_AGREE = 0.5
+
+
+def loss_and_metric(results: Sequence[Result], runs: Sequence[RunReport]) -> list[str]:
+    """Whether evaluation loss and task metric put the runs, and the checkpoints of a run, in one order."""
+    found: list[str] = []
+    for group in comparable(results):
+        # A loss per token of one tokenizer says nothing beside that of another.
+        for model in dict.fromkeys(one.run.model for one in group if one.run.model):
+            same = [one for one in group if one.run.model == model and one.loss is not None]
+            if len(same) > 1 and group[0].figure.name != "loss":
+                found += _over_runs(same)
+    for result in results:
+        if result.figure.name != "loss":
+            found += _over_checkpoints(result, several=len(runs) > 1)
+    return found
+
+
+def _over_runs(group: Sequence[Result]) -> Iterator[str]:
+    figure = group[0].figure
+    lowest = min(group, key=lambda one: one.loss.value if one.loss else 0.0)
+    assert lowest.loss is not None
+    best = group[0]
+    assert best.loss is not None
+    if lowest.figure.value != best.figure.value:
+        apart = gap(best.figure, lowest.figure)
+        told = (
+            "not distinguishable by it" if apart is None or not excludes_zero(apart) else "told apart by it"
+        )
+        yield (
+            f"On {best.set_name} the lowest evaluation loss is that of {lowest.run.name} "
+            f"({number(lowest.loss.value)}, with {figure.label} {number(lowest.figure.value)}), the best "
+            f"{figure.label} that of {best.run.name} ({number(best.figure.value)}, with a loss of "
+            f"{number(best.loss.value)}); the two are {told}."
+        )
+    else:
+        yield (
+            f"On {best.set_name} {lowest.run.name} has the lowest evaluation loss "
+            f"({number(lowest.loss.value)}) and no run a better {figure.label}."
+        )
+    if len(group) < 3:
+        return
+    sign = 1 if figure.larger_is_better else -1
+    losses = [-one.loss.value for one in group if one.loss]
+    correlation = rank_correlation(losses, [sign * one.figure.value for one in group])
+    if correlation is not None:
+        yield (
+            f"Over {len(group)} runs on {best.set_name} {_agreement(correlation, figure.label, len(group))}."
+        )
+
+
+def _over_checkpoints(result: Result, *, several: bool) -> Iterator[str]:
+    figure = result.figure
+    rows = [
+        row
+        for row in result.run.evaluations
+        if row.dataset == figure.dataset
+        and not row.after_training
+        and {"loss", figure.name} <= row.values.keys()
+    ]
+    if len(rows) < 4:
+        return
+    sign = 1 if figure.larger_is_better else -1
+    correlation = rank_correlation(
+        [-row.values["loss"] for row in rows], [sign * row.values[figure.name] for row in rows]
+    )
+    if correlation is None:
+        return
+    lowest = min(rows, key=lambda row: row.values["loss"])
+    where = f" of {result.run.name}" if several else ""
+    steps = (
+        f"both are best at step {lowest.step:,}"
+        if lowest.step == figure.step
+        else f"the loss is lowest at step {lowest.step:,}, {figure.label} best at step {figure.step:,}"
+    )
+    yield (
+        f"Over the {len(rows)} evaluations{where} on {result.set_name} "
+        f"{_agreement(correlation, figure.label, len(rows))}; {steps}."
+    )
+
+
+def _agreement(correlation: float, label: str, count: int) -> str:
+    """What a rank correlation, signed so that 1 is full agreement, says of loss and metric."""
+    if correlation > _AGREE:
+        verdict = "evaluation loss and {} agree on the order"
+    elif correlation < -_AGREE:
+        verdict = "evaluation loss and {} put them in opposite orders"
+    else:
+        verdict = "evaluation loss says little about {}"
+    chance = ", of so few that it may be chance" if count < _FEW else ""
+    return f"{verdict.format(label)} (rank correlation {correlation:+.2f}{chance})"
