@@ -125,24 +125,6 @@ def test_a_metric_that_never_moves_is_found(tmp_path, flat):
     assert ("f1 on d never moved" in found(tmp_path, training(GOOD))) == flat
 
 
-def test_loss_and_metric_that_disagree_over_runs_are_said_to(tmp_path):
-    for place, (loss, f1) in enumerate([(0.1, 0.2), (0.2, 0.5), (0.3, 0.9)]):
-        folder = tmp_path / str(place) / "tunebook"
-        folder.mkdir(parents=True)
-        line = {
-            "dataset": "d",
-            "step": 1,
-            "select_by": "f1",
-            "metric": ["m"],
-            "n": 9,
-            "values": {"f1": f1, "loss": loss},
-        }
-        (folder / "eval_metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
-    remarks = gather([tmp_path / str(place) for place in range(3)]).comparison.remarks
-    assert "Evaluation loss and f1 disagree" in remarks[-1].replace("F1 (yes)", "f1")
-    assert "-1.00 over 3 runs" in remarks[-1]
-
-
 def test_a_run_of_axolotl_alone_is_reported_from_its_checkpoint_and_card():
     (run,) = gather([FIXTURES / "runs" / "axolotl"]).runs
     assert run.engine == "axolotl"

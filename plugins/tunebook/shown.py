@@ -26,6 +26,15 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def p_value(value: float) -> str:
+    """A p-value in a table.
+
+    >>> p_value(0.0004), p_value(0.04)
+    ('< 0.001', '0.040')
+    """
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def markdown(text: object) -> str:
     """Text that GitHub shows as it is, in a table cell too."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))

@@ -14,10 +14,10 @@ from rich.table import Table
 from tunebook.cli.byte_progress import byte_progress
 from tunebook.comparison.compare import compare as compare_models
 from tunebook.comparison.pairing import Request, input_bytes
-from tunebook.comparison.render import as_data, p_value, render, write_files
+from tunebook.comparison.render import as_data, render, write_files
 from tunebook.comparison.rows import Columns
 from tunebook.comparison.wording import signed
-from tunebook.shown import number
+from tunebook.shown import number, p_value
 
 
 @click.command("compare")

@@ -61,8 +61,25 @@ def compare_figures(metric: Metric, pair: Pair) -> list[FigureDifference]:
     names = row_figures(metric, pair)
     found = [_mean(metric, pair, name) for name in [*names, UNPARSED]]
     if set(metric.classes) == {"yes", "no"}:
-        found += _of_counts(metric, pair)
+        found += _of_counts(metric, pair, _OF_COUNTS)
     return [replace(found[0], primary=True), *found[1:]]
+
+
+def compare_figure(metric: Metric, pair: Pair, name: str) -> FigureDifference:
+    """One figure of a metric; its p-value is not yet adjusted.
+
+    Returns:
+        Of a figure that rows have no share in, such as corpus BLEU, the figure that stands in for it: the
+        first of `row_figures`.
+
+    Raises:
+        TunebookError: The metric gives rows no figure, or fewer than two rows have it.
+    """
+    if name in _OF_COUNTS and set(metric.classes) == {"yes", "no"}:
+        return _of_counts(metric, pair, (name,))[0]
+    if name not in pair.first or name in _DESCRIPTIVE:
+        name = row_figures(metric, pair)[0]
+    return _mean(metric, pair, name)
 
 
 class Tested(NamedTuple):
@@ -103,7 +120,7 @@ def _mean(metric: Metric, pair: Pair, name: str) -> FigureDifference:
     return _difference(metric, name, float(first.mean()), float(second.mean()), len(first), tested)
 
 
-def _of_counts(metric: Metric, pair: Pair) -> list[FigureDifference]:
+def _of_counts(metric: Metric, pair: Pair, names: Sequence[str]) -> list[FigureDifference]:
     yes, no = hash("yes"), hash("no")
     answers = [
         np.select([parsed == yes, parsed == no], [0, 1], default=2)
@@ -117,7 +134,7 @@ def _of_counts(metric: Metric, pair: Pair) -> list[FigureDifference]:
     observed = _confusions(counts[None])[0]
     drawn = _confusions(draws)
     found = []
-    for name in _OF_COUNTS:
+    for name in names:
         first, second = getattr(observed.first, name), getattr(observed.second, name)
         differences = [getattr(one.second, name) - getattr(one.first, name) for one in drawn]
         test = statistics.paired_draws_test(differences, second - first)

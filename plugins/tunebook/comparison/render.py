@@ -13,7 +13,7 @@ from tunebook.comparison.wording import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.shown import markdown, number
+from tunebook.shown import markdown, number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,12 +82,3 @@ def _environment() -> jinja2.Environment:
 
 def _num(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else number(value)
-
-
-def p_value(value: float) -> str:
-    """A p-value in a table.
-
-    >>> p_value(0.0004), p_value(0.04)
-    ('< 0.001', '0.040')
-    """
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

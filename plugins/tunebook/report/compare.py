@@ -1,78 +1,159 @@
-"""Puts several runs side by side: one row each, and the settings in which they differ."""
+"""Puts several runs side by side: ranked by each figure, tested in pairs, and where their set-ups differ."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.report.ranks import rank_correlation
-from tunebook.report.records import Comparison, Difference
+from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.comparison.wording import signed
+from tunebook.report.agreement import Ranked, over_runs
+from tunebook.report.differences import environments, settings
+from tunebook.report.facts import fact
+from tunebook.report.paired import Pairing, answers_of
+from tunebook.report.records import Best, Comparison, Finding, RunReport
+from tunebook.report.run_pairs import disagreements
+from tunebook.report.significance import Ranking, rank
+from tunebook.shown import p_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from tunebook.report.records import Figure, Interval, RunReport
+    from tunebook.report.lines import Curves
+    from tunebook.report.paired import Answers
+    from tunebook.report.records import RunDisagreements
 
-# Differ between any two runs and say nothing about them.
-_NOT_COMPARED = frozenset({"output_dir", "run_name", "logging_dir", "overwrite_output_dir"})
+
+class _Entry(NamedTuple):
+    """A run's best evaluation on one dataset."""
+
+    report: RunReport
+    best: Best
+    answers: Answers
 
 
-def compare_runs(runs: Sequence[RunReport]) -> Comparison:
-    """The comparison of at least two runs, the best first where they share a figure and a dataset."""
-    rows = [_row(run) for run in runs]
-    figures = [run.best[0].figure for run in runs if run.best]
-    if figures and len({(figure.name, figure.dataset) for figure in figures}) == 1:
-        sign = -1 if figures[0].larger_is_better else 1
-        rows.sort(key=lambda row: (row["value"] is None, sign * (row["value"] or 0.0)))
+def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> Comparison:
+    """The comparison of at least two runs.
+
+    Runs that share a figure and a dataset are ranked by it, the best first, and tested in pairs.
+
+    Args:
+        runs: As reported.
+        curves: The same runs as read, in the same order.
+    """
+    pairing = Pairing()
+    entries = [
+        _Entry(report, best, _answers(curve, best))
+        for report, curve in zip(runs, curves, strict=True)
+        for best in report.best
+    ]
+    rows: list[dict[str, Any]] = []
+    remarks: list[str] = []
+    findings: list[Finding] = []
+    apart: list[RunDisagreements] = []
+    for group in _groups(entries):
+        ranking = rank([entry.answers for entry in group], pairing) if len(group) > 1 else None
+        rows += [_row(entry.report, entry.best, ranking, place) for place, entry in enumerate(group)]
+        if ranking is None:
+            continue
+        remarks += _remarks(group, ranking)
+        for said in _loss_against_metric(group, ranking):
+            if isinstance(said, Finding):
+                findings.append(said)
+            else:
+                remarks.append(said)
+        apart += disagreements([entry.answers for entry in group], group[0].best.figure, ranking)
+    rows += [_row(run, None, None, 0) for run in runs if not run.best]
     return Comparison(
         rows=tuple(rows),
-        differences=_differences(runs),
-        remarks=tuple(_remarks(runs)),
+        common=_common(rows),
+        differences=settings(runs),
+        environment=environments(runs),
+        remarks=tuple(remarks),
+        findings=tuple(findings),
+        disagreements=tuple(apart),
         settings_in_part=tuple(run.name for run in runs if run.recipe_text is None),
     )
 
 
-def _remarks(runs: Sequence[RunReport]) -> Iterator[str]:
-    """Said only of runs that share the figure and the dataset."""
-    best = [(run, run.best[0]) for run in runs if run.best]
-    if len(best) < 2 or len({(one.figure.name, one.figure.dataset) for _, one in best}) > 1:
+def _common(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What is the same in every row need not be told in each."""
+    columns = ("model", "method", "trained_on", "dataset", "figure")
+    return {key: rows[0][key] for key in columns if rows[0][key] and len({row[key] for row in rows}) == 1}
+
+
+def _answers(curves: Curves, best: Best) -> Answers:
+    evaluation = next(
+        (
+            one.evaluation
+            for one in curves.measured[best.figure.dataset]
+            if one.evaluation.step == best.figure.step and one.evaluation.source == best.figure.source
+        ),
+        None,
+    )
+    return answers_of(curves.run, curves.name, evaluation, best.figure.name)
+
+
+def _groups(entries: Sequence[_Entry]) -> list[list[_Entry]]:
+    """Entries that share figure and dataset, the best first; groups in the order in which they appear."""
+    found: dict[tuple[str, str], list[_Entry]] = {}
+    for entry in entries:
+        found.setdefault((entry.best.figure.dataset, entry.best.figure.name), []).append(entry)
+    for group in found.values():
+        sign = -1 if group[0].best.figure.larger_is_better else 1
+        group.sort(key=lambda entry: sign * entry.best.figure.value)
+    return list(found.values())
+
+
+def _remarks(group: Sequence[_Entry], ranking: Ranking) -> Iterator[str]:
+    figure = group[0].best.figure
+    best, where = group[0].report.name, f" on {figure.dataset}" if figure.dataset else ""
+    near = [group[p].report.name for p, d in ranking.against_best.items() if d.p_adjusted >= SIGNIFICANT]
+    apart = len(ranking.against_best) - len(near)
+    if ranking.against_best:
+        one = next(iter(ranking.against_best.values()))
+        by = figure.label if one.name == figure.name else f"{one.name.replace('_', ' ')} of single rows"
+        yield (
+            f"By {by}{where}, {_not_told_apart(best, near, apart)}. Tested in pairs on the rows that both "
+            f"answered ({one.test}), p-values after Holm over {ranking.tests} "
+            f"test{'s' if ranking.tests > 1 else ''}."
+        )
+        yield (
+            "Each run stands at the step that was best on this very set, which flatters all of them; "
+            "a set that chose nothing is the fairer judge."
+        )
+    reasons = list(dict.fromkeys(ranking.not_tested.values()))
+    if reasons:
+        untested = ", ".join(group[place].report.name for place in ranking.not_tested)
+        yield f"Not tested against {best} by {figure.label}{where}: {untested}, since {'; '.join(reasons)}."
+
+
+def _not_told_apart(best: str, near: Sequence[str], apart: int) -> str:
+    if not near:
+        return f"{best} is better than every other run that could be tested"
+    told = f"; {apart} other{'s lie' if apart > 1 else ' lies'} below it" if apart else ""
+    return f"{best} cannot be told apart from {', '.join(near)}{told}"
+
+
+def _loss_against_metric(group: Sequence[_Entry], ranking: Ranking) -> Iterator[str | Finding]:
+    figure = group[0].best.figure
+    if figure.name in {"loss", "perplexity"}:
         return
-    sign = 1 if best[0][1].figure.larger_is_better else -1
-    best.sort(key=lambda pair: -sign * pair[1].figure.value)
-    top, interval = best[0][0], best[0][1].figure.interval
-    label = best[0][1].figure.label
-    if interval is not None:
-        near = [run.name for run, one in best[1:] if _overlap(interval, one.figure.interval)]
-        apart = len(best) - 1 - len(near)
-        if near:
-            yield (
-                f"The 95 % interval of {top.name} overlaps with that of {', '.join(near)}: "
-                f"by {label} they are not told apart."
-            )
-        if apart:
-            yield f"{apart} of the other {len(best) - 1} lie apart from it."
-    losses = [next((f.value for f in one.beside if f.name == "loss"), None) for _, one in best]
-    pairs = [
-        (loss, one.figure.value) for loss, (_, one) in zip(losses, best, strict=True) if loss is not None
+    ranked = [
+        Ranked(
+            name=entry.report.name,
+            value=entry.best.figure.value,
+            loss=next((one.value for one in entry.best.beside if one.name == "loss"), None),
+            against_best=ranking.against_best.get(place),
+            source=entry.best.figure.source,
+        )
+        for place, entry in enumerate(group)
     ]
-    if best[0][1].figure.name != "loss" and len(pairs) >= 3:
-        correlation = rank_correlation([-loss for loss, _ in pairs], [sign * value for _, value in pairs])
-        if correlation is not None:
-            verdict = "agree" if correlation > 0.5 else "disagree"
-            yield (
-                f"Evaluation loss and {label} {verdict} on which run is better: rank correlation "
-                f"{correlation:+.2f} over {len(pairs)} runs."
-            )
+    yield from over_runs(ranked, figure.label, larger_is_better=figure.larger_is_better)
 
 
-def _overlap(one: Interval, other: Interval | None) -> bool:
-    return other is not None and one.low <= other.high and other.low <= one.high
-
-
-def _row(run: RunReport) -> dict[str, Any]:
-    figure: Figure | None = run.best[0].figure if run.best else None
+def _row(run: RunReport, best: Best | None, ranking: Ranking | None, place: int) -> dict[str, Any]:
+    figure = best.figure if best else None
     interval = figure.interval if figure else None
-    facts = {fact.label: fact for fact in run.facts}
     return {
         "run": run.id,
         "name": run.name,
@@ -86,26 +167,31 @@ def _row(run: RunReport) -> dict[str, Any]:
         "high": interval.high if interval else None,
         "n": figure.n if figure else None,
         "step": figure.step if figure else None,
-        "seconds": facts["Training time"].value,
-        "samples_per_second": facts["Speed"].value,
+        "loss": next((one.value for one in best.beside if one.name == "loss"), None) if best else None,
+        **_standing(ranking, place),
+        "seconds": fact(run.facts, "Training time").value,
+        "gpu_hours": fact(run.facts, "GPU hours").value,
+        "samples_per_second": fact(run.facts, "Speed").value,
+        "tokens_per_second": fact(run.facts, "Tokens per second").value,
         "findings": len([finding for finding in run.findings if finding.level != "note"]),
     }
 
 
-def _differences(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
-    tables = {run.id: {setting.key: _text(setting.value) for setting in run.settings} for run in runs}
-    found = []
-    for key in dict.fromkeys(key for table in tables.values() for key in table):
-        # Without a recipe, a key that is not written down may have any value: it is left out.
-        values = {
-            run.id: tables[run.id].get(key)
-            for run in runs
-            if key in tables[run.id] or run.recipe_text is not None
-        }
-        if key not in _NOT_COMPARED and len(set(values.values())) > 1:
-            found.append(Difference(key=key, values=values))
-    return tuple(found)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
+    """Where a run stands against the best: its letters, and in words."""
+    if ranking is None:
+        return {"group": None, "p_value": None, "standing": "no other run was measured by this figure"}
+    found = ranking.against_best.get(place)
+    if place == 0:
+        words = "best"
+    elif found is None:
+        words = f"not tested: {ranking.not_tested[place]}"
+    else:
+        verdict = {"not distinguishable": "not told apart", "better": "better on the rows that both have"}
+        words = verdict.get(found.verdict, found.verdict)
+        words += f": {signed(found.difference)}, p {p_value(found.p_adjusted)}"
+    return {
+        "group": ranking.letters.get(place),
+        "p_value": found.p_adjusted if found else None,
+        "standing": words,
+    }

@@ -51,16 +51,18 @@ def gather(folders: Sequence[Path], *, now: datetime | None = None) -> Report:
         for place, (name, run) in enumerate(zip(names, runs, strict=True), 1)
     ]
     reports = tuple(report for report, _ in gathered)
+    drawn = [curve for _, curve in gathered]
+    comparison = compare_runs(reports, drawn) if len(reports) > 1 else None
     made_at = (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
     return Report(
         format=FORMAT,
         made_by=f"tunebook {__version__}",
         made_at=made_at,
         title=names[0] if len(names) == 1 else f"{len(names)} runs compared",
-        headline=report_headline(reports),
+        headline=report_headline(reports, comparison),
         runs=reports,
-        charts=curves.charts([curve for _, curve in gathered]),
-        comparison=compare_runs(reports) if len(reports) > 1 else None,
+        charts=curves.charts(drawn),
+        comparison=comparison,
     )
 
 
@@ -102,7 +104,7 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
         evaluations=tuple(_rows(measured, best)),
         examples=tuple(examples),
         examples_missing=None if examples else _why_no_examples(run, best),
-        findings=findings_of(run, best, expected),
+        findings=findings_of(run, measured, best, expected),
         recipe_text=run.recipe_text,
         provenance=provenance(run.provenance),
         sources=_sources(run),

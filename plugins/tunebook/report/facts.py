@@ -9,6 +9,8 @@ import numpy as np
 from tunebook.report.records import Fact
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tunebook.runlog import RunLog
 
 _NO_SOURCE = "not written down by this run"
@@ -26,6 +28,12 @@ def facts_of(run: RunLog) -> tuple[Fact, ...]:
         _evaluating(run),
         _fact(run, "Trained parameters", "trained_parameters"),
     )
+
+
+def fact(facts: Sequence[Fact], label: str) -> Fact:
+    """The fact of that label; a missing one where a report has none."""
+    found = next((one for one in facts if one.label == label), None)
+    return found or Fact(label=label, value=None, unit="", source=_NO_SOURCE)
 
 
 def _steps(run: RunLog) -> Fact:

@@ -6,12 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from tunebook.report import curve_findings
+from tunebook.report.agreement import over_checkpoints
+from tunebook.report.paired import Pairing
 from tunebook.report.records import Finding
 from tunebook.shown import number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from tunebook.report.best import Measured
     from tunebook.report.records import Best, Expected
     from tunebook.runlog import RunLog
 
@@ -29,7 +32,12 @@ _WIDE = 0.05
 _RANK = {"problem": 0, "warning": 1, "note": 2}
 
 
-def findings_of(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> tuple[Finding, ...]:
+def findings_of(
+    run: RunLog,
+    measured: Mapping[str, Sequence[Measured]],
+    best: Sequence[Best],
+    expected: Sequence[Expected],
+) -> tuple[Finding, ...]:
     """All findings of one run, problems first."""
     found = [
         *(finding for rule in _OF_CURVES for finding in rule(run)),
@@ -41,6 +49,7 @@ def findings_of(run: RunLog, best: Sequence[Best], expected: Sequence[Expected])
         *_token_accuracy(run),
         *_expected(expected),
         *_other_best(run, best),
+        *over_checkpoints(run, measured, best, Pairing()),
         *_lost(run),
     ]
     return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))

@@ -10,7 +10,7 @@ from tunebook.shown import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunebook.report.records import Best, Expected, Figure, RunReport
+    from tunebook.report.records import Best, Comparison, Expected, Figure, RunReport
     from tunebook.runlog import RunLog
 
 
@@ -76,9 +76,9 @@ def _promise(expected: Sequence[Expected]) -> str:
     return text[0] + text[1].upper() + text[2:]
 
 
-def report_headline(runs: Sequence[RunReport]) -> str:
+def report_headline(runs: Sequence[RunReport], comparison: Comparison | None) -> str:
     """The sentence over the whole report."""
-    if len(runs) == 1:
+    if comparison is None:
         return runs[0].headline
     ranked = [(run, run.best[0].figure) for run in runs if run.best]
     if not ranked:
@@ -90,4 +90,19 @@ def report_headline(runs: Sequence[RunReport]) -> str:
     run, top = max(ranked, key=lambda pair: sign * pair[1].value)
     left = len(runs) - len(ranked)
     missing = f" {left} of them {'has' if left == 1 else 'have'} no evaluation." if left else ""
-    return f"Of {len(runs)} runs, {run.name} is best by {_figure(top)}.{missing}"
+    return f"Of {len(runs)} runs, {run.name} is best by {_figure(top)}{_beside_it(comparison, top)}.{missing}"
+
+
+def _beside_it(comparison: Comparison, top: Figure) -> str:
+    """Whether the others are shown to be worse than the best."""
+    others = [row for row in comparison.rows if row["dataset"] == top.dataset and row["standing"] != "best"]
+    near = [row["name"] for row in others if row["standing"].startswith("not told apart")]
+    untested = len([row for row in others if row["standing"].startswith("not tested")])
+    said = []
+    if near:
+        said.append(f"it is not told apart from {', '.join(near)}")
+    elif others and not untested:
+        said.append("shown to be better than every other")
+    if untested:
+        said.append(f"{untested} could not be tested against it")
+    return "; " + "; ".join(said) if said else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from tunebook.comparison.records import Disagreement
     from tunebook.report.chart_records import Chart
 
 FORMAT = 1
@@ -187,13 +188,39 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunDisagreements:
+    """Rows that the best run and another one answered differently well."""
+
+    first: str
+    """Name of the best run."""
+    second: str
+    dataset: str
+    figure: str
+    """The figure of single rows by which they differ."""
+    n: int
+    """Rows that both answered."""
+    only_first: int
+    """Rows on which the first did better."""
+    only_second: int
+    examples: tuple[Disagreement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Several runs side by side."""
 
     rows: tuple[dict[str, Any], ...]
+    """One for each run and evaluated set, runs that share figure and set together, the best first."""
+    common: dict[str, str]
+    """What all rows have in common, by column: `model`, `method`, `trained_on`, `dataset`, `figure`."""
     differences: tuple[Difference, ...]
+    environment: tuple[Difference, ...]
+    """Versions, machines, commits and data that differ."""
     remarks: tuple[str, ...]
     """What the figures say of the runs together: which cannot be told apart, loss against metric."""
+    findings: tuple[Finding, ...]
+    """Where loss and metric disagree over the runs."""
+    disagreements: tuple[RunDisagreements, ...]
     settings_in_part: tuple[str, ...]
     """Names of runs that left no recipe, so that only some of their settings are known."""
 
