@@ -58,6 +58,11 @@ COMMANDS: CommandTable = {
         "compare",
         "Compare two models on the same rows: differences, tests and the rows that changed.",
     ),
+    "infer": (
+        "tunebook.cli.infer",
+        "infer",
+        "Answer a file of prompts, or one prompt, as the model was trained to be asked.",
+    ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 
