@@ -63,6 +63,11 @@ COMMANDS: CommandTable = {
         "infer",
         "Answer a file of prompts, or one prompt, as the model was trained to be asked.",
     ),
+    "verify": (
+        "tunebook.cli.verify",
+        "verify",
+        "Compare what a server will send to a model with what training has shown it.",
+    ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 

@@ -58,7 +58,7 @@ def read_job(path: Path) -> Job:
 def main() -> None:
     """Do a job; exit 0 done, 2 where the user must mend something."""
     job = read_job(Path(sys.argv[1]))
-    with _engine_talks_to(Path(sys.argv[2])) as (out, err):
+    with engine_talks_to(Path(sys.argv[2])) as (out, err):
         try:
             _do(job, out, err)
         except TunebookError as error:
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _engine_talks_to(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+def engine_talks_to(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     """Send what engines print, on both streams, into a file; yield the streams of our own."""
     out, err = (os.fdopen(os.dup(number), "w", encoding="utf-8") for number in (1, 2))
     with log.open("ab") as stream:
