@@ -79,7 +79,8 @@ def test_the_ready_made_files_are_what_is_rendered_today(tmp_path):
             f"run scripts/snapshot_launch.py: {path.name}"
         )
     assert {path.name for path in EXAMPLES.iterdir()} == {path.name for path in tmp_path.iterdir()} | {
-        "split.slurm"
+        "eval.slurm",
+        "split.slurm",
     }
 
 
@@ -342,3 +343,31 @@ def test_a_dry_run_prints_everything_and_writes_nothing(split):
         assert f"# would write {split.parent}/out/launch/{name}" in done.stdout
     assert f"# would run: sbatch --parsable {split.parent}/out/launch/submit.slurm" in done.stdout
     assert not (split.parent / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["eval.slurm", "split.slurm"])
+def test_shellcheck_finds_nothing_in_our_own_jobs(name):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    done = subprocess.run(["shellcheck", EXAMPLES / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("count", "share"), [("1", []), ("4", ["--shard", "2/4"])])
+def test_an_evaluation_s_job_takes_its_share_of_the_array(tmp_path, count, share):
+    told = tmp_path / "tunebook"
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o755)
+    done = subprocess.run(
+        [EXAMPLES / "eval.slurm", "-o", "results", "my run", "--base"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "TUNEBOOK": str(told),
+            "SLURM_ARRAY_TASK_ID": "2",
+            "SLURM_ARRAY_TASK_COUNT": count,
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["eval", "-o", "results", "my run", "--base", *share]

@@ -75,7 +75,7 @@ def plan_training(
     environment = paths.engine_environment(recipe.engine)
     _refuse_secrets(recipe)
 
-    values, notes = _locate(dict(recipe.values), engine, home)
+    values, notes = locate(dict(recipe.values), engine, home)
     overwrite = bool(values.pop("overwrite_output_dir", False))
     output_dir = _output_dir(values, recipe)
     entries = _check_data(values, engine, environment, notes)
@@ -123,7 +123,7 @@ def _is_lost(holding: run_folder.Holding) -> bool:
     return holding.state == "unfinished" and holding.checkpoint is None
 
 
-def _locate(values: dict[str, Any], engine: engines.Engine, home: Path) -> tuple[dict[str, Any], list[str]]:
+def locate(values: dict[str, Any], engine: engines.Engine, home: Path) -> tuple[dict[str, Any], list[str]]:
     """Point relative paths that are not below the current folder at tunebook's own; say so for each."""
     notes, errors = [], []
     for key in (*engine.path_keys, *engine.model_keys):

@@ -31,6 +31,11 @@ COMMANDS: CommandTable = {
         "launch",
         "Train one recipe on several nodes: here, over SSH or on SLURM.",
     ),
+    "eval": (
+        "tunebook.cli.eval",
+        "eval_",
+        "Evaluate runs, checkpoints and models as in training: same engine, rows and metrics.",
+    ),
     "status": (
         "tunebook.cli.status",
         "status",

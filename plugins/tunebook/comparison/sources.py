@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +35,8 @@ class Source(NamedTuple):
 def find_source(given: str) -> Source:
     """Find what `given` names: FILE, RUN, RUN@STEP, RUN@best, RUN@last, RUN@base or RUN/checkpoint-STEP.
 
+    The figures of `tunebook eval` (`<name>.json`) stand for the records beside them.
+
     A run stands for its best evaluated step on each dataset, by the figure that its metric selects by, and
     for its last one where nothing says what is best.
 
@@ -47,7 +50,7 @@ def find_source(given: str) -> Source:
                 f"cannot read predictions from {path}: its name ends in {path.suffix!r}",
                 fix="name a run, or a .jsonl, .json or .csv file",
             )
-        return Source(path.stem, given, {None: path}, {})
+        return Source(path.stem, given, {None: _records_of(path)}, {})
     step = "best"
     if not path.exists() and (match := _AT.fullmatch(given)):
         path, step = Path(match["run"]), match["step"]
@@ -59,6 +62,18 @@ def find_source(given: str) -> Source:
             fix="name a run's output_dir, RUN@STEP, RUN/checkpoint-STEP, or a file of predictions",
         )
     return _of_run(given, path, step)
+
+
+def _records_of(path: Path) -> Path:
+    """The records behind the figures of `tunebook eval`; any other file is what it is."""
+    beside = path.with_suffix(".jsonl")
+    if path.suffix != ".json" or not beside.is_file():
+        return path
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return path
+    return beside if isinstance(figures, dict) and figures.get("records") == beside.name else path
 
 
 def _of_run(given: str, run: Path, wanted: str) -> Source:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tunebook.types import Command, EngineName
 
@@ -27,6 +27,8 @@ class Engine(Protocol):
     """Recipe keys that name a file or folder of this machine."""
     model_keys: tuple[str, ...]
     """Recipe keys that name a model: a folder of this machine, or a name on a hub."""
+    set_keys: tuple[str, ...]
+    """Recipe keys that name evaluation sets and where they are."""
     packages: tuple[str, ...]
     """Distributions whose versions decide what a run computes."""
 
@@ -51,6 +53,50 @@ class Engine(Protocol):
         Raises:
             TunebookError: The engine cannot be started in this way.
         """
+        ...
+
+    def evaluation(
+        self, values: Mapping[str, Any], *, datasets: Sequence[str] | None, home: Path
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Turn a training recipe into one that evaluates: training off; same loader, template and rows.
+
+        Args:
+            values: The resolved training recipe.
+            datasets: Registry entries to evaluate on; None for the recipe's own sets.
+            home: Where data is looked for that is not below the current folder.
+
+        Returns:
+            What decides the answers of a model, all of it and little else; and the names of the sets, in
+            the order in which the engine evaluates them.
+
+        Raises:
+            TunebookError: There is nothing to evaluate on.
+        """
+        ...
+
+    def evaluation_start(
+        self, values: Mapping[str, Any], *, folder: Path, whole_model: str, adapter: str | None
+    ) -> dict[str, Any]:
+        """Complete what `evaluation` gave to a recipe that the engine runs.
+
+        Args:
+            values: From `evaluation`.
+            folder: The engine's `output_dir` of this start.
+            whole_model: The model that the first subject is, or that its adapter is put on.
+            adapter: Any adapter that belongs on that model; None for fully trained models.
+        """
+        ...
+
+    def evaluate(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return the engine's own command that evaluates by `recipe_file`; as `train`."""
         ...
 
     def prepare(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook.datasets import load_registry
 from tunebook.engines.axolotl_cache import prepared_path
 from tunebook.engines.axolotl_datasets import block_faults, entry_of_block, render_block
+from tunebook.engines.axolotl_evaluation import evaluation_values, start_values
 from tunebook.engines.axolotl_plugins import plugin_faults
 from tunebook.engines.axolotl_rows import label_fault
 from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
@@ -20,7 +21,7 @@ from tunebook.errors import TunebookError, join_errors
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 NO_TELEMETRY = {"AXOLOTL_DO_NOT_TRACK": "1"}
 """Axolotl reports to its makers unless told not to; runs that we start never do."""
@@ -34,6 +35,7 @@ class Axolotl:
     uses_startup_hook = False
     path_keys: tuple[str, ...] = (DIRECTORY_KEY, "deepspeed", "chat_template_jinja")
     model_keys: tuple[str, ...] = ("base_model", "lora_model_dir", "tokenizer_config")
+    set_keys: tuple[str, ...] = (DIRECTORY_KEY, NAMES_KEY, "datasets", "test_datasets")
     packages: tuple[str, ...] = (
         *("axolotl", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers"),
         *("safetensors", "deepspeed", "bitsandbytes", "flash-attn", "liger-kernel", "numpy"),
@@ -53,10 +55,58 @@ class Axolotl:
         One process is started directly, several by torchrun. Axolotl's own default, `accelerate launch`,
         imports everything twice and reads settings from the user's home.
         """
+        return self._command(
+            "train", recipe_file, values, environment=environment, gpus=gpus, environ=environ
+        )
+
+    def evaluate(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return `axolotl evaluate <recipe_file>`, started as for training."""
+        return self._command(
+            "evaluate", recipe_file, values, environment=environment, gpus=gpus, environ=environ
+        )
+
+    def evaluation(
+        self, values: Mapping[str, Any], *, datasets: Sequence[str] | None, home: Path
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the recipe that evaluates, and what its sets are called; see `Engine.evaluation`."""
+        located, _ = _locate(values, home)
+        directory = Path(str(values.get(DIRECTORY_KEY) or "datasets_info"))
+        if not directory.exists() and (home / directory).exists():
+            directory = home / directory
+        made = evaluation_values(
+            located, _blocks(located, "test_datasets"), load_registry(directory), datasets
+        )
+        return made, self.evaluation_sets(made)
+
+    def evaluation_start(
+        self, values: Mapping[str, Any], *, folder: Path, whole_model: str, adapter: str | None
+    ) -> dict[str, Any]:
+        """Return the recipe of one start; see `Engine.evaluation_start`."""
+        made = start_values(values, whole_model=whole_model, adapter=adapter)
+        return {**made, "output_dir": str(folder), "dataset_prepared_path": str(folder / "prepared")}
+
+    def _command(
+        self,
+        verb: str,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
         programs = environment / "bin"
         # Axolotl starts a bare `torchrun`: it must be this environment's.
         env = {"PATH": f"{programs}{os.pathsep}{environ.get('PATH', os.defpath)}", **NO_TELEMETRY}
-        argv = [str(programs / "axolotl"), "train", str(recipe_file)]
+        argv = [str(programs / "axolotl"), verb, str(recipe_file)]
         sharded = any(values.get(key) for key in ("deepspeed", "fsdp", "fsdp_config"))
         if values.get("use_ray"):
             return Command(argv=tuple(argv), env=env)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.engines import llamafactory_cache as cache
+from tunebook.engines.llamafactory_evaluation import evaluation_values, set_names
 from tunebook.errors import TunebookError
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _TRUE = ("1", "true", "y")  # llamafactory/extras/misc.py: is_env_enabled
 
@@ -24,6 +25,7 @@ class LlamaFactory:
     uses_startup_hook = True
     path_keys: tuple[str, ...] = ("dataset_dir", "media_dir", "deepspeed", "fsdp_config")
     model_keys: tuple[str, ...] = ("model_name_or_path", "adapter_name_or_path", "ref_model", "reward_model")
+    set_keys: tuple[str, ...] = ("dataset_dir", "eval_dataset", "eval_on_each_dataset")
     packages: tuple[str, ...] = (
         *("llamafactory", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers"),
         *("safetensors", "deepspeed", "bitsandbytes", "flash-attn", "liger-kernel", "unsloth", "numpy"),
@@ -58,6 +60,43 @@ class LlamaFactory:
                     fix="choose an output_dir without spaces",
                 )
         return Command(argv=(str(programs / "llamafactory-cli"), "train", str(recipe_file)), env=env)
+
+    def evaluation(
+        self, values: Mapping[str, Any], *, datasets: Sequence[str] | None, home: Path
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the recipe that evaluates, and what its sets are called; see `Engine.evaluation`."""
+        made = evaluation_values(values, datasets)
+        registry = made.get(self.registry_key)
+        if isinstance(registry, str) and not Path(registry).exists() and (home / registry).exists():
+            made[self.registry_key] = str(home / registry)
+        return made, set_names(made, self.evaluation_sets(made))
+
+    def evaluation_start(
+        self,
+        values: Mapping[str, Any],
+        *,
+        folder: Path,
+        whole_model: str,
+        adapter: str | None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Return the recipe of one start; see `Engine.evaluation_start`."""
+        base = str(values[self.model_keys[0]])
+        # Our hook loads `whole_model`. The base gives the tokenizer, which every checkpoint carries too.
+        gone = base.startswith(("/", ".", "~")) and not Path(base).expanduser().exists()
+        model = whole_model if gone else base
+        return {**values, self.model_keys[0]: model, "output_dir": str(folder)}
+
+    def evaluate(
+        self,
+        recipe_file: Path,
+        values: Mapping[str, Any],
+        *,
+        environment: Path,
+        gpus: int,
+        environ: Mapping[str, str],
+    ) -> Command:
+        """Return the command that evaluates: the same as for training; the recipe says what is done."""
+        return self.train(recipe_file, values, environment=environment, gpus=gpus, environ=environ)
 
     def prepare(
         self,

@@ -7,7 +7,7 @@ model card all get them. A callback's `on_evaluate` comes too late for half of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,11 @@ class _EvaluatesAnswers:
         if metric_key_prefix not in self.tunebook.sets:
             return stock(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         return self.tunebook.run(stock, dataloader.dataset, description, metric_key_prefix)
+
+    def stock_loop(self) -> Callable[..., Any]:
+        """The `evaluation_loop` of the trainer's own class."""
+        loop: Callable[..., Any] = super().evaluation_loop  # type: ignore[misc]
+        return loop
 
     def prediction_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One of our batches gives nothing back to the loop: no loss to gather, no logits to keep."""

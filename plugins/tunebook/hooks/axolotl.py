@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from axolotl.integrations.base import BasePlugin, PluginManager
+from axolotl.utils.dict import DictDefault
 
 from tunebook import __version__, contract, metrics
 from tunebook.datasets import load_registry
 from tunebook.engines.axolotl_cache import prepared_path
 from tunebook.errors import TunebookError
+from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
 from tunebook.hooks.axolotl_sets import build_sets, refuse_unlabelled
 from tunebook.hooks.axolotl_weights import steps_of_weights
 from tunebook.hooks.contract import Told, note
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.hooks.sweep import stop, take_over, with_method
+from tunebook.hooks.sweep_models import whole_model
 
 
 class TunebookPlugin(BasePlugin):  # type: ignore[misc]
@@ -58,9 +62,12 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Load the evaluation sets and attach to the trainer; adds no callback."""
         note(cfg.output_dir, Told("axolotl", self._settings, cfg))
+        job = job_of_environment()
         try:
             refuse_unlabelled(trainer.train_dataset)
             sets = evaluation_sets(cfg)
+            if job is not None:
+                sets = with_method(sets, job)
             loaded = build_sets(cfg, trainer)
             trainer.eval_dataset = loaded if len(loaded) > 1 else next(iter(loaded.values()))
             words = EngineWords(
@@ -70,10 +77,31 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
             )
             attach(trainer, sets, words=words, output_dir=Path(cfg.output_dir))
         except TunebookError as error:
-            _stop(error)
+            _stop(error, job)
+        if job is not None:
+            _take_over(cfg, trainer, job)
+            return []
         cls = type(trainer)
         trainer.__class__ = type(cls.__name__, (_EvaluatesNamedSets, cls), {"__module__": cls.__module__})
         return []
+
+
+def _take_over(cfg: Any, trainer: Any, job: Job) -> None:
+    """Let the trainer evaluate the models of `tunebook eval`, loaded as Axolotl loads them."""
+    from axolotl.loaders import ModelLoader
+
+    def load(path: str) -> Any:
+        own = DictDefault({**cfg, "base_model": path, "base_model_config": path})
+        return ModelLoader(own, trainer.processing_class).load()[0]
+
+    autocast = cfg.peft_autocast_adapter_dtype
+    take_over(
+        trainer,
+        job,
+        load,
+        loaded=whole_model(job.subjects[0]),
+        adapter_options={} if autocast is None else {"autocast_adapter_dtype": autocast},
+    )
 
 
 class _EvaluatesNamedSets:
@@ -125,7 +153,9 @@ def evaluation_sets(cfg: Any) -> dict[str, EvaluationSet]:
     return {"eval": sets[0]} if len(sets) == 1 else {f"eval_{one.name}": one for one in sets}
 
 
-def _stop(error: TunebookError) -> NoReturn:
+def _stop(error: TunebookError, job: Job | None = None) -> NoReturn:
     """End the process as our command line would. A traceback through the engine would hide the two lines."""
+    if job is not None:
+        stop(job, error)
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(2)

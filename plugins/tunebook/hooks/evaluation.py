@@ -67,6 +67,15 @@ class Evaluator:
                 leavings.say(note)
         return self._prepared[prefix]
 
+    def change_texts(self, texts: Texts) -> None:
+        """Decode in another way from now on; the sets are to be prepared anew."""
+        self.texts = texts
+        self._prepared.clear()
+
+    def forget_model(self) -> None:
+        """Look at the trainer's model again: it is another one now."""
+        self._keep_answers_only = self._takes_position_ids = None
+
     def run(self, stock_loop: Callable[..., Any], dataset: Any, description: str, prefix: str) -> Any:
         """Evaluate one set inside the trainer's own loop.
 

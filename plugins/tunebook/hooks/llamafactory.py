@@ -8,24 +8,28 @@ of the run carries a `"metric"` in the registry.
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from tunebook import __version__, metrics
 from tunebook.checkpoints import last_whole_checkpoint
 from tunebook.datasets import load_registry
 from tunebook.errors import TunebookError
+from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.rows import common_suffix
+from tunebook.hooks.sweep import stop, take_over, with_method
+from tunebook.hooks.sweep_models import whole_model
 from tunebook.types import MetricSpec
 
-_SEAMS = ("run_sft", "CustomSeq2SeqTrainer")
+_SEAMS = ("run_sft", "CustomSeq2SeqTrainer", "load_model")
 
 
 def bind(workflow: ModuleType) -> None:
@@ -51,14 +55,23 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
     def run_sft_with_metrics(
         model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *rest: Any, **named: Any
     ) -> Any:
+        job = job_of_environment()
         try:
-            sets = evaluation_sets(data_args, training_args)
+            sets = evaluation_sets(data_args, training_args, always=job is not None)
         except TunebookError as error:
-            _stop(error)
+            _stop(error, job)
         if not sets:
             return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
         _choose_checkpoint(training_args)
         stock = workflow.CustomSeq2SeqTrainer  # type: ignore[attr-defined]
+        stock_load = workflow.load_model  # type: ignore[attr-defined]
+        if job is not None:
+            sets = with_method(sets, job)
+
+        def load(path: str, tokenizer: Any) -> Any:
+            own = copy.copy(model_args)
+            own.model_name_or_path = path
+            return stock_load(tokenizer, own, finetuning_args, False)
 
         def build(*args: Any, **kwargs: Any) -> Any:
             trainer = stock(*args, **kwargs)
@@ -71,14 +84,26 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
             try:
                 attach(trainer, sets, words=words, output_dir=Path(training_args.output_dir))
             except TunebookError as error:
-                _stop(error)
+                _stop(error, job)
+            if job is not None:
+                take_over(
+                    trainer,
+                    job,
+                    lambda path: load(path, trainer.processing_class),
+                    loaded=whole_model(job.subjects[0]),
+                )
             return trainer
 
         workflow.CustomSeq2SeqTrainer = build  # type: ignore[attr-defined]
+        if job is not None:
+            first = whole_model(job.subjects[0])
+            # The rows are made with the tokenizer that training had; the base itself may not be asked for.
+            workflow.load_model = lambda tokenizer, *_, **__: load(first, tokenizer)  # type: ignore[attr-defined]
         try:
             return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
         finally:
             workflow.CustomSeq2SeqTrainer = stock  # type: ignore[attr-defined]
+            workflow.load_model = stock_load  # type: ignore[attr-defined]
 
     return run_sft_with_metrics
 
@@ -92,12 +117,13 @@ def _answer_header(template: Any, tokenizer: Any) -> tuple[int, ...]:
     return common_suffix(prompts)
 
 
-def evaluation_sets(data_args: Any, training_args: Any) -> dict[str, EvaluationSet]:
+def evaluation_sets(data_args: Any, training_args: Any, *, always: bool = False) -> dict[str, EvaluationSet]:
     """The run's evaluation sets by metric prefix; empty when no dataset of theirs carries a metric.
 
     Args:
         data_args: LLaMA-Factory's `DataArguments`.
         training_args: Its `TrainingArguments`.
+        always: Also where no dataset carries a metric: loss and perplexity are measured.
 
     Raises:
         TunebookError: A metric is unknown, or a setting makes answers impossible to tell apart.
@@ -110,7 +136,7 @@ def evaluation_sets(data_args: Any, training_args: Any) -> dict[str, EvaluationS
         return {}  # an online registry; LLaMA-Factory reads it, we do not
     entries = load_registry(registry)
     specs = entries.metrics_of(name for name in names if name in entries.values)
-    if not specs:
+    if not specs and not always:
         return {}
     _refuse_unreadable_rows(data_args, training_args)
     asked = {name: ", ".join(spec.name for spec in specs.get(name, ())) or "loss" for name in names}
@@ -119,12 +145,12 @@ def evaluation_sets(data_args: Any, training_args: Any) -> dict[str, EvaluationS
         return {
             f"eval_{name}": EvaluationSet(name=name, metrics=_load(specs.get(name, ()))) for name in names
         }
-    if len(set(specs.values())) > 1 or len(specs) < len(set(names)):
+    if specs and (len(set(specs.values())) > 1 or len(specs) < len(set(names))):
         raise TunebookError(
             f"the evaluation datasets {', '.join(names)} are merged into one set but carry different metrics",
             fix="set `eval_on_each_dataset: true`",
         )
-    return {"eval": EvaluationSet(name="+".join(names), metrics=_load(specs[names[0]]))}
+    return {"eval": EvaluationSet(name="+".join(names), metrics=_load(specs.get(names[0], ())))}
 
 
 def _load(specs: tuple[MetricSpec, ...]) -> tuple[tuple[Any, MetricSpec], ...]:
@@ -163,7 +189,9 @@ def _choose_checkpoint(training_args: Any) -> None:
     say(f"resuming from {found.path.name}" if found.path else "no whole checkpoint, starting anew")
 
 
-def _stop(error: TunebookError) -> None:
+def _stop(error: TunebookError, job: Job | None = None) -> NoReturn:
     """End the process as our command line would. A traceback through the engine would hide the two lines."""
+    if job is not None:
+        stop(job, error)
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -120,7 +120,8 @@ def _mode(
             raise TunebookError(
                 f'{chosen.name}: {metric.name} has "mode": "answer", but {why}, so a teacher-forced answer '
                 "would not be what the model says",
-                fix='remove "mode", or set "mode": "generate", in the dataset\'s "metric"',
+                fix='remove "mode", or set "mode": "generate", in the dataset\'s "metric"; with '
+                "`tunebook eval`, leave --method answer out",
             )
         if spec.mode == "generate" or not direct:
             mode = "generate"

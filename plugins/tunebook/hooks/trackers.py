@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunebook.telling_examples import COLUMNS, markdown, telling_rows
 from tunebook.types import EvalRecord
-
-_EXAMPLES = 20
-_CHARACTERS = 300  # of a prompt, at its end, where the question stands
-_COLUMNS = ("row", "prompt", "reference", "prediction", "parsed", "score", "reason")
 
 
 def track(
@@ -32,13 +29,13 @@ def track(
         metrics: The figures under the names that the trainer logs, e.g. `eval_accuracy`.
         signatures: By metric: what is to be published with its figures.
     """
-    rows = [_row(record) for record in _most_telling(records)]
+    rows = telling_rows(records)
     if "wandb" in trainer.args.report_to:
         _to_wandb(trainer, name, rows, {**metrics, **_named(signatures)})
     for callback in trainer.callback_handler.callbacks:
         writer = getattr(callback, "tb_writer", None)
         if writer is not None and rows:
-            writer.add_text(f"eval/{name}/examples", _markdown(rows), trainer.state.global_step)
+            writer.add_text(f"eval/{name}/examples", markdown(rows), trainer.state.global_step)
 
 
 def _named(signatures: Mapping[str, str]) -> dict[str, str]:
@@ -53,41 +50,8 @@ def _to_wandb(
     if wandb.run is None:  # the callback starts the run when training starts
         return
     if rows:
-        table = wandb.Table(columns=list(_COLUMNS), data=[list(row) for row in rows])
+        table = wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
         # Beside the step, not as the step: the trainer's callback logs so, and W&B counts its own.
         wandb.log({f"eval/{name}/examples": table, "train/global_step": trainer.state.global_step})
     if not trainer.is_in_train:
         wandb.run.summary.update({key.replace("eval_", "eval/", 1): value for key, value in summary.items()})
-
-
-def _most_telling(records: Sequence[EvalRecord]) -> list[EvalRecord]:
-    """Unreadable answers first, then wrong ones, then right ones; in the order of the rows."""
-    return sorted(records, key=_grade)[:_EXAMPLES]
-
-
-def _grade(record: EvalRecord) -> float:
-    scores = list(record.scores.values())
-    if any(score.parsed is None for score in scores):
-        return -1.0
-    return min((next(iter(score.values.values()), 0.0) for score in scores), default=0.0)
-
-
-def _row(record: EvalRecord) -> tuple[Any, ...]:
-    score = next(iter(record.scores.values()), None)
-    return (
-        record.index,
-        record.prompt[-_CHARACTERS:],
-        record.reference,
-        record.prediction,
-        score.parsed if score else None,
-        next(iter(score.values.values()), None) if score else None,
-        score.reason if score else None,
-    )
-
-
-def _markdown(rows: Sequence[tuple[Any, ...]]) -> str:
-    lines = [" | ".join(_COLUMNS), " | ".join("---" for _ in _COLUMNS)]
-    for row in rows:
-        cells = ("" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
-        lines.append(" | ".join(cells))
-    return "\n".join(lines)

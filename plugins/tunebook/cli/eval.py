@@ -1,0 +1,295 @@
+"""`tunebook eval`: evaluates runs, checkpoints and models through the engine that trained them."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tunebook.evaluation.job import Failure, Method
+    from tunebook.evaluation.plan import EvalPlan
+    from tunebook.evaluation.ranking import Ranking
+    from tunebook.evaluation.run import Progress, Start
+
+
+@click.command("eval")
+@click.argument("arguments", nargs=-1, required=True, metavar="RUN... [KEY=VALUE]...")
+@click.option(
+    "--checkpoints",
+    default="best",
+    show_default=True,
+    metavar="WHICH",
+    help="best, last, all, or steps: 100,200.",
+)
+@click.option("--base", is_flag=True, help="Evaluate what the runs were trained from, too.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME",
+    help="Evaluate on this registry entry instead of the recipe's own sets; may be repeated.",
+)
+@click.option("--recipe", metavar="NAME|PATH", help="How to load and ask a model that no run left.")
+@click.option(
+    "--method",
+    type=click.Choice(["answer", "generate", "perplexity"]),
+    help="Instead of what the sets' metrics ask for.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Rows computed together; else the recipe's.")
+@click.option("--max-samples", type=click.IntRange(min=1), help="Only so many rows, always the same ones.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("eval_results"),
+    show_default=True,
+    metavar="DIR",
+    help="Where results are written and what is finished is kept.",
+)
+@click.option(
+    "--report-to",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["wandb", "tensorboard"]),
+    help="Send figures by step and 20 examples there; may be repeated.",
+)
+@click.option("--shard", default="0/1", metavar="I/M", help="Do only this share, as in a job array.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run and written, and do neither.")
+@click.option("--json", "as_json", is_flag=True, help="Print results and rankings as JSON.")
+@click.pass_context
+def eval_(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    checkpoints: str,
+    datasets: tuple[str, ...],
+    recipe: str | None,
+    method: Method | None,
+    batch_size: int | None,
+    max_samples: int | None,
+    output: Path,
+    shard: str,
+    trackers: tuple[str, ...],
+    *,
+    base: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Evaluate runs, checkpoints and models as in training: same engine, rows and metrics.
+
+    RUN is a run's output_dir, RUN@STEP, RUN/checkpoint-STEP, or with --recipe a model's folder. KEY=VALUE
+    changes the recipe. Finished examples are kept: the same command goes on where it was stopped. The exit
+    status is 1 where a model could not be evaluated.
+
+    \b
+    Example:
+      tunebook eval output/demo/recommend --checkpoints all --base
+    """
+    from tunebook.evaluation.plan import plan_evaluation
+    from tunebook.evaluation.request import Request, parse_shard
+    from tunebook.evaluation.trackers import refuse_missing, track
+
+    request = Request(
+        models=tuple(one for one in arguments if not _is_override(one)),
+        overrides=tuple(one for one in arguments if _is_override(one)),
+        output=output,
+        checkpoints=checkpoints,
+        base=base,
+        datasets=tuple(dict.fromkeys(datasets)),
+        recipe=recipe,
+        method=method,
+        batch_size=batch_size,
+        max_samples=max_samples,
+        shard=parse_shard(shard),
+    )
+    if not request.models:
+        raise click.UsageError("name at least one run or model")
+    refuse_missing(trackers)
+    plan = plan_evaluation(request)
+    for note in plan.notes:
+        _say(note)
+    if dry_run:
+        _print_plan(plan)
+        return
+    failures, stopped = _run(plan)
+    results = _write(plan)
+    rankings = _rank(results, output)
+    for where in track(results, output, trackers) if trackers else ():
+        _say(where)
+    open_ = sum(len(group.units) for group in plan.groups) - len(results)
+    if as_json:
+        told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
+        failed = [{"label": one.label, "reason": one.reason} for one in failures]
+        click.echo(
+            json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
+        )
+    else:
+        _print_rankings(rankings, results)
+    for failure in failures:
+        _say(f"{failure.label}: not evaluated: {failure.reason}")
+    if stopped:
+        _say("stopped; the same command goes on from what is finished")
+        ctx.exit(130)
+    if open_ and request.shard[1] > 1:
+        _say(
+            f"share {shard} is done; {open_} results wait for other shares. When all are done, the same "
+            "command without --shard writes the results"
+        )
+    ctx.exit(1 if failures or (open_ and request.shard[1] == 1) else 0)
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not Path(argument).exists()
+
+
+def _run(plan: EvalPlan) -> tuple[list[Failure], bool]:
+    """Run the engines, one after another; what failed, and whether we were stopped."""
+    from tunebook.evaluation import run
+
+    gpus, failures = run.usable_gpus(), []
+    for number, group in enumerate(plan.groups, 1):
+        start = run.start_of(group, gpus=gpus)
+        if start is None:
+            continue
+        models = len(start.job.subjects)
+        _say(
+            f"{group.engine} {number}/{len(plan.groups)}: {models} model{'s' * (models > 1)} on "
+            f"{', '.join(group.sets)}; its output goes to {Path(start.job.folder) / 'engine.log'}"
+        )
+        with _progress(start) as on_progress:
+            end = run.run(start, on_progress)
+        failures += end.failures
+        if end.stopped:
+            return failures, True
+    return failures, False
+
+
+@contextmanager
+def _progress(start: Start) -> Iterator[Callable[[Progress], None]]:
+    """Show how far an engine is: a bar with the time left in a terminal, a line for each step elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    told: list[str] = []
+    began = time.monotonic()
+
+    def kept(progress: Progress) -> None:
+        if not told and progress.kept:
+            _say(f"{progress.kept} of {progress.total} batches are kept from an earlier start")
+
+    def line(progress: Progress) -> None:
+        kept(progress)
+        if progress.now and (not told or told[-1] != progress.now):
+            told.append(progress.now)
+            _say(f"{progress.now}: {progress.done} of {progress.total} batches{_left(progress, began)}")
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("batches, left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"loading {start.job.subjects[0].label}", total=None)
+
+        def move(progress: Progress) -> None:
+            kept(progress)
+            told.append(progress.now)
+            bar.update(task, description=progress.now, completed=progress.done, total=max(1, progress.total))
+
+        yield move
+
+
+def _left(progress: Progress, began: float) -> str:
+    done = progress.done - progress.kept
+    if not done:
+        return ""
+    seconds = (time.monotonic() - began) / done * (progress.total - progress.done)
+    return f", about {round(seconds / 60)} min left" if seconds >= 60 else f", about {round(seconds)} s left"
+
+
+def _write(plan: EvalPlan) -> list[dict[str, Any]]:
+    from tunebook.evaluation.results import write_result
+
+    found = [write_result(unit, plan.request.output) for group in plan.groups for unit in group.units]
+    return [result for result in found if result is not None]
+
+
+def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[Ranking]:
+    from tunebook.evaluation.ranking import markdown, rank
+    from tunebook.files import write_atomic
+
+    rankings = rank(results)
+    for ranking in rankings:
+        write_atomic(output / f"ranking-{ranking.dataset}.md", markdown(ranking, results))
+    return rankings
+
+
+def _print_rankings(rankings: Sequence[Ranking], results: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tunebook.evaluation.ranking import interval, number
+
+    # Figures are to be read whole: a narrow terminal wraps them, rather than have them cut.
+    console = Console(width=max(100, Console().width))
+    for ranking in rankings:
+        better = "larger" if ranking.larger_is_better else "smaller"
+        title = f"{ranking.dataset}: by {ranking.figure}, {better} is better"
+        table = Table(title=escape(title), title_justify="left", box=None, header_style="dim", pad_edge=False)
+        table.add_column("", justify="right")
+        table.add_column("model", no_wrap=True)
+        for column in (ranking.figure, "95 % interval", "n", "unparsed", "loss", "perplexity"):
+            table.add_column(column, justify="right", no_wrap=True)
+        of = {result["model"]["label"]: result for result in results if result["dataset"] == ranking.dataset}
+        for one in ranking.models:
+            values = of[one.label]["values"]
+            table.add_row(
+                str(one.rank),
+                escape(one.label),
+                number(one.value),
+                interval(one.interval),
+                f"{one.n:,}",
+                f"{of[one.label]['n_unparsed']:,}",
+                number(values["loss"]) if "loss" in values else "-",
+                number(values["perplexity"]) if "perplexity" in values else "-",
+            )
+        console.print(table)
+        click.echo()
+
+
+def _print_plan(plan: EvalPlan) -> None:
+    from tunebook import engine_yaml
+    from tunebook.evaluation import run
+
+    gpus = run.usable_gpus()
+    for group in plan.groups:
+        start = run.start_of(group, gpus=gpus)
+        if start is None:
+            click.echo("# everything is finished; would write the results alone")
+        else:
+            added = [f"{key}={value}" for key, value in start.command.env.items()]
+            click.echo(f"# would run: {' '.join([*added, *start.command.argv])}")
+            for subject in start.job.subjects:
+                click.echo(f"# would evaluate: {subject.label} ({subject.kind}): {subject.path}")
+        for unit in group.units:
+            click.echo(f"# would write: {plan.request.output / unit.name}.json and .jsonl")
+        if start is not None:
+            click.echo(engine_yaml.dump(start.values))
+
+
+def _say(line: str) -> None:
+    click.echo(f"tunebook: {line}", err=True)

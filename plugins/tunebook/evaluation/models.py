@@ -1,0 +1,189 @@
+"""From what the command line names to runs and models with the recipes that load them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunebook import engines, overlays
+from tunebook.errors import TunebookError
+from tunebook.evaluation import subjects
+from tunebook.evaluation.records import Subject
+from tunebook.recipes import find_recipe, read_recipe
+from tunebook.run_folder import FOLDER
+from tunebook.train_plan import locate
+
+if TYPE_CHECKING:
+    from tunebook.evaluation.request import Request
+    from tunebook.types import Recipe
+
+_AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|best|last|all)")
+_SHARDING = ("deepspeed", "fsdp_config")
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One argument of the command line: what it was trained by, and what of it is to be evaluated."""
+
+    recipe: Recipe
+    """Resolved, its paths on this machine."""
+    recipe_name: str
+    """For the names of results."""
+    label: str
+    base: str
+    """What it was trained from; for a model that no run left, itself."""
+    subjects: tuple[Subject, ...]
+    adapter: str | None
+    """An adapter that belongs on `base`, where the recipe trains one and there is one."""
+    notes: tuple[str, ...]
+
+
+def find_models(request: Request, home: Path) -> list[Model]:
+    """Find everything that the command line names, each once.
+
+    Raises:
+        TunebookError: Something is neither a run nor a model, has no whole weights, or wants a recipe.
+    """
+    root = home / "recipes"
+    found: dict[tuple[Path, str], None] = {}
+    for given in request.models:
+        found.setdefault(_split(given, request.checkpoints), None)
+    names = subjects.labels([folder for folder, _ in found])
+    models = []
+    for (folder, wanted), label in zip(found, names, strict=True):
+        if subjects.is_run(folder):
+            models.append(_of_run(folder, wanted, label, request, home, root))
+        else:
+            models.append(_of_model(folder, label, request, home, root))
+    return models
+
+
+def _split(given: str, checkpoints: str) -> tuple[Path, str]:
+    path = Path(given)
+    if not path.exists() and (match := _AT.fullmatch(given)):
+        return Path(match["run"]), match["step"]
+    match = _CHECKPOINT.fullmatch(path.name)
+    if match and subjects.is_run(path.parent):
+        return path.parent, match[1]
+    return path, checkpoints
+
+
+def _of_run(run: Path, wanted: str, label: str, request: Request, home: Path, root: Path) -> Model:
+    file = run / FOLDER / "recipe.yaml"
+    recipe, notes = _resolve(read_recipe(file, root), request, home, root)
+    engine = engines.load(recipe.engine)
+    chosen = subjects.choose(run, wanted)
+    base = _base(recipe, engine)
+    given = tuple(
+        subjects.subject_of(one, label=f"{label}@{one.step}", base=base, run=run) for one in chosen.weights
+    )
+    if request.base:
+        given = (_base_subject(base), *given)
+    anywhere, _ = subjects.whole_weights(run)
+    adapters = [path for path in anywhere.values() if (path / "adapter_config.json").is_file()]
+    return Model(
+        recipe=recipe,
+        recipe_name=_recorded_name(run) or run.name,
+        label=label,
+        base=base,
+        subjects=given,
+        adapter=str(adapters[0].absolute()) if adapters else None,
+        notes=(*notes, *chosen.notes),
+    )
+
+
+def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path) -> Model:
+    on_hub = not folder.exists() and len(folder.parts) <= 2 and not folder.is_absolute()
+    if not folder.is_dir() and not (on_hub and request.recipe):
+        raise TunebookError(
+            f"{folder}: there is no such run or model",
+            fix=_near(folder) or "name a run's output_dir, RUN@STEP, RUN/checkpoint-STEP or a model's folder",
+        )
+    if request.recipe is None:
+        raise TunebookError(
+            f"{folder}: is not the output_dir of a run that tunebook started, so nothing says how "
+            "it is to be loaded and asked",
+            fix="name a recipe with its template and evaluation set: --recipe RECIPE",
+        )
+    recipe, notes = _resolve(find_recipe(request.recipe, root), request, home, root)
+    engine = engines.load(recipe.engine)
+    path = str(folder.absolute()) if folder.exists() else str(folder)
+    if folder.is_dir() and (folder / "adapter_config.json").is_file():
+        base = _base(recipe, engine)
+        weights = subjects.Weights(folder, 0)
+        subject = subjects.subject_of(weights, label=label, base=base, run=None)
+        given = (_base_subject(base), subject) if request.base else (subject,)
+        return Model(
+            recipe=recipe,
+            recipe_name=recipe.name,
+            label=label,
+            base=base,
+            subjects=given,
+            adapter=path,
+            notes=notes,
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise TunebookError(
+            f"{folder}: holds neither a run nor a model: there is no config.json",
+            fix="name the folder that holds the weights",
+        )
+    own = {
+        key: value
+        for key, value in recipe.values.items()
+        # An adapter that the recipe goes on from is in the model already.
+        if key not in engine.model_keys[1:]
+    }
+    return Model(
+        recipe=replace(recipe, values={**own, engine.model_keys[0]: path}),
+        recipe_name=recipe.name,
+        label=label,
+        base=path,
+        subjects=(Subject(label=label, kind="full", path=path, base=path, run=None, step=0),),
+        adapter=None,
+        notes=notes,
+    )
+
+
+def _resolve(recipe: Recipe, request: Request, home: Path, root: Path) -> tuple[Recipe, tuple[str, ...]]:
+    recipe = overlays.resolve(recipe, root, (), request.overrides).recipe
+    # Nothing is sharded in an evaluation: a file that says how may be gone.
+    values = {key: value for key, value in recipe.values.items() if key not in _SHARDING}
+    values, notes = locate(values, engines.load(recipe.engine), home)
+    return replace(recipe, values=values), tuple(notes)
+
+
+def _base(recipe: Recipe, engine: engines.Engine) -> str:
+    value = recipe.values.get(engine.model_keys[0])
+    if not isinstance(value, str) or not value:
+        raise TunebookError(
+            f"{recipe.path}: names no base model", fix=f"set {engine.model_keys[0]}=FOLDER_OR_NAME"
+        )
+    return str(Path(value).absolute()) if Path(value).is_dir() else value
+
+
+def _base_subject(base: str) -> Subject:
+    return Subject(label=f"{Path(base).name} (base)", kind="base", path=base, base=base, run=None, step=0)
+
+
+def _recorded_name(run: Path) -> str | None:
+    try:
+        record = json.loads((run / FOLDER / "run.json").read_text(encoding="utf-8"))
+        name = record["recipe"]["name"] if isinstance(record, Mapping) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _near(folder: Path) -> str | None:
+    parent = folder.parent
+    if not parent.is_dir():
+        return None
+    there = [path.name for path in parent.iterdir() if path.is_dir()]
+    close = difflib.get_close_matches(folder.name, there, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(str(parent / name) for name in close)}?" if close else None

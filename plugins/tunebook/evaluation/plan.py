@@ -1,0 +1,266 @@
+"""What `tunebook eval` is going to do, decided before anything is written or started.
+
+Models that are loaded and asked alike share one process of the engine, so that their base is loaded once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook import engines, paths, provenance
+from tunebook.checks.data import check_datasets
+from tunebook.datasets import load_registry
+from tunebook.errors import TunebookError, join_errors
+from tunebook.evaluation.job import Job
+from tunebook.evaluation.keys import digest, journal_key
+from tunebook.evaluation.models import find_models
+from tunebook.evaluation.names import result_name, settings_words
+from tunebook.run_folder import VOLATILE_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tunebook.datasets import Registry
+    from tunebook.evaluation.models import Model
+    from tunebook.evaluation.records import Subject
+    from tunebook.evaluation.request import Request
+    from tunebook.types import DatasetEntry, EngineName
+
+JOURNAL = ".journal"
+
+# Beside those of a run: they decide how fast, not what.
+_VOLATILE = VOLATILE_KEYS | {
+    *("preprocessing_batch_size", "low_cpu_mem_usage", "data_shared_file_system", "offload_folder"),
+    *("dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "dataloader_pin_memory"),
+}
+
+
+class Unit(NamedTuple):
+    """One model on one set: where what is finished is kept, and what its result is called."""
+
+    subject: Subject
+    dataset: str
+    journal: Path
+    name: str
+    about: dict[str, Any]
+    """What the result says of how it came to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Models that one process of an engine evaluates."""
+
+    engine: EngineName
+    environment: Path
+    values: dict[str, Any]
+    """The evaluation recipe, but for what belongs to one start."""
+    sets: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+    adapter: str | None
+    units: tuple[Unit, ...]
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalPlan:
+    """Everything that one command does."""
+
+    request: Request
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...]
+
+
+class _Asked(NamedTuple):
+    """A model with what it is evaluated on."""
+
+    model: Model
+    environment: Path
+    values: dict[str, Any]
+    sets: tuple[str, ...]
+    deciding: dict[str, dict[str, Any]]
+    """By set: what decides the answers, the weights apart."""
+    rows: dict[str, dict[str, Any]]
+    """By set: the data, for people."""
+
+
+def plan_evaluation(request: Request) -> EvalPlan:
+    """Find, check and arrange everything.
+
+    Raises:
+        TunebookError: Something the user must mend first.
+    """
+    home = paths.home()
+    models = find_models(request, home)
+    asked = [_ask(model, request, home) for model in models]
+    together: dict[str, list[_Asked]] = {}
+    for one in asked:
+        key = {
+            "engine": one.model.recipe.engine,
+            "environment": str(one.environment),
+            "base": one.model.base,
+            "deciding": one.deciding,
+        }
+        together.setdefault(digest(key), []).append(one)
+    groups = tuple(_group(key, members, request) for key, members in together.items())
+    notes = tuple(dict.fromkeys(note for model in models for note in model.notes))
+    return EvalPlan(request=request, groups=groups, notes=notes)
+
+
+def _ask(model: Model, request: Request, home: Path) -> _Asked:
+    engine = engines.load(model.recipe.engine)
+    environment = paths.engine_environment(model.recipe.engine)
+    _refuse_no_hook(engine, environment)
+    try:
+        values, sets = engine.evaluation(model.recipe.values, datasets=request.datasets or None, home=home)
+    except TunebookError as error:
+        raise TunebookError(f"{model.label}: {error.problem}", fix=error.fix) from error
+    registry = load_registry(Path(str(values[engine.registry_key])))
+    names = engine.evaluation_sets(values)
+    entries = {name: registry.entry(name) for name in names}
+    _check(registry, entries, values, request)
+    lasting = {
+        key: value
+        for key, value in values.items()
+        if key not in _VOLATILE and key not in engine.set_keys and key != engine.model_keys[0]
+    }
+    facts = {name: provenance.dataset_facts(entry) for name, entry in entries.items()}
+    versions = paths.installed_versions(
+        environment, (model.recipe.engine, "torch", "transformers", "peft", "tokenizers")
+    )
+    deciding, rows = {}, {}
+    for label in sets:
+        members = label.split("+") if label not in entries else [label]
+        deciding[label] = {
+            "engine": model.recipe.engine,
+            "versions": versions,
+            "recipe": lasting,
+            "data": {
+                name: {**_without_place(entries[name].values), "sha256": facts[name]["sha256"]}
+                for name in members
+            },
+            "block": _block(values, label),
+            "method": request.method,
+            "batch_size": request.batch_size,
+            "batch_tokens": request.batch_tokens,
+            "max_samples": request.max_samples,
+        }
+        rows[label] = {name: facts[name] for name in members}
+    return _Asked(model, environment, values, sets, deciding, rows)
+
+
+def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
+    first = members[0]
+    subjects: dict[str, Subject] = {}
+    owners: dict[str, _Asked] = {}
+    for one in members:
+        for subject in one.model.subjects:
+            subjects.setdefault(subject.label, subject)
+            owners.setdefault(subject.label, one)
+    units = []
+    for subject in sorted(subjects.values(), key=lambda one: one.kind != "base"):
+        owner = owners[subject.label]
+        units += [_unit(subject, dataset, owner, request) for dataset in owner.sets]
+    shard = "" if request.shard == (0, 1) else f"-{request.shard[0]}of{request.shard[1]}"
+    job_key = digest({"group": key, "subjects": [unit.journal.name for unit in units]})
+    journals: dict[str, dict[str, str]] = {}
+    for unit in units:
+        journals.setdefault(unit.subject.label, {})[unit.dataset] = str(unit.journal)
+    ordered = tuple(dict.fromkeys(unit.subject for unit in units))
+    return Group(
+        engine=first.model.recipe.engine,
+        environment=first.environment,
+        values=first.values,
+        sets=first.sets,
+        subjects=ordered,
+        adapter=next((one.model.adapter for one in members if one.model.adapter), None),
+        units=tuple(units),
+        job=Job(
+            folder=str((request.output / JOURNAL / "jobs" / f"{job_key[:16]}{shard}").absolute()),
+            subjects=ordered,
+            journals=journals,
+            method=request.method,
+            batch_size=request.batch_size,
+            batch_tokens=request.batch_tokens,
+            max_samples=request.max_samples,
+            shard=request.shard,
+        ),
+    )
+
+
+def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Unit:
+    deciding = owner.deciding[dataset]
+    words = settings_words(method=request.method, max_samples=request.max_samples, shots=0)
+    name = result_name(
+        recipe=owner.model.recipe_name,
+        run_label="" if subject.kind == "base" else owner.model.label,
+        dataset=dataset,
+        subject=subject,
+        settings=words,
+        digest=digest(deciding),
+    )
+    journal = request.output / JOURNAL / journal_key(subject, dataset, deciding)
+    about = {
+        "engine": owner.model.recipe.engine,
+        "recipe": {"name": owner.model.recipe_name, "values": deciding["recipe"]},
+        "versions": deciding["versions"],
+        "data": owner.rows[dataset],
+        "method": request.method,
+        "batch_size": request.batch_size,
+        "batch_tokens": request.batch_tokens,
+        "max_samples": request.max_samples,
+    }
+    return Unit(subject, dataset, journal.absolute(), name, about)
+
+
+def _check(
+    registry: Registry,
+    entries: Mapping[str, DatasetEntry],
+    values: Mapping[str, Any],
+    request: Request,
+) -> None:
+    limit = values.get("max_samples")
+    errors = check_datasets(
+        registry, entries, list(entries), max_rows=limit if isinstance(limit, int) else None
+    )
+    if request.method in ("answer", "generate"):
+        errors += [
+            TunebookError(
+                f"--method {request.method}: {name} carries no metric that could judge an answer",
+                fix=f'add a "metric" to its entry in {registry.path}, or use --method perplexity',
+            )
+            for name, entry in entries.items()
+            if not any(spec.name != "perplexity" for spec in entry.metrics)
+        ]
+    if errors:
+        raise join_errors(errors)
+
+
+def _refuse_no_hook(engine: engines.Engine, environment: Path) -> None:
+    if not engine.uses_startup_hook:
+        return
+    if os.environ.get("TUNEBOOK_HOOK") == "0":
+        raise TunebookError(
+            "TUNEBOOK_HOOK=0 keeps tunebook out of the engine, so nothing can be measured",
+            fix="unset TUNEBOOK_HOOK",
+        )
+    if not paths.has_startup_hook(environment):
+        raise TunebookError(
+            f"{environment} has the engine but not tunebook, so nothing can be measured",
+            fix=f"`{environment}/bin/python -m pip install tunebook`",
+        )
+
+
+def _without_place(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The data is known by its content; the same data of two nodes lies in two places."""
+    return {key: value for key, value in entry.items() if key != "file_name"}
+
+
+def _block(values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What an Axolotl recipe says of one set beyond its registry entry, such as a slice."""
+    names, blocks = values.get("tunebook_eval_datasets"), values.get("test_datasets")
+    if not isinstance(names, list) or not isinstance(blocks, list) or name not in names:
+        return None
+    return {key: value for key, value in blocks[names.index(name)].items() if key != "path"}

@@ -1,0 +1,157 @@
+"""Starts engines for what is not evaluated yet, and follows them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tunebook import engine_yaml, engines, files, processes, provenance
+from tunebook.errors import TunebookError
+from tunebook.evaluation import job as jobs
+from tunebook.evaluation.finalise import missing
+from tunebook.evaluation.journal import Journal
+from tunebook.types import Command
+
+if TYPE_CHECKING:
+    from tunebook.evaluation.job import Failure, Job
+    from tunebook.evaluation.plan import Group, Unit
+
+_POLL_SECONDS = 0.3
+_TAIL_LINES = 15
+
+
+class Progress(NamedTuple):
+    """How far an engine is, in batches."""
+
+    done: int
+    """Those that were kept from an earlier start included."""
+    total: int
+    kept: int
+    now: str
+    """The model and the set at work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """One start of an engine."""
+
+    job: Job
+    """Of the models that have something left."""
+    recipe_file: Path
+    values: dict[str, object]
+    command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a start ended."""
+
+    failures: list[Failure]
+    stopped: bool
+    """By a signal to us."""
+
+
+def is_complete(unit: Unit) -> bool:
+    """Whether every answer of this model to this set is there."""
+    journal = Journal(unit.journal)
+    header = journal.header()
+    return header is not None and missing(header, journal.rows(), journal.finished()) == 0
+
+
+def start_of(group: Group, *, gpus: int) -> Start | None:
+    """What is to be started for a group; None where everything is finished.
+
+    Args:
+        group: Of the plan.
+        gpus: How many are to be used; 0 for the CPU.
+
+    Raises:
+        TunebookError: The engine cannot be started in this way.
+    """
+    open_ = {unit.subject.label for unit in group.units if not is_complete(unit)}
+    left = tuple(subject for subject in group.subjects if subject.label in open_)
+    if not left:
+        return None
+    job = replace(group.job, subjects=left)
+    engine = engines.load(group.engine)
+    folder = Path(job.folder)
+    first = left[0]
+    values = engine.evaluation_start(
+        group.values,
+        folder=folder,
+        whole_model=first.path if first.kind == "full" else first.base,
+        adapter=group.adapter,
+    )
+    file = folder / "recipe.yaml"
+    command = engine.evaluate(file, values, environment=group.environment, gpus=gpus, environ=os.environ)
+    command = replace(command, env={**command.env, jobs.VARIABLE: str(job.path)})
+    return Start(job=job, recipe_file=file, values=values, command=command)
+
+
+def usable_gpus() -> int:
+    """How many GPUs an engine that we start would use."""
+    return provenance.visible_gpus(len(provenance.gpus()), os.environ)
+
+
+def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
+    """Run an engine to its end.
+
+    Args:
+        start: From `start_of`.
+        on_progress: Called from another thread, whenever something may have moved.
+
+    Raises:
+        TunebookError: The engine could not evaluate anything; its own reason, where it told one.
+    """
+    job = start.job
+    job.write()
+    files.write_atomic(start.recipe_file, engine_yaml.dump(start.values))
+    log = Path(job.folder) / "engine.log"
+    # Its output is of no use, unless it fails.
+    shell = ("sh", "-c", 'log=$1; shift; exec "$@" >"$log" 2>&1', "sh", str(log))
+    command = replace(start.command, argv=(*shell, *start.command.argv))
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(_POLL_SECONDS):
+            _tell(job, on_progress)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        ended = processes.run(command)
+    finally:
+        over.set()
+        follower.join()
+    if ended.stopped_by:
+        return End(failures=[], stopped=True)
+    _tell(job, on_progress)
+    told = jobs.error_of(job)
+    if told is not None:
+        raise told
+    found = jobs.failures(job)
+    if ended.code != 0:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        raise TunebookError(
+            f"the engine ended with status {ended.code}; it said last:\n" + "\n".join(tail),
+            fix=f"see {log}; what was finished is kept, and the same command goes on from it",
+        )
+    return End(failures=found, stopped=False)
+
+
+def _tell(job: Job, on_progress: Callable[[Progress], None]) -> None:
+    ranks = jobs.progress_of(job)
+    if ranks:
+        kept = max(rank["kept"] for rank in ranks)
+        on_progress(
+            Progress(
+                done=kept + sum(rank["done"] for rank in ranks),
+                total=kept + sum(rank["total"] for rank in ranks),
+                kept=kept,
+                now=str(ranks[0]["now"]),
+            )
+        )

@@ -1,0 +1,111 @@
+"""`tunebook eval` through the unmodified Axolotl."""
+
+# ruff: noqa: F401, F811 - fixtures are imported by name
+import json
+from pathlib import Path
+
+import pytest
+from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
+from eval_runs import by_label, evaluate, files_of, kill_within, parts, records_of, tear
+
+pytestmark = pytest.mark.axolotl
+
+TIMES = {"generation_seconds"}
+
+
+@pytest.fixture(scope="session")
+def runs(axolotl_recipe, tmp_path_factory) -> dict[str, Path]:
+    """Trainings with checkpoints at steps 4 and 8, recorded as `tunebook train` records them."""
+    short = {"max_steps": 8, "eval_steps": 4, "save_steps": 4}
+    recipes = {
+        "full": axolotl_recipe("sums_train", "sums_eval", "like_odd", **short),
+        "lora": axolotl_recipe("like_train", "like_eval", **short, **LORA, learning_rate=1.0e-2),
+    }
+    made = run_many(
+        tmp_path_factory.mktemp("made"), [{"verb": "train", "recipe": one} for one in recipes.values()]
+    )
+    found = {}
+    for name, run in zip(recipes, made, strict=True):
+        assert run.code == 0, run.log[-3000:]
+        output = run.output.rename(run.output.with_name(name))
+        (output / "tunebook" / "recipe.yaml").write_text(
+            recipes[name].read_text().replace(str(run.output), str(output))
+        )
+        found[name] = output
+    return found
+
+
+def in_training(run: Path, dataset: str, step: int) -> dict[str, float]:
+    lines = (run / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return next(one["values"] for one in found if (one["dataset"], one["step"]) == (dataset, step))
+
+
+@pytest.fixture(scope="session")
+def everything(runs, tmp_path_factory):
+    """All checkpoints of two runs, and the base."""
+    folder = tmp_path_factory.mktemp("everything")
+    told, _ = evaluate(runs["full"], runs["lora"], "--checkpoints", "all", "--base", "-o", folder)
+    return folder, told
+
+
+@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize(
+    ("run", "dataset"), [("full", "sums_eval"), ("full", "like_odd"), ("lora", "like_eval")]
+)
+def test_a_checkpoint_gives_the_figures_that_it_gave_in_training(everything, runs, run, dataset, step):
+    _, told = everything
+    result = by_label(told)[f"{run}@{step}", dataset]
+    wanted = in_training(runs[run], dataset, step)
+    assert set(wanted) - TIMES == set(result["values"])
+    for name in set(wanted) - TIMES:
+        assert result["values"][name] == pytest.approx(wanted[name], abs=1e-9), name
+
+
+@pytest.mark.parametrize(("run", "dataset"), [("full", "sums_eval"), ("lora", "like_eval")])
+def test_the_base_gives_what_it_gave_before_training(everything, runs, run, dataset):
+    """Axolotl evaluates once before the first step; a fresh adapter changes nothing yet."""
+    _, told = everything
+    got = by_label(told)["qwen3 (base)", dataset]["values"]
+    wanted = in_training(runs[run], dataset, 0)
+    assert {name: got[name] for name in got} == pytest.approx({name: wanted[name] for name in got}, abs=1e-9)
+
+
+def test_the_training_rows_are_left_out_and_axolotl_s_table_is_not_made(everything):
+    folder, told = everything
+    assert told["failures"] == []
+    assert len(told["results"]) == 9
+    assert not list(folder.rglob("eval_summary.csv"))
+    logs = "".join(path.read_text() for path in folder.glob(".journal/jobs/*/engine.log"))
+    assert "Starting train set evaluation" in logs  # the call that is replaced
+    assert "Starting eval set evaluation" not in logs
+    assert len(list(folder.glob(".journal/jobs/*"))) == 2
+
+
+def test_killed_in_the_midst_it_comes_out_the_same(everything, runs, tmp_path):
+    whole, _ = everything
+    arguments = (runs["full"], "--checkpoints", "all", "-o", tmp_path)
+    assert kill_within(*arguments, folder=tmp_path, after=4_000) > 0
+    assert not files_of(tmp_path)
+    tear(tmp_path, seed=1)
+    _, said = evaluate(*arguments)
+    assert "batches are kept from an earlier start" in said
+    made = {name: content for name, content in files_of(tmp_path).items() if not name.startswith("ranking")}
+    assert len(made) == 8
+    for name, content in made.items():
+        assert content == (whole / name).read_bytes(), name
+
+
+def test_a_set_that_the_recipe_does_not_name_and_a_batch_of_one(runs, tmp_path):
+    told, _ = evaluate(
+        runs["lora"], "--dataset", "like_odd", "--batch-size", "1", "--checkpoints", "8", "-o", tmp_path
+    )
+    result = by_label(told)["lora@8", "like_odd"]
+    assert (result["n"], result["metric"]) == (41, ["yes_no"])
+    other, _ = evaluate(
+        runs["lora"], "--dataset", "like_odd", "--batch-size", "8", "--checkpoints", "8", "-o", tmp_path
+    )
+    pairs = zip(records_of(tmp_path, result), records_of(tmp_path, other["results"][0]), strict=True)
+    for left, right in pairs:
+        assert left["prediction"] == right["prediction"]
+        assert left["nll"] == pytest.approx(right["nll"], abs=1e-5)
