@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.report import figures, intervals
-from tunebook.report.records import Best, Figure, Interval
+from tunebook.report.records import Against, Best, Figure, Interval
 from tunebook.runlog.examples import read_examples
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
         figure=figure(top, chosen.name, larger_is_better=chosen.larger_is_better),
         beside=tuple(figure(top, name) for name in others),
         chosen_by=chosen.by,
+        base=Against(figure=None, reason="not looked for", test=None, p_value=None),
     )
 
 

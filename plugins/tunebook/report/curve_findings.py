@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tunebook.report.best import Measured
+    from tunebook.report.records import Best
     from tunebook.runlog import Evaluation, RunLog, Series
 
 _SPIKE = 5.0
@@ -135,6 +137,33 @@ def plateau(run: RunLog) -> Iterator[Finding]:
             )
 
 
+def no_gain(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> Iterator[Finding]:
+    """Many evaluations after the best one, none of which leaves its interval."""
+    for one in best:
+        figure = one.figure
+        later = [
+            m.evaluation
+            for m in measured[figure.dataset]
+            if m.evaluation.step > figure.step
+            and not m.evaluation.after_training
+            and np.isfinite(m.evaluation.values.get(figure.name, np.nan))
+        ]
+        if figure.interval is None or len(later) < _FLAT_EVALUATIONS:
+            continue
+        values = [evaluation.values[figure.name] for evaluation in later]
+        if min(values) < figure.interval.low or max(values) > figure.interval.high:
+            continue
+        last = later[-1].step
+        yield Finding(
+            level="note",
+            title=f"no gain in {figure.label} after step {figure.step:,} on {figure.dataset}",
+            evidence=f"{len(later)} later evaluations lie between {number(min(values))} and "
+            f"{number(max(values))}, within the 95 % interval of {number(figure.value)} at step "
+            f"{figure.step:,}; {last - figure.step:,} of {last:,} steps came after it",
+            source=figure.source,
+        )
+
+
 def _with_loss(run: RunLog) -> dict[str, list[Evaluation]]:
     found: dict[str, list[Evaluation]] = {}
     for one in run.evaluations:
@@ -149,20 +178,23 @@ def _mean_around(series: Series, step: int) -> float | None:
     return float(near.mean()) if len(near) else None
 
 
-def missing_evaluations(run: RunLog) -> Iterator[Finding]:
-    """Steps at which a figure is there for some evaluations of a dataset and not for others."""
+def missing_evaluations(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+    """Evaluations of a dataset in which the chosen figure is missing or not finite."""
+    chosen = {one.figure.dataset: one.figure.name for one in best}
     by_dataset: dict[str, list[Evaluation]] = {}
     for one in run.evaluations:
         if not one.after_training:
             by_dataset.setdefault(one.dataset, []).append(one)
     for dataset, evaluations in by_dataset.items():
-        chosen = next((one.select_by for one in evaluations if one.select_by), None)
-        without = [one.step for one in evaluations if chosen and chosen not in one.values]
+        asked = next((one.select_by for one in evaluations if one.select_by), chosen.get(dataset))
+        without = [
+            one.step for one in evaluations if asked and not np.isfinite(one.values.get(asked, np.nan))
+        ]
         if without:
             yield Finding(
                 level="warning",
-                title=f"{chosen} is missing at some evaluations of {dataset}",
-                evidence=f"at step {_list(without)} of {len(evaluations)} evaluations",
+                title=f"{asked} is missing at some evaluations{f' of {dataset}' if dataset else ''}",
+                evidence=f"at step {_list(without)}: {len(without)} of {len(evaluations)} evaluations",
                 source=evaluations[0].source,
             )
 
@@ -170,24 +202,3 @@ def missing_evaluations(run: RunLog) -> Iterator[Finding]:
 def _list(steps: Sequence[int]) -> str:
     shown = ", ".join(str(step) for step in steps[:8])
     return f"{shown} and {len(steps) - 8} more" if len(steps) > 8 else shown
-
-
-def schedule(run: RunLog) -> Iterator[Finding]:
-    """A learning rate that peaks elsewhere than the recipe says."""
-    series, asked = run.series.get("learning_rate"), _number(run.settings, "learning_rate")
-    if series is None or asked is None or asked <= 0 or len(series.values) < 10:
-        return
-    peak = float(np.nanmax(series.values))
-    is_warm = float(series.values[-1]) < peak
-    if peak / asked > 1.001 or (is_warm and peak / asked < 0.8):
-        yield Finding(
-            level="warning",
-            title="the learning rate is not the recipe's",
-            evidence=f"its highest logged value is {number(peak)}, the recipe asks for {number(asked)}",
-            source=series.source,
-        )
-
-
-def _number(values: Mapping[str, Any], key: str) -> float | None:
-    value = values.get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

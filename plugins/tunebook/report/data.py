@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tunebook import __version__
 from tunebook.errors import TunebookError, join_errors
 from tunebook.report import curves, figures, setup
+from tunebook.report.base import against_base
 from tunebook.report.best import Measured, best_of, by_dataset, measure
 from tunebook.report.compare import compare_runs
 from tunebook.report.examples import examples_of
@@ -16,8 +18,10 @@ from tunebook.report.facts import facts_of
 from tunebook.report.findings import findings_of
 from tunebook.report.headline import report_headline, run_headline
 from tunebook.report.lines import Curves
+from tunebook.report.paired import Pairing
 from tunebook.report.provenance import provenance
 from tunebook.report.records import FORMAT, Best, Examples, Report, Row, RunReport
+from tunebook.report.usage import usage_of
 from tunebook.runlog import read_run
 
 if TYPE_CHECKING:
@@ -80,7 +84,11 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
         dataset: [measure(run, evaluation) for evaluation in evaluations]
         for dataset, evaluations in by_dataset(run.evaluations).items()
     }
-    best = tuple(found for one in measured.values() if (found := best_of(run, one)) is not None)
+    pairing = Pairing()
+    chosen = (best_of(run, one) for one in measured.values())
+    best = tuple(
+        replace(one, base=against_base(run, measured, one, pairing)) for one in chosen if one is not None
+    )
     recipe = run.provenance.get("recipe")
     header = recipe.get("header") if isinstance(recipe, dict) else None
     claim = header.get("expected") if isinstance(header, dict) else None
@@ -98,13 +106,14 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
         best=best,
         expected=expected,
         facts=facts_of(run),
+        usage=usage_of(run),
         settings=setup.settings(run.settings),
         settings_source=run.settings_source,
         figure_names=_figure_names(measured, best),
         evaluations=tuple(_rows(measured, best)),
         examples=tuple(examples),
         examples_missing=None if examples else _why_no_examples(run, best),
-        findings=findings_of(run, measured, best, expected),
+        findings=findings_of(run, measured, best, expected, pairing),
         recipe_text=run.recipe_text,
         provenance=provenance(run.provenance),
         sources=_sources(run),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tunebook.runlog import RunLog
+    from tunebook.runlog.records import Sourced
 
 _NO_SOURCE = "not written down by this run"
 
@@ -22,11 +23,16 @@ def facts_of(run: RunLog) -> tuple[Fact, ...]:
         _steps(run),
         _epochs(run),
         _result(run, "Training time", "train_runtime", "s"),
+        _sourced("Wall time", run.wall_seconds, "s"),
+        _gpus(run),
+        _sourced("GPU hours", run.gpu_hours, "h"),
         _result(run, "Speed", "train_samples_per_second", "samples/s"),
+        _tokens_per_second(run),
         _tokens(run),
         _result(run, "Mean training loss", "train_loss", "nats/token"),
         _evaluating(run),
         _fact(run, "Trained parameters", "trained_parameters"),
+        _peak(run),
     )
 
 
@@ -72,6 +78,39 @@ def _tokens(run: RunLog) -> Fact:
         )
     hint = f"{_NO_SOURCE}; set include_num_input_tokens_seen: true"
     return Fact(label="Input tokens seen", value=None, unit="", source=hint)
+
+
+def _tokens_per_second(run: RunLog) -> Fact:
+    """Over the whole training: tokens by the time that training took."""
+    label, unit = "Tokens per second", "tokens/s"
+    seconds = run.results.get("train_runtime")
+    for name in ("num_input_tokens_seen", "tokens/total"):
+        series = run.series.get(name)
+        if seconds and series is not None and (seen := float(np.nanmax(series.values, initial=0.0))) > 0:
+            source = f"{series.source} ({name}) over {run.results_source} (train_runtime)"
+            return Fact(label=label, value=seen / seconds, unit=unit, source=source)
+    hint = f"{_NO_SOURCE}; set include_num_input_tokens_seen: true"
+    return Fact(label=label, value=None, unit=unit, source=hint)
+
+
+def _sourced(label: str, found: Sourced | None, unit: str) -> Fact:
+    if found is None:
+        return Fact(label=label, value=None, unit=unit, source=_NO_SOURCE)
+    return Fact(label=label, value=found.value, unit=unit, source=found.source)
+
+
+def _gpus(run: RunLog) -> Fact:
+    if run.gpu_count is None:
+        return Fact(label="GPUs", value=None, unit="", source=_NO_SOURCE)
+    count = int(run.gpu_count.value)
+    return Fact(label="GPUs", value=count or "none", unit="", source=run.gpu_count.source)
+
+
+def _peak(run: RunLog) -> Fact:
+    fact = run.facts.get("peak_gpu_memory_mib")
+    if fact is None or fact.value <= 0:
+        return Fact(label="Peak GPU memory", value=None, unit="GiB", source="not measured")
+    return Fact(label="Peak GPU memory", value=fact.value / 1024, unit="GiB", source=fact.source)
 
 
 def _evaluating(run: RunLog) -> Fact:

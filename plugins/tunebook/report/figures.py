@@ -36,6 +36,7 @@ KNOWN: dict[str, Known] = {
     "class_mass": Known("probability on yes or no"),
     "class_mass_median": Known("median probability on yes or no"),
     "unparsed_rate": Known("share unparsed", smaller_is_better=True),
+    "generation_cut_rate": Known("share cut by max_new_tokens", smaller_is_better=True),
     "majority_accuracy": Known("majority baseline"),
     "token_accuracy": Known("token accuracy"),
     "strict_match": Known("strict match"),

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from tunebook.report import curve_findings
 from tunebook.report.agreement import over_checkpoints
-from tunebook.report.paired import Pairing
+from tunebook.report.base import not_better_than_base
+from tunebook.report.expected import claims
 from tunebook.report.records import Finding
+from tunebook.report.schedule import schedule_differs
 from tunebook.shown import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.report.best import Measured
-    from tunebook.report.records import Best, Expected
+    from tunebook.report.paired import Pairing
+    from tunebook.report.records import Best, Expected, Figure
     from tunebook.runlog import RunLog
 
 _OF_CURVES = (
@@ -24,8 +27,7 @@ _OF_CURVES = (
     curve_findings.spikes,
     curve_findings.overfitting,
     curve_findings.plateau,
-    curve_findings.missing_evaluations,
-    curve_findings.schedule,
+    schedule_differs,
 )
 _WIDE = 0.05
 """Half the width of a 95 % interval from which on a set is called small."""
@@ -37,19 +39,24 @@ def findings_of(
     measured: Mapping[str, Sequence[Measured]],
     best: Sequence[Best],
     expected: Sequence[Expected],
+    pairing: Pairing,
 ) -> tuple[Finding, ...]:
     """All findings of one run, problems first."""
     found = [
         *(finding for rule in _OF_CURVES for finding in rule(run)),
+        *curve_findings.missing_evaluations(run, best),
+        *curve_findings.no_gain(measured, best),
         *_unfinished(run),
         *_baseline(best),
-        *_wide(best),
+        *not_better_than_base(best),
+        *_wide(best, expected),
         *_unparsed(run, best),
         *_cut(run),
+        *_generation_cut(run, best),
         *_token_accuracy(run),
         *_expected(expected),
         *_other_best(run, best),
-        *over_checkpoints(run, measured, best, Pairing()),
+        *over_checkpoints(run, measured, best, pairing),
         *_lost(run),
     ]
     return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))
@@ -66,7 +73,7 @@ def _unfinished(run: RunLog) -> Iterator[Finding]:
             title="early stopping ended the run"
             if last < trainer.max_steps
             else "early stopping was due at the end",
-            evidence=f"{trainer.without_improvement} evaluations without improvement, patience "
+            evidence=f"{trainer.without_improvement} evaluations without improvement{_since(run)}, patience "
             f"{trainer.patience}; step {last:,} of {trainer.max_steps:,}",
             source=trainer.source,
         )
@@ -77,6 +84,16 @@ def _unfinished(run: RunLog) -> Iterator[Finding]:
             evidence=f"the last step logged is {last:,} of {trainer.max_steps:,} planned",
             source=trainer.source,
         )
+
+
+def _since(run: RunLog) -> str:
+    """Of which figure, on which value and step, as far as the engine says."""
+    asked, trainer = run.settings.get("metric_for_best_model"), run.trainer
+    if trainer is None or trainer.best_metric is None:
+        return ""
+    figure = asked if isinstance(asked, str) else "the engine's figure"
+    where = "" if trainer.best_step is None else f" of step {trainer.best_step:,}"
+    return f" of {figure} on {number(trainer.best_metric)}{where}"
 
 
 def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
@@ -98,20 +115,47 @@ def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
             )
 
 
-def _wide(best: Sequence[Best]) -> Iterator[Finding]:
-    for one in best:
-        interval, n = one.figure.interval, one.figure.n
-        if interval is None or not n:
-            continue
-        half = (interval.high - interval.low) / 2
-        if half > _WIDE:
+def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[Finding]:
+    """A set too small for the recipe's claim, or without a claim for close results."""
+    claimed = {}
+    for one in expected:
+        if one.measured is not None and one.measured.interval is not None:
+            for claim in claims(one.text):
+                if claim.high is not None and claim.high > claim.low:
+                    claimed[one.measured.dataset, one.measured.name] = (claim.high - claim.low) / 2, one
+    for (dataset, _), (tolerance, one) in claimed.items():
+        measured = one.measured
+        assert measured is not None
+        half = _half(measured)
+        if half is not None and measured.n and half > tolerance:
             yield Finding(
-                level="note",
-                title=f"{one.figure.dataset} is too small to tell close results apart",
-                evidence=f"{one.figure.label} is known to +/- {number(half)} with {n} examples; "
-                f"+/- 0.020 takes about {math.ceil(n * (half / 0.02) ** 2 / 100) * 100:,}",
-                source=one.figure.source,
+                level="warning",
+                title=f"{dataset} is too small for the recipe's claim of {one.text}",
+                evidence=f"{measured.label} is known to +/- {number(half)} with {measured.n:,} examples; "
+                f"+/- {number(tolerance)} takes about {_examples(measured.n, half, tolerance):,}",
+                source=measured.source,
             )
+    for best_one in best:
+        figure = best_one.figure
+        half = _half(figure)
+        if half is None or not figure.n or half <= _WIDE or (figure.dataset, figure.name) in claimed:
+            continue
+        yield Finding(
+            level="note",
+            title=f"{figure.dataset} is too small to tell close results apart",
+            evidence=f"{figure.label} is known to +/- {number(half)} with {figure.n} examples; "
+            f"+/- 0.020 takes about {_examples(figure.n, half, 0.02):,}",
+            source=figure.source,
+        )
+
+
+def _half(figure: Figure) -> float | None:
+    return None if figure.interval is None else (figure.interval.high - figure.interval.low) / 2
+
+
+def _examples(n: int, half: float, wanted: float) -> int:
+    """Examples for an interval of that half width, to the next hundred; it shrinks with the root of n."""
+    return math.ceil(n * (half / wanted) ** 2 / 100) * 100
 
 
 def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
@@ -139,6 +183,23 @@ def _cut(run: RunLog) -> Iterator[Finding]:
             evidence=f"{worst.answers_cut} of {worst.n} rows lost their answer or its opening; "
             "raise the limit or shorten the prompts",
             source=worst.source,
+        )
+
+
+def _generation_cut(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+    """Generated answers that ended at max_new_tokens and not at a stop token."""
+    steps = {(one.figure.dataset, one.figure.step) for one in best}
+    for evaluation in run.evaluations:
+        rate = evaluation.values.get("generation_cut_rate", 0.0)
+        if (evaluation.dataset, evaluation.step) not in steps or evaluation.after_training or not rate > 0.01:
+            continue
+        count = f"{round(rate * evaluation.n):,} of {evaluation.n:,}" if evaluation.n else f"{rate:.1%}"
+        yield Finding(
+            level="warning",
+            title=f"answers cut off by max_new_tokens on {evaluation.dataset}",
+            evidence=f"{count} generated answers at step {evaluation.step} had not ended; raise "
+            "max_new_tokens of the metric, or see whether the model has learned to stop",
+            source=evaluation.source,
         )
 
 
@@ -189,8 +250,12 @@ def _lost(run: RunLog) -> Iterator[Finding]:
             yield Finding(
                 level="warning", title=f"{note.file} is damaged", evidence=note.message, source=note.file
             )
-        if note.kind == "resumed":
+        if note.kind == "resumed" and not run.restarts:
             yield Finding(level="note", title="the run was resumed", evidence=note.message, source=note.file)
+    for restart in run.restarts:
+        yield Finding(
+            level="note", title="the run was started again", evidence=restart.message, source=restart.source
+        )
     resumed = run.provenance.get("resumed_from")
     if isinstance(resumed, str) and resumed:
         yield Finding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunebook.report import figures, setup
-from tunebook.shown import number
+from tunebook.shown import number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,10 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
     if baseline and accuracy:
         share = "" if accuracy is first.figure else f"accuracy {number(accuracy.value)} "
         sentence += f"; {share}against {number(baseline.value)} for always giving the commoner answer"
+    base = first.base.figure
+    if base is not None:
+        chance = f" (p {p_value(first.base.p_value)})" if first.base.p_value is not None else ""
+        sentence += f"; before training it was {number(base.value)}{chance}"
     return f"{sentence}.{_promise(expected)}"
 
 

@@ -42,6 +42,19 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The base model's figure, and whether the difference is more than chance."""
+
+    figure: Figure | None
+    """At step 0; None where the base was not evaluated."""
+    reason: str | None
+    """Why there is no figure or no test; None where there is both."""
+    test: str | None
+    """The paired test on shared rows, in words."""
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
     """The best evaluation by one figure, and what stands beside it at the same step."""
 
@@ -50,6 +63,7 @@ class Best:
     """Other figures of the same evaluation, the majority baseline among them."""
     chosen_by: str
     """Who chose the figure, in words."""
+    base: Against
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +161,65 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTime:
+    """Time that a run spent in one phase."""
+
+    name: str
+    seconds: float | None
+    """None: there was such a phase, and how long it took is not known."""
+    share: float | None
+    """Of the time of all phases that is known."""
+    stretches: int | None
+    """How often the run was in it; None where no file tells."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """One card that was watched."""
+
+    name: str | None
+    host: str | None
+    index: str
+    memory_total_gib: float | None
+    peak_gib: float | None
+    """The largest sample of memory in use, of all processes."""
+    mean_utilization_percent: float | None
+    mean_power_w: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """An estimate made from the recorded recipe, beside what was measured."""
+
+    label: str
+    unit: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    """Where published measurements mostly fall; None where the estimate is a count."""
+    estimate_missing: str | None
+    """Why there is no estimate."""
+    measured: float | None
+    source: str
+    """Of what was measured, or why nothing was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Time, GPUs and memory of a run."""
+
+    phases: tuple[PhaseTime, ...]
+    phases_missing: str | None
+    """Why there are none."""
+    restarts: tuple[dict[str, Any], ...]
+    """`step` and `repeated` steps, both null where not known, `message`, `source`."""
+    gpus: tuple[GpuUse, ...]
+    estimates: tuple[Estimated, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """All that is told of one run."""
 
@@ -162,6 +235,7 @@ class RunReport:
     """One per evaluated dataset."""
     expected: tuple[Expected, ...]
     facts: tuple[Fact, ...]
+    usage: Usage
     settings: tuple[Setting, ...]
     settings_source: str | None
     figure_names: tuple[str, ...]
