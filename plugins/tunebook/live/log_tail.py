@@ -8,49 +8,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from tunebook.runlog.console import last_number
 from tunebook.runlog.dictionaries import DICTIONARY, parse
+from tunebook.runlog.records import PhaseName
+from tunebook.runlog.signs import BAR, SIGNS, last_number
 from tunebook.runlog.tolerant_json import as_float
-
-Phase = Literal["starting", "loading data", "tokenising", "loading model", "training", "evaluating", "saving"]
 
 HEAD_BYTES = 2 << 20
 """Where the counts are announced."""
 TAIL_BYTES = 256 << 10
 
-# What LLaMA-Factory 0.9.5 and Axolotl 0.19.0 print, with their transformers; tests/fixtures/logs has both.
-_SIGNS: tuple[tuple[Phase, re.Pattern[bytes]], ...] = (
-    (
-        "loading data",
-        re.compile(rb"Loading dataset |Loading prepared dataset|Loading raw datasets|Generating \w+ split"),
-    ),
-    (
-        "tokenising",
-        re.compile(
-            rb"Running tokenizer on dataset|Converting format of dataset|Tokenizing Prompts|"
-            rb"Dropping Long Sequences|Saving the dataset"
-        ),
-    ),
-    (
-        "loading model",
-        re.compile(
-            rb"loading weights file|Loading weights:|Loading checkpoint shards:|Quantizing Model Shards"
-        ),
-    ),
-    ("training", re.compile(rb"\*{5} Running training \*{5}|Starting trainer\.\.\.|\{'loss': ")),
-    (
-        "evaluating",
-        re.compile(
-            rb"\*{5} Running (?:Evaluation|Prediction) \*{5}|Running evaluation step|\[tunebook\] generating"
-        ),
-    ),
-    ("saving", re.compile(rb"Saving model checkpoint to|Writing model shards:|Training completed")),
-)
-_BAR = re.compile(
-    rb"(?:(?P<label>[A-Za-z][^\r\n|%]*): +)?\d+%\|[^|\r\n]*\| *(?P<done>\d+)/(?P<total>\d+) "
-    rb"\[(?P<spent>[\d:]+)<(?P<left>[\d:?]+), *(?P<rate>[\d.?]+) ?(?P<unit>[a-z]+/s|s/[a-z]+| examples/s)"
+_SIGNS: tuple[tuple[PhaseName, re.Pattern[bytes]], ...] = tuple(
+    (phase, re.compile(pattern)) for phase, pattern in SIGNS
 )
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)|Maximum number of steps set at (\d+)")
 _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)|^  \"batch_size\": (\d+)", re.MULTILINE)
@@ -59,7 +29,7 @@ _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)|^  \"batch_size\
 class LogState(NamedTuple):
     """Where a run stands, as far as its log says; None for what it does not say."""
 
-    phase: Phase
+    phase: PhaseName
     step: int | None
     total_steps: int | None
     part_done: int | None
@@ -97,7 +67,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
         phase, _ = _latest_sign(head)
     step = part_done = part_total = None
     rate = left = None
-    for bar in _BAR.finditer(tail):
+    for bar in BAR.finditer(tail):
         done, whole = int(bar["done"]), int(bar["total"])
         if bar["label"] is None and (whole == total or (total is None and phase == "training")):
             step, total, rate, left = done, whole, _rate(bar), _seconds(bar["left"])
@@ -125,9 +95,9 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
     )
 
 
-def _latest_sign(text: bytes) -> tuple[Phase, int]:
+def _latest_sign(text: bytes) -> tuple[PhaseName, int]:
     """The phase whose sign stands last, and where; `starting` and -1 where there is none."""
-    found: tuple[Phase, int] = ("starting", -1)
+    found: tuple[PhaseName, int] = ("starting", -1)
     for phase, pattern in _SIGNS:
         last = -1
         for match in pattern.finditer(text):
@@ -140,7 +110,7 @@ def _latest_sign(text: bytes) -> tuple[Phase, int]:
 def _total_by_bar(head: bytes) -> int | None:
     """Steps by the first bar of training: what Axolotl announces leaves `max_steps` out of account."""
     start = max(head.rfind(b"Starting trainer..."), head.rfind(b"***** Running training *****"))
-    bars = _BAR.finditer(head, start) if start >= 0 else ()
+    bars = BAR.finditer(head, start) if start >= 0 else ()
     return next((int(bar["total"]) for bar in bars if bar["label"] is None), None)
 
 

@@ -1,4 +1,4 @@
-"""Collects (step, value) pairs by name in little memory, and merges sources of the same series."""
+"""Collects (step, value) pairs by name in little memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunebook.runlog.records import Series
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Columns:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._parts: dict[str, list[_Points]] = {}
+        self._parts: dict[str, list[Points]] = {}
 
     def add(self, steps: Sequence[int], entries: Sequence[Mapping[str, Any]]) -> None:
         """Take every number of log entries; texts that read as a number are numbers too.
@@ -52,21 +52,39 @@ class Columns:
                 where, values = where[order], np.concatenate([part[1] for part in parts])[order]
             # Where every entry has the number, all names share one array of steps.
             at = all_steps if len(where) == len(all_steps) else all_steps[where]
-            self._parts.setdefault(name, []).append(_Points(at, values))
+            self._parts.setdefault(name, []).append(Points(at, values))
+
+    def add_table(self, steps: NDArray[np.int64], names: Sequence[str], rows: NDArray[np.float64]) -> None:
+        """Take entries that all have the same numbers.
+
+        Args:
+            steps: One for each entry.
+            names: Of the numbers.
+            rows: Shape (entries, names).
+        """
+        for place, name in enumerate(names):
+            values = np.ascontiguousarray(rows[:, place])
+            self._parts.setdefault(name, []).append(Points(steps, values))
 
     def series(self) -> dict[str, Series]:
-        """The columns as series: sorted by step, of equal steps the one that was logged later."""
+        """The columns as series: sorted by step, of equal steps the one that was logged later.
+
+        The columns are empty afterwards: both together would take twice the memory.
+        """
         made = {}
+        parts_by_name, self._parts = self._parts, {}
         # Names that stand in the same entries share one array of steps, here as in the parts.
         shared: dict[tuple[int, ...], NDArray[np.int64]] = {}
-        for name, parts in self._parts.items():
+        while parts_by_name:
+            name, parts = parts_by_name.popitem()
             same = tuple(id(part.steps) for part in parts)
             if same not in shared:
                 shared[same] = np.concatenate([part.steps for part in parts])
-            points = _later_wins(shared[same], np.concatenate([part.values for part in parts]))
+            points = later_wins(shared[same], np.concatenate([part.values for part in parts]))
+            del parts
             if len(points.steps):
                 made[name] = Series(name=name, steps=points.steps, values=points.values, source=self.source)
-        return made
+        return dict(reversed(made.items()))
 
 
 def _numbers(where: NDArray[np.int64], values: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -81,51 +99,18 @@ def _numbers(where: NDArray[np.int64], values: list[Any]) -> tuple[NDArray[np.in
     return where[kept], np.array([number for number in numbers if number is not None], dtype=np.float64)
 
 
-class _Points(NamedTuple):
+class Points(NamedTuple):
+    """Steps and their values, of one length."""
+
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
-def _later_wins(steps: NDArray[np.int64], values: NDArray[np.float64]) -> _Points:
+def later_wins(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Points:
+    """The points sorted by step; of those of one step the last."""
     if len(steps) < 2 or (steps[1:] > steps[:-1]).all():
-        return _Points(steps, values)
+        return Points(steps, values)
     order = np.argsort(steps, kind="stable")
     steps, values = steps[order], values[order]
     last = np.append(steps[1:] != steps[:-1], True)
-    return _Points(steps[last], values[last])
-
-
-def merge(sources: Iterable[Mapping[str, Series]]) -> dict[str, Series]:
-    """Join several sources of the same run, the most trusted first.
-
-    A later source only adds what lies before the first or after the last step of the earlier ones, e.g.
-    what was logged after the newest checkpoint of a killed run. In between it would only repeat the same
-    points, in a console log with steps that may be off by one.
-    """
-    joined: dict[str, Series] = {}
-    for source in sources:
-        for name, series in source.items():
-            have = joined.get(name)
-            if have is None:
-                joined[name] = series
-                continue
-            new = _outside(have.steps, series.steps)
-            if not new.any():
-                continue
-            points = _later_wins(
-                np.concatenate([have.steps, series.steps[new]]),
-                np.concatenate([have.values, series.values[new]]),
-            )
-            joined[name] = Series(
-                name=name,
-                steps=points.steps,
-                values=points.values,
-                source=f"{have.source}; {int(new.sum())} steps from {series.source}",
-            )
-    return joined
-
-
-def _outside(have: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-    spacing = float(np.median(np.diff(have))) if len(have) > 1 else 1.0
-    outside: NDArray[np.bool_] = (steps > have[-1] + spacing / 2) | (steps < have[0] - spacing / 2)
-    return outside
+    return Points(steps[last], values[last])

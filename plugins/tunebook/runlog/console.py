@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tunebook.runlog.columns import Columns
-from tunebook.runlog.dictionaries import DICTIONARY, dictionaries, parse
+from tunebook.runlog.dictionaries import DICTIONARY, chunks, parse
 from tunebook.runlog.epoch_steps import steps_of
+from tunebook.runlog.joining import WentBack
+from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Sourced
+from tunebook.runlog.signs import last_number
+from tunebook.runlog.timeline import Start, Timeline
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
@@ -33,8 +37,10 @@ _PER_EPOCH = re.compile(rb"Num update steps per epoch = ([\d,]+)")
 _EXAMPLES = re.compile(rb"Running training \*+[^*]{0,200}?Num examples = ([\d,]+)")
 _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)")
 _TRAINABLE = re.compile(rb"trainable params: ([\d,]+)|Number of trainable parameters = ([\d,]+)")
+_RANKS = re.compile(rb"Process rank: \d+, world size: (\d+), device: cuda")
 _HEAD = 4 << 20
-"""The announcements stand at the start of a log; a log that several runs were appended to is read whole."""
+"""The announcements stand at the start of a log."""
+_LOSS = b"{'loss'"
 _OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
 
 
@@ -48,6 +54,16 @@ class Console(NamedTuple):
     source: str
     banner: str
     """Which engine announces itself: `llamafactory`, `axolotl`, or nothing."""
+    starts: list[Start]
+    """Starts of the run that its stamps tell of, with their phases."""
+    went_back: list[WentBack]
+    gpu_count: int | None
+    """As LLaMA-Factory says for CUDA devices."""
+
+    @property
+    def started(self) -> float | None:
+        """The first stamp, on a clock of no known zone."""
+        return next((start.began for start in self.starts if start.began is not None), None)
 
 
 class _Announced(NamedTuple):
@@ -58,6 +74,7 @@ class _Announced(NamedTuple):
     batch: int | None
     """Examples per optimizer step, over all ranks."""
     trainable: int | None
+    ranks: int | None
     by_bar: float | None
     """Steps per epoch, from a dictionary and the progress bar that is drawn again behind it."""
     banner: str
@@ -74,28 +91,38 @@ def read_console(path: Path, source: str) -> Console | None:
     """
     announced = _announced(path)
     summary: dict[str, float] = {}
-    table = _Table()
+    table, timeline = _Table(), Timeline()
     bad = 0
-    for found in dictionaries(path):
-        parsed, lost = parse(found)
-        bad += lost
+    for chunk in chunks(path):
+        parsed, torn = parse(table.add_alike(chunk.dictionaries))
+        bad += torn
         summary |= table.add(parsed)
+        timeline.feed(chunk.rest)
     if not table.size and not summary:
         return None
     per_epoch = _steps_per_epoch(announced)
-    series, how, restarts = table.series(source, per_epoch)
+    series, how, went_back = table.series(source, per_epoch)
     notes = [Note(kind="read", file=source, message=how)] if table.size else []
     if bad:
         notes.append(Note(kind="lost", file=source, message=f"{bad} torn lines were left out"))
-    if restarts:
-        message = (
-            f"training went back {restarts} time(s), as after a restart; of equal steps the later counts"
-        )
+    if went_back:
+        times = len(went_back)
+        message = f"training went back {times} time(s), as after a restart; of equal steps the later counts"
         notes.append(Note(kind="resumed", file=source, message=message))
     facts = {}
     if announced.trainable is not None:
         facts["trained_parameters"] = Sourced(value=announced.trainable, source=source)
-    return Console(series, summary, facts, notes, source, announced.banner)
+    return Console(
+        series=series,
+        summary=summary,
+        facts=facts,
+        notes=notes,
+        source=source,
+        banner=announced.banner,
+        starts=timeline.starts,
+        went_back=went_back,
+        gpu_count=announced.ranks,
+    )
 
 
 class _Table:
@@ -105,6 +132,21 @@ class _Table:
         self.size = 0
         self._columns = {kind: Columns("") for kind in (False, True)}
         self._epochs = {kind: array("d") for kind in (False, True)}
+
+    def add_alike(self, found: list[bytes]) -> list[bytes]:
+        """Take the training entries where all are alike; returns what is to be parsed one by one."""
+        training = [one for one in found if one.startswith(_LOSS)]
+        table = number_table(training, b"'")
+        if table is None or "epoch" not in table.names:
+            return found
+        epochs = table.rows[:, table.names.index("epoch")]
+        if np.isnan(epochs).any():
+            return found
+        first = len(self._epochs[False])
+        self._epochs[False].frombytes(epochs.tobytes())
+        self._columns[False].add_table(np.arange(first, first + len(epochs)), table.names, table.rows)
+        self.size += len(epochs)
+        return [] if len(training) == len(found) else [one for one in found if not one.startswith(_LOSS)]
 
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""
@@ -132,10 +174,10 @@ class _Table:
             self.size += len(kept)
         return summary
 
-    def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, int]:
-        """The series by step; how the steps were found; how often training went back."""
+    def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, list[WentBack]]:
+        """The series by step; how the steps were found; where training went back."""
         made: dict[str, Series] = {}
-        restarts = 0
+        went_back: list[WentBack] = []
         for evaluation, columns in self._columns.items():
             epochs = np.array(self._epochs[evaluation])
             if not len(epochs):
@@ -143,7 +185,10 @@ class _Table:
             counted = np.arange(1, len(epochs) + 1)
             steps = counted if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
-                restarts = int((np.diff(epochs) < 0).sum())
+                went_back = [
+                    WentBack(int(steps[at]), int(steps[at + 1]), source)
+                    for at in np.flatnonzero(np.diff(epochs) < 0).tolist()
+                ]
             # Names that stand in the same entries share one array of places, and so one of steps.
             shared: dict[int, NDArray[np.int64]] = {}
             for name, series in columns.series().items():
@@ -151,8 +196,8 @@ class _Table:
                 at = _at(series, shared.setdefault(id(places), steps[places]), source)
                 made[name] = _join(made[name], at) if name in made else at
         if per_epoch is None:
-            return made, "no step count was printed: the axis counts the entries of the log", restarts
-        return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", restarts
+            return made, "no step count was printed: the axis counts the entries of the log", went_back
+        return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", went_back
 
 
 def _join(first: Series, second: Series) -> Series:
@@ -194,20 +239,12 @@ def _announced(path: Path) -> _Announced:
         last_number(_EXAMPLES, head),
         last_number(_BATCH, head),
         last_number(_TRAINABLE, head),
+        last_number(_RANKS, head),
         _by_bar(head, total),
         next(
             (name for name in ("axolotl", "llamafactory") if f"[{name}." in text or f"] {name}." in text), ""
         ),
     )
-
-
-def last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
-    """The last number that a pattern finds, by the first of its groups that matched; commas are left out."""
-    found = pattern.findall(text)
-    if not found:
-        return None
-    digits = found[-1] if isinstance(found[-1], bytes) else next(part for part in found[-1] if part)
-    return int(digits.replace(b",", b""))
 
 
 def _by_bar(head: bytes, total: int | None) -> float | None:

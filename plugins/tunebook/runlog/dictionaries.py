@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 8 << 20
+_OPEN = b"{'"
 DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
 """Never anchored to the start of a line: the rest of a bar stands there."""
 _WORDS = (
@@ -24,19 +25,41 @@ _WORDS = (
 )
 
 
-def dictionaries(path: Path) -> Iterator[list[bytes]]:
-    """The dictionaries of the file, a list for each chunk; a line is never cut in two."""
+class Chunk(NamedTuple):
+    """A stretch of a log, which ends at the end of a line."""
+
+    dictionaries: list[bytes]
+    """In their order."""
+    rest: bytes
+    """The lines that do not end with a dictionary."""
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """The log in pieces of some megabytes; a line is never cut in two."""
     rest = b""
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            chunk = rest + chunk
-            end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
-            if not end and len(chunk) < 8 * _CHUNK:
-                rest = chunk
+        while data := file.read(_CHUNK):
+            data = rest + data
+            end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+            if not end and len(data) < 8 * _CHUNK:
+                rest = data
                 continue
-            yield DICTIONARY.findall(chunk, 0, end or len(chunk))
-            rest = chunk[end:] if end else b""
-    yield DICTIONARY.findall(rest)
+            rest = data[end:] if end else b""
+            yield _chunk(data[:end] if rest else data)
+    if rest:
+        yield _chunk(rest)
+
+
+def _chunk(data: bytes) -> Chunk:
+    lines = data.split(b"\n")
+    rest = b"\n".join([line for line in lines if line[-1:] != b"}"])
+    found = [line[line.find(_OPEN) :] for line in lines if line[-1:] == b"}"]
+    joined = b"".join(found)
+    # One to a line and at its end, as they are printed; else by the pattern, at twice the price.
+    plain = joined.count(b"{") == joined.count(b"}") == len(found) and b"\r" not in joined
+    if not plain or not all(one.startswith(_OPEN) for one in found) or _OPEN in rest:
+        found = DICTIONARY.findall(data)
+    return Chunk(found, rest)
 
 
 def parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:

@@ -1,22 +1,24 @@
-"""Reads one run folder: finds its files, reads each, and joins what they say."""
+"""Reads one run: finds its files, reads each, and joins what they say."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.runlog.columns import merge
-from tunebook.runlog.console import Console, read_console
+from tunebook.runlog import phases, restarts
 from tunebook.runlog.evaluations import from_series, read_eval_metrics
 from tunebook.runlog.examples import record_files
-from tunebook.runlog.logs import read_consoles, read_event_files
+from tunebook.runlog.files import RunFiles, checkpoints, find_files
+from tunebook.runlog.gpus import fullest
+from tunebook.runlog.joining import WentBack, merge
+from tunebook.runlog.logs import read_consoles, read_event_files, read_gpu_logs, read_wandb_runs
+from tunebook.runlog.own_records import OwnRecords, read_own_records
 from tunebook.runlog.records import Note, RunLog, Series, Sourced
 from tunebook.runlog.settings import read_settings
 from tunebook.runlog.speed import steps_per_second
+from tunebook.runlog.states import read_states
 from tunebook.runlog.tolerant_json import as_float, read_object
 from tunebook.runlog.trainer_log import read_trainer_log
-from tunebook.runlog.trainer_state import TrainerState, read_trainer_state
 from tunebook.runlog.weights import trained_parameters
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
     from tunebook.runlog.records import Evaluation
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 # Logged once at the end, when they are closing figures and no curve.
 _CLOSING = frozenset(
     {"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second", "train_runtime"}
@@ -34,9 +35,11 @@ _RESULTS = ("train_results.json", "eval_results.json", "all_results.json")
 
 
 def read_run(folder: Path) -> RunLog:
-    """Read everything that is known of the run in `folder`, which may also be a single console log.
+    """Read everything that is known of the run in `folder`.
 
-    Damaged files are read as far as they go, with a note of what was lost.
+    That may also be a folder of logs alone, or a single file: a console log, an event file, a `.wandb`, a
+    CSV of nvidia-smi, a `trainer_state.json`. Damaged files are read as far as they go, with a note of what
+    was lost.
 
     Raises:
         TunebookError: There is no such folder, it is empty, holds no run, or cannot be read.
@@ -54,20 +57,36 @@ class _Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.notes: list[Note] = []
-        self.consoles: list[Console] = []
+        self._refuse_no_run()
+        self.files: RunFiles = find_files(folder)
+        self.states = read_states(self.files)
+        self.wandb = read_wandb_runs(self.files)
+        self.consoles = read_consoles(self.files)
+        self.gpus = read_gpu_logs(self.files)
+        self.own: OwnRecords = read_own_records(folder / "tunebook")
+        self.went_back: list[list[WentBack]] = []
 
     def read(self) -> RunLog:
-        self._refuse_no_run()
-        state = self._state()
-        self.consoles = self._consoles()
-        series = self._series(state)
-        provenance = self._provenance()
+        self.notes += self.own.notes
+        series = self._series()
+        provenance = self.own.run
         evaluations = self._evaluations(series, provenance)
         settings = read_settings(self.folder)
-        results, results_source = self._results(state)
+        results, results_source = self._results()
         recipe = provenance.get("recipe")
         engine = recipe.get("engine") if isinstance(recipe, dict) else None
         path = self.folder.resolve()
+        state = self.states.state
+        starts = phases.timed_starts(self.consoles.consoles)
+        again = restarts.restarts_of(
+            self.own.starts, self.consoles.consoles, self.went_back, series, self._checkpoint_steps()
+        )
+        runs = self.wandb.runs
+        wall = phases.wall_seconds(
+            self.own.starts, self.own.process, self.own.finished, starts, runs, restarts=len(again)
+        )
+        gpu_count = phases.gpu_count(self.own.starts, self.consoles.consoles, runs)
+        gpus = (*self.gpus.gpus, *(gpu for run in runs for gpu in run.gpus))
         found = RunLog(
             name=path.stem if self.folder.is_file() else path.name,
             path=path,
@@ -78,17 +97,26 @@ class _Reader:
             trainer=state.trainer if state else None,
             results=results,
             results_source=results_source,
-            settings=settings.values,
-            settings_source=settings.source,
+            settings=settings.values or (runs[-1].settings if runs else {}),
+            settings_source=settings.source or (f"{runs[-1].source} (config)" if runs else None),
             recipe_text=settings.text,
             provenance=provenance,
             notes=tuple(self.notes),
-            facts=self._facts(),
+            facts=self._facts(fullest(gpus)),
+            phases=phases.phases_of(
+                starts, evaluations, results, results_source, series, restarted=bool(again)
+            ),
+            restarts=again,
+            gpus=gpus,
+            wall_seconds=wall,
+            gpu_count=gpu_count,
+            gpu_hours=phases.gpu_hours(wall, gpu_count),
         )
-        if not (found.series or found.evaluations or found.results):
+        if not (found.series or found.evaluations or found.results or found.gpus):
             raise TunebookError(
                 f"{self.folder} is not a run: nothing in it was written by a Trainer (no trainer_state.json, "
-                "trainer_log.jsonl, *_results.json, event file or console log with numbers in it)",
+                "trainer_log.jsonl, *_results.json, event file, .wandb file, log of nvidia-smi or console "
+                "log with numbers in it)",
                 fix="name the output_dir of a run, the folder that holds its checkpoint-* folders, or a log",
             )
         return found
@@ -104,45 +132,35 @@ class _Reader:
                 fix="name the output_dir of a run that has logged at least one step",
             )
 
-    def _state(self) -> TrainerState | None:
-        """The state at the top of the folder, else that of the newest checkpoint that has one."""
-        places = [self.folder, *_checkpoints(self.folder)]
-        for place in places:
-            path = place / "trainer_state.json"
-            if not path.is_file():
-                continue
-            source = str(path.relative_to(self.folder))
-            state = read_trainer_state(path, source)
-            if state is None:
-                self.notes.append(Note(kind="lost", file=source, message="damaged; nothing could be read"))
-                continue
-            self.notes.extend(state.notes)
-            return state
-        return None
+    def _checkpoint_steps(self) -> list[int]:
+        return [int(path.name.removeprefix("checkpoint-")) for path in checkpoints(self.folder)]
 
-    def _consoles(self) -> list[Console]:
-        if self.folder.is_dir():
-            return read_consoles(self.folder)
-        console = read_console(self.folder, self.folder.name)
-        return [console] if console else []
-
-    def _series(self, state: TrainerState | None) -> dict[str, Series]:
+    def _series(self) -> dict[str, Series]:
         """All sources of the run's series, the most exact first."""
-        sources: list[Mapping[str, Series]] = [state.series] if state else []
-        path = self.folder / "trainer_log.jsonl"
-        if path.is_file():
-            log = read_trainer_log(path, path.name)
+        sources: list[Mapping[str, Series]] = [self.states.series]
+        self.notes += self.states.notes
+        for path in self.files.trainer_logs:
+            log = read_trainer_log(path, self.files.name(path))
             self.notes.extend(log.notes)
             sources.append(log.series)
-        if self.folder.is_dir():
-            events = read_event_files(self.folder)
-            self.notes.extend(events.notes)
-            sources.append(events.series)
-        for console in self.consoles:
-            sources.append(console.series)
-            # How a log was read matters only where nothing better was there.
-            better = len(sources) > 1
+            self.went_back.append(log.went_back)
+        sources.append(self.wandb.series)
+        self.notes += self.wandb.notes
+        events = read_event_files(self.files)
+        self.notes.extend(events.notes)
+        sources.append(events.series)
+        # How a log was read matters only where nothing better was there.
+        better = any(sources)
+        sources.append(self.consoles.series)
+        for console in self.consoles.consoles:
             self.notes.extend(note for note in console.notes if note.kind != "read" or not better)
+        self.went_back += [
+            self.wandb.went_back,
+            events.went_back,
+            self.consoles.went_back,
+            self.states.went_back,
+        ]
+        self.notes += self.gpus.notes
         merged = merge(sources)
         for name in _CLOSING:
             merged.pop(name, None)
@@ -171,7 +189,7 @@ class _Reader:
             if evaluation.step not in ours or (evaluation.dataset and evaluation.dataset not in known)
         ]
 
-    def _results(self, state: TrainerState | None) -> tuple[dict[str, float], str | None]:
+    def _results(self) -> tuple[dict[str, float], str | None]:
         found: dict[str, float] = {}
         sources = []
         for name in _RESULTS:
@@ -188,42 +206,30 @@ class _Reader:
             if numbers.keys() - found.keys():
                 sources.append(name)
             found = numbers | found
-        if state and state.summary and not sources:
+        if sources:
+            return found, ", ".join(sources)
+        state = self.states.state
+        if state and state.summary:
             return dict(state.summary), state.trainer.source
-        if not sources:
-            for console in self.consoles:
-                if console.summary:
-                    return dict(console.summary), console.source
-        return found, ", ".join(sources) or None
+        for run in reversed(self.wandb.runs):
+            if closing := {name: run.summary[name] for name in sorted(_CLOSING) if name in run.summary}:
+                return closing, run.source
+        # The last start's figures: an earlier one may have ended early.
+        for console in reversed(self.consoles.consoles):
+            if console.summary:
+                return dict(console.summary), console.source
+        return {}, None
 
-    def _provenance(self) -> dict[str, Any]:
-        path = self.folder / "tunebook" / "run.json"
-        if not path.is_file():
-            return {}
-        found = read_object(path)
-        if found is None:
-            self.notes.append(
-                Note(kind="lost", file="tunebook/run.json", message="damaged; nothing could be read")
-            )
-            return {}
-        return found
-
-    def _facts(self) -> dict[str, Sourced]:
-        found = {name: fact for console in self.consoles for name, fact in console.facts.items()}
+    def _facts(self, peak: Sourced | None) -> dict[str, Sourced]:
+        found = {name: fact for console in self.consoles.consoles for name, fact in console.facts.items()}
         counted = trained_parameters(self.folder) if self.folder.is_dir() else None
-        return found | ({"trained_parameters": counted} if counted else {})
+        found |= {"trained_parameters": counted} if counted else {}
+        return found | ({"peak_gpu_memory_mib": peak} if peak else {})
 
     def _guess_engine(self) -> str | None:
         if (self.folder / "trainer_log.jsonl").is_file():
             return "llamafactory"
-        if (self.folder / "debug.log").is_file() or any("axolotl" in c.banner for c in self.consoles):
+        said = {console.banner for console in self.consoles.consoles}
+        if "axolotl" in said or any(console.source == "debug.log" for console in self.consoles.consoles):
             return "axolotl"
-        return "llamafactory" if any("llamafactory" in c.banner for c in self.consoles) else None
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, the newest step first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+        return "llamafactory" if "llamafactory" in said else None

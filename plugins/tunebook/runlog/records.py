@@ -37,14 +37,13 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A stretch of a series that came from one file."""
+    """A stretch of a series, of points one behind the other that came from one file."""
 
     source: str
     """Path below the run folder."""
     first_step: int
     last_step: int
     points: int
-    """Stretches of several files may interleave: this many of the series' points are from this file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ class Series:
     source: str
     """The file or files it came from, below the run folder, in words."""
     parts: tuple[Part, ...] = ()
-    """Of a series that was joined from several files: what came from which, by first step. Else empty."""
+    """Of a series that was joined from several files: its stretches in order. Else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tunebook.runlog.columns import later_wins
+from tunebook.runlog.crc32c import masked_crc32c
 from tunebook.runlog.records import Note, Series
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LENGTH = struct.Struct("<Q")
+_LONGEST = 256
+"""Bytes of a record; scalars are shorter, texts and graphs are longer."""
+_CLOCK = "elapsed_seconds"
 _WALL, _STEP, _SUMMARY, _VALUE, _TAG, _SIMPLE = 0x09, 0x10, 0x2A, 0x0A, 0x0A, 0x15
 
 
@@ -27,6 +32,18 @@ class Events(NamedTuple):
 
     series: dict[str, Series]
     notes: list[Note]
+    started: float | None
+    """When the file was begun, in seconds since the epoch."""
+
+
+class _Scalars(NamedTuple):
+    """Scalars of one tag."""
+
+    tag: str
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    walls: NDArray[np.float64]
+    """Seconds since the epoch."""
 
 
 class _Records(NamedTuple):
@@ -44,26 +61,40 @@ def read_events(path: Path, source: str) -> Events:
     data = path.read_bytes()
     records = _records(data)
     bytes_ = np.frombuffer(data, dtype=np.uint8)
-    found: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
+    found: dict[str, list[_Scalars]] = {}
+    damaged = 0
     for length in np.unique(records.lengths).tolist():
         starts = records.starts[records.lengths == length]
-        table = bytes_[starts[:, None] + np.arange(length)]
-        for tag, steps, values in _scalars(table):
-            found.setdefault(tag, []).append((steps, values))
+        if length > _LONGEST:
+            continue
+        table = bytes_[starts[:, None] + np.arange(length + 4)]
+        checksums = np.ascontiguousarray(table[:, length:]).view("<u4")[:, 0]
+        table = table[:, :length]
+        whole = masked_crc32c(table) == checksums
+        damaged += int((~whole).sum())
+        for scalars in _scalars(table[whole]):
+            found.setdefault(scalars.tag, []).append(scalars)
     notes = []
     if not records.whole:
         message = f"cut off after {len(records.starts)} records; the rest is lost"
         notes.append(Note(kind="lost", file=source, message=message))
+    if damaged:
+        message = f"{damaged} records whose checksum does not fit were left out"
+        notes.append(Note(kind="lost", file=source, message=message))
     series = {}
     for tag, parts in found.items():
-        steps = np.concatenate([part[0] for part in parts])
-        values = np.concatenate([part[1] for part in parts])
-        order = np.argsort(steps, kind="stable")
-        steps, values = steps[order], values[order]
-        last = np.append(steps[1:] != steps[:-1], True)
         name = trainer_name(tag)
-        series[name] = Series(name=name, steps=steps[last], values=values[last], source=source)
-    return Events(series, notes)
+        steps = np.concatenate([part.steps for part in parts])
+        points = later_wins(steps, np.concatenate([part.values for part in parts]))
+        series[name] = Series(name=name, steps=points.steps, values=points.values, source=source)
+        if name == "loss":
+            clock = later_wins(steps, np.concatenate([part.walls for part in parts]))
+            series[_CLOCK] = Series(
+                name=_CLOCK, steps=clock.steps, values=clock.values - clock.values.min(), source=source
+            )
+    first = data[12:21]
+    started = struct.unpack("<d", first[1:])[0] if len(first) == 9 and first[0] == _WALL else None
+    return Events(series, notes, started if started is not None and started > 0 else None)
 
 
 def trainer_name(tag: str) -> str:
@@ -93,10 +124,8 @@ def _records(data: bytes) -> _Records:
     return _Records(np.array(starts, dtype=np.int64), np.array(lengths, dtype=np.int64), position == end)
 
 
-def _scalars(
-    table: NDArray[np.uint8],
-) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
-    """(tag, steps, values) of the records that are scalars; `table` has one record of equal length a row."""
+def _scalars(table: NDArray[np.uint8]) -> list[_Scalars]:
+    """The records that are scalars; `table` has one record of equal length a row."""
     if table.shape[1] < 20 or not len(table):
         return []
     table = table[table[:, 0] == _WALL]
@@ -119,9 +148,7 @@ def _scalars(
     return found
 
 
-def _values(
-    table: NDArray[np.uint8], at: int, steps: NDArray[np.int64]
-) -> list[tuple[str, NDArray[np.int64], NDArray[np.float64]]]:
+def _values(table: NDArray[np.uint8], at: int, steps: NDArray[np.int64]) -> list[_Scalars]:
     """Decode `summary { value { tag simple_value } }` that begins in column `at`."""
     width = table.shape[1]
     # Key, length, key, length, key, length of the tag; lengths under 128 take one byte.
@@ -141,10 +168,12 @@ def _values(
     simple = table[:, end] == _SIMPLE
     table, steps = table[simple], steps[simple]
     values = np.ascontiguousarray(table[:, end + 1 :]).view("<f4")[:, 0].astype(np.float64)
+    walls = np.ascontiguousarray(table[:, 1:9]).view("<f8")[:, 0]
     tags = np.ascontiguousarray(table[:, at + 6 : end])
     found = []
     names, which = np.unique(tags.view(f"V{tags.shape[1]}")[:, 0], return_inverse=True)
     for place, name in enumerate(names):
         mine = which == place
-        found.append((bytes(name).decode("utf-8", "replace"), steps[mine], values[mine]))
+        tag = bytes(name).decode("utf-8", "replace")
+        found.append(_Scalars(tag, steps[mine], values[mine], walls[mine]))
     return found

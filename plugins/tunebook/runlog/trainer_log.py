@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.runlog.columns import Columns
+from tunebook.runlog.joining import WentBack
 from tunebook.runlog.records import Note, Series
 from tunebook.runlog.tolerant_json import as_int, read_lines
 
@@ -22,10 +23,11 @@ _NAMES = {
 
 
 class TrainerLog(NamedTuple):
-    """The series of the file, the steps it was to take, and what was lost."""
+    """The series of the file, the steps it was to take, where it was started again, and what was lost."""
 
     series: dict[str, Series]
     total_steps: int | None
+    went_back: list[WentBack]
     notes: list[Note]
 
 
@@ -39,7 +41,10 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
     lines = read_lines(path)
     total = None
     bad = lines.bad
-    steps, entries = [], []
+    steps: list[int] = []
+    entries: list[dict[str, Any]] = []
+    went_back: list[WentBack] = []
+    last_step, clock, before = 0, 0.0, 0.0
     for line in lines.objects:
         step = as_int(line.get("current_steps"))
         if step is None:
@@ -47,15 +52,22 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
             continue
         total = as_int(line.get("total_steps")) or total
         entry = {ours: line[theirs] for theirs, ours in _NAMES.items() if theirs in line}
-        if seconds := _seconds(line.get("elapsed_time")):
-            entry["elapsed_seconds"] = seconds
+        seconds = _seconds(line.get("elapsed_time"))
+        # A start appends to the file, and its clock begins anew, also where it went on behind the last step.
+        if step < last_step or (seconds is not None and seconds < clock):
+            went_back.append(WentBack(last_step, step, source))
+            before, clock = before + clock, 0.0
+        last_step = step
+        if seconds is not None:
+            clock = seconds
+            entry["elapsed_seconds"] = before + seconds
         steps.append(step)
         entries.append(entry)
     columns.add(steps, entries)
     notes = (
         [Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out")] if bad else []
     )
-    return TrainerLog(columns.series(), total, notes)
+    return TrainerLog(columns.series(), total, went_back, notes)
 
 
 def _seconds(clock: object) -> float | None:

@@ -1,0 +1,96 @@
+"""Finds the files of a run by what they are; of a single file, tells what it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tunebook.runlog.leveldb_log import MAGIC
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CONSOLES = ("*.log", "*.out", "*.err", "*.txt", "*.o[0-9]*", "*.e[0-9]*")
+_CONSOLE_FOLDERS = ("", "logs/", "log/", "slurm/")
+_CSV = ("*.csv", "logs/*.csv", "tunebook/*.csv", "gpu/*.csv")
+_HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """The files of a run by kind, those of a kind in the order of their names."""
+
+    base: Path
+    """The folder that the files' names are given below."""
+    states: list[Path] = field(default_factory=list)
+    """`trainer_state.json` of the folder, then of its checkpoints, the newest step first."""
+    trainer_logs: list[Path] = field(default_factory=list)
+    events: list[Path] = field(default_factory=list)
+    wandb: list[Path] = field(default_factory=list)
+    consoles: list[Path] = field(default_factory=list)
+    gpu_logs: list[Path] = field(default_factory=list)
+
+    def name(self, path: Path) -> str:
+        """A file's name for the reader of a report."""
+        return str(path.relative_to(self.base))
+
+
+def find_files(folder: Path) -> RunFiles:
+    """Find the files of the run in `folder`, or say what the single file `folder` is.
+
+    Raises:
+        OSError: A folder or file cannot be read.
+    """
+    if folder.is_file():
+        return _single(folder)
+    states = [place / "trainer_state.json" for place in (folder, *checkpoints(folder))]
+    trainer_log = folder / "trainer_log.jsonl"
+    patterns = [f"{place}{pattern}" for place in _CONSOLE_FOLDERS for pattern in _CONSOLES]
+    return RunFiles(
+        base=folder,
+        states=[path for path in states if path.is_file()],
+        trainer_logs=[trainer_log] if trainer_log.is_file() else [],
+        events=sorted(folder.rglob("events.out.tfevents.*"), key=by_name),
+        wandb=sorted(folder.rglob("run-*.wandb"), key=by_name),
+        consoles=_globbed(folder, patterns),
+        gpu_logs=_globbed(folder, _CSV),
+    )
+
+
+def _globbed(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found, key=by_name)
+
+
+def by_name(path: Path) -> list[tuple[int, int, str]]:
+    """A key that sorts `slurm-99.out` before `slurm-100.out`."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+
+
+def _single(path: Path) -> RunFiles:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    base = path.parent
+    if head.startswith(MAGIC):
+        return RunFiles(base=base, wandb=[path])
+    if "tfevents" in path.name:
+        return RunFiles(base=base, events=[path])
+    if path.suffix == ".json" and head.lstrip().startswith(b"{"):
+        return RunFiles(base=base, states=[path])
+    if path.suffix == ".jsonl" and b'"current_steps"' in head:
+        return RunFiles(base=base, trainer_logs=[path])
+    if path.suffix == ".csv":
+        return RunFiles(base=base, gpu_logs=[path])
+    return RunFiles(base=base, consoles=[path])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, the newest step first."""
+    if not folder.is_dir():
+        return []
+    found = [(int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]

@@ -1,0 +1,204 @@
+"""Tells from the timestamps in a console log how long a run was in each phase.
+
+Only some lines have a timestamp, and bars have none: the time between two stamps belongs to the phase that
+the first of them stands in, apart from what a finished bar in between says it took itself. From the start of
+training to its end all is one stretch, since nothing says when training goes on behind an evaluation; within
+it only savings are timed, between stamps of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tunebook.runlog.signs import FINISHED, RESUMED, SIGNS, STARTING, TIME
+
+if TYPE_CHECKING:
+    from tunebook.runlog.records import PhaseName
+
+_MARK = re.compile(
+    b"|".join(
+        (
+            rb"(?P<time>" + TIME + rb")",
+            rb"(?P<resumed>" + RESUMED.pattern + rb")",
+            rb"(?P<saved>saved in )",
+            rb"(?P<starting>" + STARTING + rb")",
+            *(b"(?P<" + name.replace(" ", "_").encode() + b">" + pattern + b")" for name, pattern in SIGNS),
+        )
+    )
+)
+_PHASES: dict[str, PhaseName] = {name.replace(" ", "_"): name for name, _ in SIGNS}
+_PHASES["starting"] = "starting"
+_BEFORE: frozenset[PhaseName] = frozenset({"starting", "loading data", "tokenising", "loading model"})
+_FINISHED_BAR = re.compile(
+    rb"100%\|[^|\r\n]{0,400}\| *(?P<total>\d+)/(?P=total) "
+    rb"\[[\d:]+<[\d:?]+, *(?P<rate>[\d.]+) ?(?:examples|it)/s"
+)
+_LABEL = 200
+"""Bytes before a bar in which its label stands."""
+_SAME_LINE = 160
+"""Bytes between a stamp and the sign that it stands before."""
+_JUMP = 60.0
+"""Seconds that a clock may go back, as among ranks, before it counts as set anew."""
+
+
+@dataclass(slots=True)
+class Start:
+    """One start of a run, as a log shows it."""
+
+    seconds: dict[PhaseName, float] = field(default_factory=dict)
+    """`training` here is all from the start of training to its end, but for savings."""
+    stretches: dict[PhaseName, int] = field(default_factory=dict)
+    resumed_at: int | None = None
+    began: float | None = None
+    ended: float | None = None
+    """First and last stamp, in seconds of a clock of no known zone."""
+    trained: bool = False
+    """Whether training was reached."""
+    finished: bool = False
+    """Whether training was completed."""
+
+
+class Timeline:
+    """Takes the text of a log piece by piece; afterwards, its starts."""
+
+    def __init__(self) -> None:
+        self.starts: list[Start] = [Start()]
+        self._phase: PhaseName = "starting"
+        self._stamped: PhaseName = "starting"
+        """The phase at the last stamp: signs without one may have moved on since."""
+        self._untimed: list[PhaseName] = []
+        """Signs since the last stamp."""
+        self._bars: dict[PhaseName, float] = {}
+        """Since the last stamp: what finished bars took."""
+        self._last: float | None = None
+        self._gaps: list[float] = []
+        """Between stamps since the last sign, all counted to one phase."""
+        self._said: PhaseName | None = None
+        """The phase of the last sign: within training, signs of evaluations are counted and not timed."""
+        self._saving = False
+
+    @property
+    def timed(self) -> bool:
+        """Whether there were stamps at all."""
+        return any(start.began is not None for start in self.starts)
+
+    def feed(self, text: bytes) -> None:
+        """Take the next piece, which ends at the end of a line."""
+        stamp_end, bars_from = -_SAME_LINE, 0
+        for match in _MARK.finditer(text):
+            kind = match.lastgroup
+            timed = match.start() - stamp_end < _SAME_LINE
+            if kind == "time":
+                at = _seconds(match.group())
+                if at is not None:
+                    self._read_bars(text, bars_from, match.start())
+                    bars_from = match.start()
+                    self._tick(at)
+                    stamp_end = match.end()
+            elif kind == "resumed":
+                self.starts[-1].resumed_at = int(match.group().rsplit(b" ", 1)[1])
+            elif kind == "saved":
+                self._saved(timed=timed)
+            elif kind is not None:
+                name: PhaseName = _PHASES[kind]
+                self.starts[-1].finished |= match.group().startswith(FINISHED)
+                self._sign(name, timed=timed)
+        self._read_bars(text, bars_from, len(text))
+
+    def _read_bars(self, text: bytes, first: int, after: int) -> None:
+        """What finished bars say they took; their rate is more exact than their seconds."""
+        if self.starts[-1].trained:
+            return
+        for bar in _FINISHED_BAR.finditer(text, first, after):
+            before = text[max(first, bar.start() - _LABEL) : bar.start()]
+            label = before[max(before.rfind(b"\r"), before.rfind(b"\n")) + 1 :]
+            phase = next((name for name, sign in _COMPILED if sign.match(label)), None)
+            rate = float(bar["rate"]) if bar["rate"].replace(b".", b"", 1).isdigit() else 0.0
+            if phase is not None and rate > 0:
+                # Drawn several times at its end: the last counts.
+                self._bars[phase] = int(bar["total"]) / rate
+
+    def _tick(self, at: float) -> None:
+        start = self.starts[-1]
+        if self._last is None or at - self._last < -_JUMP:
+            self._last = at
+        elif at >= self._last:
+            self._spend(round(at - self._last, 6))
+            self._last = at
+        # Else ranks write out of order, by milliseconds.
+        start.began = self._last if start.began is None else start.began
+        start.ended = self._last
+        self._untimed, self._bars, self._stamped = [], {}, self._phase
+
+    def _spend(self, gap: float) -> None:
+        seconds = self.starts[-1].seconds
+        self._gaps.append(gap)
+        for phase, own in self._bars.items():
+            taken = min(own, gap)
+            seconds[phase] = seconds.get(phase, 0.0) + taken
+            gap -= taken
+        owner = next((phase for phase in reversed(self._untimed) if phase not in self._bars), self._stamped)
+        if self._untimed and self._untimed[-1] == "loading model":
+            owner = "loading model"  # of which reading the weights, with its bar, is a part
+        seconds[owner] = seconds.get(owner, 0.0) + gap
+
+    def _sign(self, phase: PhaseName, *, timed: bool) -> None:
+        start = self.starts[-1]
+        if start.trained and phase in ("starting", "loading data"):
+            start = self._new_start()
+        elif start.trained and phase in _BEFORE:
+            return  # the best model is loaded again
+        start.trained |= phase == "training"
+        self._saving = phase == "saving"
+        if self._said != phase:
+            start.stretches[phase] = start.stretches.get(phase, 0) + 1
+        self._said = phase
+        if start.trained and not start.finished:
+            phase = "training"
+        if phase == self._phase:
+            return
+        self._phase = phase
+        self._gaps = []
+        if timed:
+            self._stamped = phase
+        else:
+            self._untimed.append(phase)
+
+    def _saved(self, *, timed: bool) -> None:
+        """A stamped line that says a file of a checkpoint was written: the time before it was saving."""
+        start = self.starts[-1]
+        if timed and self._saving and start.trained and not start.finished and self._gaps:
+            gap = self._gaps.pop()
+            start.seconds["training"] = start.seconds.get("training", 0.0) - gap
+            start.seconds["saving"] = start.seconds.get("saving", 0.0) + gap
+
+    def _new_start(self) -> Start:
+        """Begin another start behind the widest gap since the last sign, which lay between the two."""
+        old, new = self.starts[-1], Start(began=self._last, ended=self._last)
+        if self._gaps and self._last is not None:
+            widest = max(range(len(self._gaps)), key=self._gaps.__getitem__)
+            moved, own = sum(self._gaps[widest:]), sum(self._gaps[widest + 1 :])
+            old.seconds[self._phase] = old.seconds.get(self._phase, 0.0) - moved
+            new.seconds["starting"] = own
+            new.began, old.ended = self._last - own, self._last - moved
+        self.starts.append(new)
+        self._phase = self._stamped = "starting"
+        self._said = None
+        self._gaps, self._untimed, self._bars = [], [], {}
+        return new
+
+
+_COMPILED: tuple[tuple[PhaseName, re.Pattern[bytes]], ...] = tuple(
+    (name, re.compile(pattern)) for name, pattern in SIGNS
+)
+
+
+def _seconds(stamp: bytes) -> float | None:
+    try:
+        moment = datetime.fromisoformat(stamp.decode().replace(",", "."))
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC).timestamp()
