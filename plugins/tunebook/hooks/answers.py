@@ -3,18 +3,20 @@
 A stock evaluation asks the model for logits at every position: batch x sequence x vocabulary, 61 GB in bf16
 for one row of 200,000 tokens and Qwen3's 151,936 entries. The answer is a few tokens of that. Hugging Face
 models take an index tensor as `logits_to_keep` and then run their output head, soft-capping included, on
-those positions alone. Loss and argmax answers are the same numbers.
+those positions alone, in pieces where an answer is long (heads.py). Loss and argmax answers are the same
+numbers.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from tunebook.hooks.batches import Batch
+from tunebook.hooks.heads import Piece, logits_in_pieces
 from tunebook.types import IGNORED
 
 # Positions whose logits are turned to fp32 at a time. 64 x 152k x 4 bytes is 39 MB per row of the batch.
@@ -37,34 +39,6 @@ class RowResult(NamedTuple):
     """Log-probability of each answer class at the first answer position; empty without classes."""
 
 
-def takes_index_tensor(model: torch.nn.Module) -> bool:
-    """Whether the model's forward documents `logits_to_keep` as something that may be an index tensor.
-
-    Read from the signature of the innermost model, since wrappers pass keywords through.
-    """
-    parameter = inspect.signature(innermost(model).forward).parameters.get("logits_to_keep")
-    return parameter is not None and "Tensor" in str(parameter.annotation)
-
-
-def takes_position_ids(model: torch.nn.Module) -> bool:
-    """Whether to pass `position_ids`, one per token.
-
-    Models with multimodal rotary positions want three per token and derive them from the mask themselves.
-    """
-    inner = innermost(model)
-    multimodal = "mrope" in str(getattr(inner, "config", ""))
-    return "position_ids" in inspect.signature(inner.forward).parameters and not multimodal
-
-
-def innermost(model: torch.nn.Module) -> torch.nn.Module:
-    """The Hugging Face model below DDP, DeepSpeed, FSDP and PEFT wrappers."""
-    while hasattr(model, "module"):
-        model = model.module
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    return model
-
-
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def forward(
     model: torch.nn.Module,
@@ -72,6 +46,8 @@ def forward(
     *,
     keep_answers_only: bool,
     class_ids: Sequence[Sequence[int]] = (),
+    read_at_a_time: int | None = None,
+    agree: Callable[[int], int] = int,
 ) -> list[RowResult]:
     """Run one batch and read loss, argmax and class probabilities off the answer positions.
 
@@ -80,6 +56,8 @@ def forward(
         batch: On the model's device.
         keep_answers_only: Pass `logits_to_keep`; False runs the stock forward and selects afterwards.
         class_ids: For each answer class, the token ids it may begin with.
+        read_at_a_time: Tokens of each row that the decoder reads at a time; None: all.
+        agree: Gives the largest of all ranks' numbers where every forward pass is collective.
 
     Returns:
         One result per row, in batch order, fillers included.
@@ -88,27 +66,32 @@ def forward(
     columns = (batch.labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
     if columns.numel() == 0:  # nothing supervised in this batch; the pass still has to be made on every rank
         columns = torch.zeros(1, dtype=torch.long, device=batch.labels.device)
-    arguments: dict[str, Any] = {**batch.inputs, "use_cache": False}
+    targets = batch.labels[:, columns + 1].cpu()
     if keep_answers_only:
-        arguments["logits_to_keep"] = columns
-    logits = model(**arguments).logits
-    if not keep_answers_only:
-        logits = logits[:, columns.to(logits.device), :]
-    if logits.shape[1] != columns.numel():
-        raise RuntimeError(
-            f"the model returned logits at {logits.shape[1]} positions, asked for {columns.numel()}; "
-            "its forward does not read `logits_to_keep` as an index tensor"
+        pieces = logits_in_pieces(
+            model, dict(batch.inputs), columns, read_at_a_time=read_at_a_time, agree=agree
         )
-    targets = batch.labels[:, columns + 1].to(logits.device)
-    nll, argmax = _loss_and_argmax(logits, targets)
+    else:
+        pieces = _of_all_positions(model, batch, columns)
+    nll, argmax = [], []
+    class_logprobs: list[list[float]] = [[] for _ in batch.indices]
+    # Closed also when something is raised: until then the model's decoder is not its own.
+    with contextlib.closing(pieces):
+        for start, logits in pieces:
+            places = slice(start, start + logits.shape[1])
+            losses, best = _loss_and_argmax(logits, targets[:, places].to(logits.device))
+            nll.append(losses)
+            argmax.append(best)
+            if class_ids:
+                _read_classes(logits, batch, columns[places].tolist(), class_ids, class_logprobs)
     return _per_row(
-        batch,
-        columns.tolist(),
-        targets.cpu(),
-        nll,
-        argmax,
-        _class_logprobs(logits, batch, columns, class_ids),
+        batch, columns.tolist(), targets, torch.cat(nll, dim=1), torch.cat(argmax, dim=1), class_logprobs
     )
+
+
+def _of_all_positions(model: torch.nn.Module, batch: Batch, columns: torch.Tensor) -> Generator[Piece]:
+    logits = model(**batch.inputs, use_cache=False).logits
+    yield Piece(0, logits[:, columns.to(logits.device), :])
 
 
 def _loss_and_argmax(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,22 +109,20 @@ def _loss_and_argmax(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch
     return torch.cat(nll, dim=1).cpu(), torch.cat(argmax, dim=1).cpu()
 
 
-def _class_logprobs(
-    logits: torch.Tensor, batch: Batch, columns: torch.Tensor, class_ids: Sequence[Sequence[int]]
-) -> list[list[float]]:
-    """Log-probability of each class at each row's first answer token; an empty list for a row without one."""
-    if not class_ids:
-        return [[] for _ in batch.indices]
-    place = {column: number for number, column in enumerate(columns.tolist())}
-    found: list[list[float]] = []
+def _read_classes(
+    logits: torch.Tensor,
+    batch: Batch,
+    columns: list[int],
+    class_ids: Sequence[Sequence[int]],
+    found: list[list[float]],
+) -> None:
+    """Fill in the log-probability of each class for the rows whose first answer token is among `columns`."""
+    place = {column: number for number, column in enumerate(columns)}
     for row, start in enumerate(batch.answer_starts):
         where = place.get(start - 1)
-        if where is None:
-            found.append([])
-            continue
-        logprobs = logits[row, where].float().log_softmax(dim=-1)
-        found.append([logprobs[list(ids)].logsumexp(dim=0).item() for ids in class_ids])
-    return found
+        if where is not None:
+            logprobs = logits[row, where].float().log_softmax(dim=-1)
+            found[row] = [logprobs[list(ids)].logsumexp(dim=0).item() for ids in class_ids]
 
 
 def _per_row(

@@ -10,7 +10,10 @@ import torch
 from tunebook.hooks.rows import AnswerRow
 from tunebook.types import IGNORED
 
-_PAD_MULTIPLE = 8  # tensor cores, and LLaMA-Factory's shifted sparse attention, want it
+_PAD_MULTIPLE = 8  # tensor cores want it
+_PAD_UP_TO = 4096
+"""Tokens from which a width is left as it is: one padded token makes the sdpa kernel take a mask of tokens x
+tokens, 40 GB for a row of 200,000."""
 
 
 class Batch(NamedTuple):
@@ -31,7 +34,8 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
         pad_id: Fills `input_ids`; it is masked, so its value does not matter.
     """
     width = max(len(row["input_ids"]) for row in rows)
-    width += -width % _PAD_MULTIPLE
+    if width < _PAD_UP_TO:
+        width += -width % _PAD_MULTIPLE
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -48,6 +52,23 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
         answer_starts=starts,
         inputs={"input_ids": input_ids, "attention_mask": mask, "position_ids": positions},
         labels=labels,
+    )
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Two batches of half the rows each, without the padding that both no longer need."""
+    middle = len(batch.indices) // 2
+    return _part(batch, slice(0, middle)), _part(batch, slice(middle, None))
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    mask = batch.inputs["attention_mask"][rows]
+    spare = int((mask.sum(dim=0) == 0).sum())  # padding is on the left alone
+    return Batch(
+        indices=batch.indices[rows],
+        answer_starts=[start - spare for start in batch.answer_starts[rows]],
+        inputs={name: tensor[rows, spare:] for name, tensor in batch.inputs.items()},
+        labels=batch.labels[rows, spare:],
     )
 
 

@@ -12,21 +12,35 @@ from collections.abc import Sequence
 from tunebook.hooks.shards import FILLER, Rank
 
 
-def form_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def form_batches(
+    lengths: Sequence[int], batch_size: int | None, batch_tokens: int | None = None
+) -> list[list[int]]:
     """Group rows, longest first, so that a batch has little padding and one that does not fit fails at once.
 
     Args:
         lengths: Tokens of each row.
-        batch_size: The most rows a batch may have.
+        batch_size: The most rows a batch may have; None for any number.
+        batch_tokens: The most tokens a batch may have, padding included; a longer row stands alone.
 
     Returns:
         Places in `lengths`, each in exactly one batch.
 
     >>> form_batches([1, 9, 5], batch_size=2)
     [[1, 2], [0]]
+    >>> form_batches([2, 9, 5, 2, 4, 1], batch_size=None, batch_tokens=8)
+    [[1], [2], [4, 0], [3, 5]]
     """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        most = len(lengths) if batch_size is None else batch_size
+        if batches and batch_tokens is not None:
+            # The first row of a batch is its longest.
+            most = min(most, batch_tokens // max(lengths[batches[-1][0]], 1))
+        if batches and len(batches[-1]) < most:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
 
 
 def deal_batches(batches: Sequence[list[int]], rank: Rank) -> list[list[int]]:

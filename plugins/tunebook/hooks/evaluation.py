@@ -16,9 +16,11 @@ from tunebook.hooks import answers, examples, leavings
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.batches import Batch, Batches
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
-from tunebook.hooks.shards import FILLER, deal, gather, rank_of
+from tunebook.hooks.room import Limits, halving, read_at_a_time
+from tunebook.hooks.shards import FILLER, deal, gather, in_step, largest, rank_of
 from tunebook.hooks.texts import Texts
 from tunebook.hooks.trackers import track
+from tunebook.hooks.wrappers import innermost, takes_index_tensor, takes_position_ids
 from tunebook.types import EvalRecord
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Evaluator:
         self.output_dir = output_dir
         self.texts = texts
         self.rank = rank_of(trainer)
+        self.limits = Limits()
         self._prepared: dict[str, Prepared] = {}
         self._current: Prepared | None = None
         self._collected: list[RowResult] = []
@@ -116,20 +119,30 @@ class Evaluator:
     def step(self, model: torch.nn.Module, batch: Batch) -> None:
         """One forward pass, called from the trainer's `prediction_step`."""
         assert self._current is not None
+        collective = in_step(model)
+        found = halving(lambda part: self._forward(model, part, collective), batch, collective=collective)
+        self._on_batch([result for result in found if result.row != FILLER])
+
+    def _forward(self, model: torch.nn.Module, batch: Batch, collective: bool) -> list[RowResult]:
+        assert self._current is not None
         inputs = self.trainer._prepare_inputs(dict(batch.inputs))
+        device = inputs["input_ids"].device
         if self._takes_position_ids is None:  # once: it reads a signature and a whole configuration
-            self._takes_position_ids = answers.takes_position_ids(model)
+            self._takes_position_ids = takes_position_ids(model)
         if not self._takes_position_ids:
             inputs.pop("position_ids")
-        batch = batch._replace(inputs=inputs, labels=batch.labels.to(inputs["input_ids"].device))
+        batch = batch._replace(inputs=inputs, labels=batch.labels.to(device))
         with self.trainer.compute_loss_context_manager():
-            found = answers.forward(
+            found: list[RowResult] = answers.forward(
                 model,
                 batch,
                 keep_answers_only=self._answers_only(model),
                 class_ids=self._current.class_ids,
+                # How often a rank reads depends on its own rows; where passes are collective it reads once.
+                read_at_a_time=None if collective else read_at_a_time(model, batch),
+                agree=(lambda number: largest(number, device)) if collective else int,
             )
-        self._on_batch([result for result in found if result.row != FILLER])
+        return found
 
     def _answer_pass(
         self, stock_loop: Callable[..., Any], prepared: Prepared, dataset: Any, description: str, prefix: str
@@ -179,10 +192,10 @@ class Evaluator:
 
     def _answers_only(self, model: torch.nn.Module) -> bool:
         if self._keep_answers_only is None:
-            self._keep_answers_only = answers.takes_index_tensor(model)
+            self._keep_answers_only = takes_index_tensor(model)
             if not self._keep_answers_only:
                 leavings.say(
-                    f"{type(answers.innermost(model)).__name__} does not take an index tensor as "
+                    f"{type(innermost(model)).__name__} does not take an index tensor as "
                     "`logits_to_keep`: evaluation computes logits at every position, as the engine does"
                 )
         return self._keep_answers_only

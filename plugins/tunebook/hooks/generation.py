@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from tunebook.hooks.answers import innermost
-from tunebook.hooks.batches import Batches
+from tunebook.hooks.batches import Batch, Batches
 from tunebook.hooks.preparation import Prepared
-from tunebook.hooks.shards import FILLER, Rank, deal, gather
+from tunebook.hooks.room import Limits, check_generation, halving, prefill_at_a_time
+from tunebook.hooks.shards import FILLER, Rank, deal, gather, in_step
 from tunebook.hooks.texts import Texts
+from tunebook.hooks.wrappers import innermost
+
+_NO_LIMITS = Limits()
 
 
 class Generated(NamedTuple):
@@ -56,6 +57,7 @@ def generate_batches(
     texts: Texts,
     batches: list[list[int]],
     on_batch: Callable[[list[Generated]], None],
+    limits: Limits = _NO_LIMITS,
 ) -> None:
     """Generate for this rank's batches, and hand over each as soon as it is done.
 
@@ -66,26 +68,34 @@ def generate_batches(
         texts: The decoder.
         batches: Row indices, and `FILLER` where another rank has a row more.
         on_batch: Called once a batch, with its results in order, fillers left out.
+        limits: How it is kept within memory.
+
+    Raises:
+        TunebookError: A row does not fit.
     """
     loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
     settings = generation_settings(texts, prepared.max_new_tokens)
-    collective = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(trainer.model)
+    if limits.cache_on_host:
+        settings.cache_implementation = "offloaded"
+    collective = in_step(trainer.model)
+    prompts = [[prepared.rows[max(row, 0)].answer.start for row in batch] for batch in batches]
+    check_generation(trainer.model, prompts, prepared.max_new_tokens, limits)
+
+    def run(batch: Batch) -> list[Generated]:
+        inputs = trainer._prepare_inputs(
+            {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+        )
+        rows, width = inputs["input_ids"].shape
+        # How often a rank reads depends on its own rows; where passes are collective it reads once.
+        settings.prefill_chunk_size = None if collective else prefill_at_a_time(trainer.model, rows, width)
+        output = trainer.model.generate(**inputs, synced_gpus=collective)
+        answers = zip(batch.indices, output[:, width:].tolist(), strict=True)
+        return [Generated(index, texts.until_stop(ids), cut=not texts.stops(ids)) for index, ids in answers]
+
     with generating(trainer.model, settings), torch.no_grad():
         for number in _progress(len(loader), trainer):
-            batch = loader[number]
-            inputs = trainer._prepare_inputs(
-                {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-            )
-            output = trainer.model.generate(**inputs, synced_gpus=collective)
-            width = inputs["input_ids"].shape[1]
-            answers = zip(batch.indices, output[:, width:].tolist(), strict=True)
-            on_batch(
-                [
-                    Generated(index, texts.until_stop(ids), cut=not texts.stops(ids))
-                    for index, ids in answers
-                    if index != FILLER
-                ]
-            )
+            found = halving(run, loader[number], collective=collective)
+            on_batch([one for one in found if one.row != FILLER])
 
 
 def generation_settings(texts: Texts, max_new_tokens: int, **sampling: Any) -> GenerationConfig:

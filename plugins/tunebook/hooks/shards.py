@@ -53,6 +53,23 @@ def deal(lengths: Sequence[int], batch_size: int, rank: Rank) -> list[list[int]]
     return [own[start : start + batch_size] for start in range(0, share, batch_size)]
 
 
+def in_step(model: torch.nn.Module) -> bool:
+    """Whether every forward pass is collective: all ranks must make the same number of them."""
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+    from transformers.integrations.fsdp import is_fsdp_managed_module
+
+    return bool(is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))
+
+
+def largest(number: int, device: torch.device) -> int:
+    """The largest of all ranks' numbers; collective."""
+    if not torch.distributed.is_initialized():
+        return number
+    shared = torch.tensor([number], device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return int(shared.item())
+
+
 def gather(results: Sequence[Result], rank: Rank) -> list[Result]:
     """Everybody's results, on every rank: a metric known to rank 0 alone would leave the others waiting."""
     if rank.world == 1:
