@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from tunebook.types import Recipe
 
 _GIB = 2**30
+_EVALUATION_TERMS = {
+    "resident": "resident",
+    "layer": "layer",
+    "cache": "keys and values",
+    "attention": "mask, repeated keys",
+    "logits": "logits",
+    "logits_float": "logits in fp32",
+    "context": "context",
+    "total": "total",
+    "after_training": "total after training",
+}
 
 
 @click.command("estimate")
@@ -91,19 +102,24 @@ def _gather(
     tokens_per_second: float | None,
 ) -> dict[str, Any]:
     """Everything the command tells, as one mapping; sizes in bytes, a part that is not known left out."""
-    shape = memory.read_shape(memory.find_config(model))
+    config = memory.find_config(model)
+    shape = memory.read_shape(config)
     setup = memory.read_setup(**run.arguments, gpus=gpus)
     training = memory.estimate_setup(shape, setup)
     stock = memory.evaluate_setup(shape, setup, rows=run.eval_rows)
     answers = memory.evaluate_setup(shape, setup, rows=run.eval_rows, answer_tokens=answer_tokens)
+    writing = memory.generate_setup(shape, config, setup, rows=run.eval_rows, new_tokens=answer_tokens)
     found: dict[str, Any] = {
         "model": run.model,
         "gpus": gpus,
         "training": {**asdict(training), "terms": dict(training.terms)},
         "evaluation": {
             "rows": run.eval_rows,
-            "stock": {**asdict(stock), "total": stock.total},
-            "answer_positions": {**asdict(answers), "total": answers.total},
+            "answer_tokens": answer_tokens,
+            **{
+                name: {**asdict(one), "total": one.total, "after_training": one.after_training}
+                for name, one in (("stock", stock), ("answer_positions", answers), ("generation", writing))
+            },
         },
     }
     if rows is not None:
@@ -185,15 +201,20 @@ def _print(found: dict[str, Any], name: str) -> None:
         f"evaluation, {evaluation['rows']} rows",
         "all positions",
         "answer positions",
+        "generation",
         box=None,
         pad_edge=False,
     )
-    for term in ("resident", "layer", "logits", "logits_float", "context", "total"):
-        sizes = [f"{evaluation[way][term] / _GIB:.2f}" for way in ("stock", "answer_positions")]
-        table.add_row(
-            term.replace("logits_float", "logits in fp32"), *sizes, style="bold" if term == "total" else ""
-        )
+    for term, name in _EVALUATION_TERMS.items():
+        sizes = [f"{evaluation[way][term] / _GIB:.2f}" for way in ("stock", "answer_positions", "generation")]
+        table.add_row(name, *sizes, style="bold" if term == "total" else "")
     console.print(table)
+    piece = evaluation["generation"]["read_at_a_time"]
+    reading = f"read {piece:,} tokens at a time" if piece else "read whole"
+    console.print(
+        f"generation: {evaluation['answer_tokens']} new tokens after prompts up to the limit, {reading}",
+        soft_wrap=True,
+    )
     console.print(
         f"parameters {training['params']:,}, trained {training['trainable']:,}; "
         f"adapter file {training['adapter_file'] / 2**20:.1f} MiB, "

@@ -13,10 +13,11 @@ from tunebook.memory.total import (
     estimate,
     estimate_setup,
     evaluate_setup,
+    generate_setup,
 )
 
 __all__ = [
     "Arguments", "EvaluationEstimate", "Lever", "MemoryEstimate", "Setup", "estimate", "estimate_setup",
-    "evaluate_setup", "find_config", "largest_batch",
+    "evaluate_setup", "find_config", "generate_setup", "largest_batch",
     "levers", "longest_context", "oom_ladder", "read_setup", "read_shape",
 ]  # fmt: skip

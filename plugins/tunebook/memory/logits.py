@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tunebook.memory.inference import LOGITS_AT_A_TIME
+
 if TYPE_CHECKING:
     from tunebook.memory.options import Setup
     from tunebook.memory.shapes import Shape
@@ -49,5 +51,9 @@ def evaluation_logits(
         rows: `per_device_eval_batch_size`.
         answer_tokens: Positions of a row that the head is run on; None for all, as the engines do.
     """
-    positions = rows * (seq_len if answer_tokens is None else min(answer_tokens, seq_len))
-    return float(positions * shape.vocab * EVALUATION_HALF), float(positions * shape.vocab * EVALUATION_FLOAT)
+    if answer_tokens is None:
+        logits = rows * seq_len * shape.vocab
+    else:
+        # The head runs on a bounded number of answer positions at a time.
+        logits = min(rows * min(answer_tokens, seq_len) * shape.vocab, LOGITS_AT_A_TIME)
+    return float(logits * EVALUATION_HALF), float(logits * EVALUATION_FLOAT)

@@ -9,6 +9,8 @@ from tunebook.memory import overhead
 from tunebook.memory.activations import activations
 from tunebook.memory.adapters import count_lora, embeddings_trained
 from tunebook.memory.architectures import read_shape
+from tunebook.memory.caches import reads_in_pieces
+from tunebook.memory.inference import generation_memory, piece
 from tunebook.memory.logits import evaluation_logits, training_logits
 from tunebook.memory.options import read_setup, signature_of
 from tunebook.memory.states import ELEMENT, states
@@ -140,11 +142,25 @@ class EvaluationEstimate:
     logits_float: float
     """Its fp32 copy for the loss."""
     context: float
+    cache: float = 0.0
+    """Keys and values of the tokens read and written."""
+    attention: float = 0.0
+    """Mask and repeated keys, as the kernel needs them."""
+    optimizer: float = 0.0
+    """The part of `resident` that an evaluation after training does not hold."""
+    read_at_a_time: int | None = None
+    """Tokens of each row that are read at a time; None: all of them."""
 
     @property
     def total(self) -> float:
         """The sum."""
-        return self.resident + self.layer + self.logits + self.logits_float + self.context
+        moving = self.layer + self.cache + self.attention + self.logits + self.logits_float
+        return self.resident + moving + self.context
+
+    @property
+    def after_training(self) -> float:
+        """The same without the optimizer's states: what `tunebook eval` holds."""
+        return self.total - self.optimizer
 
 
 def evaluate_setup(
@@ -167,4 +183,40 @@ def evaluate_setup(
         logits=half,
         logits_float=full,
         context=overhead.context(setup),
+        optimizer=held.optimizer,
+    )
+
+
+def generate_setup(
+    shape: Shape, config: Mapping[str, Any], setup: Setup, *, rows: int, new_tokens: int
+) -> EvaluationEstimate:
+    """Estimate generating for one batch of prompts at the length limit.
+
+    Args:
+        config: The model's `config.json`, for the windows of its layers.
+        rows: Prompts of a batch.
+        new_tokens: Of an answer; the prompts fill what it leaves of the length limit.
+    """
+    trainable, whole = _trainable(shape, setup)
+    held = states(shape, setup, trainable, whole)
+    prompt = max(1, setup.seq_len - new_tokens)
+    found = generation_memory(
+        shape,
+        config,
+        rows=rows,
+        prompt=prompt,
+        new_tokens=new_tokens,
+        attention=setup.attention,
+        padded=rows > 1,
+    )
+    return EvaluationEstimate(
+        resident=held.weights + held.adapters + held.optimizer,
+        layer=found.layer,
+        logits=found.logits / 3,
+        logits_float=found.logits * 2 / 3,
+        context=overhead.context(setup),
+        cache=found.cache,
+        attention=found.attention,
+        optimizer=held.optimizer,
+        read_at_a_time=piece(rows, prompt) if reads_in_pieces(config) else None,
     )
