@@ -17,17 +17,19 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 
 @contextmanager
-def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def byte_progress(label: str, total: int, *, to: TextIO | None = None) -> Iterator[Callable[[int], None]]:
     """Show a bar, and give the function that is told how many bytes have been read so far.
 
     Args:
         label: What is being done, e.g. `checking`.
         total: Bytes in all.
+        to: Where to show it; None for stderr.
     """
-    console = Console(stderr=True)
+    console = Console(file=to, stderr=to is None)
     columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total)

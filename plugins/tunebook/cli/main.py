@@ -73,6 +73,11 @@ COMMANDS: CommandTable = {
         "verify",
         "Compare what a server will send to a model with what training has shown it.",
     ),
+    "merge": (
+        "tunebook.cli.merge",
+        "merge_command",
+        "Merge an adapter into its base, or several models or adapters into one.",
+    ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 

@@ -1,0 +1,96 @@
+"""What goes with the weights: tokenizer, chat template, generation settings and configuration."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from tunebook import files
+from tunebook.errors import TunebookError
+from tunebook.merging.inputs import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("additional_chat_templates",),
+)
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_OF_THE_MODEL = ("generation_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
+CONTRACT = "tunebook_contract.json"
+
+
+def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str, Any] | None) -> list[str]:
+    """Copy what belongs to a model beside its weights.
+
+    Args:
+        target: The folder of the new model or adapter.
+        trained: What was trained (of several, the first): its tokenizer and chat template are taken.
+        base: The adapter's base, whose files are taken where `trained` has none; None for a model.
+        config: `config.json` to write; None for an adapter.
+
+    Returns:
+        What was changed on the way, a line each.
+    """
+    sources = [trained] if base is None else [trained, base]
+    # The files of a tokenizer belong together: all from one folder.
+    for group in (_TOKENIZER, _PROCESSOR):
+        for folder in sources:
+            if _copy(folder, target, group):
+                break
+    if config is None:
+        _copy(trained, target, (CONTRACT,))
+        return []
+    _copy(base or trained, target, _OF_THE_MODEL)
+    _copy(trained, target, (CONTRACT,))
+    notes = []
+    settings = dict(config)
+    if settings.get("use_cache") is False:
+        # Engines switch the cache off to train; a model that is saved so generates without one.
+        settings["use_cache"] = True
+        notes.append("use_cache was false, as training leaves it, and is true again")
+    files.write_json(target / "config.json", settings)
+    return notes
+
+
+def settings_of(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's `config.json` with changes made where the model keeps those keys.
+
+    Raises:
+        TunebookError: The file is missing or damaged.
+    """
+    config = read_json(folder / "config.json")
+    for key, value in changes.items():
+        inner = config.get("text_config")
+        if isinstance(inner, dict) and key in inner:
+            config["text_config"] = inner = {**inner, key: value}
+        if key in config or not (isinstance(inner, dict) and key in inner):
+            config[key] = value
+    return config
+
+
+def _copy(folder: Path, target: Path, patterns: Sequence[str]) -> bool:
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    for path in found:
+        if path.is_dir():
+            shutil.copytree(path, target / path.name)
+        else:
+            # Not the link: in the hub's cache files are links into a store that may be cleaned.
+            shutil.copyfile(path, target / path.name)
+    return bool(found)
+
+
+def refuse_existing(output: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        TunebookError: `output` exists.
+    """
+    if output.exists() or output.is_symlink():
+        raise TunebookError(
+            f"{output}: is there already, and is not overwritten",
+            fix="choose another folder with -o, or remove it",
+        )

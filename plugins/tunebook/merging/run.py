@@ -1,0 +1,161 @@
+"""Does what a plan says: makes the files aside, checks them, and only then gives them their name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook import files, paths, processes
+from tunebook.errors import TunebookError
+from tunebook.merging import carry, layout, parity, record
+from tunebook.types import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tunebook.merging.plan import MergePlan
+    from tunebook.types import EngineName
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a merge."""
+
+    folder: Path
+    """The output, or `<output>.failed` where the check failed."""
+    record: dict[str, Any]
+    """As in `tunebook_merge.json`."""
+    ok: bool
+
+
+def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
+    """Make the output of a plan.
+
+    Until it is whole and checked it stands in a hidden folder beside the output. What a killed merge left
+    there is removed by the next one into the same output.
+
+    Args:
+        plan: From `plan_merge`.
+        environment: The virtual environment whose torch, transformers and peft are used.
+        check: Whether logits of the result are compared with those of its inputs.
+
+    Raises:
+        TunebookError: The tensors could not be made; nothing is left.
+        KeyboardInterrupt: It was interrupted; nothing is left.
+    """
+    with _workshop(plan.output) as (scratch, made):
+        _run("tunebook.hooks.merge", layout.job(plan.shards, str(made)), scratch, environment)
+        notes = [*plan.notes, *_beside_the_weights(plan, made)]
+        found = None
+        if check:
+            found = _checked(plan, made, scratch, environment)
+        recorded = record.record(plan, notes, found)
+        record.write(made, recorded, adapter=plan.adapter_config is not None)
+        ok = found is None or found["ok"]
+        target = plan.output if ok else _free(plan.output.with_name(f"{plan.output.name}.failed"))
+        carry.refuse_existing(target)
+        made.rename(target)
+        return Outcome(folder=target, record=recorded, ok=ok)
+
+
+def find_environment(plan: MergePlan, engine: EngineName | None) -> Path:
+    """Return the environment to work in: the one asked for, that of the inputs' engine, or any there is.
+
+    Raises:
+        TunebookError: There is none.
+    """
+    trained = next((given.origin.engine for given in plan.inputs if given.origin.engine), None)
+    if engine or trained:
+        return paths.engine_environment(engine or trained or "llamafactory")
+    try:
+        return paths.engine_environment("llamafactory")
+    except TunebookError:
+        return paths.engine_environment("axolotl")
+
+
+def _beside_the_weights(plan: MergePlan, made: Path) -> list[str]:
+    index = layout.index(plan.shards)
+    if index is not None:
+        files.write_json(made / "model.safetensors.index.json", index)
+    if plan.adapter_config is not None:
+        files.write_json(made / "adapter_config.json", plan.adapter_config)
+    return carry.carry(
+        made, trained=plan.inputs[0].folder, base=plan.base.folder if plan.base else None, config=plan.config
+    )
+
+
+def _checked(plan: MergePlan, made: Path, scratch: Path, environment: Path) -> dict[str, Any]:
+    answer = scratch / "parity.json"
+    try:
+        _run("tunebook.hooks.merge_parity", parity.job(plan, made, answer), scratch, environment)
+        return parity.verdict(json.loads(answer.read_text(encoding="utf-8")))
+    except TunebookError as error:
+        return {"ok": False, "lines": [f"The check could not be made: {error.problem}"], "figures": None}
+
+
+def _run(module: str, job: dict[str, Any], scratch: Path, environment: Path) -> None:
+    file, log = scratch / "job.json", scratch / "log"
+    files.write_json(file, job)
+    # Only the progress bar is for the user's eyes: what libraries print is kept for the case of failure.
+    shell = ("sh", "-c", 'log=$1; shift; exec "$@" 3>&2 >"$log" 2>&1', "sh", str(log))
+    ended = processes.run(
+        Command(
+            argv=(*shell, str(environment / "bin" / "python"), "-P", "-m", module, str(file)),
+            env={
+                "TUNEBOOK_PROGRESS_FD": "3",
+                "TUNEBOOK_HOOK": "0",
+                "HF_HUB_OFFLINE": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+        )
+    )
+    if ended.stopped_by:
+        raise KeyboardInterrupt
+    if ended.code:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:])
+        raise TunebookError(
+            f"{module} ended with status {ended.code} in {environment}; it said last:\n{tail}",
+            fix="if memory or disk ran out, free some; else report this with the lines above",
+        )
+
+
+@contextmanager
+def _workshop(output: Path) -> Iterator[tuple[Path, Path]]:
+    """A hidden folder beside the output: one for scratch, and in it the folder to be renamed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{output.name}.merging-"
+    for left in output.parent.glob(f"{prefix}*"):
+        _remove_if_left(left)
+    scratch = output.parent / f"{prefix}{os.getpid()}"
+    made = scratch / "made"
+    made.mkdir(parents=True)
+    with (scratch / _LOCK).open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield scratch, made
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove what a killed merge left; one that is still at work holds the lock."""
+    with suppress(OSError), (folder / _LOCK).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free(path: Path) -> Path:
+    number, target = 1, path
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}-{number}")
+    return target
