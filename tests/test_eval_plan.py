@@ -366,6 +366,7 @@ def result(label: str, step: int, **values) -> dict:
         "larger_is_better": True,
         "n": 10,
         "values": values,
+        "records": f"{label}.jsonl",
         "intervals": {"rougeL": [0.1, 0.9]} if "rougeL" in values else {},
         "model": {"label": label, "kind": "adapter", "step": step, "run": "r"},
     }

@@ -165,6 +165,8 @@ def _run(plan: EvalPlan) -> tuple[list[Failure], bool]:
         with _progress(start) as on_progress:
             end = run.run(start, on_progress)
         failures += end.failures
+        for warning in end.warnings:
+            _say(warning)
         if end.stopped:
             return failures, True
     return failures, False
@@ -254,16 +256,16 @@ def _print_rankings(rankings: Sequence[Ranking], results: Sequence[dict[str, Any
         table.add_column("model", no_wrap=True)
         for column in (ranking.figure, "95 % interval", "n", "unparsed", "loss", "perplexity"):
             table.add_column(column, justify="right", no_wrap=True)
-        of = {result["model"]["label"]: result for result in results if result["dataset"] == ranking.dataset}
+        of = {result["records"]: result for result in results}
         for one in ranking.models:
-            values = of[one.label]["values"]
+            values = of[one.records]["values"]
             table.add_row(
                 str(one.rank),
                 escape(one.label),
                 number(one.value),
                 interval(one.interval),
                 f"{one.n:,}",
-                f"{of[one.label]['n_unparsed']:,}",
+                f"{of[one.records]['n_unparsed']:,}",
                 number(values["loss"]) if "loss" in values else "-",
                 number(values["perplexity"]) if "perplexity" in values else "-",
             )

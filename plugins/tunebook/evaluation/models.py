@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|best|last|all)")
 _SHARDING = ("deepspeed", "fsdp_config")
+_QUANTIZATION = ("quantization_bit", "load_in_4bit", "load_in_8bit", "gptq")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -133,11 +134,15 @@ def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path
             f"{folder}: holds neither a run nor a model: there is no config.json",
             fix="name the folder that holds the weights",
         )
+    quantized = [key for key in _QUANTIZATION if recipe.values.get(key)]
+    if quantized:
+        left_out = ", ".join(quantized)
+        notes = (*notes, f"{folder}: {left_out} of the recipe is for a base under an adapter and is left out")
     own = {
         key: value
         for key, value in recipe.values.items()
         # An adapter that the recipe goes on from is in the model already.
-        if key not in engine.model_keys[1:]
+        if key not in engine.model_keys[1:] and key not in _QUANTIZATION
     }
     return Model(
         recipe=replace(recipe, values={**own, engine.model_keys[0]: path}),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tunebook.types import DatasetEntry, EngineName
 
 JOURNAL = ".journal"
+_ORDER = ("base", "adapter", "full", "endpoint")
 
 # Beside those of a run: they decide how fast, not what.
 _VOLATILE = VOLATILE_KEYS | {
@@ -160,7 +161,8 @@ def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
             subjects.setdefault(subject.label, subject)
             owners.setdefault(subject.label, one)
     units = []
-    for subject in sorted(subjects.values(), key=lambda one: one.kind != "base"):
+    # What stands on the base before what replaces it.
+    for subject in sorted(subjects.values(), key=lambda one: _ORDER.index(one.kind)):
         owner = owners[subject.label]
         units += [_unit(subject, dataset, owner, request) for dataset in owner.sets]
     shard = "" if request.shard == (0, 1) else f"-{request.shard[0]}of{request.shard[1]}"

@@ -23,6 +23,8 @@ class Ranked(NamedTuple):
     """Of the figure that is ranked by; None where it is not finite."""
     interval: tuple[float, float] | None
     n: int
+    records: str
+    """The file of its records, which tells it from all others."""
 
 
 class Ranking(NamedTuple):
@@ -68,6 +70,7 @@ def _of_set(dataset: str, members: Sequence[Result]) -> Ranking:
                 value=value,
                 interval=(bounds[0], bounds[1]) if bounds else None,
                 n=result["n"],
+                records=result["records"],
             )
         )
     return Ranking(dataset, figure, larger, ranked)

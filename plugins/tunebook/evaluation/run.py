@@ -53,6 +53,8 @@ class End:
     failures: list[Failure]
     stopped: bool
     """By a signal to us."""
+    warnings: list[str]
+    """What tunebook has said about the rows within the engine."""
 
 
 def is_complete(unit: Unit) -> bool:
@@ -128,7 +130,7 @@ def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
         over.set()
         follower.join()
     if ended.stopped_by:
-        return End(failures=[], stopped=True)
+        return End(failures=[], stopped=True, warnings=[])
     _tell(job, on_progress)
     told = jobs.error_of(job)
     if told is not None:
@@ -140,7 +142,13 @@ def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
             f"the engine ended with status {ended.code}; it said last:\n" + "\n".join(tail),
             fix=f"see {log}; what was finished is kept, and the same command goes on from it",
         )
-    return End(failures=found, stopped=False)
+    return End(failures=found, stopped=False, warnings=_warnings(log))
+
+
+def _warnings(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = (line.partition("[tunebook] warning: ")[2] for line in lines)
+    return list(dict.fromkeys(f"warning: {line}" for line in told if line))
 
 
 def _tell(job: Job, on_progress: Callable[[Progress], None]) -> None:

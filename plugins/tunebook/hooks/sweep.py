@@ -125,7 +125,7 @@ class _Sweep:
             except Exception as error:  # noqa: BLE001 - the other models are to be evaluated all the same
                 broken.add(label)
                 traceback.print_exc()
-                reason = error.problem if isinstance(error, TunebookError) else _one_line(error)
+                reason = _one_line(error)
                 leave_failure(self.job, Failure(label=label, reason=reason))
                 say(f"{label}: failed: {reason}")
 
@@ -209,5 +209,7 @@ class _Sweep:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, TunebookError):
+        return f"{error.problem}; {error.fix}"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:400]}"
