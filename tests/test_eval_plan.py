@@ -396,3 +396,25 @@ def test_rouge_is_shown_over_training_and_an_undefined_figure_comes_last():
         "40",
     ]
     assert "| model | step | rougeL | loss |" in over
+
+
+def test_a_merged_model_is_not_quantized_by_the_recipe_of_its_adapter(place):
+    recipe = str(place / "output" / "node_0" / "tunebook" / "recipe.yaml")
+    plan = ask(
+        place, "base", recipe=recipe, overrides=("quantization_bit=4", "adapter_name_or_path=some/adapter")
+    )
+    assert plan.groups[0].values["model_name_or_path"] == str(place / "base")
+    assert {"quantization_bit", "adapter_name_or_path"}.isdisjoint(plan.groups[0].values)
+    assert any("quantization_bit of the recipe" in note for note in plan.notes)
+    assert plan.groups[0].units[0].name.startswith("recipe.base--likes_eval--full--base--auto-")
+
+
+def test_a_whole_model_comes_after_what_stands_on_its_base(place):
+    run = place / "output" / "node_1"
+    for step in (10, 20, 30):
+        folder = run / f"checkpoint-{step}"
+        (folder / "adapter_config.json").unlink()
+        (folder / "adapter_model.safetensors").unlink()
+        weights(folder, adapter=False)
+    plan = ask(place, "output/node_1", "output/node_0", base=True)
+    assert [one.kind for one in plan.groups[0].subjects] == ["base", "adapter", "full"]
