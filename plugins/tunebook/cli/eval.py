@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     help="Instead of what the sets' metrics ask for.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows computed together; else the recipe's.")
+@click.option(
+    "--batch-tokens", type=click.IntRange(min=1), help="Tokens computed together, padding included."
+)
 @click.option("--max-samples", type=click.IntRange(min=1), help="Only so many rows, always the same ones.")
 @click.option(
     "-o",
@@ -72,6 +75,7 @@ def eval_(
     recipe: str | None,
     method: Method | None,
     batch_size: int | None,
+    batch_tokens: int | None,
     max_samples: int | None,
     output: Path,
     shard: str,
@@ -105,6 +109,7 @@ def eval_(
         recipe=recipe,
         method=method,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         max_samples=max_samples,
         shard=parse_shard(shard),
     )

@@ -108,13 +108,13 @@ def plan_set(prepared: Prepared, job: Job, recipe_batch_size: int) -> SetWork:
     measured = _subset([row.index for row in prepared.rows], job.max_samples)
     kept = set(measured)
     prepared = replace(prepared, scored=[index for index in prepared.scored if index in kept])
-    size = job.batch_size or recipe_batch_size
     rows = prepared.rows
-    answers = _batches(measured, [rows[index].length for index in measured], size)
+    answers = _batches(measured, [rows[index].length for index in measured], job, recipe_batch_size)
     generations = []
     if prepared.mode == "generate":
-        lengths = [rows[index].answer.start for index in prepared.scored]
-        generations = _batches(prepared.scored, lengths, size)
+        # What is generated takes room as the prompt does.
+        lengths = [rows[index].answer.start + prepared.max_new_tokens for index in prepared.scored]
+        generations = _batches(prepared.scored, lengths, job, recipe_batch_size)
     return SetWork(
         prepared=prepared,
         measured=frozenset(measured),
@@ -133,8 +133,12 @@ def plan_set(prepared: Prepared, job: Job, recipe_batch_size: int) -> SetWork:
     )
 
 
-def _batches(indices: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    return [[indices[place] for place in batch] for batch in form_batches(lengths, size)]
+def _batches(
+    indices: Sequence[int], lengths: Sequence[int], job: Job, recipe_batch_size: int
+) -> list[list[int]]:
+    size = job.batch_size or (None if job.batch_tokens else recipe_batch_size)
+    formed = form_batches(lengths, size, job.batch_tokens)
+    return [[indices[place] for place in batch] for batch in formed]
 
 
 def _subset(indices: list[int], wanted: int | None) -> list[int]:
