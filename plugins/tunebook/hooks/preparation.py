@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunebook.errors import TunebookError
+from tunebook.eval_subset import seeded_subset
 from tunebook.hooks.rows import AnswerRow, read_rows
 from tunebook.hooks.texts import Texts
 from tunebook.types import Metric, MetricMode, MetricSpec
-
-_SUBSET_SEED = 0  # the subset of `max_samples` is the same at every evaluation and in every run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +178,7 @@ def _subset(usable: list[int], chosen: EvaluationSet) -> list[int]:
     """The rows to generate for: all, or a fixed pseudo-random subset of the largest `max_samples`."""
     limits = [spec.max_samples for _, spec in chosen.metrics]
     sizes = [limit for limit in limits if limit is not None]
-    if len(sizes) < len(limits) or max(sizes) >= len(usable):
-        return usable
-    # By hash rather than random.sample, whose choice may change between Python versions.
-    ranked = sorted(usable, key=lambda row: hashlib.sha256(f"{_SUBSET_SEED}:{row}".encode()).digest())
-    return sorted(ranked[: max(sizes)])
+    return seeded_subset(usable, max(sizes) if sizes and len(sizes) == len(limits) else None)
 
 
 def _note_cut_rows(chosen: EvaluationSet, rows: Sequence[AnswerRow], words: EngineWords) -> list[str]:
