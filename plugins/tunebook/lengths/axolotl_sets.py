@@ -37,7 +37,7 @@ def plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) -> 
     parts: dict[str, Part] = {"datasets": "train", "test_datasets": "eval"}
     for key, part in parts.items():
         for block in values.get(key) or []:
-            files, rows = _axolotl_files(block, home)
+            files, rows = block_files(block, home)
             entry = _entry_of_block(values, block)
             name = entry.name if entry is not None else Path(str(block.get("path"))).stem
             read_as = _as_entry(name, block)
@@ -66,8 +66,12 @@ def _axolotl_rule(values: Mapping[str, Any]) -> Rule:
     return First() if strategy == "truncate" else Drop(shortest=int(values.get("min_sample_len") or 2))
 
 
-def _axolotl_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...], int | None]:
-    """The local files of a block, and how many rows of them are read."""
+def block_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...], int | None]:
+    """Return the local files of a block of an Axolotl recipe, and how many rows of them are read.
+
+    Raises:
+        TunebookError: They are not on this machine.
+    """
     name = str(block.get("path"))
     path = next((place for place in (Path(name), home / name) if place.exists()), None)
     split = str(block.get("split") or "train")

@@ -120,6 +120,16 @@ def merge(lengths: Sequence[tuple[int, bool]]) -> tuple[list[tuple[int, int]], i
     return found, prompt
 
 
+def content_span(turns: Sequence[Mapping[str, Any]], place: int, template: ChatTemplate, text: str) -> Span:
+    """Return the characters of `text`, the rendered conversation, that the content of one turn stands for."""
+    spans = []
+    for placeholder in _PLACEHOLDERS:
+        turn = {"role": turns[place].get("role"), "content": placeholder}
+        other = template.render([*turns[:place], turn, *turns[place + 1 :]])
+        spans.append(_difference(text, other))
+    return Span(min(span.start for span in spans), max(span.end for span in spans))
+
+
 def _find_turn(
     turns: Sequence[Mapping[str, Any]],
     place: int,
@@ -128,12 +138,7 @@ def _find_turn(
     starts: Sequence[int],
     ends: Sequence[int],
 ) -> Span | None:
-    spans = []
-    for placeholder in _PLACEHOLDERS:
-        turn = {"role": turns[place].get("role"), "content": placeholder}
-        other = template.render([*turns[:place], turn, *turns[place + 1 :]])
-        spans.append(_difference(text, other))
-    start, end = min(span.start for span in spans), max(span.end for span in spans)
+    start, end = content_span(turns, place, template, text)
     if end <= start:
         return None
     first, behind = bisect_right(ends, start), bisect_left(starts, end)

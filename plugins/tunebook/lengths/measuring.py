@@ -60,7 +60,7 @@ def iter_batches(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int]
     limit = min((bound for bound in (max_rows, rows.limit_rows) if bound is not None), default=None)
     first, batch = 1, list[Row]()
     place = _Place()
-    for row in _iter_rows(rows, limit, place):
+    for row in engine_rows(rows.files, rows.columns, rows.name, limit=limit, on_bytes=place.set):
         batch.append(row)
         if len(batch) == _BATCH_ROWS or place.bytes - place.batch_start > _BATCH_BYTES:
             on_bytes(place.bytes)
@@ -88,6 +88,9 @@ class _Place:
 
     def __init__(self) -> None:
         self.bytes = self.batch_start = 0
+
+    def set(self, read: int) -> None:
+        self.bytes = read
 
 
 def measured(rows: RowSet, batch: Sequence[Row], first: int) -> Batch:
@@ -177,13 +180,33 @@ class FileReading:
             )
 
 
-def _iter_rows(rows: RowSet, limit: int | None, place: _Place) -> Iterator[Row]:
+def engine_rows(
+    files: Sequence[Path],
+    columns: Sequence[str],
+    name: str,
+    *,
+    limit: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of a set as the engine sees them, in order.
+
+    Args:
+        files: Of the set.
+        columns: Without one of these the engine stops.
+        name: Of the set, for messages.
+        limit: Rows to read, from the first.
+        on_bytes: Called with the bytes read so far.
+
+    Raises:
+        TunebookError: A file cannot be read, a column is missing, or a row stops the engine.
+    """
     done = count = 0
-    for file in rows.files:
-        reading = FileReading(file, rows.columns, rows.name)
+    for file in files:
+        reading = FileReading(file, columns, name)
 
         def report(read: int, at_start: int = done) -> None:
-            place.bytes = at_start + read
+            if on_bytes is not None:
+                on_bytes(at_start + read)
 
         source = iter_arrow(file) if file.suffix == ARROW else iter_table(file, on_bytes=report)
         for row in source:

@@ -114,7 +114,46 @@ def pieces(
         bos_tokens: Tokens of a BOS slot: 1, or 0 where the tokenizer has no BOS.
         eos_tokens: The same for EOS.
     """
-    special = {"bos_token": bos_tokens, "eos_token": eos_tokens}
+    special: dict[str, Piece] = {"bos_token": bos_tokens, "eos_token": eos_tokens}
+    return _pieces(template, messages, system=system, thinking=thinking, special=special)
+
+
+def texts(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    system: str,
+    thinking: Thinking,
+    special: Mapping[str, str],
+) -> list[list[str]]:
+    """Return the pieces of each message with the text of their tokens, to be tokenised one by one.
+
+    Args:
+        messages: As for `pieces`.
+        system: As for `pieces`.
+        special: What the tokenizer calls `bos_token` and `eos_token`; one that is missing is left out.
+    """
+    named: dict[str, Piece] = {"bos_token": "", "eos_token": "", **special}
+    found = _pieces(template, messages, system=system, thinking=thinking, special=named)
+    return [[str(piece) for piece in made] for made in found]
+
+
+def without_thoughts(template: Template, messages: Sequence[Message], thinking: Thinking) -> list[Message]:
+    """Return the messages, less the thoughts that the recipe takes out of answers."""
+    if template.kind != "reasoning":
+        return list(messages)
+    kept = _without_thoughts(template, messages, thinking)
+    return [message._replace(text=text) for message, text in zip(messages, kept, strict=True)]
+
+
+def _pieces(
+    template: Template,
+    messages: Sequence[Message],
+    *,
+    system: str,
+    thinking: Thinking,
+    special: Mapping[str, Piece],
+) -> list[list[Piece]]:
     reasoning = template.kind == "reasoning"
     texts = _without_thoughts(template, messages, thinking) if reasoning else [one.text for one in messages]
     found: list[list[Piece]] = []
@@ -150,8 +189,9 @@ def closing(template: Template) -> list[Slot]:
     raise ValueError(f"{template.name}: no slot of the answer holds its text")
 
 
-def _fill(slots: Sequence[Slot], special: Mapping[str, int], **values: str) -> list[Piece]:
+def _fill(slots: Sequence[Slot], special: Mapping[str, Piece], **values: str) -> list[Piece]:
     """As StringFormatter.apply: each placeholder once a slot, in the order of `values`."""
+    as_text = isinstance(special["eos_token"], str)
     made: list[Piece] = []
     for slot in slots:
         if isinstance(slot, str):
@@ -159,7 +199,8 @@ def _fill(slots: Sequence[Slot], special: Mapping[str, int], **values: str) -> l
                 slot = slot.replace("{{" + name + "}}", value, 1)
             made.append(slot)
         else:
-            made.append(special[slot["special"]] if "special" in slot else 1)
+            token: Piece = slot["token"] if as_text and "token" in slot else 1
+            made.append(special[slot["special"]] if "special" in slot else token)
     return made
 
 
