@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunebook.cli.eval_endpoint import (
+    ask_server,
+    endpoint_options,
+    read_shots,
+    refuse_other_options,
+    server_of,
+    shots_options,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -64,6 +73,8 @@ if TYPE_CHECKING:
     help="Send figures by step and 20 examples there; may be repeated.",
 )
 @click.option("--shard", default="0/1", metavar="I/M", help="Do only this share, as in a job array.")
+@shots_options
+@endpoint_options
 @click.option("--dry-run", is_flag=True, help="Print what would be run and written, and do neither.")
 @click.option("--json", "as_json", is_flag=True, help="Print results and rankings as JSON.")
 @click.pass_context
@@ -80,7 +91,19 @@ def eval_(
     output: Path,
     shard: str,
     trackers: tuple[str, ...],
+    shots: int | None,
+    shots_file: Path | None,
+    shots_template: str,
+    endpoint: str | None,
+    model: str | None,
+    label: str | None,
+    concurrency: int,
+    timeout: float,
+    retries: int,
+    api_key_env: str,
     *,
+    completions: bool,
+    no_template_options: bool,
     base: bool,
     dry_run: bool,
     as_json: bool,
@@ -88,17 +111,44 @@ def eval_(
     """Evaluate runs, checkpoints and models as in training: same engine, rows and metrics.
 
     RUN is a run's output_dir, RUN@STEP, RUN/checkpoint-STEP, or with --recipe a model's folder. KEY=VALUE
-    changes the recipe. Finished examples are kept: the same command goes on where it was stopped. The exit
-    status is 1 where a model could not be evaluated.
+    changes the recipe. With --endpoint, RUN may be a recipe too: its rows are put to a server. Finished
+    examples are kept: the same command goes on where it was stopped. The exit status is 1 where a model
+    could not be evaluated, or a row got no answer.
 
     \b
     Example:
       tunebook eval output/demo/recommend --checkpoints all --base
+      tunebook eval output/demo/recommend --endpoint http://localhost:8000/v1
     """
     from tunebook.evaluation.plan import plan_evaluation
     from tunebook.evaluation.request import Request, parse_shard
-    from tunebook.evaluation.trackers import refuse_missing, track
+    from tunebook.evaluation.trackers import refuse_missing
 
+    refuse_other_options(ctx, endpoint)
+    examples = read_shots(shots, shots_file, shots_template)
+    if endpoint is not None:
+        from tunebook.evaluation.endpoint import EndpointRequest
+
+        refuse_missing(trackers)
+        server = server_of(endpoint, concurrency, timeout, retries, api_key_env)
+        asked_for = EndpointRequest(
+            source=_only_one(arguments),
+            url=server.url,
+            output=output,
+            model=model,
+            label=label,
+            datasets=tuple(dict.fromkeys(datasets)),
+            overrides=tuple(one for one in arguments if _is_override(one)),
+            max_samples=max_samples,
+            completions=completions,
+            send_options=not no_template_options,
+            shots=examples,
+        )
+        results, asked = ask_server(asked_for, server=server, dry_run=dry_run)
+        if asked is not None:
+            _tell(results, output, trackers, as_json=as_json, failures=[], open_=asked.left)
+            ctx.exit(1 if asked.left else 0)
+        return
     request = Request(
         models=tuple(one for one in arguments if not _is_override(one)),
         overrides=tuple(one for one in arguments if _is_override(one)),
@@ -112,6 +162,7 @@ def eval_(
         batch_tokens=batch_tokens,
         max_samples=max_samples,
         shard=parse_shard(shard),
+        shots=examples,
     )
     if not request.models:
         raise click.UsageError("name at least one run or model")
@@ -124,18 +175,8 @@ def eval_(
         return
     failures, stopped = _run(plan)
     results = _write(plan)
-    rankings = _rank(results, output)
-    for where in track(results, output, trackers) if trackers else ():
-        _say(where)
     open_ = sum(len(group.units) for group in plan.groups) - len(results)
-    if as_json:
-        told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
-        failed = [{"label": one.label, "reason": one.reason} for one in failures]
-        click.echo(
-            json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
-        )
-    else:
-        _print_rankings(rankings, results)
+    _tell(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
     for failure in failures:
         _say(f"{failure.label}: not evaluated: {failure.reason}")
     if stopped:
@@ -147,6 +188,38 @@ def eval_(
             "command without --shard writes the results"
         )
     ctx.exit(1 if failures or (open_ and request.shard[1] == 1) else 0)
+
+
+def _tell(
+    results: list[dict[str, Any]],
+    output: Path,
+    trackers: tuple[str, ...],
+    *,
+    as_json: bool,
+    failures: Sequence[Failure],
+    open_: int,
+) -> None:
+    """Rank what there is, send it to the trackers, and print it."""
+    from tunebook.evaluation.trackers import track
+
+    rankings = _rank(results, output)
+    for where in track(results, output, trackers) if trackers and results else ():
+        _say(where)
+    if as_json:
+        told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
+        failed = [{"label": one.label, "reason": one.reason} for one in failures]
+        click.echo(
+            json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
+        )
+    else:
+        _print_rankings(rankings, results)
+
+
+def _only_one(arguments: tuple[str, ...]) -> str:
+    named = [one for one in arguments if not _is_override(one)]
+    if len(named) != 1:
+        raise click.UsageError("--endpoint asks one model: name one run or recipe, whose rows it is asked")
+    return named[0]
 
 
 def _is_override(argument: str) -> bool:

@@ -18,6 +18,7 @@ from tunebook.evaluation.job import Job
 from tunebook.evaluation.keys import digest, journal_key
 from tunebook.evaluation.models import find_models
 from tunebook.evaluation.names import result_name, settings_words
+from tunebook.evaluation.shots_data import with_shots
 from tunebook.run_folder import VOLATILE_KEYS
 
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ class _Asked(NamedTuple):
     """By set: what decides the answers, the weights apart."""
     rows: dict[str, dict[str, Any]]
     """By set: the data, for people."""
+    shots: dict[str, Any] | None
+    """The examples before each question."""
+    notes: list[str]
 
 
 def plan_evaluation(request: Request) -> EvalPlan:
@@ -106,7 +110,7 @@ def plan_evaluation(request: Request) -> EvalPlan:
         }
         together.setdefault(digest(key), []).append(one)
     groups = tuple(_group(key, members, request) for key, members in together.items())
-    notes = tuple(dict.fromkeys(note for model in models for note in model.notes))
+    notes = tuple(dict.fromkeys(note for one in asked for note in (*one.model.notes, *one.notes)))
     return EvalPlan(request=request, groups=groups, notes=notes)
 
 
@@ -118,6 +122,13 @@ def _ask(model: Model, request: Request, home: Path) -> _Asked:
         values, sets = engine.evaluation(model.recipe.values, datasets=request.datasets or None, home=home)
     except TunebookError as error:
         raise TunebookError(f"{model.label}: {error.problem}", fix=error.fix) from error
+    shots, more = None, list[str]()
+    if request.shots is not None:
+        folder = request.output / JOURNAL / "shots"
+        made = with_shots(
+            request.shots, model.recipe.values, values, model.recipe.engine, folder=folder, home=home
+        )
+        values, shots, more = made.values, made.shots.as_data(), made.notes
     registry = load_registry(Path(str(values[engine.registry_key])))
     names = engine.evaluation_sets(values)
     entries = {name: registry.entry(name) for name in names}
@@ -149,7 +160,7 @@ def _ask(model: Model, request: Request, home: Path) -> _Asked:
             "max_samples": request.max_samples,
         }
         rows[label] = {name: facts[name] for name in members}
-    return _Asked(model, environment, values, sets, deciding, rows)
+    return _Asked(model, environment, values, sets, deciding, rows, shots, more)
 
 
 def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
@@ -194,7 +205,8 @@ def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
 
 def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Unit:
     deciding = owner.deciding[dataset]
-    words = settings_words(method=request.method, max_samples=request.max_samples, shots=0)
+    shots = owner.shots["n"] if owner.shots else 0
+    words = settings_words(method=request.method, max_samples=request.max_samples, shots=shots)
     name = result_name(
         recipe=owner.model.recipe_name,
         run_label="" if subject.kind == "base" else owner.model.label,
@@ -213,6 +225,7 @@ def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Un
         "batch_size": request.batch_size,
         "batch_tokens": request.batch_tokens,
         "max_samples": request.max_samples,
+        "shots": owner.shots,
     }
     return Unit(subject, dataset, journal.absolute(), name, about)
 

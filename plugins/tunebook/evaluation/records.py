@@ -37,7 +37,8 @@ class SetRow:
     prompt: str
     """Its end, as text."""
     reference: str
-    prompt_tokens: int
+    prompt_tokens: int | None
+    """None where the prompt is built by a server and the model's tokenizer is not on this machine."""
     answer_cut: bool
     """The engine cut the answer or the assistant header at its length limit."""
     measured: bool
@@ -90,6 +91,10 @@ class Generated:
     """Generated tokens, the stop token left out."""
     cut: bool
     """No stop token came within the limit."""
+    prompt_tokens: int | None = None
+    """As a server counts them; None inside the engine."""
+    reasoning: str = ""
+    """What a server told apart from the answer as the model's thoughts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,7 @@ class RawResult:
     class_logprobs: tuple[float, ...]
     generation_cut: bool
     answer_cut: bool
-    prompt_tokens: int
+    prompt_tokens: int | None
     generated_tokens: int | None
     """None where nothing was generated."""
     measured: bool

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Method
+from tunebook.evaluation.shots import ShotsRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Request:
     batch_tokens: int | None = None
     max_samples: int | None = None
     shard: tuple[int, int] = (0, 1)
+    shots: ShotsRequest | None = None
+    """Examples before each question."""
 
 
 def parse_shard(text: str) -> tuple[int, int]:

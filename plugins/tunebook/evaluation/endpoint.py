@@ -1,0 +1,296 @@
+"""Evaluation through a server: what is asked of which model, and under which name answers are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook import engines, metrics, overlays, paths, provenance
+from tunebook.datasets import load_registry
+from tunebook.errors import TunebookError
+from tunebook.eval_subset import seeded_subset
+from tunebook.evaluation.keys import digest, journal_key
+from tunebook.evaluation.names import result_name, settings_words
+from tunebook.evaluation.plan import JOURNAL, Unit
+from tunebook.evaluation.questions import QuestionSet, read_questions
+from tunebook.evaluation.records import SetHeader, SetRow, Subject
+from tunebook.evaluation.shots_data import with_shots
+from tunebook.evaluation.subjects import is_run
+from tunebook.lengths.templates import load_template
+from tunebook.recipes import find_recipe, read_recipe
+from tunebook.run_folder import FOLDER
+from tunebook.train_plan import locate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.datasets import Registry
+    from tunebook.evaluation.questions import Question
+    from tunebook.evaluation.shots import ShotsRequest
+    from tunebook.types import MetricSpec, Recipe
+
+_NOT_KNOWN = "loss and perplexity are not known: a server gives answers alone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRequest:
+    """What a user asks of a server."""
+
+    source: str
+    """A run or a recipe: its sets, rows, system prompts and thinking are what is asked."""
+    url: str
+    output: Path
+    model: str | None = None
+    """None: the only one that the server has."""
+    label: str | None = None
+    """What people call it; None for the model's name and the server's."""
+    datasets: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    max_samples: int | None = None
+    completions: bool = False
+    """Send the prompt as text for the model to go on with, not as messages."""
+    send_options: bool = True
+    """Send `chat_template_kwargs` where the recipe has any."""
+    shots: ShotsRequest | None = None
+
+    @property
+    def shots_folder(self) -> Path:
+        """Where data with examples is written."""
+        return self.output / JOURNAL / "shots"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedSet:
+    """One evaluation set, ready to be asked."""
+
+    name: str
+    header: SetHeader
+    rows: list[SetRow]
+    questions: dict[int, Question]
+    """Those that are asked, by row."""
+    data: dict[str, Any]
+    """What the rows are, for people and for keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPlan:
+    """Everything that is known before the server is spoken to."""
+
+    request: EndpointRequest
+    recipe: Recipe
+    run_label: str
+    sets: list[AskedSet]
+    options: dict[str, Any]
+    """`chat_template_kwargs` that put the template into the recipe's mode."""
+    stop: list[str]
+    """Texts that end an answer; sent with --completions alone."""
+    shots: dict[str, Any] | None
+    """The examples that stand before each question."""
+    notes: list[str]
+
+
+def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
+    """Read the sets of a run or recipe as questions.
+
+    Raises:
+        TunebookError: There is no such run or recipe, or a set cannot be asked.
+    """
+    home = paths.home()
+    recipe, run_label = _recipe(request, home)
+    engine = engines.load(recipe.engine)
+    values, labels = engine.evaluation(recipe.values, datasets=request.datasets or None, home=home)
+    sets: list[AskedSet] = []
+    notes: list[str] = []
+    shots = None
+    if request.shots is not None:
+        made = with_shots(
+            request.shots, recipe.values, values, recipe.engine, folder=request.shots_folder, home=home
+        )
+        values, shots = made.values, made.shots.as_data()
+        notes += made.notes
+    registry = load_registry(Path(str(values[engine.registry_key])))
+    for label in labels:
+        members = [label] if label in registry.values else label.split("+")
+        specs = registry.entry(members[0]).metrics
+        if not any(spec.name != "perplexity" for spec in specs):
+            notes.append(
+                f"{label}: carries no metric that judges answers, and a server has no loss: left out"
+            )
+            continue
+        found = [read_questions(values, recipe.engine, name, home=home) for name in members]
+        sets.append(_asked_set(label, members, specs, found, registry, request))
+        notes += [f"{label}: {line}" for line in _about_rows(found)]
+    if not sets:
+        raise TunebookError(
+            f"{recipe.path}: none of its sets has a metric that judges answers",
+            fix='add a "metric" to an entry of the registry, and name the entry with --dataset',
+        )
+    options, stop = _template_options(recipe, values)
+    return EndpointPlan(
+        request=request,
+        recipe=replace(recipe, values=values),
+        run_label=run_label,
+        sets=sets,
+        options=options,
+        stop=stop,
+        shots=shots,
+        notes=notes,
+    )
+
+
+def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | None, options: bool) -> Unit:
+    """Return where answers are kept, and what the result is called.
+
+    Args:
+        plan: From `plan_endpoint`.
+        asked: One of its sets.
+        model: The model's name at the server.
+        served: What the server says it is made of, if it does.
+        options: Whether the server takes `chat_template_kwargs`.
+    """
+    request = plan.request
+    host = request.url.partition("://")[2].partition("/")[0]
+    label = request.label or f"{model} at {host}"
+    subject = Subject(label=label, kind="endpoint", path=request.url, base=model, run=None, step=0)
+    versions: dict[str, str] = {}
+    deciding: dict[str, Any] = {
+        "label": request.label,
+        "served": served,
+        "data": asked.data,
+        "api": "completions" if request.completions else "chat",
+        "chat_template_kwargs": plan.options if options else None,
+        "max_new_tokens": asked.header.max_new_tokens,
+        "max_samples": request.max_samples,
+        # Not the recipe: what it decides is in the questions themselves.
+        "questions": digest({"asked": [[one.messages, one.prompt] for one in asked.questions.values()]}),
+    }
+    words = settings_words(
+        method=None, max_samples=request.max_samples, shots=plan.shots["n"] if plan.shots else 0
+    )
+    name = result_name(
+        recipe=plan.recipe.name, run_label=plan.run_label, dataset=asked.name, subject=subject,
+        settings=words, digest=digest(deciding),
+    )  # fmt: skip
+    about = {
+        "engine": plan.recipe.engine,
+        "recipe": {"name": plan.recipe.name},
+        "versions": versions,
+        "data": asked.data,
+        "endpoint": {
+            "url": request.url,
+            "model": model,
+            "served": served,
+            "api": deciding["api"],
+            "chat_template_kwargs": deciding["chat_template_kwargs"],
+            "temperature": 0,
+        },
+        "max_samples": request.max_samples,
+        "shots": plan.shots,
+    }
+    journal = request.output / JOURNAL / journal_key(subject, asked.name, deciding)
+    return Unit(subject, asked.name, journal.absolute(), name, about)
+
+
+def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
+    root = home / "recipes"
+    folder = Path(request.source)
+    run_label = ""
+    if is_run(folder):
+        recipe, run_label = read_recipe(folder / FOLDER / "recipe.yaml", root), folder.absolute().name
+    elif folder.is_dir():
+        raise TunebookError(
+            f"{folder}: is not the output_dir of a run that tunebook started",
+            fix="name the recipe whose sets are to be asked: the model is the server's",
+        )
+    else:
+        recipe = find_recipe(request.source, root)
+    recipe = overlays.resolve(recipe, root, (), request.overrides).recipe
+    engine = engines.load(recipe.engine)
+    values = dict(recipe.values)
+    # The model and its sharding are the server's.
+    kept = {key: value for key, value in values.items() if key not in ("deepspeed", "fsdp_config")}
+    models = {key: kept.pop(key) for key in engine.model_keys if key in kept}
+    located, _ = locate(kept, engine, home)
+    for key, value in models.items():
+        beside = home / str(value)
+        located[key] = str(beside) if isinstance(value, str) and beside.is_dir() else value
+    return replace(recipe, values=located), run_label
+
+
+def _asked_set(
+    label: str,
+    members: list[str],
+    specs: tuple[MetricSpec, ...],
+    found: list[QuestionSet],
+    registry: Registry,
+    request: EndpointRequest,
+) -> AskedSet:
+    loaded = [(metrics.load(spec.name), spec) for spec in specs if spec.name != "perplexity"]
+    questions: list[Question] = []
+    for one in found:
+        questions += [replace(question, index=len(questions) + question.index) for question in one.questions]
+    for question in questions:
+        for metric, _ in loaded:
+            try:
+                metric.score("", question.reference)
+            except ValueError as err:
+                raise TunebookError(
+                    f"{label}, row {question.index}: {metric.name} cannot use the reference "
+                    f"{question.reference[:80]!r}: {err}",
+                    fix=f'mend the row, or remove "{metric.name}" from the dataset\'s "metric"',
+                ) from err
+    limits = [spec.max_samples for _, spec in loaded]
+    numbers = [limit for limit in limits if limit is not None]
+    everything = range(len(questions))
+    measured = set(seeded_subset(everything, request.max_samples))
+    scored = measured & set(seeded_subset(everything, max(numbers) if len(numbers) == len(limits) else None))
+    rows = [
+        SetRow(
+            index=one.index, prompt=one.shown, reference=one.reference, prompt_tokens=one.prompt_tokens,
+            answer_cut=False, measured=False, scored=True,
+        )
+        for one in questions
+        if one.index in scored
+    ]  # fmt: skip
+    header = SetHeader(
+        dataset=label,
+        metrics=tuple(spec for _, spec in loaded),
+        mode="generate",
+        classes_of=None,
+        max_new_tokens=max(spec.max_new_tokens or metric.default_max_new_tokens for metric, spec in loaded),
+        loss_batch_size=0,
+        rows=len(rows),
+        notes=(_NOT_KNOWN,),
+    )
+    data = {name: provenance.dataset_facts(registry.entry(name)) for name in members}
+    return AskedSet(
+        name=label,
+        header=header,
+        rows=rows,
+        questions={one.index: one for one in questions if one.index in scored},
+        data=data,
+    )
+
+
+def _about_rows(found: list[QuestionSet]) -> list[str]:
+    lines = []
+    for one in found:
+        lines += [f"{count} rows left out: {reason}" for reason, count in one.left_out.items()]
+        if one.over_limit:
+            lines.append(
+                f"{one.over_limit} rows are above the engine's limit of {one.length_limit} tokens, where "
+                "it cuts them; the server is sent them whole"
+            )
+        if one.tokenizer is None:
+            lines.append("the model's tokenizer is not on this machine: prompts are not counted before")
+    return lines
+
+
+def _template_options(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What puts a server's chat template into the recipe's mode, and what ends an answer."""
+    if recipe.engine == "axolotl":
+        return dict(values.get("chat_template_kwargs") or {}), []
+    template = load_template(str(values["template"]))
+    off = template.kind == "reasoning" and not values.get("enable_thinking", True)
+    return ({"enable_thinking": False} if off else {}), list(template.stop_words)

@@ -1,0 +1,276 @@
+"""Asks one OpenAI-compatible server: patient with what passes, plain about what does not.
+
+httpx sends the requests. What it does not do is done here: it gives up at the first answer that is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+
+from tunebook.errors import TunebookError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+# Too busy, not up yet, or a proxy before it: https://www.rfc-editor.org/rfc/rfc9110#name-status-codes
+_PASSING = frozenset({408, 409, 425, 429})
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 60.0
+_LONGEST_ASKED_WAIT_SECONDS = 600.0
+"""A server that asks for more patience than this by Retry-After is taken to have none for us."""
+_CONNECT_SECONDS = 15.0
+_SHOWN = 300
+
+
+class NoAnswerError(Exception):
+    """One question got no answer; says why. The others may."""
+
+
+class Reply(NamedTuple):
+    """What a server answered."""
+
+    text: str
+    reasoning: str
+    """The model's thoughts where the server tells them apart; empty elsewhere."""
+    cut: bool
+    """The server stopped at the limit of tokens."""
+    prompt_tokens: int | None
+    generated_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """How to reach a server."""
+
+    url: str
+    """Up to and with `/v1`."""
+    key: str | None
+    timeout: float
+    """Seconds to wait for one answer."""
+    retries: int
+    """How often a question is put again after a failure that may pass."""
+    connections: int
+
+
+class Client:
+    """An open connection to a server; use it as an asynchronous context.
+
+    Args:
+        server: Which, and with how much patience.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._random = random.Random(0)
+        headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+        self._http = httpx.AsyncClient(
+            base_url=server.url + "/",
+            headers=headers,
+            timeout=httpx.Timeout(server.timeout, connect=min(_CONNECT_SECONDS, server.timeout), pool=None),
+            limits=httpx.Limits(max_connections=server.connections),
+        )
+        self.retried = 0
+        """Requests that had to be put again, so far."""
+
+    async def __aenter__(self) -> Client:
+        """Itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def models(self) -> list[str]:
+        """Return the models that the server offers.
+
+        Raises:
+            TunebookError: It does not answer, or is no such server.
+        """
+        try:
+            response = await self._send("GET", "models", None)
+            found = _json(response)
+            names = [str(model["id"]) for model in found["data"]]
+        except NoAnswerError as err:
+            raise TunebookError(
+                f"{self._server.url}: {err}", fix="start the server, or mend the URL given to --endpoint"
+            ) from err
+        except (KeyError, TypeError) as err:
+            raise TunebookError(
+                f"{self._server.url}/models: the answer lists no models: {response.text[:_SHOWN]}",
+                fix="give --endpoint the URL of an OpenAI-compatible server, or the model with --model",
+            ) from err
+        return names
+
+    async def chat(self, body: Mapping[str, Any]) -> Reply:
+        """Put a conversation to the server.
+
+        Raises:
+            NoAnswerError: It has no answer to this one.
+            TunebookError: It will answer none.
+        """
+        return _reply(await self._post("chat/completions", body), _chat_text)
+
+    async def complete(self, body: Mapping[str, Any]) -> Reply:
+        """Have the server go on with a text; see `chat`."""
+        return _reply(await self._post("completions", body), lambda choice: (choice["text"], ""))
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return _json(await self._send("POST", path, body))
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        """Send until there is an answer that stands, whatever it says."""
+        reason = ""
+        for attempt in range(self._server.retries + 1):
+            if attempt:
+                self.retried += 1
+            wait = self._backoff(attempt)
+            try:
+                response = await self._http.request(method, path, json=body)
+            except httpx.TimeoutException as err:
+                reason = f"no answer within {self._server.timeout:g} s ({type(err).__name__})"
+            except httpx.TransportError as err:
+                reason = self._hidden(f"{type(err).__name__}: {err}".rstrip(": "))
+            else:
+                reason = self._failure(response)
+                if not reason:
+                    return response
+                wait = max(wait, self._asked_wait(response))
+            if attempt < self._server.retries:
+                await asyncio.sleep(wait)
+        tries = self._server.retries + 1
+        raise NoAnswerError(f"{reason}, {tries} times" if tries > 1 else reason)
+
+    def _failure(self, response: httpx.Response) -> str:
+        """Return what may pass about a response; nothing where it is an answer.
+
+        Raises:
+            NoAnswerError: The server refuses this request, now and ever.
+            TunebookError: It refuses every request.
+        """
+        status = response.status_code
+        said = self._hidden(_message(response))
+        if status in (401, 403):
+            raise TunebookError(
+                f"{self._server.url} answers {status}: {said}",
+                fix="put the server's API key into the environment variable that --api-key-env names "
+                + ("(the key that is there was refused)" if self._server.key else "(it is not set)"),
+            )
+        if status in _PASSING or status >= 500:
+            return f"status {status}: {said}"
+        if status == 404:
+            raise TunebookError(
+                f"{response.request.url} answers 404: {said}",
+                fix="name a model that the server has with --model, and its address with --endpoint",
+            )
+        if status >= 300:
+            raise RefusedError(status, said)
+        try:
+            response.json()
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return f"an answer that is no JSON: {said[:80]!r}"
+        return ""
+
+    def _backoff(self, attempt: int) -> float:
+        """Exponential with jitter, so that all who were refused do not come back together."""
+        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**attempt)
+        return longest * self._random.uniform(0.5, 1.0)
+
+    def _asked_wait(self, response: httpx.Response) -> float:
+        """The seconds of a Retry-After, given as such or as a date."""
+        value = response.headers.get("retry-after", "").strip()
+        if not value:
+            return 0.0
+        try:
+            seconds = float(value)
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            except ValueError:
+                return 0.0
+        if seconds > _LONGEST_ASKED_WAIT_SECONDS:
+            raise TunebookError(
+                f"{self._server.url} asks to come back in {seconds:.0f} s", fix="run the same command then"
+            )
+        return max(0.0, seconds)
+
+    def _hidden(self, text: str) -> str:
+        """A server may repeat the key it refuses."""
+        key = self._server.key
+        return text.replace(key, "[redacted]") if key else text
+
+
+class RefusedError(NoAnswerError):
+    """The server refuses a request as it stands.
+
+    Args:
+        status: 400, 422, ...
+        said: The server's own message.
+    """
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"status {status}: {said}")
+        self.status = status
+
+
+def _json(response: httpx.Response) -> Mapping[str, Any]:
+    values = response.json()
+    if not isinstance(values, dict):
+        raise NoAnswerError(f"an answer that is a {type(values).__name__}: {response.text[:80]!r}")
+    return values
+
+
+def _reply(values: Mapping[str, Any], read: Any) -> Reply:
+    try:
+        choice = values["choices"][0]
+        text, reasoning = read(choice)
+    except (KeyError, IndexError, TypeError) as err:
+        shown = json.dumps(dict(values), ensure_ascii=False)[:_SHOWN]
+        raise NoAnswerError(f"an answer without choices: {shown}") from err
+    usage = values.get("usage") or {}
+    return Reply(
+        text=text,
+        reasoning=reasoning,
+        cut=choice.get("finish_reason") == "length",
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        generated_tokens=_count(usage.get("completion_tokens")),
+    )
+
+
+def _chat_text(choice: Mapping[str, Any]) -> tuple[str, str]:
+    message = choice["message"]
+    text = message.get("content")
+    # vLLM has called it `reasoning` too.
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+    if text is None and message.get("tool_calls"):
+        raise NoAnswerError("the model called a tool instead of answering")
+    return str(text or ""), str(reasoning)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _message(response: httpx.Response) -> str:
+    """A server's own words for what is wrong, in any of the usual places."""
+    try:
+        values = response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return " ".join(response.text.split())[:_SHOWN]
+    for path in (("error", "message"), ("message",), ("detail",), ("error",)):
+        found = values
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, str):
+            return found[:_SHOWN]
+    return response.text[:_SHOWN]

@@ -1,0 +1,274 @@
+"""Puts the questions of a plan to a server, several at a time, and keeps each answer as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from tunebook.errors import TunebookError
+from tunebook.evaluation.endpoint import unit_of
+from tunebook.evaluation.endpoint_client import Client, NoAnswerError, RefusedError, Server
+from tunebook.evaluation.journal import Journal, Part
+from tunebook.evaluation.records import Generated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tunebook.evaluation.endpoint import AskedSet, EndpointPlan
+    from tunebook.evaluation.endpoint_client import Reply
+    from tunebook.evaluation.plan import Unit
+    from tunebook.evaluation.questions import Question
+
+_FAILURES_IN_A_ROW = 20
+
+
+class Progress(NamedTuple):
+    """How far one set is, in rows."""
+
+    dataset: str
+    done: int
+    """Those that were kept from an earlier start included."""
+    failed: int
+    """Rows that got no answer in this start."""
+    total: int
+    kept: int
+
+
+class Counts(NamedTuple):
+    """What a server says of its own work on one set."""
+
+    prompt_tokens: int | None
+    """Of all prompts, as the server counts; None where it does not say."""
+    compared: int
+    """Prompts that both the server and the engine's own tokenizer have counted."""
+    other_prompt_tokens: int
+    """Of these, prompts whose counts differ."""
+    with_reasoning: int
+    """Answers with thoughts that the server told apart."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """What came of one start."""
+
+    units: list[Unit] = field(default_factory=list)
+    failures: list[tuple[str, int, str]] = field(default_factory=list)
+    """Set, row and reason of what got no answer."""
+    left: int = 0
+    """Rows without an answer, these included."""
+    retried: int = 0
+    """Requests that had to be put again."""
+    stopped: str | None = None
+    """Why it was given up before every question was put."""
+    total: int = 0
+    """Rows of all sets."""
+
+    def counts(self, unit: Unit) -> Counts:
+        """Sum up what the server said of the answers that are there."""
+        journal = Journal(unit.journal)
+        answers = journal.finished().generated
+        own = {row.index: row.prompt_tokens for row in journal.rows()}
+        sizes = [one.prompt_tokens for one in answers.values()]
+        both = [
+            (one.prompt_tokens, own.get(one.index))
+            for one in answers.values()
+            if one.prompt_tokens is not None and own.get(one.index) is not None
+        ]
+        return Counts(
+            prompt_tokens=None if None in sizes else sum(size or 0 for size in sizes),
+            compared=len(both),
+            other_prompt_tokens=sum(one != other for one, other in both),
+            with_reasoning=sum(bool(one.reasoning) for one in answers.values()),
+        )
+
+
+def address(url: str) -> str:
+    """Return the address of a server up to and with `/v1`.
+
+    >>> address("http://localhost:8000/")
+    'http://localhost:8000/v1'
+
+    Raises:
+        TunebookError: It is no such address, or holds a password.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TunebookError(f"--endpoint {url}: is no address of a server", fix="write http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query:
+        raise TunebookError(
+            "--endpoint: the address holds more than a server's: results would keep it",
+            fix="write http://HOST:PORT/v1, and put a key into the variable that --api-key-env names",
+        )
+    path = parts.path.rstrip("/")
+    for known in ("/chat/completions", "/completions", "/models"):
+        path = path.removesuffix(known)
+    if not path.endswith("/v1"):
+        path += "/v1"
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def ask(
+    plan: EndpointPlan,
+    server: Server,
+    *,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> Asked:
+    """Put every question that has no answer yet.
+
+    Args:
+        plan: What is asked.
+        server: Of whom.
+        say: Is told what the user should know, a line each.
+        on_progress: Called whenever a row is done.
+
+    Raises:
+        TunebookError: The server cannot be asked anything.
+    """
+    return asyncio.run(_ask(plan, server, say, on_progress))
+
+
+async def _ask(
+    plan: EndpointPlan,
+    server: Server,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> Asked:
+    found = Asked()
+    async with Client(server) as client:
+        model = await _choose_model(client, plan, server)
+        options = await _try_options(client, plan, model, say)
+        for asked in plan.sets:
+            unit = unit_of(plan, asked, model=model, served=None, options=options)
+            found.units.append(unit)
+            body = _Body(plan, model, options=options, max_tokens=asked.header.max_new_tokens)
+            await _ask_set(client, asked, unit, body, server, found, say, on_progress)
+        found.retried = client.retried
+    return found
+
+
+async def _choose_model(client: Client, plan: EndpointPlan, server: Server) -> str:
+    wanted = plan.request.model
+    if wanted is not None:
+        # Not looked up: a server may take names that it does not list, such as those of adapters.
+        return wanted
+    names = await client.models()
+    if len(names) == 1:
+        return names[0]
+    raise TunebookError(
+        f"{server.url} offers {', '.join(names) if names else 'no models'}",
+        fix="name one with --model" if names else "name the model with --model",
+    )
+
+
+async def _try_options(client: Client, plan: EndpointPlan, model: str, say: Callable[[str], None]) -> bool:
+    """Ask for one token, and see whether the server takes `chat_template_kwargs`."""
+    every = [question for asked in plan.sets for question in asked.questions.values()]
+    shortest = min(every, key=lambda question: len(question.prompt))
+    wanted = bool(plan.options) and plan.request.send_options and not plan.request.completions
+    for options in [True, False] if wanted else [False]:
+        body = _Body(plan, model, options=options, max_tokens=1)
+        try:
+            await body.send(client, shortest)
+        except RefusedError as err:
+            if options:
+                refusal = str(err)
+                continue
+            raise TunebookError(
+                f"{plan.request.url} refuses the shortest question: {err}",
+                fix="mend what it names; models without a chat template are asked with --completions",
+            ) from err
+        except NoAnswerError as err:
+            raise TunebookError(
+                f"{plan.request.url} answers nothing: {err}", fix="look into the server's log"
+            ) from err
+        if wanted and not options:
+            say(
+                f"warning: the server refuses chat_template_kwargs ({refusal}); it is asked without, so "
+                f"{plan.options} has to be set where it is started"
+            )
+        elif plan.options and not wanted and not plan.request.completions:
+            say(
+                f"chat_template_kwargs are not sent: {plan.options} has to be set where the server is started"
+            )
+        return options
+    raise AssertionError("one of the two was tried")
+
+
+class _Body:
+    """Makes requests of questions."""
+
+    def __init__(self, plan: EndpointPlan, model: str, *, options: bool, max_tokens: int) -> None:
+        self._plan = plan
+        self._fixed: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": max_tokens}
+        if options:
+            self._fixed["chat_template_kwargs"] = plan.options
+        if plan.request.completions and plan.stop:
+            self._fixed["stop"] = plan.stop[:4]  # OpenAI's API takes four
+
+    async def send(self, client: Client, question: Question) -> Reply:
+        if self._plan.request.completions:
+            return await client.complete({**self._fixed, "prompt": question.prompt})
+        return await client.chat({**self._fixed, "messages": question.messages})
+
+
+async def _ask_set(
+    client: Client,
+    asked: AskedSet,
+    unit: Unit,
+    body: _Body,
+    server: Server,
+    found: Asked,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> None:
+    journal = Journal(unit.journal)
+    journal.begin(asked.header, asked.rows)
+    with Part(journal, shard=0, rank=0) as part:
+        kept = journal.finished().generated
+        pending = [question for index, question in asked.questions.items() if index not in kept]
+        if kept:
+            say(f"{asked.name}: {len(kept)} of {len(asked.questions)} answers are kept from an earlier start")
+        progress = Progress(asked.name, len(kept), 0, len(asked.questions), len(kept))
+        waiting = iter(pending)
+        in_a_row = 0
+
+        async def work() -> None:
+            nonlocal progress, in_a_row
+            for question in waiting:
+                if found.stopped is not None:
+                    return
+                try:
+                    reply = await body.send(client, question)
+                except NoAnswerError as err:
+                    in_a_row += 1
+                    found.failures.append((asked.name, question.index, str(err)))
+                    progress = progress._replace(failed=progress.failed + 1)
+                    if found.stopped is None and in_a_row >= max(_FAILURES_IN_A_ROW, 2 * server.connections):
+                        found.stopped = f"{in_a_row} questions in a row got no answer; the last: {err}"
+                else:
+                    in_a_row = 0
+                    part.append([_generated(question, reply)])
+                    progress = progress._replace(done=progress.done + 1)
+                on_progress(progress)
+
+        if pending and found.stopped is None:
+            on_progress(progress)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(server.connections, len(pending))):
+                    group.create_task(work())
+        found.left += len(asked.questions) - progress.done
+        found.total += len(asked.questions)
+
+
+def _generated(question: Question, reply: Reply) -> Generated:
+    return Generated(
+        index=question.index,
+        prediction=reply.text,
+        tokens=reply.generated_tokens or 0,
+        cut=reply.cut,
+        prompt_tokens=reply.prompt_tokens,
+        reasoning=reply.reasoning,
+    )

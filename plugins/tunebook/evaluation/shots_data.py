@@ -1,0 +1,221 @@
+"""Evaluation data with examples before each question: a registry that an engine reads by its own loader."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tunebook import data_sources, engines, provenance
+from tunebook.datasets import REGISTRY_FILE, load_registry
+from tunebook.engines.axolotl_datasets import render_block
+from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY
+from tunebook.evaluation.keys import digest
+from tunebook.evaluation.questions import read_questions
+from tunebook.evaluation.shots import choose_shots
+from tunebook.files import write_json
+from tunebook.lengths.columns import names_of, needed_columns
+from tunebook.lengths.measuring import engine_rows
+from tunebook.lengths.sets import source_of
+from tunebook.types import DatasetEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tunebook.datasets import Registry
+    from tunebook.evaluation.shots import Shots, ShotsRequest
+    from tunebook.types import EngineName
+
+
+class WithShots(NamedTuple):
+    """An evaluation recipe with examples before its questions."""
+
+    values: dict[str, Any]
+    shots: Shots
+    notes: list[str]
+
+
+_LOCATION = frozenset(
+    {
+        *("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"),
+        *("subset", "split", "folder"),
+    }
+)
+
+
+def with_shots(
+    request: ShotsRequest,
+    trained: Mapping[str, Any],
+    values: Mapping[str, Any],
+    engine: EngineName,
+    *,
+    folder: Path,
+    home: Path,
+) -> WithShots:
+    """Put examples before the questions of an evaluation recipe.
+
+    Args:
+        request: Which.
+        trained: The training recipe.
+        values: Made of it by `Engine.evaluation`.
+        engine: Whose recipes they are.
+        folder: Below which the data with examples is written.
+        home: Where data is looked for that is not below the current folder.
+
+    Raises:
+        TunebookError: There are too few examples, or data cannot be read.
+    """
+    loaded = engines.load(engine)
+    registry = load_registry(Path(str(values[loaded.registry_key])))
+    names = loaded.evaluation_sets(values)
+    located = {**trained, loaded.registry_key: values[loaded.registry_key]}
+    shots = choose_shots(request, located, loaded, registry, names)
+    data = {name: provenance.dataset_facts(registry.entry(name))["sha256"] for name in names}
+    entries = {name: dict(registry.entry(name).values) for name in names}
+    place = folder / digest({"text": shots.text, "data": data, "entries": entries})[:16]
+    write_registry(registry, names, shots.text, place.absolute())
+    made = on_registry(values, engine, place.absolute())
+    count = len(shots.examples)
+    notes = []
+    for name in names:
+        added = added_tokens(values, made, engine, name, home) if _can_be_read(values, engine) else None
+        what = f"{name}: {count} example{'s' * (count > 1)} from {shots.source}"
+        if added is None:
+            notes.append(f"{what}; their tokens are not known here")
+            continue
+        tokens = str(added.fewest) if added.fewest == added.most else f"{added.fewest} to {added.most}"
+        notes.append(f"{what}: {tokens} tokens more in each prompt")
+        if added.newly_cut:
+            notes.append(
+                f"warning: {name}: with them {added.newly_cut} more rows are above the engine's limit of "
+                f"{added.limit} tokens, where they are cut or left out; show fewer, or raise the limit"
+            )
+    return WithShots(made, shots, notes)
+
+
+def _can_be_read(values: Mapping[str, Any], engine: EngineName) -> bool:
+    # Rows that val_size holds out are known to the engine alone.
+    return engine != "llamafactory" or bool(values.get("eval_dataset"))
+
+
+def write_registry(registry: Registry, names: Sequence[str], text: str, folder: Path) -> None:
+    """Write the entries of `names` with `text` before the question of each row.
+
+    Args:
+        registry: The recipe's own.
+        names: The entries that are evaluated on.
+        text: The examples.
+        folder: Gets `dataset_info.json` and one file of rows for each entry. The same rows stand in it, in
+            the same order and number, so that whatever the engine draws of them is the same.
+
+    Raises:
+        TunebookError: Data is not on this machine, or cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for name in names:
+        entry = registry.entry(name)
+        kept = {key: value for key, value in entry.values.items() if key not in _LOCATION}
+        _write_rows(entry, text, folder / f"{name}.json")
+        entries[name] = {"file_name": f"{name}.json", **kept}
+    write_json(folder / REGISTRY_FILE, entries)
+
+
+def on_registry(values: Mapping[str, Any], engine: EngineName, folder: Path) -> dict[str, Any]:
+    """Return an evaluation recipe that reads what `write_registry` wrote.
+
+    Args:
+        values: As `Engine.evaluation` gives them.
+        engine: Whose they are.
+        folder: Of `write_registry`.
+    """
+    if engine == "llamafactory":
+        return {**values, "dataset_dir": str(folder)}
+    entries = json.loads((folder / REGISTRY_FILE).read_text(encoding="utf-8"))
+    blocks = []
+    for name in values[NAMES_KEY]:
+        entry = DatasetEntry(name=name, registry=folder / REGISTRY_FILE, values=entries[name], metrics=())
+        blocks.append(render_block(entry, str(folder)))
+    # Axolotl wants something to train on, and gets what is evaluated, as without examples.
+    return {**values, "datasets": blocks[:1], "test_datasets": blocks, DIRECTORY_KEY: str(folder)}
+
+
+class Added(NamedTuple):
+    """What examples add to the prompts of a set."""
+
+    fewest: int
+    """Tokens."""
+    most: int
+    newly_cut: int
+    """Rows that fit into the engine's length limit without the examples, and do not with them."""
+    limit: int
+
+
+def added_tokens(
+    before: Mapping[str, Any], after: Mapping[str, Any], engine: EngineName, name: str, home: Path
+) -> Added | None:
+    """Return what the examples add to a set; None where the model's tokenizer is not on this machine.
+
+    Args:
+        before: The evaluation recipe without them.
+        after: The same with them.
+        engine: Whose recipes they are.
+        name: The set.
+        home: Where data is looked for that is not below the current folder.
+    """
+    plain = read_questions(before, engine, name, home=home)
+    shown = read_questions(after, engine, name, home=home, may_be_empty=True)
+    sizes = [one.prompt_tokens for one in plain.questions]
+    if not sizes or sizes[0] is None:
+        return None
+    # Axolotl leaves out what is too long: then rows do not go by their numbers, but by what is asked.
+    grown = {one.source_row: one.prompt_tokens for one in shown.questions}
+    added = [
+        (grown[one.source_row] or 0) - (one.prompt_tokens or 0)
+        for one in plain.questions
+        if one.source_row in grown
+    ]
+    lost = len(plain.questions) - len(shown.questions) + shown.over_limit - plain.over_limit
+    return Added(min(added, default=0), max(added, default=0), lost, plain.length_limit)
+
+
+def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
+    """As one JSON array: of JSONL and CSV the engines guess types, and a column of dates becomes no text."""
+    keys = [*needed_columns(entry)]
+    history = names_of(entry).columns.get("history")
+    if history and not data_sources.is_chat(entry):
+        keys.append(history)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            between = "[\n"
+            for row in engine_rows(source_of(entry).files, needed_columns(entry), entry.name):
+                kept = {key: row.get(key) for key in keys}
+                stream.write(between + json.dumps(_with_text(kept, entry, text), ensure_ascii=False))
+                between = ",\n"
+            stream.write("\n]\n" if between != "[\n" else "[]\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _with_text(row: dict[str, Any], entry: DatasetEntry, text: str) -> dict[str, Any]:
+    names = names_of(entry)
+    if not data_sources.is_chat(entry):
+        prompt, query = names.columns.get("prompt"), names.columns.get("query")
+        # The first that holds anything begins the question.
+        column = next((name for name in (prompt, query) if name and row.get(name)), prompt or query)
+        if column:
+            row[column] = text + str(row.get(column) or "")
+        return row
+    column = names.columns.get("messages") or ""
+    messages = row.get(column)
+    if isinstance(messages, list):
+        role, content = names.tags["role_tag"] or "", names.tags["content_tag"] or ""
+        asked = [at for at, one in enumerate(messages) if one.get(role) == names.tags["user_tag"]]
+        if asked:
+            changed = [dict(one) for one in messages]
+            changed[asked[-1]][content] = text + str(changed[asked[-1]].get(content) or "")
+            row[column] = changed
+    return row
