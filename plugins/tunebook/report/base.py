@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tunebook.runlog import RunLog
 
 _NONE = (
-    "the base model was not evaluated on this set: no evaluation at step 0 (eval_on_start: true makes one)"
+    "the base model was not evaluated on this set: tunebook eval --base does it, and in LLaMA-Factory "
+    "eval_on_start: true"
 )
 
 

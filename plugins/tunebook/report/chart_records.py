@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STEPS = "step"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -48,6 +50,15 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A step at which something happened, such as a restart; drawn from top to bottom."""
+
+    key: str
+    label: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """One chart, as data; `charts.py` makes the drawing of it."""
 
@@ -61,10 +72,13 @@ class Chart:
     about: str
     """What is shown, in a sentence for those who see no picture."""
     last_step: int
-    """Where the step axis ends: the same in all charts of a report."""
+    """Where the axis ends: the same in all charts over steps of a report."""
     lines: tuple[Line, ...]
     references: tuple[Reference, ...] = ()
     marks: tuple[Mark, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    x_label: str = STEPS
+    """What the horizontal axis counts. `steps` of a line are seconds where it is not `step`."""
     log_scale: bool = False
     secondary: bool = False
     """Of interest to few readers; the page shows it on demand."""

@@ -46,7 +46,7 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
         "x": {
             "field": "x",
             "type": "quantitative",
-            "title": "step",
+            "title": chart.x_label,
             "scale": {"domainMin": {"expr": "lo"}, "domainMax": {"expr": "hi"}, "nice": False, "zero": False},
             "axis": {"format": "~s" if high >= 10_000 else ",d", "tickMinStep": 1},
         },
@@ -101,7 +101,7 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
                 "encoding": base | {"y": y},
             }
         )
-    layers += _references(chart) + _not_finite(chart) + _marks(chart, base, y)
+    layers += _references(chart) + _rules(chart) + _not_finite(chart) + _marks(chart, base, y)
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": chart.about,
@@ -140,6 +140,21 @@ def _references(chart: Chart) -> list[Spec]:
             "encoding": {"y": y, "x": {"value": "width"}, "text": {"field": "t"}},
         },
     ]
+
+
+def _rules(chart: Chart) -> list[Spec]:
+    """Restarts: a line from top to bottom, with a few words where there are few of them."""
+    if not chart.rules:
+        return []
+    data = {"values": [{"x": rule.step, "t": rule.label} for rule in chart.rules]}
+    x = {"field": "x", "type": "quantitative"}
+    rule: Spec = {"type": "rule", "strokeDash": [2, 3], "strokeWidth": 1.2, "style": "baseline", "clip": True}
+    layers: list[Spec] = [{"data": data, "mark": rule, "encoding": {"x": x}}]
+    if len(chart.rules) <= 3:
+        text: Spec = {"type": "text", "align": "left", "dx": 4, "dy": 10, "style": "note", "clip": True}
+        encoding = {"x": x, "y": {"value": 0}, "text": {"field": "t"}}
+        layers.append({"data": data, "mark": text, "encoding": encoding})
+    return layers
 
 
 def _not_finite(chart: Chart) -> list[Spec]:

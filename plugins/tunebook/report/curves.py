@@ -6,8 +6,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from tunebook.report import figures
-from tunebook.report.chart_records import Chart, Line, Mark, Reference
+from tunebook.report.chart_records import Chart, Line, Mark, Reference, Rule
+from tunebook.report.gpu_curves import gpu_charts
+from tunebook.report.length_curves import by_length, length_charts
 from tunebook.report.lines import TRAINING, Curves, about, evaluated, key_of, line_of
 
 if TYPE_CHECKING:
@@ -56,14 +60,31 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
         lines = [line for run in runs for line in _training_line(run, plan, len(runs), several=several)]
         if lines:
             found.append(_chart(plan, lines))
+    found += length_charts(runs, several=several)
     found += [chart for chart in metrics if chart not in found]
     last = max((line.steps[-1] for chart in found for line in chart.lines if line.steps), default=1)
-    return tuple(replace(chart, last_step=last) for chart in found)
+    restarts = _restarts(runs, several=several)
+    over_steps = [replace(chart, last_step=last, rules=restarts) for chart in found]
+    return (*over_steps, *gpu_charts(runs, several=several))
+
+
+def _restarts(runs: Sequence[Curves], *, several: bool) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            key=key_of(run, TRAINING, several=several),
+            label=f"{run.name} resumed" if several else "resumed",
+            step=restart.resumed_at_step,
+        )
+        for run in runs
+        for restart in run.run.restarts
+        if restart.resumed_at_step is not None
+    )
 
 
 def _training_line(run: Curves, plan: _Plan, share: int, *, several: bool) -> Iterable[Line]:
     for name in plan.series:
-        if name in run.run.series:
+        # A run on the CPU logs zeros of GPU memory, which measure nothing.
+        if name in run.run.series and (plan.id != "memory" or np.nanmax(run.run.series[name].values) > 0):
             yield line_of(run, run.run.series[name], TRAINING, share, several=several)
             return
 
@@ -112,6 +133,7 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
         for measured in run.measured.values()
         for one in measured
         for name in one.evaluation.values
+        if not by_length(name)
     } - {"loss", figures.BASELINE, *figures.NOT_FIGURES}
     found = []
     for name in figures.order(names, None):

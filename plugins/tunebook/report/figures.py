@@ -17,7 +17,7 @@ class Known(NamedTuple):
 KNOWN: dict[str, Known] = {
     "loss": Known("evaluation loss", "~g", False, True),
     "perplexity": Known("perplexity", "~g", False, True),
-    "ppl": Known("perplexity", "~g", False, True),
+    "ppl": Known("the engine's perplexity (ppl)", "~g", False, True),
     "accuracy": Known("accuracy"),
     "macro_f1": Known("macro-F1"),
     "f1": Known("F1 (yes)"),
@@ -44,7 +44,9 @@ KNOWN: dict[str, Known] = {
     "rouge1": Known("ROUGE-1"),
     "rouge2": Known("ROUGE-2"),
     "rougeL": Known("ROUGE-L"),
+    "rougeLsum": Known("ROUGE-Lsum"),
     "bleu": Known("BLEU"),
+    "chrf": Known("chrF"),
 }
 
 # In the order in which a reader asks for them; figures of other metrics follow by name.

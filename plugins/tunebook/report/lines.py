@@ -113,18 +113,25 @@ def evaluated(run: Curves, name: str, share: int, *, several: bool) -> Iterable[
         )
 
 
-def about(title: str, lines: Sequence[Line]) -> str:
-    """The picture in words: where each curve starts, ends, and its extremes."""
-    return f"{title} over optimizer steps. " + " ".join(_in_words(line) for line in lines[:6])
+def about(title: str, lines: Sequence[Line], over: str | None = None) -> str:
+    """The picture in words: where each curve starts, ends, and its extremes.
+
+    Args:
+        title: What is shown.
+        lines: The curves, of which the first six are told.
+        over: What the horizontal axis counts; None for optimizer steps.
+    """
+    at = "second" if over else "step"
+    return f"{title} over {over or 'optimizer steps'}. " + " ".join(_in_words(line, at) for line in lines[:6])
 
 
-def _in_words(line: Line) -> str:
+def _in_words(line: Line, at: str) -> str:
     points = [(step, value) for step, value in zip(line.steps, line.values, strict=True) if value is not None]
     if not points:
         return f"{line.label}: no finite value."
     (first, start), (last, end) = points[0], points[-1]
     low, high = min(points, key=lambda p: p[1]), max(points, key=lambda p: p[1])
     return (
-        f"{line.label}: {start:.4g} at step {first}, {end:.4g} at step {last}; "
-        f"lowest {low[1]:.4g} at step {low[0]}, highest {high[1]:.4g} at step {high[0]}."
+        f"{line.label}: {start:.4g} at {at} {first}, {end:.4g} at {at} {last}; "
+        f"lowest {low[1]:.4g} at {at} {low[0]}, highest {high[1]:.4g} at {at} {high[0]}."
     )

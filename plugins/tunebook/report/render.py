@@ -17,6 +17,7 @@ import orjson
 from tunebook.errors import TunebookError
 from tunebook.redact import redact
 from tunebook.report import charts, theme
+from tunebook.report.chart_records import STEPS
 from tunebook.shown import markdown, number
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
                 "id": chart.id,
                 "spec": charts.spec(chart, all_keys),
                 "format": chart.y_format,
+                "clock": chart.x_label != STEPS,
                 "lines": [
                     {
                         "key": line.key,

@@ -37,7 +37,7 @@
     chart.lines.forEach((line, place) => {
       if (hidden.has(line.key)) return;
       let first = 0, last = line.x.length - 1;
-      if (window_) {
+      if (window_ && !chart.clock) {
         first = Math.max(0, lowerBound(line.x, window_[0]) - 1);
         last = Math.min(last, lowerBound(line.x, window_[1]) + 1);
       }
@@ -83,8 +83,9 @@
     views.forEach((view, place) => {
       const chart = data.charts[place];
       const whole = chart.spec.params;
-      view.signal("lo", window_ ? window_[0] : whole[0].value);
-      view.signal("hi", window_ ? window_[1] : whole[1].value);
+      const shown = window_ && !chart.clock ? window_ : whole.map((param) => param.value);
+      view.signal("lo", shown[0]);
+      view.signal("hi", shown[1]);
       view.data("points", rows(chart)).run();
     });
     if (zoomOut) zoomOut.hidden = !window_;
@@ -100,7 +101,8 @@
 
   // --- zoom and hover ------------------------------------------------------------------------------
   const zoomOut = document.getElementById("zoom-out");
-  const steps = data.charts.map((chart) => chart.spec.params.map((param) => param.value));
+  // Charts by the clock have an axis of their own, and are not zoomed with those over steps.
+  const steps = data.charts.filter((chart) => !chart.clock).map((chart) => chart.spec.params.map((param) => param.value));
   const whole = steps.length ? [Math.min(...steps.map((s) => s[0])), Math.max(...steps.map((s) => s[1]))] : [0, 1];
   function zoomTo(range) {
     if (range) {
@@ -152,12 +154,12 @@
       if (!entries.length) return hide();
       cursor.style.left = `${pixelOf(entries[0].step)}px`;
       if (!cursor.isConnected) plot.append(cursor);
-      showTip(event, entries);
+      showTip(event, entries, chart);
     });
     const hide = () => { tip.hidden = true; cursor.remove(); };
     plot.addEventListener("pointerleave", hide);
     plot.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || event.pointerType === "touch") return;
+      if (chart.clock || event.button !== 0 || event.pointerType === "touch") return;
       from = inside(pixel(event));
       plot.setPointerCapture(event.pointerId);
     });
@@ -177,7 +179,7 @@
         "-": [low - width / 2, high + width / 2],
         ArrowLeft: [low - width / 4, high - width / 4], ArrowRight: [low + width / 4, high + width / 4],
       };
-      if (!(event.key in moves)) return;
+      if (chart.clock || !(event.key in moves)) return;
       event.preventDefault();
       let [a, b] = moves[event.key];
       if (event.key.startsWith("Arrow")) {
@@ -202,7 +204,7 @@
     return found.slice(0, 12);
   }
 
-  function showTip(event, entries) {
+  function showTip(event, entries, chart) {
     tip.replaceChildren(...entries.map((entry) => {
       const row = document.createElement("div");
       const swatch = document.createElement("span");
@@ -210,7 +212,7 @@
       swatch.style.background = document.querySelector(`.key[data-key="${CSS.escape(entry.line.key)}"] .swatch`).style.background;
       const value = document.createElement("b");
       value.textContent = short(entry.value) + (entry.low != null ? ` (${short(entry.low)} to ${short(entry.high)})` : "");
-      row.append(swatch, `${entry.line.label}, step ${entry.step.toLocaleString("en")}`, value);
+      row.append(swatch, `${entry.line.label}, ${chart.clock ? "second" : "step"} ${entry.step.toLocaleString("en")}`, value);
       return row;
     }));
     tip.hidden = false;

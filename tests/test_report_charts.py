@@ -1,0 +1,86 @@
+"""What charts show besides a run's own curves: restarts, cards by the clock, figures by length."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tunebook.report import curves
+from tunebook.report.charts import keys, png, spec
+from tunebook.report.lines import Curves
+from tunebook.runlog import read_run
+from tunebook.runlog.records import Gpu, Restart, TimeSeries
+
+RUNS = Path(__file__).parent / "fixtures" / "runs"
+
+
+@pytest.fixture
+def run():
+    return read_run(RUNS / "plain")
+
+
+def charts_of(run):
+    return {chart.id: chart for chart in curves.charts([Curves("r1", run.name, run, {}, ())])}
+
+
+def test_a_restart_is_marked_in_every_chart_over_steps(run):
+    restart = Restart(
+        resumed_at_step=100, steps_repeated=20, source="train.log", message="resumed at step 100"
+    )
+    found = charts_of(replace(run, restarts=(restart,)))
+    assert {(rule.step, rule.label) for chart in found.values() for rule in chart.rules} == {(100, "resumed")}
+    drawn = json.dumps(spec(found["loss"], keys(list(found.values()))))
+    assert '"values": [{"x": 100, "t": "resumed"}]' in drawn
+    assert all(chart.rules == () for chart in charts_of(run).values())
+    unknown = replace(restart, resumed_at_step=None)
+    assert charts_of(replace(run, restarts=(unknown,)))["loss"].rules == ()
+
+
+def test_what_was_seen_of_the_cards_is_drawn_by_the_clock(run):
+    seen = TimeSeries(
+        seconds=np.array([0.0, 10.0, 20.0]), values=np.array([1024.0, 2048.0, 3072.0]), source="gpu.csv"
+    )
+    gpu = Gpu(
+        host="n1", index="0", name="H200", memory_total_mib=None, memory_mib=seen, utilization_percent=None,
+        power_w=None, peak_memory_mib=None,
+    )  # fmt: skip
+    found = charts_of(replace(run, gpus=(gpu,)))
+    (line,) = found["gpu_memory"].lines
+    assert (line.label, line.steps, line.values) == ("GPU n1 0", [0, 10, 20], [1.0, 2.0, 3.0])
+    assert found["gpu_memory"].last_step == 20
+    assert found["loss"].last_step == 264
+    assert "3 at second 20" in found["gpu_memory"].about
+    assert "gpu_utilization" not in found
+    assert png(found["gpu_memory"], keys(list(found.values()))).startswith(b"\x89PNG")
+
+
+def test_zeros_that_axolotl_logs_on_a_cpu_are_no_chart_of_memory():
+    assert "memory" not in charts_of(read_run(RUNS / "axolotl"))
+
+
+def test_a_figure_by_length_is_one_chart_with_a_curve_for_each_range(tmp_path):
+    folder = tmp_path / "tunebook"
+    folder.mkdir()
+    lines = [
+        {
+            "dataset": "d", "step": step, "metric": ["rouge"], "n": 9, "select_by": "rougeL",
+            "values": {
+                "rougeL": 0.3, "rougeL_ref_0_127": 0.01 * step, "rougeL_ref_8192_up": 0.2, "n_ref_0_127": 6,
+                "n_ref_8192_up": 3,
+            },
+        }
+        for step in (10, 20)
+    ]  # fmt: skip
+    (folder / "eval_metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    from tunebook.report.data import gather
+
+    found = {chart.id: chart for chart in gather([tmp_path]).charts}
+    assert [(line.label, line.values) for line in found["by_length_rougeL"].lines] == [
+        ("0 to 127 words", [0.1, 0.2]),
+        ("8,192 and more words", [0.2, 0.2]),
+    ]
+    assert not [name for name in found if "_ref_" in name]
