@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tunebook.errors import TunebookError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tunebook.report.records import Report
+    from tunebook.report.watch import Read
+
+_SILENT = 3600
+"""A run that tells no state and has written nothing for so many seconds is taken as ended."""
 
 
 @click.command("report")
@@ -30,8 +39,25 @@ if TYPE_CHECKING:
     type=click.Choice(["study", "slides"]),
     help="Write study.md or slides.md as well, filled with what was measured. May be repeated.",
 )
+@click.option("--watch", is_flag=True, help="Make the report again until all runs have ended, or Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="With --watch: how often the runs are looked at.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def report(runs: tuple[Path, ...], output: Path, *, templates: tuple[str, ...], as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...],
+    output: Path,
+    *,
+    templates: tuple[str, ...],
+    watch: bool,
+    every: float,
+    as_json: bool,
+) -> None:
     """Report runs as report.json, report.md and report.html.
 
     A run is the output_dir of LLaMA-Factory or Axolotl, with or without tunebook in its training. Several
@@ -41,24 +67,90 @@ def report(runs: tuple[Path, ...], output: Path, *, templates: tuple[str, ...], 
     Example:
       tunebook report output/demo/lora -o reports/demo
       tunebook report output/lora output/full -o reports/methods --template study --template slides
+      tunebook report output/demo/lora -o reports/demo --watch
     """
     from tunebook.report.data import gather
     from tunebook.report.render import render, write_report
-    from tunebook.report.study import TEMPLATES, render_templates
+    from tunebook.report.study import render_templates
 
-    gathered = gather(runs)
-    write_report(render(gathered) | render_templates(gathered, templates), output)
+    if watch:
+        gathered = _watch(runs, output, every, templates, quiet=as_json)
+    else:
+        gathered = gather(runs)
+        write_report(render(gathered) | render_templates(gathered, templates), output)
     if as_json:
         click.echo(_outcome(gathered, output, templates))
-        return
-    _say(gathered)
-    beside = ["report.md", *(TEMPLATES[name] for name in dict.fromkeys(templates)), "report.json"]
-    click.echo(f"wrote {output / 'report.html'}, {', '.join(beside[:-1])} and {beside[-1]} beside it")
+    else:
+        _say(gathered, output, templates)
 
 
-def _say(gathered: Report) -> None:
-    """The headline and what a user should look at."""
+def _watch(
+    runs: Sequence[Path], output: Path, every: float, templates: Sequence[str], *, quiet: bool
+) -> Report:
+    from tunebook.report.watch import Watch
+
+    for run in runs:
+        if not run.exists():
+            raise TunebookError(
+                f"there is no file or folder {run}",
+                fix="name the output_dir of a run; its folder must be there, its numbers need not yet",
+            )
+    watched = Watch(runs, output, every=every, templates=templates, is_going=_is_going)
+    try:
+        while going := watched.look():
+            if not quiet:
+                click.echo(f"{_clock()} {_outlook(watched.read, going, output)}", err=True)
+            time.sleep(every)
+    except KeyboardInterrupt:
+        last = watched.give_up()
+        if last is None:
+            raise TunebookError(
+                "no report was made, since no run has logged anything yet",
+                fix="start it again later; `tunebook status` tells what the runs are doing",
+            ) from None
+        click.echo(f"stopped; {output} holds the last report, and the runs go on", err=True)
+        return last
+    return watched.finish()
+
+
+def _outlook(read: Read, going: Sequence[Path], output: Path) -> str:
+    on = f"{len(going)} run{'' if len(going) == 1 else 's'} going on"
+    if read.report is None:
+        return f"{on}, nothing logged yet"
+    waiting = f", {len(read.unread)} without a number yet" if read.unread else ""
+    return f"{on}{waiting}; {output / 'report.html'} has the numbers of {read.report.made_at[11:19]} UTC"
+
+
+def _clock() -> str:
+    return datetime.now(UTC).strftime("%H:%M:%S UTC")
+
+
+def _is_going(run: Path) -> bool:
+    """Whether a run may still write something: by its process, else by what its engine leaves at the end."""
+    from tunebook import live
+
+    try:
+        state = live.read_state(run)
+    except TunebookError:
+        # A single log, or a run of Axolotl alone: only its silence tells that it has ended.
+        return _seconds_silent(run) < _SILENT
+    if state.life != "unknown":
+        return state.life == "running"
+    return not (run / "train_results.json").is_file() and _seconds_silent(run) < _SILENT
+
+
+def _seconds_silent(run: Path) -> float:
+    newest = 0.0
+    for path in (run, *run.rglob("*")):
+        with suppress(OSError):  # gone since it was listed: checkpoints are rotated
+            newest = max(newest, path.stat().st_mtime)
+    return time.time() - newest
+
+
+def _say(gathered: Report, output: Path, templates: Sequence[str]) -> None:
+    """The headline, what a user should look at, and where the report is."""
     from tunebook.redact import redact_text
+    from tunebook.report.study import TEMPLATES
 
     click.echo(redact_text(gathered.headline))
     for run in gathered.runs:
@@ -66,6 +158,8 @@ def _say(gathered: Report) -> None:
             if finding.level != "note":
                 where = f"{run.name}: " if len(gathered.runs) > 1 else ""
                 click.echo(redact_text(f"{finding.level}: {where}{finding.title}: {finding.evidence}"))
+    beside = ["report.md", *(TEMPLATES[name] for name in dict.fromkeys(templates)), "report.json"]
+    click.echo(f"wrote {output / 'report.html'}, {', '.join(beside[:-1])} and {beside[-1]} beside it")
 
 
 def _outcome(gathered: Report, output: Path, templates: Sequence[str]) -> str:

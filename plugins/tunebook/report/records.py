@@ -300,6 +300,20 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """That a report is made again while its runs go on."""
+
+    every: float
+    """Seconds from one look at the runs to the next."""
+    checked_at: str
+    """When the runs were last looked at, whether or not they had written anything. ISO 8601, UTC."""
+    going: tuple[str, ...]
+    """Names of the runs that have not ended."""
+    unread: tuple[str, ...]
+    """Folders of runs that have not logged anything yet, and are therefore not in the report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The whole of `report.json`."""
 
@@ -312,3 +326,5 @@ class Report:
     runs: tuple[RunReport, ...]
     charts: tuple[Chart, ...]
     comparison: Comparison | None
+    live: Live | None = None
+    """None where nobody makes the report again."""

@@ -68,6 +68,11 @@ def render(report: Report) -> dict[str, bytes]:
     return files
 
 
+def render_page(report: Report) -> bytes:
+    """`report.html` alone."""
+    return _html(report, redact(asdict(report)), charts.keys(report.charts)).encode()
+
+
 def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
     page = {
         "keys": all_keys,
@@ -103,6 +108,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
             legend=[(key, theme.colour(place)) for place, key in enumerate(all_keys)],
             style=(templates / "report.css").read_text("utf-8"),
             program=(templates / "report.js").read_text("utf-8"),
+            reloading=(templates / "reload.js").read_text("utf-8"),
             library=charts.script().replace("</script", "<\\/script") if report.charts else "",
             page=_in_script(redact(page)),
         )

@@ -113,8 +113,10 @@
     } else {
       window_ = null;
     }
+    document.documentElement.dataset.zoom = window_ ? window_.join() : "";
     update();
   }
+  document.addEventListener("report-zoom", (event) => zoomTo(event.detail));
   if (zoomOut) zoomOut.addEventListener("click", () => zoomTo(null));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && window_) zoomTo(null); });
 
@@ -268,5 +270,6 @@
       if (details.open && details.querySelector(".chart")) drawAll();
     }));
     document.documentElement.dataset.ready = "true";
+    document.dispatchEvent(new Event("report-ready"));
   });
 })();

@@ -1,0 +1,168 @@
+"""The page of a live run loads itself again, puts its reader back where he was, and stops when the run has ended."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tunebook.report.watch import Watch
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
+LOG = (RUNS / "plain" / "trainer_log.jsonl").read_text("utf-8").splitlines(keepends=True)
+DRAWN = "document.querySelector('#chart-loss .mark-line path').getAttribute('d').split('L').length"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        # As root, as in a container, Chromium has no sandbox.
+        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Two runs of which one goes on, for as long as `going` holds it."""
+    shutil.copytree(RUNS / "movies", tmp_path / "movies")
+    run = tmp_path / "live"
+    run.mkdir()
+    log(run, 20)
+    going = {run}
+    made = Watch(
+        [run, tmp_path / "movies"], tmp_path / "report", every=1, templates=[], is_going=going.__contains__
+    )
+    made.going, made.run = going, run
+    made.look()
+    return made
+
+
+def log(run, lines):
+    (run / "trainer_log.jsonl").write_text("".join(LOG[:lines]), encoding="utf-8")
+
+
+@pytest.fixture
+def page(browser, watched):
+    page = browser.new_page(viewport={"width": 1200, "height": 700})
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on(
+        "request", lambda r: None if r.url.startswith(("file:", "data:")) else page.complaints.append(r.url)
+    )
+    page.goto((watched.output / "report.html").as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    yield page
+    assert page.complaints == []
+    page.close()
+
+
+def loads(page, *, of):
+    """Wait until the page has loaded itself again and is drawn."""
+    page.wait_for_function(f"window.old !== {of!r} && document.documentElement.dataset.ready", timeout=20_000)
+
+
+def test_it_shows_new_numbers_by_itself_and_stops_at_the_end(page, watched):
+    assert page.title().startswith("(live)")
+    assert page.is_visible(".live .dot")
+    page.evaluate("window.old = 'first'")
+    before = page.evaluate(DRAWN)
+    log(watched.run, 40)
+    watched.look()
+    loads(page, of="first")
+    page.wait_for_function(f"({DRAWN}) > {before}")
+    log(watched.run, len(LOG))
+    watched.going.clear()
+    watched.look()
+    page.evaluate("window.old = 'second'")
+    watched.finish()
+    loads(page, of="second")
+    page.wait_for_function("!document.querySelector('.live')")
+    assert not page.title().startswith("(live)")
+    page.evaluate("window.old = 'third'")
+    time.sleep(2.5)
+    assert page.evaluate("window.old") == "third"
+
+
+def test_the_reader_finds_everything_as_he_left_it(page, watched):
+    page.click(".key[data-key=movies]")
+    page.focus("#chart-loss .plot")
+    page.keyboard.press("+")
+    page.click("#comparison-table th:has-text('step') button")
+    page.fill("input[data-table]", "live")
+    page.click("#chart-loss details.origin > summary")
+    page.evaluate("document.querySelector('#run-r2').open = true")
+    page.focus("#chart-learning_rate .plot")
+    page.evaluate("scrollTo({top: 640, behavior: 'instant'})")
+    state = """() => ({
+        y: Math.round(scrollY), zoom: document.documentElement.dataset.zoom,
+        pressed: [...document.querySelectorAll('.key')].map((key) => key.getAttribute('aria-pressed')),
+        open: [...document.querySelectorAll('details[open]')].map((one) => one.id || one.className),
+        rows: [...document.querySelectorAll('#comparison-table tbody tr')].filter((row) => !row.hidden).length,
+        sort: document.querySelector('#comparison-table th[aria-sort]').textContent,
+        focus: document.activeElement.closest('figure').id,
+        drawn: document.querySelectorAll('#chart-learning_rate .mark-line path').length,
+    })"""
+    before = page.evaluate(state)
+    assert before["zoom"]
+    assert before["rows"] == 1
+    assert before["drawn"] == 1
+    page.evaluate("window.old = 'first'")
+    watched.look()
+    loads(page, of="first")
+    page.wait_for_function(f"Math.abs(scrollY - {before['y']}) < 3")
+    after = page.evaluate(state)
+    assert after | {"y": before["y"]} == before
+    # Once: a later visit begins anew.
+    assert page.evaluate("history.state.reader") is None
+
+
+def test_it_waits_while_somebody_reads_and_can_be_paused(page):
+    page.evaluate(
+        "window.old = 'first'; getSelection().selectAllChildren(document.querySelector('.headline'))"
+    )
+    time.sleep(2.5)
+    assert page.evaluate("window.old") == "first"
+    page.evaluate("getSelection().removeAllRanges()")
+    loads(page, of="first")
+    page.click("#pause")
+    assert page.get_attribute("#pause", "aria-pressed") == "true"
+    page.evaluate("window.old = 'second'")
+    time.sleep(2.5)
+    assert page.evaluate("window.old") == "second"
+    page.click("#pause")
+    loads(page, of="second")
+
+
+def test_a_page_that_nobody_makes_any_more_says_so(browser, watched):
+    path = watched.output / "report.html"
+    text = path.read_text("utf-8")
+    assert watched.read.report is not None
+    old = text.replace('data-checked="20', 'data-checked="19')
+    assert old != text
+    path.write_text(old, "utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector(".live.stale")
+    assert "nobody seems to make this page any more" in page.inner_text(".live")
+    page.close()
+
+
+def test_without_scripts_it_still_loads_itself_again(browser, watched):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    loads = []
+    page.on("load", lambda: loads.append(time.monotonic()))
+    page.goto((watched.output / "report.html").as_uri())
+    page.wait_for_timeout(3500)
+    assert len(loads) >= 2
+    context.close()
