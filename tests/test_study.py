@@ -142,7 +142,7 @@ def test_a_template_that_names_what_is_not_there_is_an_error():
 
 def test_runs_that_cannot_be_told_apart_are_not_called_better(make):
     text = study(make("a", [(100, 48, 0.2)]), make("b", [(100, 45, 0.3)]))
-    assert "a and b are not distinguishable by accuracy on movies\\_test" in text
+    assert "a is not distinguishable there from b (+0.050, 95 % interval " in text
     assert "better than" not in re.sub(r"better than doing without|better than always", "", text)
     assert "the highest accuracy is that of a" in text
 
@@ -150,8 +150,40 @@ def test_runs_that_cannot_be_told_apart_are_not_called_better(make):
 def test_runs_that_can_be_told_apart_are_with_the_interval_of_their_difference(make):
     found = said(make("a", [(100, 57, 0.2)]), make("b", [(100, 33, 0.3)]))
     low, high = confint_proportions_2indep(57, N, 33, N, compare="diff", method="newcomb")
-    expected = f"a is better there than b by +0.400 (95 % interval +{low:.3f} to +{high:.3f})"
+    expected = f"a is better there than b (+0.400, 95 % interval +{low:.3f} to +{high:.3f})"
     assert expected in found["Between the runs"]
+
+
+@pytest.mark.parametrize("flipped", [0, 3, 30])
+def test_runs_that_left_their_answers_are_told_apart_as_in_the_report(tmp_path, flipped):
+    other = Path(shutil.copytree(RUNS / "movies", tmp_path / "other"))
+    path = other / "tunebook" / "eval_records-movies_test-300.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    right = [
+        record["scores"]["yes_no"] for record in records if record["scores"]["yes_no"]["values"]["accuracy"]
+    ]
+    for score in right[:flipped]:
+        score["parsed"] = {"yes": "no", "no": "yes"}[score["parsed"]]
+        score["values"] = {"accuracy": 0.0}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    path = other / "tunebook" / "eval_metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        line["values"]["macro_f1"] -= flipped / 60 if line["step"] == 300 else 0.5
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    report = gather([RUNS / "movies", other])
+    row = next(row for row in report.comparison.rows if row["name"] == "other")
+    text = {topic.title: " ".join(topic.sentences) for topic in study_of(report).discussion}[
+        "Between the runs"
+    ]
+    if not flipped:
+        assert "both runs have the same macro-F1" in text
+    elif row["verdict"] == "not distinguishable":
+        assert flipped == 3
+        assert f"movies is not distinguishable there from other (+0.050, p {row['p_value']:.3f}" in text
+    else:
+        assert flipped == 30
+        assert "movies is better there than other (+0.500, p < 0.001 in a paired test)" in text
 
 
 def test_runs_judged_by_different_figures_are_not_ranked(make):
@@ -186,7 +218,7 @@ def test_a_lower_loss_with_a_worse_metric_is_told_with_its_rank_correlation(make
     found = said(*runs)["Loss and task metric"]
     assert "the lowest evaluation loss is that of r0 (0.100, with accuracy 0.500)" in found
     assert "the best accuracy that of r4 (0.767, with a loss of 0.500); the two are told apart by it" in found
-    assert "put them in opposite orders (rank correlation -1.00)" in found
+    assert "put them in opposite orders: rank correlation -1.00 (p 0.017)" in found
 
 
 def test_losses_of_different_models_are_not_put_beside_each_other(make):
@@ -202,10 +234,11 @@ def test_methods_are_compared_where_all_else_agrees_and_say_what_does_not(make):
     lora = {"finetuning_type": "lora", "lora_rank": 16, "learning_rate": 2e-4}
     found = said(make("full", [(100, 57, 0.2)]), make("lora", [(100, 33, 0.3)], settings=lora))
     text = found["By method"]
-    assert (
-        "full (full) against LoRA (lora) on movies_test: accuracy 0.950 against 0.550, a difference of"
-        in text
+    start = (
+        "full (full) against LoRA (lora) on movies_test: accuracy 0.950 against 0.550 (+0.400, 95 % interval"
     )
+    assert text.startswith(start)
+    assert "The first is better" in text
     assert "differ in learning rate (0.002, 0.0002), so that the method alone does not explain it" in text
     other = make("other", [(100, 20, 0.3)], settings=lora | {"model_name_or_path": "org/other"})
     assert "By method" not in said(make("full2", [(100, 57, 0.2)]), other)

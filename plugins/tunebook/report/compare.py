@@ -180,7 +180,8 @@ def _row(run: RunReport, best: Best | None, ranking: Ranking | None, place: int)
 def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
     """Where a run stands against the best: its letters, and in words."""
     if ranking is None:
-        return {"group": None, "p_value": None, "standing": "no other run was measured by this figure"}
+        words = "no other run was measured by this figure"
+        return {"group": None, "p_value": None, "verdict": None, "standing": words}
     found = ranking.against_best.get(place)
     if place == 0:
         words = "best"
@@ -193,5 +194,6 @@ def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
     return {
         "group": ranking.letters.get(place),
         "p_value": found.p_adjusted if found else None,
+        "verdict": found.verdict if found else None,
         "standing": words,
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.report.study_results import comparable, excludes_zero, gap
+from tunebook.report.study_results import comparable, judged
 from tunebook.report.study_setup import different_settings, same_training_data, training_data
-from tunebook.report.study_words import gap_text, listed
+from tunebook.report.study_words import listed
 from tunebook.shown import number
 
 if TYPE_CHECKING:
@@ -94,18 +94,16 @@ def _sentence(pair: _Pair, axis: str) -> str:
         f"{names[0]} against {names[1]} on {one.set_name}: {figure.label} {number(figure.value)} against "
         f"{number(other.figure.value)}"
     )
-    apart = gap(figure, other.figure)
+    said = judged(one, other)
     if figure.value == other.figure.value:
         text += ", the same value."
-    elif apart is None:
-        text += "; without intervals the difference cannot be judged."
-    elif excludes_zero(apart):
-        text += f", a difference of {gap_text(figure.value - other.figure.value, apart)}."
+    elif said.apart is None:
+        text += f" ({said.words}), so that the difference cannot be judged."
+    elif said.apart:
+        which = "The first" if said.better is one else "On the rows that both answered, the second"
+        text += f" ({said.words}). {which} is better."
     else:
-        text += (
-            f"; the difference of {gap_text(figure.value - other.figure.value, apart)} is not "
-            "distinguishable from none."
-        )
+        text += f" ({said.words}), which are not distinguishable."
     text += _cost(pair)
     settings = different_settings(one.run, other.run)
     if settings:

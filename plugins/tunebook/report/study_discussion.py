@@ -10,6 +10,7 @@ from tunebook.report.study_results import (
     distinct,
     excludes_zero,
     gap,
+    judged,
     names,
     same_name_other_file,
 )
@@ -130,26 +131,21 @@ def _ranked(group: Sequence[Result]) -> Iterator[str]:
         return
     extreme = "highest" if figure.larger_is_better else "lowest"
     yield f"On {top.set_name} the {extreme} {figure.label} is that of {top.run.name}: {figure_text(figure)}."
-    apart, near, unknown = [], [], []
-    for one in rest:
-        found = gap(figure, one.figure)
-        if found is None:
-            unknown.append(one)
-        elif excludes_zero(found):
-            apart.append(f"{one.run.name} by {gap_text(figure.value - one.figure.value, found)}")
-        else:
-            near.append(one)
-    if apart:
-        yield f"{top.run.name} is better there than {listed(apart)}."
+    verdicts = [(one, judged(top, one)) for one in rest]
+    below = [f"{one.run.name} ({said.words})" for one, said in verdicts if said.apart and said.better is top]
+    above = [f"{one.run.name} ({said.words})" for one, said in verdicts if said.apart and said.better is one]
+    near = [f"{one.run.name} ({said.words})" for one, said in verdicts if said.apart is False]
+    unknown = [one.run.name for one, said in verdicts if said.apart is None]
+    if below:
+        yield f"{top.run.name} is better there than {listed(below)}."
+    if above:
+        yield f"On the rows that both answered, better than {top.run.name}: {listed(above)}."
     if near:
-        yield (
-            f"{top.run.name} and {listed(names(near))} are not distinguishable by {figure.label} "
-            f"on {top.set_name}."
-        )
+        yield f"{top.run.name} is not distinguishable there from {listed(near)}."
     if unknown:
         yield (
-            f"Whether {top.run.name} differs from {listed(names(unknown))} cannot be said: at least one "
-            "of the figures has no interval."
+            f"Whether {top.run.name} differs from {listed(unknown)} cannot be said: no paired test could be "
+            "made, and at least one of the figures has no interval."
         )
 
 

@@ -128,9 +128,9 @@ def _one_training_each(runs: Sequence[RunReport]) -> Iterator[str]:
 def _independent(results: Sequence[Result]) -> Iterator[str]:
     if any(len(group) > 1 for group in comparable(results)):
         yield (
-            "Runs are told apart here as if each had been measured on rows of its own, at 95 % for each pair "
-            "and without a correction for their number. tunebook compare tests two runs on the same rows, "
-            "which tells smaller differences."
+            "Runs are told apart by paired tests on the rows that both answered, at 5 % after Holm's "
+            "correction, where both left their answers; else by the interval of the difference, as if each "
+            "had been measured on rows of its own."
         )
 
 

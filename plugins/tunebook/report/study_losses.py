@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.report.ranks import rank_correlation
-from tunebook.report.study_results import comparable, excludes_zero, gap
+from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.report.agreement import in_words
+from tunebook.report.ranks import spearman
+from tunebook.report.study_results import comparable, judged
 from tunebook.shown import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tunebook.report.ranks import RankCorrelation
     from tunebook.report.records import RunReport
     from tunebook.report.study_results import Result
-
-_FEW = 5
-"""Below so many points a rank correlation may well be chance."""
-_AGREE = 0.5
 
 
 def loss_and_metric(results: Sequence[Result], runs: Sequence[RunReport]) -> list[str]:
@@ -41,10 +40,8 @@ def _over_runs(group: Sequence[Result]) -> Iterator[str]:
     best = group[0]
     assert best.loss is not None
     if lowest.figure.value != best.figure.value:
-        apart = gap(best.figure, lowest.figure)
-        told = (
-            "not distinguishable by it" if apart is None or not excludes_zero(apart) else "told apart by it"
-        )
+        words = {True: "told apart by it", False: "not distinguishable by it", None: "not to be judged by it"}
+        told = words[judged(best, lowest).apart]
         yield (
             f"On {best.set_name} the lowest evaluation loss is that of {lowest.run.name} "
             f"({number(lowest.loss.value)}, with {figure.label} {number(lowest.figure.value)}), the best "
@@ -56,14 +53,14 @@ def _over_runs(group: Sequence[Result]) -> Iterator[str]:
             f"On {best.set_name} {lowest.run.name} has the lowest evaluation loss "
             f"({number(lowest.loss.value)}) and no run a better {figure.label}."
         )
-    if len(group) < 3:
-        return
     sign = 1 if figure.larger_is_better else -1
-    losses = [-one.loss.value for one in group if one.loss]
-    correlation = rank_correlation(losses, [sign * one.figure.value for one in group])
-    if correlation is not None:
+    found = spearman(
+        [-one.loss.value for one in group if one.loss], [sign * one.figure.value for one in group]
+    )
+    if found is not None:
         yield (
-            f"Over {len(group)} runs on {best.set_name} {_agreement(correlation, figure.label, len(group))}."
+            f"Over {found.n} runs on {best.set_name} {_agreement(found, figure.label)}: rank correlation "
+            f"{in_words(found)}."
         )
 
 
@@ -79,10 +76,8 @@ def _over_checkpoints(result: Result, *, several: bool) -> Iterator[str]:
     if len(rows) < 4:
         return
     sign = 1 if figure.larger_is_better else -1
-    correlation = rank_correlation(
-        [-row.values["loss"] for row in rows], [sign * row.values[figure.name] for row in rows]
-    )
-    if correlation is None:
+    found = spearman([-row.values["loss"] for row in rows], [sign * row.values[figure.name] for row in rows])
+    if found is None:
         return
     lowest = min(rows, key=lambda row: row.values["loss"])
     where = f" of {result.run.name}" if several else ""
@@ -91,19 +86,17 @@ def _over_checkpoints(result: Result, *, several: bool) -> Iterator[str]:
         if lowest.step == figure.step
         else f"the loss is lowest at step {lowest.step:,}, {figure.label} best at step {figure.step:,}"
     )
+    # Successive checkpoints are no independent draws: the coefficient describes them and proves nothing.
     yield (
-        f"Over the {len(rows)} evaluations{where} on {result.set_name} "
-        f"{_agreement(correlation, figure.label, len(rows))}; {steps}."
+        f"Over the {found.n} evaluations{where} on {result.set_name} the rank correlation of evaluation loss "
+        f"and {figure.label} is {found.rho:+.2f} (+1: the same order); {steps}."
     )
 
 
-def _agreement(correlation: float, label: str, count: int) -> str:
+def _agreement(found: RankCorrelation, label: str) -> str:
     """What a rank correlation, signed so that 1 is full agreement, says of loss and metric."""
-    if correlation > _AGREE:
-        verdict = "evaluation loss and {} agree on the order"
-    elif correlation < -_AGREE:
-        verdict = "evaluation loss and {} put them in opposite orders"
-    else:
-        verdict = "evaluation loss says little about {}"
-    chance = ", of so few that it may be chance" if count < _FEW else ""
-    return f"{verdict.format(label)} (rank correlation {correlation:+.2f}{chance})"
+    if found.p_value >= SIGNIFICANT:
+        return f"it is too little to tell whether evaluation loss and {label} agree"
+    if found.rho > 0:
+        return f"evaluation loss and {label} agree on the order"
+    return f"evaluation loss and {label} put them in opposite orders"

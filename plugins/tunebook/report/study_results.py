@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.report.intervals import difference
+from tunebook.report.study_words import signed
+from tunebook.shown import p_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tunebook.report.records import Best, Figure, Interval, Report, Row, RunReport
 
@@ -28,6 +30,14 @@ class Result:
     """The evaluation of the same set before the first step: the base model."""
     evaluations: int
     """How many evaluations the best one was chosen from."""
+    leads: bool
+    """Whether the tests of the comparison are against this one."""
+    p_value: float | None
+    """Of the paired test against the one that leads; None where there was none."""
+    verdict: str | None
+    """What that test says of this one: `better`, `worse`, `not distinguishable`."""
+    letters: str | None
+    """Results that share a letter are not told apart by paired tests."""
 
     @property
     def figure(self) -> Figure:
@@ -46,13 +56,22 @@ class Result:
 
 def results_of(report: Report) -> list[Result]:
     """All results, in the order of the runs."""
-    return [_result(run, best) for run in report.runs for best in run.best]
+    rows = report.comparison.rows if report.comparison else ()
+    standings = {(row["run"], row["dataset"], row["figure"]): row for row in rows}
+    first = {(row["dataset"], row["figure"]): row["run"] for row in reversed(rows)}
+    return [_result(run, best, standings, first) for run in report.runs for best in run.best]
 
 
-def _result(run: RunReport, best: Best) -> Result:
+def _result(
+    run: RunReport,
+    best: Best,
+    standings: Mapping[tuple[str, str, str], Mapping[str, Any]],
+    first: Mapping[tuple[str, str], str],
+) -> Result:
     figures = {figure.name: figure for figure in (*best.beside, best.figure)}
     chosen = best.figure
     rows = [row for row in run.evaluations if row.dataset == chosen.dataset and chosen.name in row.values]
+    standing = standings.get((run.id, chosen.dataset, chosen.label), {})
     return Result(
         run=run,
         best=best,
@@ -62,6 +81,10 @@ def _result(run: RunReport, best: Best) -> Result:
         majority=figures.get("majority_accuracy"),
         before=next((row for row in rows if row.step == 0 and chosen.step != 0), None),
         evaluations=len({row.step for row in rows if not row.after_training}),
+        leads=first.get((chosen.dataset, chosen.label)) == run.id,
+        p_value=standing.get("p_value"),
+        verdict=standing.get("verdict"),
+        letters=standing.get("group"),
     )
 
 
@@ -108,8 +131,39 @@ def _worst_last(result: Result) -> float:
     return -result.figure.value if result.figure.larger_is_better else result.figure.value
 
 
+class Verdict(NamedTuple):
+    """Whether two results can be told apart, and by what."""
+
+    apart: bool | None
+    """None where nothing tells."""
+    better: Result
+    """The one with the better figure; by a paired test the better one on the rows that both answered."""
+    words: str
+    """The difference of the figures, and what was tested."""
+
+
+def judged(one: Result, other: Result) -> Verdict:
+    """Tell two comparable results apart: by the paired tests of the comparison, else by their intervals."""
+    value = one.figure.value - other.figure.value
+    better = one if (value > 0) is one.figure.larger_is_better else other
+    lead, rest = (one, other) if one.leads else (other, one)
+    if lead.leads and rest.p_value is not None:
+        apart = rest.verdict != "not distinguishable"
+        if apart:
+            better = rest if rest.verdict == "better" else lead
+        return Verdict(apart, better, f"{signed(value)}, p {p_value(rest.p_value)} in a paired test")
+    if one.letters and other.letters:
+        apart = not set(one.letters) & set(other.letters)
+        return Verdict(apart, better, f"{signed(value)}, by paired tests of all pairs")
+    interval = gap(one.figure, other.figure)
+    if interval is None:
+        return Verdict(None, better, f"{signed(value)}, without an interval")
+    words = f"{signed(value)}, 95 % interval {signed(interval.low)} to {signed(interval.high)}"
+    return Verdict(excludes_zero(interval), better, words)
+
+
 def gap(one: Figure, other: Figure) -> Interval | None:
-    """The interval of `one - other`; None where one of them has no interval."""
+    """The interval of `one - other`, as if they were of rows of their own; None where one has no interval."""
     if one.interval is None or other.interval is None:
         return None
     return difference(one.interval, one.value, other.interval, other.value)
