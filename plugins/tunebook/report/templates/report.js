@@ -32,10 +32,10 @@
 
   // --- charts --------------------------------------------------------------------------------------
   // The rows of a chart: of the curves that are on, the steps in view and one neighbour on each side.
-  function rows(chart) {
+  function rows(chart, all = false) {
     const made = [];
     chart.lines.forEach((line, place) => {
-      if (hidden.has(line.key)) return;
+      if (!all && hidden.has(line.key)) return;
       let first = 0, last = line.x.length - 1;
       if (window_ && !chart.clock) {
         first = Math.max(0, lowerBound(line.x, window_[0]) - 1);
@@ -61,7 +61,9 @@
   }
 
   async function draw(chart, plot) {
-    const spec = { ...chart.spec, datasets: { points: rows(chart) } };
+    const points = rows(chart);
+    // An axis cannot be drawn around nothing; update() covers a chart whose curves are all taken out.
+    const spec = { ...chart.spec, datasets: { points: points.length ? points : rows(chart, true) } };
     const config = data.configs[isDark() ? "dark" : "light"];
     const drawn = await vegaEmbed(plot, spec, { config, renderer: "svg", actions: false, tooltip: false, hover: false, defaultStyle: false });
     plot.querySelector("svg").setAttribute("aria-hidden", "true");
@@ -82,11 +84,14 @@
   function update() {
     views.forEach((view, place) => {
       const chart = data.charts[place];
+      const points = rows(chart);
+      document.querySelector(`[data-chart="${place}"]`).classList.toggle("empty", !points.length);
+      if (!points.length) return;
       const whole = chart.spec.params;
       const shown = window_ && !chart.clock ? window_ : whole.map((param) => param.value);
       view.signal("lo", shown[0]);
       view.signal("hi", shown[1]);
-      view.data("points", rows(chart)).run();
+      view.data("points", points).run();
     });
     if (zoomOut) zoomOut.hidden = !window_;
   }
