@@ -17,10 +17,11 @@ from endpoint_server import KEY, Model, hang_up, malformed, running, slow, statu
 from lengths_cases import make_registry, make_tokenizer
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.evaluation.endpoint_run import address
+from tunebook.evaluation.endpoint_client import address
 from tunebook.evaluation.questions import read_questions
 
 ROWS = 40
+ASKED_AGAIN = 5
 NOUNS = ["plum", "brick", "river", "candle"]
 
 
@@ -194,7 +195,8 @@ def test_rows_without_an_answer_leave_no_result_and_are_asked_again(recipe):
         done = run(recipe, url, "--retries", "1")
     assert done.code == 0, done.err
     assert "37 of 40 answers are kept" in done.err
-    assert len(asked(model)) == 3
+    assert {body["messages"][-1]["content"] for body in asked(model)} >= {question(at) for at in (3, 9, 11)}
+    assert len(asked(model)) == 3 + ASKED_AGAIN
     assert result()["values"]["accuracy"] == 1.0
 
 
@@ -233,10 +235,29 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(recipe):
         done = run(recipe, url, "--label", "x", "-o", "killed")
     assert done.code == 0, done.err
     # The two that were under way are asked twice at the most.
-    assert len(asked(model)) <= ROWS + 2
+    assert len(asked(model)) <= ROWS + 2 + ASKED_AGAIN
     assert "answers are kept from an earlier start" in done.err
     one, two = (next(Path(folder).glob("*.jsonl")) for folder in ("whole", "killed"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_server_with_other_weights_under_the_same_name_is_noticed(recipe):
+    model = Model()
+    honest = model.answer
+    model.faults = {question(7): [status(400)]}
+    with running(model) as url:
+        assert run(recipe, url).code == 1
+        model.answer = lambda text: "Yes" if honest(text) == "No" else "No"
+        done = run(recipe, url)
+        assert done.code == 2
+        assert "answers all 5 rows that were asked again otherwise than before" in done.err
+        assert "--label" in done.err
+        assert not list(Path("eval_results").glob("*.json"))
+        # One row apart: said, and no reason to stop.
+        model.answer = lambda text: "No" if text == question(0) else honest(text)
+        done = run(recipe, url)
+        assert done.code == 0, done.err
+        assert "1 of 5 kept answers that were asked again are others now (rows 0)" in done.err
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(recipe):
@@ -318,6 +339,27 @@ def test_prompts_of_another_length_than_the_engine_s_are_noticed(recipe, tmp_pat
     assert result()["settings"]["server"]["other_prompt_tokens"] == ROWS
 
 
+def test_results_go_to_trackers_too(recipe):
+    with running(Model()) as url:
+        done = run(recipe, url, "--report-to", "tensorboard")
+    assert done.code == 0, done.err
+    assert list(Path("eval_results").rglob("events.out.tfevents.*"))
+
+
+def test_compare_takes_the_results_of_two_servers(recipe):
+    results = []
+    for label in ("one", "two"):
+        model = Model()
+        if label == "two":
+            model.answer = lambda text: "No"
+        with running(model) as url:
+            assert run(recipe, url, "--label", label, "-o", label).code == 0
+        results.append(str(next(Path(label).glob("*.json"))))
+    done = CliRunner().invoke(cli, ["compare", *results])
+    assert done.exit_code == 0, done.output
+    assert "accuracy" in done.output
+
+
 def test_completions_send_the_rendered_prompt(recipe):
     model = Model()
     with running(model) as url:
@@ -396,6 +438,13 @@ def test_a_misspelt_key_of_a_shots_file_is_an_error(recipe, tmp_path, line, prob
     assert done.code == 2
     assert problem in done.err
     assert fix in done.err
+
+
+def test_a_dry_run_with_examples_shows_them_and_leaves_nothing(recipe):
+    done = run(recipe, "http://127.0.0.1:9", "--dry-run", "--shots", "1")
+    assert done.code == 0, done.err
+    assert f"[user] Train. {question(0)}\nYes\n\n{question(0)}" in done.out
+    assert not Path("eval_results").exists()
 
 
 def test_options_that_say_how_a_model_is_loaded_are_refused(recipe):

@@ -13,10 +13,10 @@ import click
 from tunebook.cli.eval_endpoint import (
     ask_server,
     endpoint_options,
-    read_shots,
     refuse_other_options,
     server_of,
     shots_options,
+    shots_request,
 )
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def eval_(
     from tunebook.evaluation.trackers import refuse_missing
 
     refuse_other_options(ctx, endpoint)
-    examples = read_shots(shots, shots_file, shots_template)
+    examples = ctx.with_resource(shots_request(shots, shots_file, shots_template, output, dry_run=dry_run))
     if endpoint is not None:
         from tunebook.evaluation.endpoint import EndpointRequest
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunebook.cli.endpoint_progress import progress, say
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tunebook.evaluation.endpoint import EndpointPlan, EndpointRequest
     from tunebook.evaluation.endpoint_client import Server
-    from tunebook.evaluation.endpoint_run import Asked, Progress
+    from tunebook.evaluation.endpoint_run import Asked
     from tunebook.evaluation.shots import ShotsRequest
 
-_LINE_SECONDS = 10.0
 _SHOWN_FAILURES = 5
 
 # Options of `tunebook eval` that say how a model is loaded and computed: a server has done that already.
@@ -90,13 +91,24 @@ def endpoint_options(function: Function) -> Function:
     return function
 
 
-def read_shots(shots: int | None, shots_file: Path | None, shots_template: str) -> ShotsRequest | None:
-    """Return what the options of examples ask for; None for no examples."""
+@contextmanager
+def shots_request(
+    shots: int | None, shots_file: Path | None, shots_template: str, output: Path, *, dry_run: bool
+) -> Iterator[ShotsRequest | None]:
+    """What the options of examples ask for; None for no examples."""
+    from tunebook.evaluation.plan import JOURNAL
     from tunebook.evaluation.shots import ShotsRequest, read_template
 
+    template = read_template(shots_template)
     if not shots and (shots_file is None or shots == 0):
-        return None
-    return ShotsRequest(wanted=shots, file=shots_file, template=read_template(shots_template))
+        yield None
+    elif dry_run:
+        # To tell what would be asked, the data has to be made; it does not stay.
+        with tempfile.TemporaryDirectory(prefix="tunebook-shots-") as passing:
+            yield ShotsRequest(wanted=shots, file=shots_file, template=template, folder=Path(passing))
+    else:
+        folder = output / JOURNAL / "shots"
+        yield ShotsRequest(wanted=shots, file=shots_file, template=template, folder=folder)
 
 
 def refuse_other_options(ctx: click.Context, endpoint: str | None) -> None:
@@ -136,7 +148,7 @@ def ask_server(
     if dry_run:
         _print_plan(plan)
         return [], None
-    with _progress() as on_progress:
+    with progress() as on_progress:
         try:
             asked = ask(plan, server, say=say, on_progress=on_progress)
         except KeyboardInterrupt:
@@ -161,8 +173,7 @@ def ask_server(
 
 def server_of(endpoint: str, concurrency: int, timeout: float, retries: int, api_key_env: str) -> Server:
     """Read the options that say how a server is reached."""
-    from tunebook.evaluation.endpoint_client import Server
-    from tunebook.evaluation.endpoint_run import address
+    from tunebook.evaluation.endpoint_client import Server, address
 
     key = os.environ.get(api_key_env, "").strip() or None
     return Server(url=address(endpoint), key=key, timeout=timeout, retries=retries, connections=concurrency)
@@ -194,62 +205,3 @@ def _print_plan(plan: EndpointPlan) -> None:
             click.echo(first.prompt)
         for message in () if plan.request.completions else first.messages:
             click.echo(f"[{message['role']}] {message['content']}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """Show how far it is: a bar with rate and time left in a terminal, now and then a line elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    began: dict[str, float] = {}
-    told = time.monotonic()
-
-    def rate(progress: Progress) -> float:
-        seconds = time.monotonic() - began.setdefault(progress.dataset, time.monotonic())
-        return (progress.done - progress.kept) / seconds if seconds > 0 else 0.0
-
-    def line(progress: Progress) -> None:
-        nonlocal told
-        speed = rate(progress)
-        if time.monotonic() - told < _LINE_SECONDS or not speed:
-            return
-        told = time.monotonic()
-        left = (progress.total - progress.done - progress.failed) / speed
-        failed = f", {progress.failed} without an answer" if progress.failed else ""
-        say(
-            f"{progress.dataset}: {progress.done} of {progress.total} rows{failed}, {speed:.1f} a second, "
-            f"about {left:.0f} s left"
-        )
-
-    if not console.is_terminal:
-        yield line
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, Any] = {}
-    with Bar(*columns, console=console, transient=True) as bar:
-
-        def move(progress: Progress) -> None:
-            if progress.dataset not in tasks:
-                tasks[progress.dataset] = bar.add_task(progress.dataset, total=progress.total, rate="")
-            failed = f", {progress.failed} failed" if progress.failed else ""
-            bar.update(
-                tasks[progress.dataset],
-                completed=progress.done + progress.failed,
-                rate=f"{rate(progress):.1f} rows/s{failed}",
-            )
-
-        yield move
-
-
-def say(line: str) -> None:
-    """Print a line on stderr."""
-    click.echo(f"tunebook: {line}", err=True)

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import engines, metrics, overlays, paths, provenance
+from tunebook import engines, overlays, paths
 from tunebook.datasets import load_registry
 from tunebook.errors import TunebookError
-from tunebook.eval_subset import seeded_subset
+from tunebook.evaluation.endpoint_sets import AskedSet, about_rows, asked_set
 from tunebook.evaluation.keys import digest, journal_key
 from tunebook.evaluation.names import result_name, settings_words
 from tunebook.evaluation.plan import JOURNAL, Unit
-from tunebook.evaluation.questions import QuestionSet, read_questions
-from tunebook.evaluation.records import SetHeader, SetRow, Subject
+from tunebook.evaluation.questions import read_questions
+from tunebook.evaluation.records import Subject
 from tunebook.evaluation.shots_data import with_shots
 from tunebook.evaluation.subjects import is_run
 from tunebook.lengths.templates import load_template
@@ -25,12 +25,8 @@ from tunebook.train_plan import locate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tunebook.datasets import Registry
-    from tunebook.evaluation.questions import Question
     from tunebook.evaluation.shots import ShotsRequest
-    from tunebook.types import MetricSpec, Recipe
-
-_NOT_KNOWN = "loss and perplexity are not known: a server gives answers alone"
+    from tunebook.types import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,24 +49,6 @@ class EndpointRequest:
     send_options: bool = True
     """Send `chat_template_kwargs` where the recipe has any."""
     shots: ShotsRequest | None = None
-
-    @property
-    def shots_folder(self) -> Path:
-        """Where data with examples is written."""
-        return self.output / JOURNAL / "shots"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskedSet:
-    """One evaluation set, ready to be asked."""
-
-    name: str
-    header: SetHeader
-    rows: list[SetRow]
-    questions: dict[int, Question]
-    """Those that are asked, by row."""
-    data: dict[str, Any]
-    """What the rows are, for people and for keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +82,7 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
     notes: list[str] = []
     shots = None
     if request.shots is not None:
-        made = with_shots(
-            request.shots, recipe.values, values, recipe.engine, folder=request.shots_folder, home=home
-        )
+        made = with_shots(request.shots, recipe.values, values, recipe.engine, home=home)
         values, shots = made.values, made.shots.as_data()
         notes += made.notes
     registry = load_registry(Path(str(values[engine.registry_key])))
@@ -119,8 +95,8 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
             )
             continue
         found = [read_questions(values, recipe.engine, name, home=home) for name in members]
-        sets.append(_asked_set(label, members, specs, found, registry, request))
-        notes += [f"{label}: {line}" for line in _about_rows(found)]
+        sets.append(asked_set(label, members, specs, found, registry, request.max_samples))
+        notes += [f"{label}: {line}" for line in about_rows(found)]
     if not sets:
         raise TunebookError(
             f"{recipe.path}: none of its sets has a metric that judges answers",
@@ -216,75 +192,6 @@ def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
         beside = home / str(value)
         located[key] = str(beside) if isinstance(value, str) and beside.is_dir() else value
     return replace(recipe, values=located), run_label
-
-
-def _asked_set(
-    label: str,
-    members: list[str],
-    specs: tuple[MetricSpec, ...],
-    found: list[QuestionSet],
-    registry: Registry,
-    request: EndpointRequest,
-) -> AskedSet:
-    loaded = [(metrics.load(spec.name), spec) for spec in specs if spec.name != "perplexity"]
-    questions: list[Question] = []
-    for one in found:
-        questions += [replace(question, index=len(questions) + question.index) for question in one.questions]
-    for question in questions:
-        for metric, _ in loaded:
-            try:
-                metric.score("", question.reference)
-            except ValueError as err:
-                raise TunebookError(
-                    f"{label}, row {question.index}: {metric.name} cannot use the reference "
-                    f"{question.reference[:80]!r}: {err}",
-                    fix=f'mend the row, or remove "{metric.name}" from the dataset\'s "metric"',
-                ) from err
-    limits = [spec.max_samples for _, spec in loaded]
-    numbers = [limit for limit in limits if limit is not None]
-    everything = range(len(questions))
-    measured = set(seeded_subset(everything, request.max_samples))
-    scored = measured & set(seeded_subset(everything, max(numbers) if len(numbers) == len(limits) else None))
-    rows = [
-        SetRow(
-            index=one.index, prompt=one.shown, reference=one.reference, prompt_tokens=one.prompt_tokens,
-            answer_cut=False, measured=False, scored=True,
-        )
-        for one in questions
-        if one.index in scored
-    ]  # fmt: skip
-    header = SetHeader(
-        dataset=label,
-        metrics=tuple(spec for _, spec in loaded),
-        mode="generate",
-        classes_of=None,
-        max_new_tokens=max(spec.max_new_tokens or metric.default_max_new_tokens for metric, spec in loaded),
-        loss_batch_size=0,
-        rows=len(rows),
-        notes=(_NOT_KNOWN,),
-    )
-    data = {name: provenance.dataset_facts(registry.entry(name)) for name in members}
-    return AskedSet(
-        name=label,
-        header=header,
-        rows=rows,
-        questions={one.index: one for one in questions if one.index in scored},
-        data=data,
-    )
-
-
-def _about_rows(found: list[QuestionSet]) -> list[str]:
-    lines = []
-    for one in found:
-        lines += [f"{count} rows left out: {reason}" for reason, count in one.left_out.items()]
-        if one.over_limit:
-            lines.append(
-                f"{one.over_limit} rows are above the engine's limit of {one.length_limit} tokens, where "
-                "it cuts them; the server is sent them whole"
-            )
-        if one.tokenizer is None:
-            lines.append("the model's tokenizer is not on this machine: prompts are not counted before")
-    return lines
 
 
 def _template_options(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -11,15 +11,26 @@ import json
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from tunebook.errors import TunebookError
+from tunebook.evaluation.endpoint_replies import (
+    NoAnswerError,
+    RefusedError,
+    chat_text,
+    json_object,
+    message_of,
+    reply_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+    from tunebook.evaluation.endpoint_replies import Reply
 
 # Too busy, not up yet, or a proxy before it: https://www.rfc-editor.org/rfc/rfc9110#name-status-codes
 _PASSING = frozenset({408, 409, 425, 429})
@@ -29,22 +40,6 @@ _LONGEST_ASKED_WAIT_SECONDS = 600.0
 """A server that asks for more patience than this by Retry-After is taken to have none for us."""
 _CONNECT_SECONDS = 15.0
 _SHOWN = 300
-
-
-class NoAnswerError(Exception):
-    """One question got no answer; says why. The others may."""
-
-
-class Reply(NamedTuple):
-    """What a server answered."""
-
-    text: str
-    reasoning: str
-    """The model's thoughts where the server tells them apart; empty elsewhere."""
-    cut: bool
-    """The server stopped at the limit of tokens."""
-    prompt_tokens: int | None
-    generated_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,21 +86,22 @@ class Client:
         """Close the connections."""
         await self._http.aclose()
 
-    async def models(self) -> list[str]:
-        """Return the models that the server offers.
+    async def models(self) -> dict[str, str | None]:
+        """Return the models that the server offers, and what each is made of, where it says so.
 
         Raises:
             TunebookError: It does not answer, or is no such server.
         """
         try:
             response = await self._send("GET", "models", None)
-            found = _json(response)
-            names = [str(model["id"]) for model in found["data"]]
+            found = json_object(response)
+            # `root` is vLLM's and SGLang's: the folder or name of the weights.
+            names = {str(model["id"]): model.get("root") for model in found["data"]}
         except NoAnswerError as err:
             raise TunebookError(
                 f"{self._server.url}: {err}", fix="start the server, or mend the URL given to --endpoint"
             ) from err
-        except (KeyError, TypeError) as err:
+        except (AttributeError, KeyError, TypeError) as err:
             raise TunebookError(
                 f"{self._server.url}/models: the answer lists no models: {response.text[:_SHOWN]}",
                 fix="give --endpoint the URL of an OpenAI-compatible server, or the model with --model",
@@ -119,14 +115,14 @@ class Client:
             NoAnswerError: It has no answer to this one.
             TunebookError: It will answer none.
         """
-        return _reply(await self._post("chat/completions", body), _chat_text)
+        return reply_of(await self._post("chat/completions", body), chat_text)
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
         """Have the server go on with a text; see `chat`."""
-        return _reply(await self._post("completions", body), lambda choice: (choice["text"], ""))
+        return reply_of(await self._post("completions", body), lambda choice: (choice["text"], ""))
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return _json(await self._send("POST", path, body))
+        return json_object(await self._send("POST", path, body))
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         """Send until there is an answer that stands, whatever it says."""
@@ -159,7 +155,7 @@ class Client:
             TunebookError: It refuses every request.
         """
         status = response.status_code
-        said = self._hidden(_message(response))
+        said = self._hidden(message_of(response))
         if status in (401, 403):
             raise TunebookError(
                 f"{self._server.url} answers {status}: {said}",
@@ -210,67 +206,26 @@ class Client:
         return text.replace(key, "[redacted]") if key else text
 
 
-class RefusedError(NoAnswerError):
-    """The server refuses a request as it stands.
+def address(url: str) -> str:
+    """Return the address of a server up to and with `/v1`.
 
-    Args:
-        status: 400, 422, ...
-        said: The server's own message.
+    >>> address("http://localhost:8000/")
+    'http://localhost:8000/v1'
+
+    Raises:
+        TunebookError: It is no such address, or holds a password.
     """
-
-    def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"status {status}: {said}")
-        self.status = status
-
-
-def _json(response: httpx.Response) -> Mapping[str, Any]:
-    values = response.json()
-    if not isinstance(values, dict):
-        raise NoAnswerError(f"an answer that is a {type(values).__name__}: {response.text[:80]!r}")
-    return values
-
-
-def _reply(values: Mapping[str, Any], read: Any) -> Reply:
-    try:
-        choice = values["choices"][0]
-        text, reasoning = read(choice)
-    except (KeyError, IndexError, TypeError) as err:
-        shown = json.dumps(dict(values), ensure_ascii=False)[:_SHOWN]
-        raise NoAnswerError(f"an answer without choices: {shown}") from err
-    usage = values.get("usage") or {}
-    return Reply(
-        text=text,
-        reasoning=reasoning,
-        cut=choice.get("finish_reason") == "length",
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        generated_tokens=_count(usage.get("completion_tokens")),
-    )
-
-
-def _chat_text(choice: Mapping[str, Any]) -> tuple[str, str]:
-    message = choice["message"]
-    text = message.get("content")
-    # vLLM has called it `reasoning` too.
-    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-    if text is None and message.get("tool_calls"):
-        raise NoAnswerError("the model called a tool instead of answering")
-    return str(text or ""), str(reasoning)
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
-
-
-def _message(response: httpx.Response) -> str:
-    """A server's own words for what is wrong, in any of the usual places."""
-    try:
-        values = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return " ".join(response.text.split())[:_SHOWN]
-    for path in (("error", "message"), ("message",), ("detail",), ("error",)):
-        found = values
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, str):
-            return found[:_SHOWN]
-    return response.text[:_SHOWN]
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TunebookError(f"--endpoint {url}: is no address of a server", fix="write http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query:
+        raise TunebookError(
+            "--endpoint: the address holds more than a server's: results would keep it",
+            fix="write http://HOST:PORT/v1, and put a key into the variable that --api-key-env names",
+        )
+    path = parts.path.rstrip("/")
+    for known in ("/chat/completions", "/completions", "/models"):
+        path = path.removesuffix(known)
+    if not path.endswith("/v1"):
+        path += "/v1"
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

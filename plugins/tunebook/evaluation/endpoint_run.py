@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.errors import TunebookError
 from tunebook.evaluation.endpoint import unit_of
-from tunebook.evaluation.endpoint_client import Client, NoAnswerError, RefusedError, Server
+from tunebook.evaluation.endpoint_client import Client, Server
+from tunebook.evaluation.endpoint_replies import NoAnswerError
+from tunebook.evaluation.endpoint_requests import Body, choose_model, try_options
 from tunebook.evaluation.journal import Journal, Part
 from tunebook.evaluation.records import Generated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from tunebook.evaluation.endpoint import AskedSet, EndpointPlan
-    from tunebook.evaluation.endpoint_client import Reply
+    from tunebook.evaluation.endpoint import EndpointPlan
+    from tunebook.evaluation.endpoint_replies import Reply
+    from tunebook.evaluation.endpoint_sets import AskedSet
     from tunebook.evaluation.plan import Unit
     from tunebook.evaluation.questions import Question
 
 _FAILURES_IN_A_ROW = 20
+_ASKED_AGAIN = 5
+"""Kept answers that a later start compares with what the server says now."""
+_COMPARED = 60
+"""Characters of them."""
 
 
 class Progress(NamedTuple):
@@ -84,31 +90,6 @@ class Asked:
         )
 
 
-def address(url: str) -> str:
-    """Return the address of a server up to and with `/v1`.
-
-    >>> address("http://localhost:8000/")
-    'http://localhost:8000/v1'
-
-    Raises:
-        TunebookError: It is no such address, or holds a password.
-    """
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TunebookError(f"--endpoint {url}: is no address of a server", fix="write http://HOST:PORT/v1")
-    if parts.username or parts.password or parts.query:
-        raise TunebookError(
-            "--endpoint: the address holds more than a server's: results would keep it",
-            fix="write http://HOST:PORT/v1, and put a key into the variable that --api-key-env names",
-        )
-    path = parts.path.rstrip("/")
-    for known in ("/chat/completions", "/completions", "/models"):
-        path = path.removesuffix(known)
-    if not path.endswith("/v1"):
-        path += "/v1"
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
 def ask(
     plan: EndpointPlan,
     server: Server,
@@ -138,87 +119,22 @@ async def _ask(
 ) -> Asked:
     found = Asked()
     async with Client(server) as client:
-        model = await _choose_model(client, plan, server)
-        options = await _try_options(client, plan, model, say)
+        model, root = await choose_model(client, plan.request.model, server.url)
+        options = await try_options(client, plan, model, say)
         for asked in plan.sets:
-            unit = unit_of(plan, asked, model=model, served=None, options=options)
+            unit = unit_of(plan, asked, model=model, served=root, options=options)
             found.units.append(unit)
-            body = _Body(plan, model, options=options, max_tokens=asked.header.max_new_tokens)
+            body = Body(plan, model, options=options, max_tokens=asked.header.max_new_tokens)
             await _ask_set(client, asked, unit, body, server, found, say, on_progress)
         found.retried = client.retried
     return found
-
-
-async def _choose_model(client: Client, plan: EndpointPlan, server: Server) -> str:
-    wanted = plan.request.model
-    if wanted is not None:
-        # Not looked up: a server may take names that it does not list, such as those of adapters.
-        return wanted
-    names = await client.models()
-    if len(names) == 1:
-        return names[0]
-    raise TunebookError(
-        f"{server.url} offers {', '.join(names) if names else 'no models'}",
-        fix="name one with --model" if names else "name the model with --model",
-    )
-
-
-async def _try_options(client: Client, plan: EndpointPlan, model: str, say: Callable[[str], None]) -> bool:
-    """Ask for one token, and see whether the server takes `chat_template_kwargs`."""
-    every = [question for asked in plan.sets for question in asked.questions.values()]
-    shortest = min(every, key=lambda question: len(question.prompt))
-    wanted = bool(plan.options) and plan.request.send_options and not plan.request.completions
-    for options in [True, False] if wanted else [False]:
-        body = _Body(plan, model, options=options, max_tokens=1)
-        try:
-            await body.send(client, shortest)
-        except RefusedError as err:
-            if options:
-                refusal = str(err)
-                continue
-            raise TunebookError(
-                f"{plan.request.url} refuses the shortest question: {err}",
-                fix="mend what it names; models without a chat template are asked with --completions",
-            ) from err
-        except NoAnswerError as err:
-            raise TunebookError(
-                f"{plan.request.url} answers nothing: {err}", fix="look into the server's log"
-            ) from err
-        if wanted and not options:
-            say(
-                f"warning: the server refuses chat_template_kwargs ({refusal}); it is asked without, so "
-                f"{plan.options} has to be set where it is started"
-            )
-        elif plan.options and not wanted and not plan.request.completions:
-            say(
-                f"chat_template_kwargs are not sent: {plan.options} has to be set where the server is started"
-            )
-        return options
-    raise AssertionError("one of the two was tried")
-
-
-class _Body:
-    """Makes requests of questions."""
-
-    def __init__(self, plan: EndpointPlan, model: str, *, options: bool, max_tokens: int) -> None:
-        self._plan = plan
-        self._fixed: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": max_tokens}
-        if options:
-            self._fixed["chat_template_kwargs"] = plan.options
-        if plan.request.completions and plan.stop:
-            self._fixed["stop"] = plan.stop[:4]  # OpenAI's API takes four
-
-    async def send(self, client: Client, question: Question) -> Reply:
-        if self._plan.request.completions:
-            return await client.complete({**self._fixed, "prompt": question.prompt})
-        return await client.chat({**self._fixed, "messages": question.messages})
 
 
 async def _ask_set(
     client: Client,
     asked: AskedSet,
     unit: Unit,
-    body: _Body,
+    body: Body,
     server: Server,
     found: Asked,
     say: Callable[[str], None],
@@ -231,6 +147,7 @@ async def _ask_set(
         pending = [question for index, question in asked.questions.items() if index not in kept]
         if kept:
             say(f"{asked.name}: {len(kept)} of {len(asked.questions)} answers are kept from an earlier start")
+            await _compare_with_kept(client, asked, body, kept, say)
         progress = Progress(asked.name, len(kept), 0, len(asked.questions), len(kept))
         waiting = iter(pending)
         in_a_row = 0
@@ -261,6 +178,43 @@ async def _ask_set(
                     group.create_task(work())
         found.left += len(asked.questions) - progress.done
         found.total += len(asked.questions)
+
+
+async def _compare_with_kept(
+    client: Client,
+    asked: AskedSet,
+    body: Body,
+    kept: Mapping[int, Generated],
+    say: Callable[[str], None],
+) -> None:
+    """Ask some kept questions again, since nothing else tells that a server has other weights now.
+
+    Raises:
+        TunebookError: Every answer is another one.
+    """
+    # Long answers tell models apart, and those that were cut tell as much.
+    longest = sorted(kept.values(), key=lambda one: (-len(one.prediction), one.index))[:_ASKED_AGAIN]
+    other = []
+    for one in longest:
+        try:
+            reply = await body.send(client, asked.questions[one.index])
+        except NoAnswerError:
+            continue
+        # The beginning: where two tokens are nearly alike, a server may go another way later on.
+        if reply.text[:_COMPARED] != one.prediction[:_COMPARED]:
+            other.append(one.index)
+    if other and len(other) == len(longest):
+        raise TunebookError(
+            f"{asked.name}: the server answers all {len(other)} rows that were asked again otherwise than "
+            "before: it has other weights, or another template",
+            fix="name what it serves now with --label, or use a folder of its own with -o",
+        )
+    if other:
+        rows = ", ".join(map(str, other))
+        say(
+            f"warning: {asked.name}: {len(other)} of {len(longest)} kept answers that were asked again are "
+            f"others now (rows {rows}): is it the same model?"
+        )
 
 
 def _generated(question: Question, reply: Reply) -> Generated:

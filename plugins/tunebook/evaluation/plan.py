@@ -124,10 +124,7 @@ def _ask(model: Model, request: Request, home: Path) -> _Asked:
         raise TunebookError(f"{model.label}: {error.problem}", fix=error.fix) from error
     shots, more = None, list[str]()
     if request.shots is not None:
-        folder = request.output / JOURNAL / "shots"
-        made = with_shots(
-            request.shots, model.recipe.values, values, model.recipe.engine, folder=folder, home=home
-        )
+        made = with_shots(request.shots, model.recipe.values, values, model.recipe.engine, home=home)
         values, shots, more = made.values, made.shots.as_data(), made.notes
     registry = load_registry(Path(str(values[engine.registry_key])))
     names = engine.evaluation_sets(values)

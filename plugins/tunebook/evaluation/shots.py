@@ -41,6 +41,8 @@ class ShotsRequest:
     """None: from the training data."""
     template: str
     """From `read_template`."""
+    folder: Path
+    """Below which the data with examples is written."""
 
 
 class Example(NamedTuple):

@@ -50,7 +50,6 @@ def with_shots(
     values: Mapping[str, Any],
     engine: EngineName,
     *,
-    folder: Path,
     home: Path,
 ) -> WithShots:
     """Put examples before the questions of an evaluation recipe.
@@ -60,7 +59,6 @@ def with_shots(
         trained: The training recipe.
         values: Made of it by `Engine.evaluation`.
         engine: Whose recipes they are.
-        folder: Below which the data with examples is written.
         home: Where data is looked for that is not below the current folder.
 
     Raises:
@@ -73,7 +71,7 @@ def with_shots(
     shots = choose_shots(request, located, loaded, registry, names)
     data = {name: provenance.dataset_facts(registry.entry(name))["sha256"] for name in names}
     entries = {name: dict(registry.entry(name).values) for name in names}
-    place = folder / digest({"text": shots.text, "data": data, "entries": entries})[:16]
+    place = request.folder / digest({"text": shots.text, "data": data, "entries": entries})[:16]
     write_registry(registry, names, shots.text, place.absolute())
     made = on_registry(values, engine, place.absolute())
     count = len(shots.examples)
