@@ -131,6 +131,11 @@ def test_one_checkpoint_may_be_named(place, given):
     assert [one.label for one in ask(place, given).groups[0].subjects] == ["node_0@10"]
 
 
+def test_several_checkpoints_of_one_run_may_be_named(place):
+    plan = ask(place, "output/node_0@10", "output/node_0@30", "output/node_0@10")
+    assert [one.label for one in plan.groups[0].subjects] == ["node_0@10", "node_0@30"]
+
+
 def test_the_best_is_told_by_our_figures_where_the_trainer_chose_none(place):
     run = place / "output" / "node_0"
     for step in (10, 20, 30):

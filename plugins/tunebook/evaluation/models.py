@@ -55,9 +55,11 @@ def find_models(request: Request, home: Path) -> list[Model]:
     found: dict[tuple[Path, str], None] = {}
     for given in request.models:
         found.setdefault(_split(given, request.checkpoints), None)
-    names = subjects.labels([folder for folder, _ in found])
+    folders = list(dict.fromkeys(folder for folder, _ in found))
+    labels = dict(zip(folders, subjects.labels(folders), strict=True))
     models = []
-    for (folder, wanted), label in zip(found, names, strict=True):
+    for folder, wanted in found:
+        label = labels[folder]
         if subjects.is_run(folder):
             models.append(_of_run(folder, wanted, label, request, home, root))
         else:
