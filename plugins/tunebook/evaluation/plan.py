@@ -99,7 +99,8 @@ def plan_evaluation(request: Request) -> EvalPlan:
     """
     home = paths.home()
     models = find_models(request, home)
-    asked = [_ask(model, request, home) for model in models]
+    looked_at: dict[tuple[Path, str], dict[str, Any]] = {}
+    asked = [_ask(model, request, home, looked_at) for model in models]
     together: dict[str, list[_Asked]] = {}
     for one in asked:
         key = {
@@ -114,7 +115,9 @@ def plan_evaluation(request: Request) -> EvalPlan:
     return EvalPlan(request=request, groups=groups, notes=notes)
 
 
-def _ask(model: Model, request: Request, home: Path) -> _Asked:
+def _ask(
+    model: Model, request: Request, home: Path, looked_at: dict[tuple[Path, str], dict[str, Any]]
+) -> _Asked:
     engine = engines.load(model.recipe.engine)
     environment = paths.engine_environment(model.recipe.engine)
     _refuse_no_hook(engine, environment)
@@ -129,13 +132,16 @@ def _ask(model: Model, request: Request, home: Path) -> _Asked:
     registry = load_registry(Path(str(values[engine.registry_key])))
     names = engine.evaluation_sets(values)
     entries = {name: registry.entry(name) for name in names}
-    _check(registry, entries, values, request)
+    new = {name: entry for name, entry in entries.items() if (registry.path, name) not in looked_at}
+    _check(registry, new, values, request)
+    # Data may be large, and the runs of a command mostly have one set.
+    looked_at |= {(registry.path, name): provenance.dataset_facts(entry) for name, entry in new.items()}
     lasting = {
         key: value
         for key, value in values.items()
         if key not in _VOLATILE and key not in engine.set_keys and key != engine.model_keys[0]
     }
-    facts = {name: provenance.dataset_facts(entry) for name, entry in entries.items()}
+    facts = {name: looked_at[registry.path, name] for name in entries}
     versions = paths.installed_versions(
         environment, (model.recipe.engine, "torch", "transformers", "peft", "tokenizers")
     )
