@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import hub_cache
 from tunebook.errors import TunebookError
 from tunebook.merging.inputs import read_json
 from tunebook.merging.weights import model_weights
+from tunebook.model_source import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,19 +41,20 @@ def find_base(adapters: Sequence[Input], override: str | None) -> Base:
         TunebookError: It is not on this machine, or its weights are quantised or not safetensors.
     """
     first = adapters[0]
-    named = first.config.get("base_model_name_or_path") or first.origin.base
+    named = first.origin.base
+    revision = first.origin.revision
     name = override or named
     if not name:
         raise TunebookError(
             f"{first.folder}/adapter_config.json: base_model_name_or_path is empty",
             fix="name the base with --base",
         )
-    folder = locate(str(name), first.config.get("revision") if override is None else None)
+    folder = local_folder(name, revision if override is None else None)
     if folder is None:
         raise TunebookError(
             f"the base model {name} is not on this machine",
             fix=f"download it (`hf download {name}`), or name its folder with --base"
-            if len(Path(str(name)).parts) <= 2 and not str(name).startswith((".", "/", "~"))
+            if len(Path(name).parts) <= 2 and not name.startswith((".", "/", "~"))
             else "name its folder with --base",
         )
     config = read_json(folder / "config.json")
@@ -69,19 +70,11 @@ def find_base(adapters: Sequence[Input], override: str | None) -> Base:
             f"{folder}: holds no model.safetensors", fix="download the safetensors files of the base model"
         )
     notes = []
-    if override is not None and named and locate(str(named), first.config.get("revision")) != folder:
+    if override is not None and named and local_folder(named, revision) != folder:
         notes.append(f"the base is {override}, as --base says; the adapter names {named}")
     if any(adapter.origin.quantised for adapter in adapters):
         notes.append(
             "the adapter was trained on a quantised copy of the base and is merged into the unquantised "
             "weights: it was never evaluated on exactly these"
         )
-    return Base(name=str(name), folder=folder, config=config, weights=weights, notes=tuple(notes))
-
-
-def locate(name: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a model: a folder of that name, or the hub's copy on this machine."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    return None if folder.is_absolute() else hub_cache.snapshot(name, revision or "main")
+    return Base(name=name, folder=folder, config=config, weights=weights, notes=tuple(notes))

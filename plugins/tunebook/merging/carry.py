@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tunebook import files
+from tunebook import __version__, contract, files
 from tunebook.errors import TunebookError
 from tunebook.merging.inputs import read_json
 
@@ -20,7 +20,16 @@ _TOKENIZER = (
 )
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _OF_THE_MODEL = ("generation_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
-CONTRACT = "tunebook_contract.json"
+# What an engine was told about the base and its adapter, and what would make it load a merged model wrongly.
+_OF_THE_TRAINING = frozenset(
+    {
+        *("quantization_bit", "quantization_method", "quantization_type", "double_quantization"),
+        *("load_in_4bit", "load_in_8bit", "gptq", "bnb_config_kwargs", "adapter", "adapter_name_or_path"),
+        *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear"),
+        *("lora_modules_to_save", "peft_use_dora", "peft_use_rslora", "lora_rank", "lora_target"),
+        *("additional_target", "use_rslora", "use_dora", "pissa_init", "finetuning_type"),
+    }
+)
 
 
 def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str, Any] | None) -> list[str]:
@@ -42,10 +51,8 @@ def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str
             if _copy(folder, target, group):
                 break
     if config is None:
-        _copy(trained, target, (CONTRACT,))
         return []
     _copy(base or trained, target, _OF_THE_MODEL)
-    _copy(trained, target, (CONTRACT,))
     notes = []
     settings = dict(config)
     if settings.get("use_cache") is False:
@@ -54,6 +61,23 @@ def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str
         notes.append("use_cache was false, as training leaves it, and is true again")
     files.write_json(target / "config.json", settings)
     return notes
+
+
+def carry_contract(target: Path, found: Mapping[str, Any], adapter_config: Mapping[str, Any] | None) -> None:
+    """Write the contract of what was trained as that of the merged model or adapter.
+
+    Args:
+        target: The folder of the result.
+        found: The contract of what was trained.
+        adapter_config: `adapter_config.json` of the result; None where it is a model.
+    """
+    made = {**found, "merged_with": f"tunebook {__version__}"}
+    if adapter_config is None:
+        made["settings"] = {k: v for k, v in found["settings"].items() if k not in _OF_THE_TRAINING}
+        made["adapter"] = None
+    elif found["adapter"]:
+        made["adapter"] = {key: adapter_config.get(key, value) for key, value in found["adapter"].items()}
+    files.write_json(target / contract.FILE, made)
 
 
 def settings_of(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.merging.bases import locate
+from tunebook.model_source import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,14 +88,11 @@ def refuse_differences(inputs: Sequence[Input], adapters: Sequence[Adapter] | No
 
 
 def _bases(first: Input, other: Input) -> list[str]:
-    names = [
-        given.config.get("base_model_name_or_path") if given.kind == "adapter" else given.origin.base
-        for given in (first, other)
-    ]
+    names = [given.origin.base for given in (first, other)]
     if not all(names) or names[0] == names[1]:
         return []
-    places = [locate(str(name)) for name in names]
-    if places[0] is not None and places[0] == places[1]:
+    places = [local_folder(given.origin.base or "", given.origin.revision) for given in (first, other)]
+    if places[0] is not None and places[1] is not None and places[0].resolve() == places[1].resolve():
         return []
     return [f"they were trained from {names[0]} and from {names[1]}"]
 

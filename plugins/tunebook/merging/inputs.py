@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import checkpoints, engine_yaml, run_folder
+from tunebook import checkpoints
 from tunebook.errors import TunebookError
 from tunebook.merging.weights import adapter_weights, model_weights
+from tunebook.model_source import find_model
 from tunebook.runlog.trainer_state import read_trainer_state
 
 if TYPE_CHECKING:
@@ -23,24 +24,22 @@ Kind = Literal["adapter", "model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The run that a folder belongs to, as far as files tell."""
+    """What is known of the training."""
 
-    run: Path | None = None
-    engine: EngineName | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """The resolved recipe; empty where the run was not started through tunebook."""
-
-    @property
-    def base(self) -> str | None:
-        """The model that the recipe starts from."""
-        found = self.recipe.get("model_name_or_path") or self.recipe.get("base_model")
-        return str(found) if found else None
+    engine: EngineName | None
+    settings: Mapping[str, Any]
+    """Keys of the recipe, from the contract or the run's recipe; empty where neither is there."""
+    base: str | None
+    """The model that was trained from."""
+    revision: str | None
+    contract: Mapping[str, Any] | None
 
     @property
     def quantised(self) -> bool:
         """Whether the base was quantised while the adapter was trained."""
         keys = ("quantization_bit", "load_in_4bit", "load_in_8bit")
-        return any(self.recipe.get(key) for key in keys) or self.recipe.get("adapter") == "qlora"
+        told = any(self.settings.get(key) for key in keys) or self.settings.get("adapter") == "qlora"
+        return told or bool(self.contract and self.contract.get("quantization"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,103 +65,75 @@ def find_input(argument: str, checkpoint: str | None) -> Input:
     """Find the weights that an argument names.
 
     Args:
-        argument: A run's output folder, a checkpoint of it, or the folder of a model or adapter.
+        argument: A run's output folder, a checkpoint of it, the folder of a model or adapter, or a
+            downloaded model's name.
         checkpoint: `best`, `last` or a step, for a run; None for the weights that stand in the folder itself.
 
     Raises:
         TunebookError: There are none, or they are not whole.
     """
-    folder = Path(argument).expanduser()
-    if not folder.is_dir():
-        raise TunebookError(
-            f"{argument}: is no folder", fix="name a run, a checkpoint, a model or an adapter"
-        )
-    found = checkpoints.checkpoint_folders(folder)
-    if checkpoint is not None:
-        if not found:
-            raise TunebookError(
-                f"{argument}: holds no checkpoint-* folders, so --checkpoint {checkpoint} names nothing",
-                fix="leave --checkpoint away, or name the run's output folder",
-            )
-        chosen, why = _choose(folder, checkpoint)
-        return _read(argument, chosen, why, run=folder)
-    if not _kind(folder) and found:
-        whole = [path.name for path in found if checkpoints.fault(path, to_resume=False) is None]
-        raise TunebookError(
-            f"{argument}: the run has written no final weights: it was interrupted or is not done",
-            fix=f"choose one of its checkpoints ({', '.join(whole) or 'none of them is whole'}): "
-            "--checkpoint best, last or STEP",
-        )
-    inside_run = folder.name.startswith("checkpoint-")
-    if inside_run:
+    run = Path(argument).expanduser()
+    if checkpoint is None:
+        _refuse_unfinished(run)
+    source = find_model(argument, checkpoint=checkpoint)
+    folder = source.folder
+    if folder.name.startswith("checkpoint-"):
         fault = checkpoints.fault(folder, to_resume=False)
         if fault:
-            raise TunebookError(f"{argument}: {fault}", fix="take another checkpoint of the run")
-    why = "the checkpoint named" if inside_run else "the weights that stand in the folder"
-    return _read(argument, folder, why, run=folder.absolute().parent if inside_run else folder)
+            raise TunebookError(f"{folder}: {fault}", fix="take another checkpoint of the run")
+    kind = _kind(folder)
+    if kind is None:
+        raise _no_weights(folder)
+    weights = adapter_weights(folder) if kind == "adapter" else model_weights(folder)
+    assert weights is not None
+    name = folder.name.removeprefix("checkpoint-")
+    return Input(
+        argument=argument,
+        folder=folder,
+        kind=kind,
+        config=read_json(folder / ("adapter_config.json" if kind == "adapter" else "config.json")),
+        weights=weights,
+        step=int(name) if name.isdigit() and folder.name != name else None,
+        chosen=_why(run, folder, checkpoint),
+        origin=Origin(
+            engine=source.engine,
+            settings=source.settings,
+            base=source.base,
+            revision=source.revision,
+            contract=source.contract,
+        ),
+    )
 
 
-def _choose(run: Path, checkpoint: str) -> tuple[Path, str]:
-    if checkpoint == "best":
-        return _best(run)
+def _refuse_unfinished(run: Path) -> None:
+    """An interrupted run's checkpoint is merged when it is asked for, not by default."""
+    found = checkpoints.checkpoint_folders(run)
+    if not found or _kind(run) or any(run.glob("pytorch_model*.bin")):
+        return
+    whole = [path.name for path in found if checkpoints.fault(path, to_resume=False) is None]
+    raise TunebookError(
+        f"{run}: the run has written no final weights: it was interrupted or is not done",
+        fix=f"choose one of its checkpoints ({', '.join(whole) or 'none of them is whole'}): "
+        "--checkpoint best, last or STEP",
+    )
+
+
+def _why(run: Path, folder: Path, checkpoint: str | None) -> str:
+    if checkpoint is None:
+        return "the checkpoint named" if folder.name.startswith("checkpoint-") else "its final weights"
     if checkpoint == "last":
-        last = checkpoints.last_whole_checkpoint(run, to_resume=False)
-        if last.path is None:
-            reasons = "; ".join(f"{path.name}: {reason}" for path, reason in last.passed_over)
-            raise TunebookError(
-                f"{run}: no checkpoint is whole: {reasons}", fix="train again from an earlier state"
-            )
-        passed = [f"{path.name} was passed over: {reason}" for path, reason in last.passed_over]
-        return last.path, "; ".join(["the last whole checkpoint", *passed])
-    if not checkpoint.isdigit():
-        raise TunebookError(
-            f"--checkpoint {checkpoint!r} is no step", fix="write best, last or a number of steps"
+        passed = checkpoints.last_whole_checkpoint(run, to_resume=False).passed_over
+        return "; ".join(
+            [
+                "the last whole checkpoint",
+                *(f"{path.name} was passed over: {reason}" for path, reason in passed),
+            ]
         )
-    folder = run / f"checkpoint-{int(checkpoint)}"
-    if not folder.is_dir():
-        there = ", ".join(
-            path.name.removeprefix("checkpoint-") for path in checkpoints.checkpoint_folders(run)
-        )
-        raise TunebookError(
-            f"{run}: there is no checkpoint of step {checkpoint}", fix=f"choose one of {there}"
-        )
-    _refuse_damaged(folder)
-    return folder, "the step asked for"
-
-
-def _best(run: Path) -> tuple[Path, str]:
-    """The best checkpoint by the newest `trainer_state.json` that can be read, of the run or a checkpoint."""
-    states = []
-    for folder in (*checkpoints.checkpoint_folders(run), run):
-        path = folder / "trainer_state.json"
-        state = read_trainer_state(path, path.name) if path.is_file() else None
-        if state is not None and state.trainer.global_step is not None:
-            states.append((state.trainer.global_step, path, state.trainer))
-    if not states:
-        raise TunebookError(
-            f"{run}: no trainer_state.json of it can be read, so nobody knows its best checkpoint",
-            fix="choose --checkpoint last or STEP",
-        )
-    _, path, trainer = max(states, key=lambda state: state[0])
-    if trainer.best_checkpoint is None or trainer.best_metric is None:
-        raise TunebookError(
-            f"{path}: names no best checkpoint: there is no metric_for_best_model, or no evaluation yet",
-            fix="compare the checkpoints with `tunebook report` and choose --checkpoint STEP",
-        )
-    folder = run / trainer.best_checkpoint
-    if not folder.is_dir():
-        raise TunebookError(
-            f"{run}: the best checkpoint, {trainer.best_checkpoint} with {trainer.best_metric:g}, is gone",
-            fix="choose another with --checkpoint STEP; save_total_limit may have removed it",
-        )
-    _refuse_damaged(folder)
-    return folder, f"the best checkpoint by {path.parent.name}/{path.name}: {trainer.best_metric:g}"
-
-
-def _refuse_damaged(folder: Path) -> None:
-    fault = checkpoints.fault(folder, to_resume=False)
-    if fault:
-        raise TunebookError(f"{folder}: {fault}", fix="take another checkpoint of the run: --checkpoint STEP")
+    if checkpoint == "best":
+        state = read_trainer_state(folder / "trainer_state.json", "trainer_state.json")
+        best = state.trainer.best_metric if state and state.trainer.best_checkpoint == folder.name else None
+        return "the best checkpoint" if best is None else f"the best checkpoint, at {best:.6g}"
+    return "the step asked for"
 
 
 def _kind(folder: Path) -> Kind | None:
@@ -170,21 +141,6 @@ def _kind(folder: Path) -> Kind | None:
         return "adapter"
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     return "model" if single.is_file() or index.is_file() else None
-
-
-def _read(argument: str, folder: Path, why: str, *, run: Path) -> Input:
-    kind = _kind(folder)
-    if kind is None:
-        raise _no_weights(folder)
-    weights = adapter_weights(folder) if kind == "adapter" else model_weights(folder)
-    assert weights is not None
-    config = read_json(folder / ("adapter_config.json" if kind == "adapter" else "config.json"))
-    name = folder.name.removeprefix("checkpoint-")
-    step = int(name) if name.isdigit() and folder.name != name else None
-    return Input(
-        argument=argument, folder=folder, kind=kind, config=config, weights=weights, step=step, chosen=why,
-        origin=_origin(run),
-    )  # fmt: skip
 
 
 def _no_weights(folder: Path) -> TunebookError:
@@ -224,11 +180,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise TunebookError(f"{path}: holds no JSON object", fix="copy the file again")
     return found
-
-
-def _origin(run: Path) -> Origin:
-    folder = run / run_folder.FOLDER
-    if not (folder / "recipe.yaml").is_file() or not (folder / "run.json").is_file():
-        return Origin()
-    engine: EngineName = read_json(folder / "run.json")["recipe"]["engine"]
-    return Origin(run=run, engine=engine, recipe=engine_yaml.read_mapping(folder / "recipe.yaml", engine))

@@ -87,8 +87,11 @@ def _beside_the_weights(plan: MergePlan, made: Path) -> list[str]:
         files.write_json(made / "model.safetensors.index.json", index)
     if plan.adapter_config is not None:
         files.write_json(made / "adapter_config.json", plan.adapter_config)
+    first = plan.inputs[0]
+    if first.origin.contract is not None:
+        carry.carry_contract(made, first.origin.contract, plan.adapter_config)
     return carry.carry(
-        made, trained=plan.inputs[0].folder, base=plan.base.folder if plan.base else None, config=plan.config
+        made, trained=first.folder, base=plan.base.folder if plan.base else None, config=plan.config
     )
 
 
