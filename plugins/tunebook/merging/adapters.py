@@ -39,6 +39,7 @@ _KNOWN = frozenset(
         *("runtime_config", "ephemeral_gpu_offload"),
     }
 )
+_SHOWN = 5  # what is wrong with one layer is wrong with hundreds
 _LAYER = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?P<kind>\.weight|\.bias)?"
@@ -69,7 +70,7 @@ def read_adapter(folder: Path, config: Mapping[str, Any], weights: Weights) -> A
         weights: Of its `adapter_model.safetensors`.
 
     Raises:
-        TunebookError: It is of a kind that cannot be merged into weights, or damaged; all faults are named.
+        TunebookError: It is of a kind that cannot be merged into weights, or damaged.
     """
     faults = _settings_faults(folder, config)
     parts: dict[str, dict[str, TensorSource]] = {}
@@ -99,7 +100,7 @@ def read_adapter(folder: Path, config: Mapping[str, Any], weights: Weights) -> A
     if not faults and not (layers or saved or tokens):
         faults.append(TunebookError(f"{folder}: the adapter holds no tensors", fix="take another checkpoint"))
     if faults:
-        raise join_errors(faults)
+        raise join_errors(faults[:_SHOWN])
     return Adapter(layers=layers, biases=biases, saved=saved, tokens=tokens)
 
 
@@ -154,7 +155,7 @@ def _layer(
     stated = _of_pattern(config, "rank_pattern", module, "r")
     if stated != rank:
         raise TunebookError(
-            f"{folder}: {module} has rank {rank} in its tensors and {stated} in adapter_config.json",
+            f"{folder}: {module} has rank {rank} in its tensors and {stated:g} in adapter_config.json",
             fix="take the adapter_config.json that was saved with these tensors",
         )
     magnitude = parts.get("lora_magnitude_vector")

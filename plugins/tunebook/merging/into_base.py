@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tunebook.merging.weights import TensorSource, Weights
 
 HEAD = "lm_head.weight"
+_SHOWN = 5
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
@@ -45,7 +46,7 @@ def merge_into_base(
         weights: One for each adapter.
 
     Raises:
-        TunebookError: An adapter names a layer that the base lacks, or of another shape; all are named.
+        TunebookError: An adapter names a layer that the base lacks, or of another shape.
     """
     sources = dict(base.tensors)
     embedding = _embedding(sources)
@@ -56,7 +57,7 @@ def merge_into_base(
     changed = [_renamed(adapter, rename) for adapter in adapters]
     faults = [fault for adapter in changed for fault in _faults(sources, adapter)]
     if faults:
-        raise join_errors(faults)
+        raise join_errors(faults[:_SHOWN])
     tensors = [
         _tensor(name, source, changed, weights, head_of=embedding if tied else None)
         for name, source in sources.items()
