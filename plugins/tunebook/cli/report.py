@@ -48,6 +48,12 @@ _SILENT = 3600
     show_default=True,
     help="With --watch: how often the runs are looked at.",
 )
+@click.option(
+    "--evals",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of results of `tunebook eval`; eval_results in a run or beside it is found without.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def report(
     runs: tuple[Path, ...],
@@ -56,6 +62,7 @@ def report(
     templates: tuple[str, ...],
     watch: bool,
     every: float,
+    evals: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Report runs as report.json, report.md and report.html.
@@ -73,10 +80,15 @@ def report(
     from tunebook.report.render import render, write_report
     from tunebook.report.study import render_templates
 
+    if watch and evals:
+        raise TunebookError(
+            "--watch follows runs and not folders of results",
+            fix="leave --evals out: eval_results in a run or beside it is found without",
+        )
     if watch:
         gathered = _watch(runs, output, every, templates, quiet=as_json)
     else:
-        gathered = gather(runs)
+        gathered = gather(runs, evals=evals)
         write_report(render(gathered) | render_templates(gathered, templates), output)
     if as_json:
         click.echo(_outcome(gathered, output, templates))

@@ -47,7 +47,8 @@ def against_base(
         None,
     )
     if base is None or best.figure.step == 0:
-        return Against(figure=None, reason=_NONE, test=None, p_value=None)
+        reason = _NONE if base is None else "no evaluation of this set was better than the base itself"
+        return Against(figure=None, reason=reason, test=None, p_value=None)
     top = next(one for one in measured[dataset] if one.evaluation.step == best.figure.step)
     outcome = pairing.test(
         answers_of(run, "the base", base.evaluation, name), answers_of(run, run.name, top.evaluation, name)

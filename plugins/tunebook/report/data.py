@@ -12,6 +12,7 @@ from tunebook.report import curves, figures, setup
 from tunebook.report.base import against_base
 from tunebook.report.best import Measured, best_of, by_dataset, measure
 from tunebook.report.compare import compare_runs
+from tunebook.report.eval_results import read_results, with_results
 from tunebook.report.examples import examples_of
 from tunebook.report.expected import compare
 from tunebook.report.facts import facts_of
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from tunebook.runlog import Note, RunLog
 
 
-def gather(folders: Sequence[Path], *, now: datetime | None = None) -> Report:
+def gather(folders: Sequence[Path], *, evals: Sequence[Path] = (), now: datetime | None = None) -> Report:
     """Read the runs and make the report's data of them.
 
     Args:
         folders: Run folders, in the order in which they are to be shown.
+        evals: Folders of results of `tunebook eval`, beside those that are found with the runs.
         now: The time to write into the report; None for the clock's.
 
     Raises:
@@ -47,8 +49,14 @@ def gather(folders: Sequence[Path], *, now: datetime | None = None) -> Report:
             runs.append(read_run(folder))
         except TunebookError as error:
             errors.append(error)
+    try:
+        results = read_results(evals)
+    except TunebookError as error:
+        errors.append(error)
+        results = []
     if errors:
         raise join_errors(errors)
+    runs = [with_results(run, results) for run in runs]
     names = _distinct_names(runs)
     gathered = [
         _gather_run(f"r{place}", name, run)

@@ -28,7 +28,7 @@ def examples_of(run: RunLog, dataset: str, step: int) -> tuple[list[Examples], l
     path = run.record_files.get((dataset, step))
     if path is None:
         return [], []
-    source = f"tunebook/{path.name}"
+    source = f"{path.parent.name}/{path.name}"
     read = read_examples(path, source)
     metrics = list(dict.fromkeys(name for example in read.examples for name in example.scores))
     return [_examples(read.examples, metric, dataset, step, source) for metric in metrics], read.notes
