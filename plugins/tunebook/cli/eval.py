@@ -53,8 +53,18 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows computed together; else the recipe's.")
 @click.option(
-    "--batch-tokens", type=click.IntRange(min=1), help="Tokens computed together, padding included."
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    help="Tokens computed together, padding and answers included, instead of a number of rows.",
 )
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["gpu", "host"]),
+    default="gpu",
+    show_default=True,
+    help="Where generation keeps keys and values.",
+)
+@click.option("--device-map", type=click.Choice(["auto"]), help="Spread one model over all GPUs.")
 @click.option("--max-samples", type=click.IntRange(min=1), help="Only so many rows, always the same ones.")
 @click.option(
     "-o",
@@ -87,6 +97,8 @@ def eval_(
     method: Method | None,
     batch_size: int | None,
     batch_tokens: int | None,
+    kv_cache: str,
+    device_map: str | None,
     max_samples: int | None,
     output: Path,
     shard: str,
@@ -160,6 +172,8 @@ def eval_(
         method=method,
         batch_size=batch_size,
         batch_tokens=batch_tokens,
+        cache_on_host=kv_cache == "host",
+        device_map=device_map,
         max_samples=max_samples,
         shard=parse_shard(shard),
         shots=examples,

@@ -23,6 +23,8 @@ class Engine(Protocol):
     """Recipe key that names the folder of tokenised rows."""
     uses_startup_hook: bool
     """Whether our metrics reach the engine by the start-up hook of its environment."""
+    device_map_key: str | None
+    """Recipe key that spreads a model over GPUs; None where our hook does that."""
     path_keys: tuple[str, ...]
     """Recipe keys that name a file or folder of this machine."""
     model_keys: tuple[str, ...]

@@ -33,6 +33,7 @@ class Axolotl:
     registry_key = DIRECTORY_KEY
     cache_key = "dataset_prepared_path"
     uses_startup_hook = False
+    device_map_key: str | None = "device_map"
     path_keys: tuple[str, ...] = (DIRECTORY_KEY, "deepspeed", "chat_template_jinja")
     model_keys: tuple[str, ...] = ("base_model", "lora_model_dir", "tokenizer_config")
     set_keys: tuple[str, ...] = (DIRECTORY_KEY, NAMES_KEY, "datasets", "test_datasets")

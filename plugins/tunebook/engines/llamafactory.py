@@ -23,6 +23,8 @@ class LlamaFactory:
     registry_key = "dataset_dir"
     cache_key = cache.KEY
     uses_startup_hook = True
+    # It sets its own map for training; our hook changes it where a model is loaded to be evaluated.
+    device_map_key: str | None = None
     path_keys: tuple[str, ...] = ("dataset_dir", "media_dir", "deepspeed", "fsdp_config")
     model_keys: tuple[str, ...] = ("model_name_or_path", "adapter_name_or_path", "ref_model", "reward_model")
     set_keys: tuple[str, ...] = ("dataset_dir", "eval_dataset", "eval_on_each_dataset")

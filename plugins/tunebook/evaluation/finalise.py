@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import eval_figures, metrics, scoring
 from tunebook.eval_examples import record_of
+from tunebook.eval_lengths import Bucket, Measured, by_length
 from tunebook.evaluation.records import RawResult
 from tunebook.types import EvalRecord, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tunebook.evaluation.journal import Finished
     from tunebook.evaluation.records import SetHeader, SetRow
@@ -37,6 +38,8 @@ class Outcome:
     select_by: str
     larger_is_better: bool
     signatures: dict[str, str]
+    by_prompt_length: list[Bucket]
+    by_reference_length: list[Bucket]
 
 
 def missing(header: SetHeader, rows: Sequence[SetRow], finished: Finished) -> int:
@@ -147,7 +150,18 @@ def finalise(header: SetHeader, raws: Sequence[RawResult], *, step: int) -> Outc
         select_by=chosen.figure,
         larger_is_better=chosen.larger_is_better,
         signatures=eval_figures.signatures(loaded),
+        by_prompt_length=by_length(loaded, _measured(records, raws, lambda raw: raw.prompt_tokens)),
+        # Of an endpoint's rows nobody has counted the reference's tokens.
+        by_reference_length=by_length(loaded, _measured(records, raws, lambda raw: raw.tokens or None)),
     )
+
+
+def _measured(
+    records: Sequence[EvalRecord], raws: Sequence[RawResult], tokens: Callable[[RawResult], int | None]
+) -> list[Measured]:
+    """The scored rows whose length is known."""
+    known = {raw.index: count for raw in raws if (count := tokens(raw)) is not None}
+    return [Measured(record, known[record.index]) for record in records if record.index in known]
 
 
 def _intervals(

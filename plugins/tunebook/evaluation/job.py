@@ -38,6 +38,10 @@ class Job:
     """Rows times the longest of them, at most; None for no such limit."""
     max_samples: int | None
     """Rows of a fixed, seeded subset; None for all."""
+    cache_on_host: bool = False
+    """Generation keeps its keys and values in host memory."""
+    device_map: str | None = None
+    """`auto`: one process spreads the model over all GPUs. None: a whole model for each process."""
     shard: tuple[int, int] = (0, 1)
     """This start's share of the batches: which, and of how many."""
 

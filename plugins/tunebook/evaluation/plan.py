@@ -200,6 +200,8 @@ def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
             method=request.method,
             batch_size=request.batch_size,
             batch_tokens=request.batch_tokens,
+            cache_on_host=request.cache_on_host,
+            device_map=request.device_map,
             max_samples=request.max_samples,
             shard=request.shard,
         ),

@@ -29,6 +29,8 @@ class Request:
     method: Method | None = None
     batch_size: int | None = None
     batch_tokens: int | None = None
+    cache_on_host: bool = False
+    device_map: str | None = None
     max_samples: int | None = None
     shard: tuple[int, int] = (0, 1)
     shots: ShotsRequest | None = None

@@ -70,6 +70,8 @@ def as_data(unit: Unit, header: SetHeader, outcome: Outcome) -> dict[str, Any]:
         "stderr": outcome.stderr,
         "intervals": {name: list(bounds) for name, bounds in outcome.intervals.items()},
         "signatures": outcome.signatures,
+        "by_prompt_length": [bucket._asdict() for bucket in outcome.by_prompt_length],
+        "by_reference_length": [bucket._asdict() for bucket in outcome.by_reference_length],
         "loss_batch_size": header.loss_batch_size or None,
         "notes": list(header.notes),
         "settings": unit.about,

@@ -88,9 +88,17 @@ def start_of(group: Group, *, gpus: int) -> Start | None:
         whole_model=first.path if first.kind == "full" else first.base,
         adapter=group.adapter,
     )
+    environ = dict(os.environ)
+    spread: dict[str, str] = {}
+    if job.device_map is not None:
+        # One process with all GPUs. accelerate takes a torchrun of one process for one that trains.
+        spread = {"NPROC_PER_NODE": "1", "NNODES": "1", "ACCELERATE_BYPASS_DEVICE_MAP": "true"}
+        environ, gpus = {**environ, **spread}, min(gpus, 1)
+        if engine.device_map_key is not None:
+            values = {**values, engine.device_map_key: job.device_map}
     file = folder / "recipe.yaml"
-    command = engine.evaluate(file, values, environment=group.environment, gpus=gpus, environ=os.environ)
-    command = replace(command, env={**command.env, jobs.VARIABLE: str(job.path)})
+    command = engine.evaluate(file, values, environment=group.environment, gpus=gpus, environ=environ)
+    command = replace(command, env={**command.env, **spread, jobs.VARIABLE: str(job.path)})
     return Start(job=job, recipe_file=file, values=values, command=command)
 
 

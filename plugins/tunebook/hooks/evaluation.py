@@ -16,7 +16,7 @@ from tunebook.hooks import answers, examples, leavings
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.batches import Batch, Batches
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
-from tunebook.hooks.room import Limits, halving, read_at_a_time
+from tunebook.hooks.room import halving, read_at_a_time
 from tunebook.hooks.shards import FILLER, deal, gather, in_step, largest, rank_of
 from tunebook.hooks.texts import Texts
 from tunebook.hooks.trackers import track
@@ -52,7 +52,6 @@ class Evaluator:
         self.output_dir = output_dir
         self.texts = texts
         self.rank = rank_of(trainer)
-        self.limits = Limits()
         self._prepared: dict[str, Prepared] = {}
         self._current: Prepared | None = None
         self._collected: list[RowResult] = []

@@ -71,6 +71,8 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
         def load(path: str, tokenizer: Any) -> Any:
             own = copy.copy(model_args)
             own.model_name_or_path = path
+            if job is not None and job.device_map is not None:
+                own.device_map = job.device_map
             return stock_load(tokenizer, own, finetuning_args, False)
 
         def build(*args: Any, **kwargs: Any) -> Any:

@@ -29,8 +29,6 @@ Found = TypeVar("Found")
 class Limits:
     """How an evaluation is kept within memory."""
 
-    batch_tokens: int | None = None
-    """The most tokens of a batch, padding and generated tokens included; None: the engine's batch size."""
     strict: bool = False
     """A batch that will not fit is an error before anything starts. False: a warning, since an estimate is
     no reason to end a training."""
@@ -157,7 +155,7 @@ def what_fits(sizes: Sizes, prompt: int, new_tokens: int, limits: Limits, free: 
         rows = max(1, int(free // need(sizes, [prompt], new_tokens, limits).total))
         return f"take batches of at most {rows * (prompt + new_tokens)} tokens: --batch-tokens"
     low, high = 0, prompt
-    while high - low > 64:
+    while high - low > max(1, prompt // 1000):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle, limits) else (low, middle)
     ways = [f"limit the length to {low + new_tokens:,} tokens" if low else "free some memory"]

@@ -23,6 +23,7 @@ from tunebook.evaluation.journal import Finished, Journal, Part
 from tunebook.evaluation.records import Answered, Generated, Subject
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EvaluationSet
+from tunebook.hooks.room import Limits
 from tunebook.hooks.shards import Rank
 from tunebook.hooks.sweep_models import Models
 from tunebook.hooks.sweep_sets import SetWork, Share, plan_set
@@ -201,6 +202,7 @@ class _Sweep:
                     texts,
                     share.generations,
                     lambda results: keep(work.generated(results, texts)),
+                    Limits(strict=True, cache_on_host=self.job.cache_on_host),
                 )
 
     def _report(self) -> None:
