@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,52 @@ def test_a_figure_by_length_is_one_chart_with_a_curve_for_each_range(tmp_path):
         ("8,192 and more words", [0.2, 0.2]),
     ]
     assert not [name for name in found if "_ref_" in name]
+
+
+def records_of_lengths(folder, lengths, right):
+    """Rewrite the records of a real evaluation: prompts of so many characters, answered so."""
+    path = folder / "tunebook" / "eval_records-movies_test-300.jsonl"
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for record, length, is_right in zip(records, lengths, right, strict=True):
+        record["prompt"] = "x" * length
+        record["scores"]["yes_no"]["values"]["accuracy"] = float(is_right)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def test_the_figure_by_length_shows_where_long_rows_fail(tmp_path):
+    from tunebook.report.data import gather
+
+    folder = Path(shutil.copytree(RUNS / "movies", tmp_path / "movies"))
+    records_of_lengths(
+        folder, [100 * (place + 1) for place in range(60)], [place < 45 for place in range(60)]
+    )
+    (found,) = gather([folder]).runs[0].by_length
+    assert (found.by, found.figure) == ("characters of the prompt", "accuracy")
+    assert [(one.n, one.value) for one in found.ranges] == [(15, 1.0), (15, 1.0), (15, 1.0), (15, 0.0)]
+    assert [(one.low, one.high) for one in found.ranges][-1] == (4501, 6000)
+    assert found.ranges[0].interval.low == pytest.approx(0.796, abs=0.001)
+    # Rows that are all about as long are not cut.
+    assert gather([RUNS / "movies"]).runs[0].by_length == ()
+
+
+def test_what_has_to_be_published_with_a_figure_stands_in_the_report(tmp_path):
+    from tunebook.metrics import load
+    from tunebook.report.data import gather
+    from tunebook.report.render import render
+
+    signature = load("bleu").signature()
+    folder = tmp_path / "tunebook"
+    folder.mkdir()
+    line = {
+        "dataset": "d", "step": 10, "metric": ["bleu"], "n": 9, "select_by": "bleu", "values": {"bleu": 31.5},
+        "signatures": {"bleu": signature},
+    }  # fmt: skip
+    (folder / "eval_metrics.jsonl").write_text(json.dumps(line) + "\n", "utf-8")
+    gathered = gather([tmp_path])
+    assert gathered.runs[0].signatures == {"bleu": signature}
+    assert "version:" in signature
+    files = render(gathered)
+    assert (
+        f"bleu is to be published as `{signature.replace('|', chr(92) + '|')}`" in files["report.md"].decode()
+    )
+    assert f"<code>{signature}</code>" in files["report.html"].decode()

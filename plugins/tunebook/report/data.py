@@ -11,6 +11,7 @@ from tunebook.errors import TunebookError, join_errors
 from tunebook.report import curves, figures, setup
 from tunebook.report.base import against_base
 from tunebook.report.best import Measured, best_of, by_dataset, measure
+from tunebook.report.by_length import by_length
 from tunebook.report.compare import compare_runs
 from tunebook.report.eval_results import read_results, with_results
 from tunebook.report.examples import examples_of
@@ -119,6 +120,8 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
         settings_source=run.settings_source,
         figure_names=_figure_names(measured, best),
         evaluations=tuple(_rows(measured, best)),
+        by_length=by_length(run, best),
+        signatures={name: text for one in run.evaluations for name, text in one.signatures.items()},
         examples=tuple(examples),
         examples_missing=None if examples else _why_no_examples(run, best),
         findings=findings_of(run, measured, best, expected, pairing),

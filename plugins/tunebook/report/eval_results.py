@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.errors import TunebookError, join_errors
 from tunebook.runlog import Evaluation, Note, RunLog
+from tunebook.runlog.evaluations import texts_of
 from tunebook.runlog.tolerant_json import as_float, as_int, read_object
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def _evaluation(result: Result) -> Evaluation | None:
         seconds=None,
         tokens=None,
         source=f"{result.path.parent.name}/{result.path.name}",
+        signatures=texts_of(values.get("signatures")),
     )
 
 

@@ -116,6 +116,34 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LengthRange:
+    """The rows of one range of lengths."""
+
+    low: int
+    high: int
+    """Inclusive."""
+    n: int
+    value: float
+    interval: Interval | None
+    n_unparsed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByLength:
+    """One figure of one evaluation by length, in quarters of the rows."""
+
+    dataset: str
+    step: int
+    metric: str
+    figure: str
+    """Of single rows."""
+    by: str
+    """`tokens of the reference` or `characters of the prompt`."""
+    ranges: tuple[LengthRange, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShownExample:
     """One example, cut to what a reader can take in."""
 
@@ -241,6 +269,9 @@ class RunReport:
     figure_names: tuple[str, ...]
     """Columns of the table of evaluations, the figure to choose by first."""
     evaluations: tuple[Row, ...]
+    by_length: tuple[ByLength, ...]
+    signatures: dict[str, str]
+    """By metric: what has to be published with its figures, e.g. sacrebleu's signature."""
     examples: tuple[Examples, ...]
     examples_missing: str | None
     """Why there are no examples, or None."""

@@ -75,6 +75,7 @@ def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
         tokens=as_int(line.get("tokens")),
         source=source,
         after_training=line.get("in_training") is False,
+        signatures=texts_of(line.get("signatures")),
     )
 
 
@@ -82,6 +83,13 @@ def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
     return {str(name): number for name, entry in value.items() if (number := as_float(entry)) is not None}
+
+
+def texts_of(value: object) -> dict[str, str]:
+    """The texts of a mapping, by name; none of what is no mapping."""
+    if not isinstance(value, dict):
+        return {}
+    return {str(name): text for name, text in value.items() if isinstance(text, str)}
 
 
 def from_series(

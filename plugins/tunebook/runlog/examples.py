@@ -74,4 +74,5 @@ def _from_line(line: Mapping[str, Any], source: str) -> Example | None:
         margin=as_float(line.get("margin")),
         answer_cut=line.get("answer_cut") is True,
         source=source,
+        reference_tokens=as_int(line.get("reference_tokens")),
     )

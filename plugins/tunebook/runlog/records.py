@@ -156,6 +156,8 @@ class Evaluation:
     source: str
     after_training: bool = False
     """True for the engine's last evaluation, of the weights it kept."""
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """By metric: what has to be published with its figures, e.g. sacrebleu's signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +178,8 @@ class Example:
     """log p(yes) - log p(no) in nats; None for metrics without two classes."""
     answer_cut: bool
     source: str
+    reference_tokens: int | None = None
+    """None where the record does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
