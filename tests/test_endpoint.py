@@ -339,6 +339,51 @@ def test_prompts_of_another_length_than_the_engine_s_are_noticed(recipe, tmp_pat
     assert result()["settings"]["server"]["other_prompt_tokens"] == ROWS
 
 
+def test_an_axolotl_recipe_is_asked_without_its_tokenizer_or_with(recipe, tmp_path):
+    rows = json.loads((tmp_path / "data" / "like_eval.json").read_text())
+    chats = [
+        {
+            "conversations": [
+                {"from": "system", "value": row["system"]},
+                {"from": "human", "value": row["instruction"]},
+                {"from": "gpt", "value": row["output"]},
+            ]
+        }
+        for row in rows
+    ]
+    (tmp_path / "data" / "chat_eval.json").write_text(json.dumps(chats))
+    info = json.loads((tmp_path / "data" / "dataset_info.json").read_text())
+    info["chat_eval"] = {"file_name": "chat_eval.json", "formatting": "sharegpt", "metric": "yes_no"}
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(info))
+    values = {
+        "base_model": "someone/elsewhere",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "datasets": [{"path": "data/like_train.json", "type": "tunebook.hooks.axolotl_alpaca"}],
+        "tunebook_dataset_dir": "data",
+        "sequence_len": 256,
+        "learning_rate": 1.0e-4,
+        "output_dir": "out",
+    }
+    recipe.write_text(yaml.safe_dump(values))
+    sets = ("--dataset", "like_eval", "--dataset", "chat_eval")
+    local = make_tokenizer(tmp_path / "model")
+    asked_for = []
+    for more in ((), (f"tokenizer_config={local}",)):
+        model = Model()
+        with running(model) as url:
+            done = run(recipe, url, *sets, *more, "-o", f"out{len(more)}")
+            assert done.code == 0, done.err
+            assert ("tokenizer is not on this machine" in done.err) == (not more)
+            refused = run(recipe, url, *sets, *more, "--completions", "-o", f"text{len(more)}")
+            assert refused.code == (0 if more else 2)
+        bodies = [body for body in asked(model) if "messages" in body]
+        asked_for.append(sorted(json.dumps(body, sort_keys=True) for body in bodies))
+        assert len(bodies) == 2 * ROWS
+        assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in bodies)
+    assert asked_for[0] == asked_for[1]
+    assert "name its folder: tokenizer_config=FOLDER" in run(recipe, url, *sets, "--completions").err
+
+
 def test_results_go_to_trackers_too(recipe):
     with running(Model()) as url:
         done = run(recipe, url, "--report-to", "tensorboard")

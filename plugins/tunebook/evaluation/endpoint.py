@@ -95,6 +95,12 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
             )
             continue
         found = [read_questions(values, recipe.engine, name, home=home) for name in members]
+        if request.completions and recipe.engine == "axolotl" and found[0].tokenizer is None:
+            raise TunebookError(
+                "--completions sends whole prompts, and the chat template that writes them is part of a "
+                "tokenizer that is not on this machine",
+                fix="download it, and name its folder: tokenizer_config=FOLDER",
+            )
         sets.append(asked_set(label, members, specs, found, registry, request.max_samples))
         notes += [f"{label}: {line}" for line in about_rows(found)]
     if not sets:
@@ -129,7 +135,6 @@ def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | No
     host = request.url.partition("://")[2].partition("/")[0]
     label = request.label or f"{model} at {host}"
     subject = Subject(label=label, kind="endpoint", path=request.url, base=model, run=None, step=0)
-    versions: dict[str, str] = {}
     deciding: dict[str, Any] = {
         "label": request.label,
         "served": served,
@@ -151,7 +156,6 @@ def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | No
     about = {
         "engine": plan.recipe.engine,
         "recipe": {"name": plan.recipe.name},
-        "versions": versions,
         "data": asked.data,
         "endpoint": {
             "url": request.url,

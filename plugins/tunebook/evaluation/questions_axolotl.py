@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,17 @@ class AxolotlReader:
                 fix=f"describe the data by a registry entry: the types are {', '.join(kinds)}",
             )
         self.files, self.limit = block_files(block, home)
-        # The chat template is part of the tokenizer, so that without it nothing can be built.
-        self.tokenizer = axolotl_tokenizer.prepare(values)
-        self._template = ChatTemplate(
-            axolotl_tokenizer.chat_template_text(values, block, self.tokenizer),
-            self.tokenizer.special,
-            values.get("chat_template_kwargs") or {},
-        )
+        self.tokenizer: Any = None
+        self._template: ChatTemplate | None = None
+        # It may be on the server's machine alone; then messages are all that is known.
+        with suppress(TunebookError):
+            self.tokenizer = axolotl_tokenizer.prepare(values)
+        if self.tokenizer is not None:
+            self._template = ChatTemplate(
+                axolotl_tokenizer.chat_template_text(values, block, self.tokenizer),
+                self.tokenizer.special,
+                values.get("chat_template_kwargs") or {},
+            )
         self.length_limit = int(
             values.get("eval_sequence_len") or values.get("sequence_len") or _SEQUENCE_LEN
         )
@@ -80,10 +85,11 @@ class AxolotlReader:
     def _own_alpaca(self, block: Mapping[str, Any]) -> Any:
         columns = alpaca_columns(block.get("message_property_mappings") or {})
         self.columns = tuple(columns.values())
-        whole = self._template.render(
-            [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-        )
-        closing = whole.rpartition("!")[2]
+        template = self._template
+        closing = ""
+        if template is not None:
+            whole = template.render([{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}])
+            closing = whole.rpartition("!")[2]
 
         def read(row: Mapping[str, Any]) -> Asked:
             answer = row.get(columns.get("response", ""))
@@ -98,8 +104,10 @@ class AxolotlReader:
                 *([{"role": "system", "content": text_of(system)}] if system else []),
                 {"role": "user", "content": "\n".join(text_of(part) for part in parts if part)},
             ]
-            start = self._template.render(messages, add_generation_prompt=True)
-            full = self._template.render([*messages, {"role": "assistant", "content": answer}])
+            if template is None:
+                return _unrendered(messages, answer)
+            start = template.render(messages, add_generation_prompt=True)
+            full = template.render([*messages, {"role": "assistant", "content": answer}])
             if not full.startswith(start):
                 raise TunebookError(
                     "the chat template writes a prompt that its own whole conversation does not begin with",
@@ -111,22 +119,31 @@ class AxolotlReader:
         return read
 
     def _conversation(self, block: Mapping[str, Any]) -> Any:
-        turns_of = conversation_reader(block, self._template.text)
+        template = self._template
+        turns_of = conversation_reader(block, template.text if template is not None else "")
 
         def read(row: Mapping[str, Any]) -> Asked:
             turns = turns_of(row)
             place = max((at for at, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
             if place < 1:
                 raise TunebookError("the conversation holds no answer to a question", fix="delete the row")
-            text = self._template.render(turns)
-            span = content_span(turns, place, self._template, text)
+            messages = [
+                {"role": turn["role"], "content": text_of(turn.get("content", ""))} for turn in turns[:place]
+            ]
+            if template is None:
+                return _unrendered(messages, text_of(turns[place].get("content", "")))
+            text = template.render(turns)
+            span = content_span(turns, place, template, text)
             # The engine tokenises a conversation as one text; its prompt ends where a token begins.
             encoded = self.tokenizer.tokenizer.encode(text, add_special_tokens=False)
             first = bisect_right([end for _, end in encoded.offsets], span.start)
             start = encoded.offsets[first][0] if first < len(encoded.offsets) else len(text)
-            messages = [
-                {"role": turn["role"], "content": text_of(turn.get("content", ""))} for turn in turns[:place]
-            ]
             return Asked(messages, [text[:start]], text[start:], text[start : span.end])
 
         return read
+
+
+def _unrendered(messages: list[dict[str, str]], answer: str) -> Asked:
+    """A row whose chat template is not known; its prompt is shown message by message."""
+    shown = "\n".join(f"{one['role']}: {one['content']}" for one in messages)
+    return Asked(messages, [shown], answer, answer)

@@ -72,7 +72,9 @@ def with_shots(
     data = {name: provenance.dataset_facts(registry.entry(name))["sha256"] for name in names}
     entries = {name: dict(registry.entry(name).values) for name in names}
     place = request.folder / digest({"text": shots.text, "data": data, "entries": entries})[:16]
-    write_registry(registry, names, shots.text, place.absolute())
+    # The registry is written last: where it is, the rows are.
+    if not (place / REGISTRY_FILE).is_file():
+        write_registry(registry, names, shots.text, place.absolute())
     made = on_registry(values, engine, place.absolute())
     count = len(shots.examples)
     notes = []
