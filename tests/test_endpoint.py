@@ -418,6 +418,18 @@ def test_completions_send_the_rendered_prompt(recipe):
     assert asked(model)[0]["stop"] == ["<|im_end|>"]
 
 
+def test_completions_leave_the_bos_to_a_tokenizer_that_puts_it_there(recipe, tmp_path):
+    values = yaml.safe_load(recipe.read_text())
+    for adds in (True, False):
+        local = make_tokenizer(tmp_path / f"model-{adds}", bos_token="<|endoftext|>", add_bos_token=adds)
+        recipe.write_text(yaml.safe_dump({**values, "model_name_or_path": str(local), "template": "llama3"}))
+        model = Model()
+        with running(model) as url:
+            done = run(recipe, url, "--completions", "-o", f"out-{adds}")
+        assert done.code == 0, done.err
+        assert all(body["prompt"].startswith("<|endoftext|>") != adds for body in asked(model))
+
+
 def test_a_set_without_a_metric_cannot_be_judged_through_a_server(recipe):
     with running(Model()) as url:
         done = run(recipe, url, "--dataset", "plain_eval")

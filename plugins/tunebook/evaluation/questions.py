@@ -43,7 +43,7 @@ class Question:
     """Row of the data, from 1."""
     messages: list[dict[str, str]]
     prompt: str
-    """The whole prompt as text."""
+    """The whole prompt as text to be tokenised, without a BOS that the tokenizer itself puts there."""
     shown: str
     """The end of the prompt, as records show it."""
     reference: str
@@ -179,6 +179,8 @@ def _question(asked: Asked, index: int, number: int, reader: Reader) -> Question
         reason = reader.too_long(tokens)
         if reason is not None:
             return LeftOut(reason)
+        if reader.tokenizer.adds_bos:
+            prompt = prompt.removeprefix(reader.tokenizer.special["bos_token"])
         # As the engine reads it off its labels: a tokenizer may have no token for a character.
         reference = tokenizer.decode(_encode(tokenizer, reference), skip_special_tokens=True)
         shown = tokenizer.decode(ids[-_PROMPT_TOKENS_KEPT:], skip_special_tokens=False)
