@@ -195,7 +195,7 @@ def test_runs_judged_by_different_figures_are_not_ranked(make):
 def test_the_change_since_before_training_is_judged_by_its_interval(make):
     found = said(make("a", [(0, 30, 0.9), (100, 54, 0.2)]), make("b", [(0, 44, 0.9), (100, 46, 0.3)]))
     baselines = found["Against the baselines"]
-    assert "accuracy was 0.500 before the first step and is 0.900 at step 100, an improvement" in baselines
+    assert "accuracy was 0.500 before training and is 0.900 at step 100, an improvement" in baselines
     assert re.search(
         r"b on movies_test: accuracy was 0.733 .* the change of \+0.033 .* may be chance", baselines
     )
@@ -290,6 +290,12 @@ def test_what_started_the_runs_can_be_copied_from_the_study(make):
     text = study(make("a b", [(100, 40, 0.2)], provenance=overlaid))
     assert "    tunebook train llamafactory/demo/x -o gpu_24gb max_steps=8\n" in text
     assert re.search(r"    tunebook report '\S+/a b' --template study -o study\n", text)
+
+
+def test_cards_are_named_by_what_nvidia_smi_told(make):
+    card = {"name": "NVIDIA A100", "memory.total": "81920 MiB", "driver_version": "550.54"}
+    text = study(make("a", [(100, 40, 0.2)], provenance=lambda run: run.update(gpus=[card, card])))
+    assert "a machine with NVIDIA A100, 81920 MiB, 550.54 and NVIDIA A100, 81920 MiB, 550.54" in text
 
 
 def test_secrets_do_not_reach_a_study(make):

@@ -29,7 +29,7 @@ def provenance(run_json: Mapping[str, Any]) -> dict[str, Any] | None:
         "command": [str(part) for part in _list(run_json.get("command"))] or None,
         "started": _text(run_json, "started"),
         "host": _text(run_json, "host"),
-        "gpus": [str(gpu) for gpu in gpus] if isinstance(gpus, list) else None,
+        "gpus": [_gpu(gpu) for gpu in gpus] if isinstance(gpus, list) else None,
         "versions": {str(k): str(v) for k, v in _mapping(run_json.get("versions")).items()},
         "git": {"commit": _text(git, "commit"), "dirty": git.get("dirty") is True}
         if isinstance(git, dict)
@@ -40,6 +40,11 @@ def provenance(run_json: Mapping[str, Any]) -> dict[str, Any] | None:
             for name, facts in _mapping(run_json.get("datasets")).items()
         },
     }
+
+
+def _gpu(gpu: object) -> str:
+    """Name, memory and driver in a line, e.g. `NVIDIA A100, 81920 MiB, 550.54`."""
+    return ", ".join(str(value) for value in gpu.values()) if isinstance(gpu, dict) else str(gpu)
 
 
 def _text(mapping: Mapping[str, Any], key: str) -> str | None:

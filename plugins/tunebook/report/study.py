@@ -17,7 +17,7 @@ from tunebook.report.study_discussion import against_baselines, between_runs, wa
 from tunebook.report.study_limits import limits, not_measured, widths
 from tunebook.report.study_losses import loss_and_metric
 from tunebook.report.study_records import Commands, Picture, Study, Topic
-from tunebook.report.study_results import results_of
+from tunebook.report.study_results import method_of, results_of
 from tunebook.report.study_words import listed, optional
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def study_of(report: Report) -> Study:
         task=opening.task(runs),
         data=opening.data(runs, results),
         models=opening.known("model", [run.model for run in runs]),
-        methods=opening.known("method", [run.method for run in runs]),
+        methods=opening.known("method", [method_of(run) for run in runs]),
         questions=tuple(opening.questions(runs, results, [topic.title for topic in discussion])),
         runs=setup.runs_table(runs),
         data_sets=setup.data_table(runs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.report.study_results import comparable, judged
+from tunebook.report.study_results import comparable, judged, method_of
 from tunebook.report.study_setup import different_settings, same_training_data, training_data
 from tunebook.report.study_words import listed
 from tunebook.shown import number
@@ -76,10 +76,8 @@ def _same(one: RunReport, other: RunReport, axis: str) -> bool | None:
 
 
 def _value(run: RunReport, axis: str) -> str | None:
-    if axis == "method":
-        # Axolotl's configuration does not name the stage where it is SFT, LLaMA-Factory's does.
-        return run.method.removesuffix(" SFT") if run.method else None
-    return {"training data": training_data(run), "engine": run.engine, "model": run.model}[axis]
+    known = {"method": method_of(run), "training data": training_data(run), "engine": run.engine}
+    return known.get(axis, run.model)
 
 
 def _rest(run: RunReport, axis: str) -> list[str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.report.records import Figure
+from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report.study_results import (
     comparable,
     distinct,
@@ -14,7 +14,7 @@ from tunebook.report.study_results import (
     names,
     same_name_other_file,
 )
-from tunebook.report.study_words import capital, figure_text, gap_text, interval_text, listed
+from tunebook.report.study_words import capital, figure_text, gap_text, interval_text, listed, signed
 from tunebook.shown import number
 
 if TYPE_CHECKING:
@@ -59,42 +59,28 @@ def _majority(result: Result) -> Iterator[str]:
 
 
 def _before(result: Result) -> Iterator[str]:
-    if result.before is None:
+    if result.base is None or result.base.figure is None:
         return
-    figure, before = result.figure, _of_row(result)
-    change = gap(figure, before)
+    figure, base = result.figure, result.base.figure
+    value = figure.value - base.value
     text = (
-        f"{result.run.name} on {result.set_name}: {figure.label} was {number(before.value)} before the first "
-        f"step and is {number(figure.value)} at step {figure.step:,}"
+        f"{result.run.name} on {result.set_name}: {figure.label} was {number(base.value)} before "
+        f"training and is {number(figure.value)} at step {figure.step:,}"
     )
-    if change is None:
-        yield f"{text}; without an interval the change cannot be judged."
-    elif excludes_zero(change):
-        better = (figure.value > before.value) is figure.larger_is_better
-        yield (
-            f"{text}, {'an improvement' if better else 'a decline'}: "
-            f"{gap_text(figure.value - before.value, change)}."
-        )
+    change = gap(figure, base)
+    if result.base.p_value is not None:
+        apart: bool | None = result.base.p_value < SIGNIFICANT
+        words = f"{signed(value)} ({result.base.test})"
     else:
-        yield f"{text}; the change of {gap_text(figure.value - before.value, change)} may be chance."
-
-
-def _of_row(result: Result) -> Figure:
-    """The chosen figure as it was before training."""
-    row, chosen = result.before, result.figure
-    assert row is not None
-    return Figure(
-        name=chosen.name,
-        label=chosen.label,
-        dataset=row.dataset,
-        step=row.step,
-        value=row.values[chosen.name],
-        interval=row.intervals.get(chosen.name),
-        n=row.n,
-        n_unparsed=row.n_unparsed,
-        source=row.source,
-        larger_is_better=chosen.larger_is_better,
-    )
+        apart = None if change is None else excludes_zero(change)
+        words = signed(value) if change is None else gap_text(value, change)
+    if apart is None:
+        yield f"{text}; without a test or an interval the change of {words} cannot be judged."
+    elif apart:
+        better = (value > 0) is figure.larger_is_better
+        yield f"{text}, {'an improvement' if better else 'a decline'}: {words}."
+    else:
+        yield f"{text}; the change of {words} may be chance."
 
 
 def between_runs(results: Sequence[Result]) -> list[str]:

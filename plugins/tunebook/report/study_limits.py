@@ -155,7 +155,7 @@ def not_measured(report: Report, results: Sequence[Result]) -> list[str]:
             missing.setdefault("Evaluation loss", []).append(one.run.name)
         if one.figure.name == "loss":
             missing.setdefault("A task metric", []).append(one.run.name)
-        if one.before is None:
+        if one.base is None:
             missing.setdefault("The model before training", []).append(one.run.name)
     memory = {line.run for chart in report.charts if chart.id == "memory" for line in chart.lines}
     without = [run.name for run in report.runs if run.id not in memory]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.report.study_results import comparable, distinct
+from tunebook.report.study_results import comparable, distinct, method_of
 from tunebook.report.study_setup import training_data
 from tunebook.report.study_words import capital, counted, listed
 
@@ -26,8 +26,7 @@ _TASKS = {
 
 def title(runs: Sequence[RunReport]) -> str:
     """The method, the model and the data, as far as they are known."""
-    # Axolotl does not name the stage where it is SFT, LLaMA-Factory does.
-    methods = distinct(run.method and run.method.removesuffix(" SFT") for run in runs)
+    methods = distinct(method_of(run) for run in runs)
     models, data = distinct(run.model for run in runs), distinct(training_data(run) for run in runs)
     what = f"{listed(methods, limit=3)} fine-tuning" if methods else "fine-tuning"
     of = f" of {listed(models, limit=3)}" if models else ""

@@ -12,7 +12,7 @@ from tunebook.shown import p_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tunebook.report.records import Best, Figure, Interval, Report, Row, RunReport
+    from tunebook.report.records import Against, Best, Figure, Interval, Report, RunReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,8 @@ class Result:
     accuracy: Figure | None
     majority: Figure | None
     """Accuracy of always giving the commonest reference."""
-    before: Row | None
-    """The evaluation of the same set before the first step: the base model."""
+    base: Against | None
+    """The model before training on the same set, and the test against it; None where it was not evaluated."""
     evaluations: int
     """How many evaluations the best one was chosen from."""
     leads: bool
@@ -79,7 +79,7 @@ def _result(
         perplexity=figures.get("perplexity") or figures.get("ppl"),
         accuracy=figures.get("accuracy"),
         majority=figures.get("majority_accuracy"),
-        before=next((row for row in rows if row.step == 0 and chosen.step != 0), None),
+        base=best.base if best.base and best.base.figure else None,
         evaluations=len({row.step for row in rows if not row.after_training}),
         leads=first.get((chosen.dataset, chosen.label)) == run.id,
         p_value=standing.get("p_value"),
@@ -172,6 +172,11 @@ def gap(one: Figure, other: Figure) -> Interval | None:
 def excludes_zero(interval: Interval) -> bool:
     """Whether two figures whose difference has this interval can be told apart."""
     return interval.low > 0 or interval.high < 0
+
+
+def method_of(run: RunReport) -> str | None:
+    """The method without its stage where that is SFT: LLaMA-Factory names it, Axolotl does not."""
+    return run.method.removesuffix(" SFT") if run.method else None
 
 
 def distinct(values: Iterable[str | None]) -> list[str]:
