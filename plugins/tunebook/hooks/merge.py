@@ -60,6 +60,7 @@ def _write(path: Path, shard: dict[str, Any], chunk_bytes: int, advance: Callabl
                     raise SystemExit(f"{tensor['name']}: the merged weight has infinite or NaN values")
                 stream.write(piece.contiguous().view(torch.uint8).numpy().data)
                 advance(piece.numel() * piece.element_size())
+                del piece
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -59,10 +59,15 @@ def pieces(tensor: Job, chunk_bytes: int) -> Iterator[torch.Tensor]:
         for term in terms:
             piece = term.rows(start, end).to(precision)
             if term.weight != 1:
-                piece = piece * term.weight
+                piece.mul_(term.weight)
             total = piece if total is None else total.add_(piece)
+            del piece
         assert total is not None
-        yield total.to(wanted)
+        rounded = total.to(wanted)
+        # What is still named while the next piece is made is memory that nobody uses.
+        del total
+        yield rounded
+        del rounded
 
 
 def read(source: Job, start: int = 0, end: int | None = None) -> torch.Tensor:

@@ -131,7 +131,9 @@ def _compared(job: dict[str, Any], prompts: list[torch.Tensor], merged: list[tor
 def _prompts(job: dict[str, Any], model: Any) -> list[torch.Tensor]:
     """A few rendered prompts, and random tokens of the whole vocabulary."""
     rows = model.get_input_embeddings().weight.shape[0]
-    found = [torch.randint(0, rows, (_RANDOM_TOKENS,), generator=torch.Generator().manual_seed(0))]
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _RANDOM_TOKENS
+    count = min(_RANDOM_TOKENS, longest)
+    found = [torch.randint(0, rows, (count,), generator=torch.Generator().manual_seed(0))]
     folder = next(
         (f for f in (job["made"], job["base"]) if f and (Path(f) / "tokenizer_config.json").is_file()), None
     )
@@ -142,9 +144,8 @@ def _prompts(job: dict[str, Any], model: Any) -> list[torch.Tensor]:
         if tokenizer.chat_template:
             turn = [{"role": "user", "content": text}]
             text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        found.append(
-            torch.tensor(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
-        )
+        ids = tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+        found.append(torch.tensor(ids[:longest]))
     return found
 
 
