@@ -292,3 +292,50 @@ def test_a_long_prompt_is_cut_around_its_question():
     assert len(shown) <= 300
     assert shown.startswith("instruction")
     assert shown.endswith("Candidate: The Matrix")
+
+
+def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(movies, tmp_path, monkeypatch):
+    """Keys planted wherever a run may have left them: in its console, in W&B's files, in results, in a name."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_SILENT", "WANDB_DISABLE_CODE", "WANDB_DISABLE_GIT"):
+        monkeypatch.setenv(name, "true")
+    logged = wandb.init(
+        mode="offline",
+        dir=str(movies),
+        project="p",
+        config={
+            "hub_token": PLANTED["hf"],
+            "env": {"WANDB_API_KEY": PLANTED["wandb"]},
+            "note": PLANTED["github"],
+        },
+        notes=f"password={PLANTED['password']}",
+        settings=wandb.Settings(x_disable_stats=True),
+    )
+    for step in (500, 510):
+        logged.log({"train/loss": 0.1, "train/global_step": step, "secret": PLANTED["openai"]}, step=step)
+    logged.finish()
+    (movies / "train.log").write_text(
+        f"HF_TOKEN={PLANTED['hf']} WANDB_API_KEY={PLANTED['wandb']} llamafactory-cli train x.yaml\n"
+        f"{{'loss': '0.2', 'epoch': '5.0', 'api_key': '{PLANTED['openai']}'}}\n"
+        f"wandb: login with {PLANTED['wandb']}\nTraceback: http://me:{PLANTED['password']}@host/x\n"
+        f"{{'train_runtime': '9.0', 'token': '{PLANTED['github']}'}}\n",
+        encoding="utf-8",
+    )
+    results = movies / "eval_results"
+    results.mkdir()
+    result = {
+        "format": 1,
+        "model": {"run": str(movies), "step": 50, "kind": "full", "base": "b", "hub_token": PLANTED["hf"]},
+        "dataset": f"set_{PLANTED['github']}", "metric": ["yes_no"], "select_by": "accuracy", "n": 9,
+        "values": {"accuracy": 0.5}, "signatures": {"yes_no": f"key {PLANTED['openai']}"},
+        "settings": {"endpoint": {"url": f"http://me:{PLANTED['password']}@host/v1"}}, "records": "none.jsonl",
+    }  # fmt: skip
+    (results / "r.json").write_text(json.dumps(result), encoding="utf-8")
+    gathered = gather([movies])
+    assert {row.step for row in gathered.runs[0].evaluations} >= {50}
+    left = b"".join(path.read_bytes() for path in (movies / "wandb").rglob("*") if path.is_file())
+    assert PLANTED["hf"].encode() in left
+    assert any("wandb" in source for source in gathered.runs[0].sources)
+    for name, content in render(gathered).items():
+        for kind, secret in PLANTED.items():
+            assert secret.encode() not in content, f"the {kind} secret is in {name}"

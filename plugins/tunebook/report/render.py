@@ -15,7 +15,7 @@ import jinja2
 import orjson
 
 from tunebook.errors import TunebookError
-from tunebook.redact import redact
+from tunebook.redact import redact, redact_text
 from tunebook.report import charts, theme
 from tunebook.report.chart_records import STEPS
 from tunebook.shown import markdown, number
@@ -105,7 +105,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
         .get_template("report.html.j2")
         .render(
             report=data,
-            legend=[(key, theme.colour(place)) for place, key in enumerate(all_keys)],
+            legend=[(redact_text(key), theme.colour(place)) for place, key in enumerate(all_keys)],
             style=(templates / "report.css").read_text("utf-8"),
             program=(templates / "report.js").read_text("utf-8"),
             reloading=(templates / "reload.js").read_text("utf-8"),
