@@ -54,16 +54,9 @@ class Columns:
             at = all_steps if len(where) == len(all_steps) else all_steps[where]
             self._parts.setdefault(name, []).append(Points(at, values))
 
-    def add_table(self, steps: NDArray[np.int64], names: Sequence[str], rows: NDArray[np.float64]) -> None:
-        """Take entries that all have the same numbers.
-
-        Args:
-            steps: One for each entry.
-            names: Of the numbers.
-            rows: Shape (entries, names).
-        """
-        for place, name in enumerate(names):
-            values = np.ascontiguousarray(rows[:, place])
+    def add_table(self, steps: NDArray[np.int64], table: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take entries that all have the same numbers, each a column as long as `steps`."""
+        for name, values in table.items():
             self._parts.setdefault(name, []).append(Points(steps, values))
 
     def series(self) -> dict[str, Series]:

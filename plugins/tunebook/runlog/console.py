@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tunebook.runlog.dictionaries import Chunk
+
 _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
 _EPOCHS = re.compile(rb"Num Epochs = ([\d,]+)")
@@ -94,7 +96,7 @@ def read_console(path: Path, source: str) -> Console | None:
     table, timeline = _Table(), Timeline()
     bad = 0
     for chunk in chunks(path):
-        parsed, torn = parse(table.add_alike(chunk.dictionaries))
+        parsed, torn = parse(table.add_alike(chunk))
         bad += torn
         summary |= table.add(parsed)
         timeline.feed(chunk.rest)
@@ -133,20 +135,23 @@ class _Table:
         self._columns = {kind: Columns("") for kind in (False, True)}
         self._epochs = {kind: array("d") for kind in (False, True)}
 
-    def add_alike(self, found: list[bytes]) -> list[bytes]:
+    def add_alike(self, chunk: Chunk) -> list[bytes]:
         """Take the training entries where all are alike; returns what is to be parsed one by one."""
-        training = [one for one in found if one.startswith(_LOSS)]
-        table = number_table(training, b"'")
-        if table is None or "epoch" not in table.names:
-            return found
-        epochs = table.rows[:, table.names.index("epoch")]
-        if np.isnan(epochs).any():
-            return found
+        found = chunk.at_ends
+        text = b",".join(found)
+        count = text.count(_LOSS)
+        others: list[bytes] = []
+        if count < len(found):
+            text = b",".join([one for one in found if one.startswith(_LOSS)])
+            others = [one for one in found if not one.startswith(_LOSS)]
+        table = number_table(text, count, b"'") if count and chunk.is_plain else None
+        if table is None or "epoch" not in table or np.isnan(table["epoch"]).any():
+            return DICTIONARY.findall(chunk.data)
         first = len(self._epochs[False])
-        self._epochs[False].frombytes(epochs.tobytes())
-        self._columns[False].add_table(np.arange(first, first + len(epochs)), table.names, table.rows)
-        self.size += len(epochs)
-        return [] if len(training) == len(found) else [one for one in found if not one.startswith(_LOSS)]
+        self._epochs[False].frombytes(table["epoch"].tobytes())
+        self._columns[False].add_table(np.arange(first, first + count), table)
+        self.size += count
+        return DICTIONARY.findall(b"\n".join(others)) if others else []
 
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""

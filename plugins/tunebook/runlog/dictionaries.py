@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-_CHUNK = 8 << 20
+_CHUNK = 4 << 20
 _OPEN = b"{'"
+_OF_TRAINER = re.compile(rb"'(?:loss|epoch|eval_)")
 DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
 """Never anchored to the start of a line: the rest of a bar stands there."""
 _WORDS = (
@@ -28,10 +29,16 @@ _WORDS = (
 class Chunk(NamedTuple):
     """A stretch of a log, which ends at the end of a line."""
 
-    dictionaries: list[bytes]
-    """In their order."""
+    data: bytes
+    at_ends: list[bytes]
+    """What lines end with that end with `}`, from their first `{` on: mostly the dictionaries."""
     rest: bytes
-    """The lines that do not end with a dictionary."""
+    """The lines that do not end with `}`."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no dictionary of a Trainer stands elsewhere than at the end of a line."""
+        return _OPEN not in self.rest or not _OF_TRAINER.search(self.rest)
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
@@ -52,14 +59,11 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
 def _chunk(data: bytes) -> Chunk:
     lines = data.split(b"\n")
-    rest = b"\n".join([line for line in lines if line[-1:] != b"}"])
-    found = [line[line.find(_OPEN) :] for line in lines if line[-1:] == b"}"]
-    joined = b"".join(found)
-    # One to a line and at its end, as they are printed; else by the pattern, at twice the price.
-    plain = joined.count(b"{") == joined.count(b"}") == len(found) and b"\r" not in joined
-    if not plain or not all(one.startswith(_OPEN) for one in found) or _OPEN in rest:
-        found = DICTIONARY.findall(data)
-    return Chunk(found, rest)
+    return Chunk(
+        data,
+        [line[line.find(b"{") :] for line in lines if line[-1:] == b"}"],
+        b"\n".join([line for line in lines if line[-1:] != b"}"]),
+    )
 
 
 def parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:

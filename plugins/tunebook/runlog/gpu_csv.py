@@ -164,8 +164,8 @@ class _Reader:
             if header := _header(cells):
                 # Of a loop that was started again into the same file.
                 self._columns = header
-            # The last number of a line that was cut off may lack digits.
-            elif len(cells) != len(self._columns) or not line.endswith("\n"):
+            # The last number of a line that was cut off may lack digits; where zeros stand, lines do.
+            elif len(cells) != len(self._columns) or not line.endswith("\n") or "\0" in line:
                 self.bad += 1
             else:
                 self._line(cells)

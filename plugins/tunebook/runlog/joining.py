@@ -97,6 +97,16 @@ def agree(one: Series, other: Series) -> bool | None:
 
 
 def _is_copy(joined: Mapping[str, Series], later: Mapping[str, Series]) -> bool:
+    """Whether a log only repeats: with the same numbers, and not from a later step on to a later one.
+
+    A training that is resumed may take its steps again with the very same numbers.
+    """
+    shared = joined.keys() & later.keys() & {"loss"}
+    if any(
+        later[name].steps[0] > joined[name].steps[0] and later[name].steps[-1] > joined[name].steps[-1]
+        for name in shared
+    ):
+        return False
     verdicts = [
         agree(joined[name], series)
         for name, series in later.items()

@@ -119,12 +119,12 @@ def _training(
     """Training with what lies within it; the Trainer's own figure is of the last start alone."""
     runtime = results.get("train_runtime")
     clock = series.get("elapsed_seconds")
-    stamped = [one for one in starts if one.start.trained]
+    stamped = [one for one in starts if one.start.trained and one.start.seconds.get("training")]
     if runtime is not None and not restarted:
         return Phase(
             name="training", seconds=runtime, stretches=1, source=f"{results_source} (train_runtime)"
         )
-    if stamped:
+    if stamped and len(stamped) == sum(one.start.trained for one in starts):
         seconds = sum(one.start.seconds.get("training", 0.0) for one in stamped)
         seconds += sum(one.start.seconds.get("saving", 0.0) for one in stamped if not one.start.finished)
         return Phase(name="training", seconds=seconds, stretches=len(stamped), source=by_stamps)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+import numpy as np
 import orjson
 
 from tunebook.runlog.columns import Columns
+from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Trainer
 from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers
 from tunebook.runlog.torn_entries import EVALUATION, TRAINING, drop_torn
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(rb"\{[^{}]*\}")
 _START = re.compile(rb'"log_history"\s*:\s*\[')
 _EPOCH = b'"epoch":'
+_BETWEEN = b" \t\r\n,"
+_OF_EVALUATION = b'"eval_'
 _BLOCK = 1 << 22
 _SUMMARY_KEYS = frozenset({"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second"})
 
@@ -49,7 +53,7 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     columns = Columns(source)
     summary: dict[str, float] = {}
     with path.open("rb") as file:
-        found = _Entries(file)
+        found = _Entries(file, columns)
         for block in found:
             _take(block, columns, summary)
     facts = _facts(found.around)
@@ -71,9 +75,13 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
 
 
 class _Entries:
-    """The whole entries of `log_history`, a block at a time; afterwards, what stands around them."""
+    """The whole entries of `log_history`, a block at a time; afterwards, what stands around them.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Training entries that are all alike go straight into the columns.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+        self._columns = columns
         self.around = b""
         """The file without its entries."""
         self.read = 0
@@ -84,9 +92,19 @@ class _Entries:
         text = self._head()
         while text:
             # A whole block at once; where that fails, at the end of the list or at damage, one by one.
+            close = text.find(b"]")
+            end = text.rfind(b"}", 0, close if close >= 0 else len(text)) + 1
+            if (others := self._take_alike(text[:end])) is not None:
+                yield others
+                more = b"" if close >= 0 else self._file.read(_BLOCK)
+                text = text[end:]
+                if not more:
+                    break
+                text += more
+                continue
             end = text.rfind(b"}") + 1
             try:
-                block = loads_numbers(b"[" + text[:end].lstrip(b" \t\r\n,") + b"]")
+                block = loads_numbers(b"[" + text[:end].lstrip(_BETWEEN) + b"]")
                 # One object of two entries: lines between them are gone, and of equal keys the later holds.
                 if text.count(_EPOCH, 0, end) > len(block):
                     raise ValueError("an entry names its epoch twice")
@@ -103,12 +121,38 @@ class _Entries:
             text += more
         self.around += text + self._file.read()
 
+    def _take_alike(self, text: bytes) -> list[dict[str, Any]] | None:
+        """Take the training entries of a block where all are alike; returns the other entries, or None."""
+        training, count = text.strip(_BETWEEN), text.count(b"}")
+        others: list[dict[str, Any]] = []
+        if _OF_EVALUATION in training:
+            entries = [entry.strip(_BETWEEN) for entry in text.split(b"}")[:-1]]
+            evaluations = [entry for entry in entries if _OF_EVALUATION in entry]
+            if any(entry.count(_EPOCH) > 1 for entry in evaluations):
+                return None
+            try:
+                others = loads_numbers(b"[" + b"},".join(evaluations) + b"}]")
+            except ValueError:
+                return None
+            count -= len(evaluations)
+            training = b"},".join(entry for entry in entries if _OF_EVALUATION not in entry) + b"}"
+        table = number_table(training, count, b'"')
+        if table is None or not {"step", "epoch", "loss"}.issubset(table):
+            return None
+        at = table.pop("step")
+        if not (at == np.rint(at)).all():
+            return None
+        table[TRAINING] = table["epoch"]
+        self._columns.add_table(at.astype(np.int64), table)
+        self.read += count + len(others)
+        return others
+
     def _whole(self, text: bytes) -> tuple[list[bytes], int, bool]:
         """The whole entries of a block, where the last of them ends, and whether the list ends behind it."""
         found: list[bytes] = []
         after = 0
         for match in _ENTRY.finditer(text):
-            between = text[after : match.start()].strip(b" \t\r\n,")
+            between = text[after : match.start()].strip(_BETWEEN)
             if between.startswith(b"]"):
                 return found, after, True
             self.damaged += bool(between)
