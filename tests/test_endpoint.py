@@ -508,6 +508,11 @@ def test_options_that_say_how_a_model_is_loaded_are_refused(recipe):
     done = run(recipe, "http://127.0.0.1:9", "--base")
     assert done.code == 2
     assert "--base says how a model is loaded" in done.err
+    done = run(recipe, "http://127.0.0.1:9", "--device-map", "auto")
+    assert "--device-map says how a model is loaded" in done.err
+    done = CliRunner().invoke(cli, ["eval", str(recipe), "--retries", "1"])
+    assert done.exit_code == 2
+    assert "--retries is about a server: it needs --endpoint URL" in done.stderr
     done = run(recipe, "http://127.0.0.1:9", "--shots", "1", "--shots-template", "{question}")
     assert done.code == 2
     assert "holds {answer} 0 times" in done.err

@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 
 _SHOWN_FAILURES = 5
 
-# Options of `tunebook eval` that say how a model is loaded and computed: a server has done that already.
-_NOT_WITH_ENDPOINT = ("checkpoints", "base", "recipe", "method", "batch_size", "batch_tokens", "shard")
+_OF_A_SERVER = frozenset(
+    {
+        *("model", "label", "concurrency", "timeout", "retries", "api_key_env", "completions"),
+        "no_template_options",
+    }
+)
+_OF_BOTH = frozenset(
+    {
+        *("arguments", "endpoint", "datasets", "max_samples", "output", "trackers", "dry_run", "as_json"),
+        *("shots", "shots_file", "shots_template"),
+    }
+)
+"""Options of `tunebook eval`; all others say how a model is loaded and computed, which a server has done."""
 
 Function = Any
 
@@ -117,16 +128,15 @@ def refuse_other_options(ctx: click.Context, endpoint: str | None) -> None:
     Raises:
         UsageError: One was given.
     """
-    given = click.core.ParameterSource.COMMANDLINE
-    ours = ("model", "label", "concurrency", "timeout", "retries", "api_key_env", "completions")
-    wrong = _NOT_WITH_ENDPOINT if endpoint is not None else (*ours, "no_template_options")
-    for name in wrong:
-        if ctx.get_parameter_source(name) is given:
-            option = f"--{name.replace('_', '-')}"
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE or name in _OF_BOTH:
+            continue
+        if (name in _OF_A_SERVER) != (endpoint is not None):
             raise click.UsageError(
-                f"{option} says how a model is loaded, which the server has done; leave it out"
+                f"{parameter.opts[0]} says how a model is loaded, which the server has done; leave it out"
                 if endpoint is not None
-                else f"{option} is about a server: it needs --endpoint URL"
+                else f"{parameter.opts[0]} is about a server: it needs --endpoint URL"
             )
 
 
