@@ -134,3 +134,15 @@ def test_what_has_to_be_published_with_a_figure_stands_in_the_report(tmp_path):
         f"bleu is to be published as `{signature.replace('|', chr(92) + '|')}`" in files["report.md"].decode()
     )
     assert f"<code>{signature}</code>" in files["report.html"].decode()
+
+
+def test_three_runs_are_drawn_in_panels_too_and_two_are_not(run):
+    drawn = [Curves(f"r{place}", f"run {place}", run, {}, ()) for place in range(3)]
+    found = {chart.id: chart for chart in curves.charts(drawn)}
+    panels = found["each_loss"]
+    all_keys = keys(list(found.values()))
+    description = spec(panels, all_keys)
+    assert description["facet"]["sort"] == ["run 0", "run 1", "run 2"]
+    assert max(len(line.steps) for line in panels.lines) <= 60
+    assert png(panels, all_keys).startswith(b"\x89PNG")
+    assert not [name for name in (chart.id for chart in curves.charts(drawn[:2])) if name.startswith("each_")]

@@ -80,5 +80,7 @@ class Chart:
     x_label: str = STEPS
     """What the horizontal axis counts. `steps` of a line are seconds where it is not `step`."""
     log_scale: bool = False
+    panels: bool = False
+    """Drawn as small multiples: once for each run, the other runs in grey."""
     secondary: bool = False
     """Of interest to few readers; the page shows it on demand."""

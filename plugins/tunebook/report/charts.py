@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunebook.report.lines import TRAINING
+from tunebook.report.panels import panels
 from tunebook.report.theme import colour, config
 
 if TYPE_CHECKING:
@@ -68,6 +69,15 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
             "scale": {"domain": datasets},
             "legend": {"title": None, "orient": "top", "symbolType": "stroke"},
         }
+    head: Spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": chart.about,
+        # A little room on the right, so that the last point is not cut in half.
+        "params": [{"name": "lo", "value": 0}, {"name": "hi", "value": max(1, round(high * 1.012, 2))}],
+        "data": {"name": "points"},
+    }
+    if chart.panels:
+        return head | panels(chart, line_encoding)
     layers: list[Spec] = []
     if any(line.low for line in chart.lines):
         layers.append(
@@ -102,15 +112,10 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
             }
         )
     layers += _references(chart) + _rules(chart) + _not_finite(chart) + _marks(chart, base, y)
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "description": chart.about,
+    return head | {
         "width": "container",
         "height": 220,
         "autosize": {"type": "fit-x", "contains": "padding"},
-        # A little room on the right, so that the last point is not cut in half.
-        "params": [{"name": "lo", "value": 0}, {"name": "hi", "value": max(1, round(high * 1.012, 2))}],
-        "data": {"name": "points"},
         "layer": layers,
     }
 
@@ -237,16 +242,14 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
     """The chart as a picture, on white, at twice its nominal 720 by 260."""
     import vl_convert
 
-    drawn = spec(chart, all_keys)
-    drawn |= {
-        "width": _WIDTH,
-        "height": _HEIGHT,
+    drawn = spec(chart, all_keys) | {
         "title": {"text": chart.title, "subtitle": chart.y_label},
-        "autosize": {"type": "fit", "contains": "padding"},
         "datasets": {"points": rows(chart.lines)},
     }
+    if not chart.panels:
+        drawn |= {"width": _WIDTH, "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
     shown = [key for key in all_keys if any(line.key == key for line in chart.lines)]
-    if len(shown) > 1:
+    if len(shown) > 1 and not chart.panels:
         for layer in drawn["layer"]:
             if layer["mark"]["type"] == "line":
                 legend = {

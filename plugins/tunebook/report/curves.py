@@ -13,6 +13,7 @@ from tunebook.report.chart_records import Chart, Line, Mark, Reference, Rule
 from tunebook.report.gpu_curves import gpu_charts
 from tunebook.report.length_curves import by_length, length_charts
 from tunebook.report.lines import TRAINING, Curves, about, evaluated, key_of, line_of
+from tunebook.report.panels import FEWEST_PANELS, run_by_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +42,7 @@ _TRAINING_CHARTS = (
     ),
     _Plan("steps_per_second", "Speed", "steps per second", "~g", True, ("steps_per_second",)),
     _Plan(
-        "memory", "GPU memory", "GiB", "~g", True, ("memory/max_active (GiB)", "memory/max_allocated (GiB)")
+        "memory", "GPU memory", "GiB", "~s", True, ("memory/max_active (GiB)", "memory/max_allocated (GiB)")
     ),
 )
 
@@ -61,6 +62,7 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
         if lines:
             found.append(_chart(plan, lines))
     found += length_charts(runs, several=several)
+    found += run_by_run(found[:2]) if len(runs) >= FEWEST_PANELS else []
     found += [chart for chart in metrics if chart not in found]
     last = max((line.steps[-1] for chart in found for line in chart.lines if line.steps), default=1)
     restarts = _restarts(runs, several=several)

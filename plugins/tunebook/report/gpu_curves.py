@@ -52,7 +52,7 @@ def gpu_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
                 id=plan.id,
                 title=plan.title,
                 y_label=plan.y_label,
-                y_format="~g",
+                y_format="~s",
                 y_zero=True,
                 about=about(plan.title, lines, over=SECONDS),
                 last_step=max(line.steps[-1] for line in lines),

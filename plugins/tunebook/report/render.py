@@ -83,6 +83,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
                 "spec": charts.spec(chart, all_keys),
                 "format": chart.y_format,
                 "clock": chart.x_label != STEPS,
+                "panels": chart.panels,
                 "lines": [
                     {
                         "key": line.key,

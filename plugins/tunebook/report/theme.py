@@ -40,6 +40,7 @@ def config(*, dark: bool) -> dict[str, Any]:
         "axisX": {"grid": False, "tickCount": 7},
         "axisY": {"domain": False, "ticks": False, "minExtent": 34},
         "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 11, "symbolStrokeColor": ink},
+        "header": {"labelColor": ink, "labelFontSize": 11, "titleColor": muted},
         "title": {
             "color": ink,
             "anchor": "start",
@@ -50,6 +51,7 @@ def config(*, dark: bool) -> dict[str, Any]:
         },
         "style": {
             "baseline": {"color": muted},
+            "behind": {"stroke": muted},
             "note": {"color": muted, "fontSize": 11},
         },
     }

@@ -64,6 +64,8 @@
     const points = rows(chart);
     // An axis cannot be drawn around nothing; update() covers a chart whose curves are all taken out.
     const spec = { ...chart.spec, datasets: { points: points.length ? points : rows(chart, true) } };
+    // Panels do not stretch: as many as fit beside each other.
+    if (chart.panels) spec.columns = Math.max(1, Math.floor(plot.clientWidth / 205));
     const config = data.configs[isDark() ? "dark" : "light"];
     const drawn = await vegaEmbed(plot, spec, { config, renderer: "svg", actions: false, tooltip: false, hover: false, defaultStyle: false });
     plot.querySelector("svg").setAttribute("aria-hidden", "true");
@@ -270,7 +272,10 @@
   openTarget();
 
   drawAll().then(() => {
-    document.querySelectorAll(".chart").forEach((figure) => listen(figure, Number(figure.dataset.chart)));
+    document.querySelectorAll(".chart").forEach((figure) => {
+      const place = Number(figure.dataset.chart);
+      if (!data.charts[place].panels) listen(figure, place);
+    });
     document.querySelectorAll("details").forEach((details) => details.addEventListener("toggle", () => {
       if (details.open && details.querySelector(".chart")) drawAll();
     }));
