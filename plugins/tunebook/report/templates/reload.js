@@ -80,7 +80,12 @@
   }
   button.addEventListener("click", pause);
 
-  const reads = () => pressed || document.hidden || !getSelection().isCollapsed || document.activeElement?.tagName === "INPUT";
+  // Not for ever: a selection that was forgotten must not stop the page.
+  let typed = -Infinity, selected = -Infinity;
+  addEventListener("keydown", () => { typed = performance.now(); });
+  document.addEventListener("selectionchange", () => { selected = performance.now(); });
+  const within = (time, seconds) => performance.now() - time < seconds * 1000;
+  const reads = () => pressed || document.hidden || within(typed, 5) || (!getSelection().isCollapsed && within(selected, 60));
   function tick() {
     const seconds = Math.max(0, Math.round((Date.now() - checked) / 1000));
     const stale = seconds * 1000 > 3 * every + 20000;
