@@ -79,13 +79,13 @@ report-example: $(LF)/.complete $(AXOLOTL)/.complete $(TINY)/config.json  ## tra
 	$(LF)/bin/python scripts/prepare_demo_gsm8k.py
 	rm -rf $(EXAMPLE_RUNS)
 	@for recipe in full_sft_recommend full_sft_gsm8k qlora_sft_recommend; do \
-		echo "== $$recipe"; \
+		echo "== $$recipe"; name=$${recipe#full_sft_}; name=$${name%_sft_recommend}; \
 		$(LF)/bin/tunebook train llamafactory/demo/$$recipe \
-			output_dir=$(EXAMPLE_RUNS)/llamafactory-$$recipe eval_on_start=true; \
-		$(LF)/bin/tunebook train axolotl/demo/$$recipe output_dir=$(EXAMPLE_RUNS)/axolotl-$$recipe; \
+			output_dir=$(EXAMPLE_RUNS)/llamafactory-$$name eval_on_start=true; \
+		$(LF)/bin/tunebook train axolotl/demo/$$recipe output_dir=$(EXAMPLE_RUNS)/axolotl-$$name; \
 	done
-	$(LF)/bin/python scripts/make_report_example.py $(EXAMPLE_RUNS)/*-full_sft_recommend \
-		$(EXAMPLE_RUNS)/*-full_sft_gsm8k $(EXAMPLE_RUNS)/*-qlora_sft_recommend -o reports/example
+	$(LF)/bin/python scripts/make_report_example.py $(EXAMPLE_RUNS)/*-recommend $(EXAMPLE_RUNS)/*-gsm8k \
+		$(EXAMPLE_RUNS)/*-qlora -o reports/example
 
 # Both parts are run, whatever the first one said; the exit status tells whether one failed. Axolotl's
 # environment is given only the files with tests for it: others import what it does not have. Two workers,

@@ -176,14 +176,15 @@ def test_runs_that_left_their_answers_are_told_apart_as_in_the_report(tmp_path, 
     text = {topic.title: " ".join(topic.sentences) for topic in study_of(report).discussion}[
         "Between the runs"
     ]
+    shown = f"{-row['difference']:+.3f} on the rows of both"
     if not flipped:
         assert "both runs have the same macro-F1" in text
     elif row["verdict"] == "not distinguishable":
         assert flipped == 3
-        assert f"movies is not distinguishable there from other (+0.050, p {row['p_value']:.3f}" in text
+        assert f"movies is not distinguishable there from other ({shown}, p {row['p_value']:.3f})" in text
     else:
         assert flipped == 30
-        assert "movies is better there than other (+0.500, p < 0.001 in a paired test)" in text
+        assert f"movies is better there than other ({shown}, p < 0.001)" in text
 
 
 def test_runs_judged_by_different_figures_are_not_ranked(make):

@@ -256,7 +256,9 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
                     "title": None,
                     "orient": "top",
                     "values": shown,
-                    "columns": 4,
+                    # Names are about seven pixels a letter, and are cut where they have no room.
+                    "columns": max(1, min(4, (_WIDTH - 40) // (7 * max(map(len, shown)) + 36))),
+                    "labelLimit": _WIDTH - 80,
                     "symbolType": "stroke",
                 }
                 layer["encoding"]["color"] = {**layer["encoding"]["color"], "legend": legend}

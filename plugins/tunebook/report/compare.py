@@ -181,7 +181,7 @@ def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
     """Where a run stands against the best: its letters, and in words."""
     if ranking is None:
         words = "no other run was measured by this figure"
-        return {"group": None, "p_value": None, "verdict": None, "standing": words}
+        return {"group": None, "p_value": None, "difference": None, "verdict": None, "standing": words}
     found = ranking.against_best.get(place)
     if place == 0:
         words = "best"
@@ -194,6 +194,7 @@ def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
     return {
         "group": ranking.letters.get(place),
         "p_value": found.p_adjusted if found else None,
+        "difference": found.difference if found else None,
         "verdict": found.verdict if found else None,
         "standing": words,
     }

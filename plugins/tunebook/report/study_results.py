@@ -34,6 +34,8 @@ class Result:
     """Whether the tests of the comparison are against this one."""
     p_value: float | None
     """Of the paired test against the one that leads; None where there was none."""
+    difference: float | None
+    """This one minus the one that leads, on the rows that both answered."""
     verdict: str | None
     """What that test says of this one: `better`, `worse`, `not distinguishable`."""
     letters: str | None
@@ -83,6 +85,7 @@ def _result(
         evaluations=len({row.step for row in rows if not row.after_training}),
         leads=first.get((chosen.dataset, chosen.label)) == run.id,
         p_value=standing.get("p_value"),
+        difference=standing.get("difference"),
         verdict=standing.get("verdict"),
         letters=standing.get("group"),
     )
@@ -147,11 +150,12 @@ def judged(one: Result, other: Result) -> Verdict:
     value = one.figure.value - other.figure.value
     better = one if (value > 0) is one.figure.larger_is_better else other
     lead, rest = (one, other) if one.leads else (other, one)
-    if lead.leads and rest.p_value is not None:
+    if lead.leads and rest.p_value is not None and rest.difference is not None:
+        paired = rest.difference if one is rest else -rest.difference
         apart = rest.verdict != "not distinguishable"
         if apart:
             better = rest if rest.verdict == "better" else lead
-        return Verdict(apart, better, f"{signed(value)}, p {p_value(rest.p_value)} in a paired test")
+        return Verdict(apart, better, f"{signed(paired)} on the rows of both, p {p_value(rest.p_value)}")
     if one.letters and other.letters:
         apart = not set(one.letters) & set(other.letters)
         return Verdict(apart, better, f"{signed(value)}, by paired tests of all pairs")
