@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 WHOLE_UP_TO = 32_768
 """Tokens of a batch, padding included, up to which it is read in one piece."""
-PIECE_TOKENS = 8_192
-"""Tokens of all rows that are read at a time beyond that: the matrices are as busy as with more."""
+PIECE_TOKENS = 2_048
+"""Tokens of all rows that are read at a time beyond that. Enough to keep matrices busy; with the sdpa kernel
+each of them costs a line of the mask, as long as all tokens so far."""
 SMALLEST_PIECE = 256
 """Tokens of each row, however many rows there are."""
 LOGITS_AT_A_TIME = 2**27
@@ -52,7 +53,7 @@ def piece(rows: int, tokens: int) -> int | None:
     A function of the batch alone and not of the machine, so that an evaluation can be repeated.
 
     >>> piece(1, 200_000), piece(4, 50_000), piece(16, 512)
-    (8192, 2048, None)
+    (2048, 512, None)
     """
     return None if rows * tokens <= WHOLE_UP_TO else max(SMALLEST_PIECE, PIECE_TOKENS // rows)
 
