@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,8 @@ def generate_batches(
     """
     loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
     settings = generation_settings(texts, prepared.max_new_tokens)
+    if limits.cache_on_host and next(trainer.model.parameters()).device.type != "cuda":
+        limits = replace(limits, cache_on_host=False)  # there is no other memory
     if limits.cache_on_host:
         settings.cache_implementation = "offloaded"
     collective = in_step(trainer.model)
