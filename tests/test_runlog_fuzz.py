@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
+import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from hypothesis import HealthCheck, example, given, settings
@@ -15,7 +20,9 @@ from tunebook.report.data import gather
 from tunebook.runlog import read_run
 from tunebook.runlog.console import read_console
 from tunebook.runlog.records import Series
+from tunebook.runlog.tensorboard import read_events
 from tunebook.runlog.torn_entries import TRAINING, drop_torn
+from tunebook.runlog.trainer_state import read_trainer_state
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(
@@ -111,6 +118,99 @@ def test_a_damaged_console_log_loses_lines_and_gains_none(name, start, length, t
             assert value in values
 
 
+NUMBERS = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=False, width=32),
+    st.integers(-(10**6), 10**6),
+    st.sampled_from([1e-05, 1e22, -0.0, float("nan"), float("inf")]),
+)
+ENTRIES = st.lists(
+    st.tuples(NUMBERS, NUMBERS, st.sampled_from(["train", "train", "train", "eval", "torn", "warning"])),
+    min_size=1,
+    max_size=12,
+)
+
+
+def printed(entries, quote):
+    """Lines as a Trainer prints them, `quote` around the numbers, with noise in between."""
+    lines = ["Num update steps per epoch = 10"]
+    for place, (loss, norm, kind) in enumerate(entries, 1):
+        pairs = {"loss": loss, "grad_norm": norm} if kind != "eval" else {"eval_loss": loss}
+        pairs["epoch"] = place / 10
+        text = ", ".join(f"'{name}': {quote}{number!r}{quote}" for name, number in pairs.items())
+        line = f"\r 10%|#   | {place}/99 [00:01<00:09]\r\x1b[A{{{text}}}"
+        if kind == "torn":
+            line = line[: len(line) - 5]
+        elif kind == "warning":
+            line += "\n[rank1]: UserWarning: {'device': 'cuda:1'} was given"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name, series in one.items():
+        assert series.steps.tolist() == other[name].steps.tolist()
+        assert np.array_equal(series.values, other[name].values, equal_nan=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ENTRIES, st.sampled_from(["", "'"]))
+def test_a_log_decoded_by_columns_is_what_the_slow_way_reads(entries, quote):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.log"
+        path.write_text(printed(entries, quote), encoding="utf-8")
+        fast = read_console(path, "l")
+        with mock.patch("tunebook.runlog.console.number_table", return_value=None):
+            slow = read_console(path, "l")
+    assert (fast is None) == (slow is None)
+    if fast is not None:
+        same(fast.series, slow.series)
+        assert [note.message for note in fast.notes] == [note.message for note in slow.notes]
+
+
+@settings(max_examples=150, deadline=None)
+@given(ENTRIES, st.floats(0, 1), st.integers(0, 40))
+def test_a_state_file_decoded_by_columns_is_what_the_slow_way_reads(entries, start, length):
+    history = [
+        {"epoch": place / 10, "eval_loss" if kind == "eval" else "loss": loss, "norm": norm, "step": place}
+        for place, (loss, norm, kind) in enumerate(entries, 1)
+    ]
+    data = json.dumps({"global_step": 1, "log_history": history, "max_steps": 9}, indent=2).encode()
+    at = int(start * len(data))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trainer_state.json"
+        for text in (data, data[:at] + data[at + length :]):
+            path.write_bytes(text)
+            fast = read_trainer_state(path, "s")
+            with mock.patch("tunebook.runlog.trainer_state.number_table", return_value=None):
+                slow = read_trainer_state(path, "s")
+            assert (fast is None) == (slow is None)
+            if fast is not None:
+                same(fast.series, slow.series)
+                assert (fast.trainer, fast.summary) == (slow.trainer, slow.summary)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["zeros", "noise", "cut", "gone"]), st.floats(0, 1), st.integers(1, 700))
+def test_a_damaged_event_file_loses_points_and_gains_none(kind, start, length):
+    (path, _) = sorted((FIXTURES / "runs" / "movies").rglob("events.out.*"))
+    data = path.read_bytes()
+    at = int(start * (len(data) - 1))
+    noise = random.Random(length).randbytes(length)
+    middle = {"zeros": bytes(length), "noise": noise, "cut": b"", "gone": b""}[kind]
+    tail = b"" if kind == "cut" else data[at + length :]
+    whole = read_events(path, "events").series
+    with tempfile.TemporaryDirectory() as folder:
+        damaged = Path(folder) / "events.out.tfevents.1"
+        damaged.write_bytes(data[:at] + middle + tail)
+        found = read_events(damaged, "events").series
+    for name, one in found.items():
+        assert set(one.steps.tolist()) <= set(whole[name].steps.tolist())
+        if name != "elapsed_seconds":  # counts from the first record that is left
+            # Of a step that was logged twice, the first value shows where the second is lost.
+            assert all(struct.pack("<f", value) in data for value in one.values.tolist())
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(data):
@@ -121,12 +221,14 @@ def test_any_bytes_are_read_or_refused(data):
             "train.log",
             "events.out.tfevents.1",
             "all_results.json",
+            "run-1.wandb",
+            "gpu.csv",
         ):
             (Path(folder) / name).write_bytes(data)
-        try:
-            read_run(Path(folder))
-        except TunebookError:
-            return
+        (Path(folder) / "run-2.wandb").write_bytes(b":W&B\xe1\xbe\x00" + data)
+        for path in (Path(folder), *Path(folder).iterdir()):
+            with suppress(TunebookError):
+                read_run(path)
 
 
 def series(steps, epochs):

@@ -103,7 +103,8 @@ def read_console(path: Path, source: str) -> Console | None:
     if not table.size and not summary:
         return None
     per_epoch = _steps_per_epoch(announced)
-    series, how, went_back = table.series(source, per_epoch)
+    resumed = sum(start.resumed_at is not None for start in timeline.starts)
+    series, how, went_back = table.series(source, per_epoch, resumed=resumed)
     notes = [Note(kind="read", file=source, message=how)] if table.size else []
     if bad:
         notes.append(Note(kind="lost", file=source, message=f"{bad} torn lines were left out"))
@@ -179,8 +180,16 @@ class _Table:
             self.size += len(kept)
         return summary
 
-    def series(self, source: str, per_epoch: float | None) -> tuple[dict[str, Series], str, list[WentBack]]:
-        """The series by step; how the steps were found; where training went back."""
+    def series(
+        self, source: str, per_epoch: float | None, *, resumed: int
+    ) -> tuple[dict[str, Series], str, list[WentBack]]:
+        """The series by step; how the steps were found; where training went back.
+
+        Args:
+            source: The log's name.
+            per_epoch: Optimizer steps in an epoch; None where nothing tells.
+            resumed: How often the log says that training is resumed.
+        """
         made: dict[str, Series] = {}
         went_back: list[WentBack] = []
         for evaluation, columns in self._columns.items():
@@ -190,15 +199,16 @@ class _Table:
             counted = np.arange(1, len(epochs) + 1)
             steps = counted if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
-                went_back = [
-                    WentBack(int(steps[at]), int(steps[at + 1]), source)
-                    for at in np.flatnonzero(np.diff(epochs) < 0).tolist()
-                ]
+                places = np.flatnonzero(np.diff(epochs) < 0)
+                # The last step alone may be taken again; without a word of it, another rank has printed.
+                again = np.flatnonzero(np.diff(epochs) <= 0)
+                places = again if len(places) < len(again) <= resumed else places
+                went_back = [WentBack(int(steps[at]), int(steps[at + 1]), source) for at in places.tolist()]
             # Names that stand in the same entries share one array of places, and so one of steps.
             shared: dict[int, NDArray[np.int64]] = {}
             for name, series in columns.series().items():
-                places = series.steps
-                at = _at(series, shared.setdefault(id(places), steps[places]), source)
+                entries = series.steps
+                at = _at(series, shared.setdefault(id(entries), steps[entries]), source)
                 made[name] = _join(made[name], at) if name in made else at
         if per_epoch is None:
             return made, "no step count was printed: the axis counts the entries of the log", went_back
