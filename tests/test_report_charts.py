@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tunebook.report import curves
-from tunebook.report.charts import keys, png, spec
+from tunebook.report.charts import keys, png, printed, spec
+from tunebook.report.data import gather
 from tunebook.report.lines import Curves
 from tunebook.runlog import read_run
 from tunebook.runlog.records import Gpu, Restart, TimeSeries
@@ -146,3 +147,17 @@ def test_three_runs_are_drawn_in_panels_too_and_two_are_not(run):
     assert max(len(line.steps) for line in panels.lines) <= 60
     assert png(panels, all_keys).startswith(b"\x89PNG")
     assert not [name for name in (chart.id for chart in curves.charts(drawn[:2])) if name.startswith("each_")]
+
+
+def test_a_picture_of_several_runs_has_a_legend_also_where_intervals_are_drawn():
+    report = gather([RUNS / "movies", RUNS / "plain"])
+    chart = next(chart for chart in report.charts if chart.id == "metric_token_accuracy")
+    with_band = replace(
+        chart, lines=tuple(replace(line, low=line.values, high=line.values) for line in chart.lines)
+    )
+    drawn = printed(with_band, keys(report.charts))
+    coloured = [layer["encoding"]["color"] for layer in drawn["layer"] if "color" in layer["encoding"]]
+    # One layer without a legend takes it away from all of them.
+    assert len(coloured) >= 3
+    assert all(colour["legend"]["values"] == ["movies", "plain"] for colour in coloured)
+    assert all(colour["legend"]["symbolOpacity"] == 1 for colour in coloured)

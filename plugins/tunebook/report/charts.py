@@ -140,11 +140,16 @@ def _references(chart: Chart) -> list[Spec]:
             "encoding": {"y": y},
         },
         {
-            "data": {"values": values},
+            # Over the highest of those with the same words: runs on other rows have a line close by.
+            "data": {"values": list({value["t"]: value for value in sorted(values, key=_height)}.values())},
             "mark": {"type": "text", "align": "right", "dy": -6, "dx": -4, "style": "note"},
             "encoding": {"y": y, "x": {"value": "width"}, "text": {"field": "t"}},
         },
     ]
+
+
+def _height(value: Spec) -> float:
+    return float(value["y"])
 
 
 def _rules(chart: Chart) -> list[Spec]:
@@ -242,6 +247,16 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
     """The chart as a picture, on white, at twice its nominal 720 by 260."""
     import vl_convert
 
+    made = vl_convert.vegalite_to_png(
+        json.dumps(printed(chart, all_keys)),
+        scale=2,
+        config=config(dark=False) | {"background": "white", "font": "Liberation Sans"},
+    )
+    return bytes(made)
+
+
+def printed(chart: Chart, all_keys: Sequence[str]) -> Spec:
+    """The description of a chart that stands alone: with its rows, its title and a legend of its own."""
     drawn = spec(chart, all_keys) | {
         "title": {"text": chart.title, "subtitle": chart.y_label},
         "datasets": {"points": rows(chart.lines)},
@@ -250,24 +265,21 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
         drawn |= {"width": _WIDTH, "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
     shown = [key for key in all_keys if any(line.key == key for line in chart.lines)]
     if len(shown) > 1 and not chart.panels:
+        legend = {
+            "title": None,
+            "orient": "top",
+            "values": shown,
+            # Names are about seven pixels a letter, and are cut where they have no room.
+            "columns": max(1, min(4, (_WIDTH - 40) // (7 * max(map(len, shown)) + 36))),
+            "labelLimit": _WIDTH - 80,
+            "symbolType": "stroke",
+            "symbolOpacity": 1,
+        }
+        # In every layer: one that asks for none, such as the band of an interval, takes it from all.
         for layer in drawn["layer"]:
-            if layer["mark"]["type"] == "line":
-                legend = {
-                    "title": None,
-                    "orient": "top",
-                    "values": shown,
-                    # Names are about seven pixels a letter, and are cut where they have no room.
-                    "columns": max(1, min(4, (_WIDTH - 40) // (7 * max(map(len, shown)) + 36))),
-                    "labelLimit": _WIDTH - 80,
-                    "symbolType": "stroke",
-                }
+            if "color" in layer.get("encoding", {}):
                 layer["encoding"]["color"] = {**layer["encoding"]["color"], "legend": legend}
-    made = vl_convert.vegalite_to_png(
-        json.dumps(drawn),
-        scale=2,
-        config=config(dark=False) | {"background": "white", "font": "Liberation Sans"},
-    )
-    return bytes(made)
+    return drawn
 
 
 @cache
