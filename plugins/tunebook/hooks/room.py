@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class Limits:
     no reason to end a training."""
     cache_on_host: bool = False
     """Keep keys and values in host memory, and one layer's on the GPU at a time."""
+    tell: Callable[[str], None] = say
+    """Gets what generating will need, before it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,7 @@ def check_generation(
         cache = cache_bytes(
             sizes.config, rows=len(worst), tokens=max(worst) + new_tokens, element=sizes.element
         )
-        say(
+        limits.tell(
             f"generation: at most {len(worst)} x {max(worst) + new_tokens:,} tokens, keys and values "
             f"{_size(cache)} {where}, {reading}; {_size(most.total)} of {_size(free)} free"
         )
@@ -182,6 +185,8 @@ def free_bytes(model: torch.nn.Module) -> float:
 
 
 def _free_on_host() -> float:
+    if not Path("/proc/meminfo").is_file():  # not Linux: nobody says
+        return math.inf
     import resource
 
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -218,7 +223,7 @@ def halving(run: Callable[[Batch], list[Found]], batch: Batch, *, collective: bo
             fix="take smaller batches (--batch-tokens), a shorter length limit, or several GPUs "
             "(--device-map auto)",
         )
-    say(f"out of memory in a batch of {rows} x {tokens:,} tokens; running it again in two halves")
+    say(f"warning: out of memory in a batch of {rows} x {tokens:,} tokens; running it again in two halves")
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

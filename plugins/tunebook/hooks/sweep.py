@@ -202,8 +202,14 @@ class _Sweep:
                     texts,
                     share.generations,
                     lambda results: keep(work.generated(results, texts)),
-                    Limits(strict=True, cache_on_host=self.job.cache_on_host),
+                    Limits(strict=True, cache_on_host=self.job.cache_on_host, tell=self._tell_need),
                 )
+
+    def _tell_need(self, line: str) -> None:
+        """Tell what generating will need where the user sees it: our own output goes to a log."""
+        say(line)
+        self.now = f"{self.now}; {line}"
+        self._report()
 
     def _report(self) -> None:
         told = {"done": self.done, "total": self.total, "kept": self.kept, "now": self.now}
