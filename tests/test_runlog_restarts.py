@@ -73,6 +73,17 @@ def test_slurm_outputs_alone_are_a_run_whose_parts_are_named(tmp_path):
     assert (restart.resumed_at_step, restart.steps_repeated) == (60, 10)
 
 
+def test_a_resumed_axolotl_run_keeps_the_steps_that_were_not_taken_again():
+    run = read_run(LOGS / "resumed_axolotl")
+    assert run.engine == "axolotl"
+    # It evaluates at step 20 before it goes on; the loss of step 20 is the first start's.
+    assert run.series["loss"].steps.tolist() == list(range(5, 61, 5))
+    assert run.series["eval_loss"].steps.tolist() == [0, 20, 40, 60]
+    (restart,) = run.restarts
+    assert (restart.resumed_at_step, restart.steps_repeated) == (20, 10)
+    assert phases(run)["tokenising"] > phases(run)["training"] > 0
+
+
 def test_where_nothing_names_the_checkpoint_its_step_is_not_made_up(tmp_path):
     shutil.copy(RUNS / "resumed" / "trainer_log.jsonl", tmp_path)
     (restart,) = read_run(tmp_path).restarts

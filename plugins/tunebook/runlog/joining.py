@@ -70,19 +70,22 @@ def join_starts(starts: Sequence[Mapping[str, Series]]) -> Joined:
         if _is_copy(joined, later):
             joined = merge([joined, later])
             continue
-        first = min(int(one.steps[0]) for one in later.values() if len(one.steps))
-        last = max(int(one.steps[-1]) for one in later.values() if len(one.steps))
-        before = max(int(one.steps[-1]) for one in joined.values() if len(one.steps))
-        source = next(one.source for one in later.values() if len(one.steps))
-        went_back.append(WentBack(before, first, source))
+        # An evaluation before the first step of a resumed training is no step taken again.
+        told_by = {"loss"} if "loss" in joined and "loss" in later else later.keys()
+        said = [later[name] for name in told_by if len(later[name].steps)]
+        before = max(
+            (int(one.steps[-1]) for name, one in joined.items() if name in told_by and len(one.steps)),
+            default=0,
+        )
+        went_back.append(WentBack(before, min(int(one.steps[0]) for one in said), said[0].source))
         for name, series in later.items():
             have = joined.get(name)
-            if have is None or not len(have.steps):
-                joined[name] = series
+            if have is None or not len(have.steps) or not len(series.steps):
+                joined[name] = have if have is not None and len(have.steps) else series
                 continue
             if name == _CLOCK:
                 series = _going_on(have, series)
-            kept = (have.steps < first) | (have.steps > last)
+            kept = (have.steps < series.steps[0]) | (have.steps > series.steps[-1])
             sources = dict.fromkeys([*have.source.split(", "), series.source])
             joined[name] = _combined(have, kept, series, None, ", ".join(sources))
     return Joined(joined, went_back)

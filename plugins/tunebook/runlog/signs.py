@@ -46,10 +46,11 @@ BAR = re.compile(
 """A tqdm bar."""
 TIME = rb"20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?"
 """The clock of transformers, LLaMA-Factory and Axolotl: local time, of no named zone."""
-RESUMED = re.compile(
-    rb"(?:Continuing training from|Resuming training from checkpoint with epoch \d+ and) global step (\d+)"
+RESUMED = (
+    rb"(?:Continuing training from|Resuming training from checkpoint with epoch \d+ and) global step \d+|"
+    rb"auto-resume functionality to resume from checkpoint at \S*checkpoint-\d+"
 )
-"""transformers 4 and 5."""
+"""transformers 4 and 5, Axolotl; the step stands last."""
 
 
 def last_number(pattern: re.Pattern[bytes], text: bytes) -> int | None:

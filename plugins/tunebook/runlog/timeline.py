@@ -22,7 +22,7 @@ _MARK = re.compile(
     b"|".join(
         (
             rb"(?P<time>" + TIME + rb")",
-            rb"(?P<resumed>" + RESUMED.pattern + rb")",
+            rb"(?P<resumed>" + RESUMED + rb")",
             rb"(?P<saved>saved in )",
             rb"(?P<starting>" + STARTING + rb")",
             *(b"(?P<" + name.replace(" ", "_").encode() + b">" + pattern + b")" for name, pattern in SIGNS),
@@ -99,7 +99,8 @@ class Timeline:
                     self._tick(at)
                     stamp_end = match.end()
             elif kind == "resumed":
-                self.starts[-1].resumed_at = int(match.group().rsplit(b" ", 1)[1])
+                step = match.group().replace(b"-", b" ").rsplit(b" ", 1)[1]
+                self.starts[-1].resumed_at = int(step)
             elif kind == "saved":
                 self._saved(timed=timed)
             elif kind is not None:
