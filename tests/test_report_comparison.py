@@ -75,6 +75,13 @@ def test_runs_are_ranked_with_letters_of_those_that_are_not_told_apart(runs):
     assert "Holm over 3 tests" in found.remarks[0]
 
 
+def test_p_values_are_those_of_all_pairs_together(runs):
+    rows = gather(runs(best=0, near=5, mid=7)).comparison.rows
+    # Exact McNemar: 2 / 2**5, 2 / 2**7 and 2 / 2**2 by themselves; the smallest of three is tripled by Holm.
+    assert [row["p_value"] for row in rows[1:]] == [pytest.approx(2 / 16), pytest.approx(3 / 64)]
+    assert [row["group"] for row in rows] == ["a", "ab", "b"]
+
+
 def test_the_headline_says_whether_the_best_run_is_shown_to_be_the_best(runs):
     assert "it is not told apart from near" in gather(runs(best=0, near=3)).headline
     assert "shown to be better than every other" in gather(runs(first=0, far=35)).headline
@@ -214,6 +221,22 @@ def test_by_loss_one_would_keep_a_worse_checkpoint_is_found_only_where_it_is_sho
     (folder / "tunebook" / "eval_records-movies_test-100.jsonl").unlink()
     titles = {finding.title for finding in gather([folder]).runs[0].findings}
     assert "the lowest loss is not the best macro-F1 on movies_test" not in titles
+
+
+def test_a_checkpoint_of_lower_loss_that_is_not_shown_to_be_worse_is_no_finding(tmp_path):
+    folder = Path(shutil.copytree(RUNS / "movies", tmp_path / "run"))
+    measure(folder, accuracy=49 / 60, loss=0.4)
+    ours = folder / "tunebook"
+    lines = [json.loads(line) for line in (ours / "eval_metrics.jsonl").read_text("utf-8").splitlines()]
+    first = next(line for line in lines if line["step"] == 100)
+    first["values"] |= {"loss": 0.01, "accuracy": 48 / 60}
+    write(ours / "eval_metrics.jsonl", lines)
+    records = [json.loads(line) for line in (ours / RECORDS).read_text("utf-8").splitlines()]
+    right = [one for one in records if one["scores"]["yes_no"]["values"]["accuracy"] == 1.0]
+    right[0]["scores"]["yes_no"] |= {"parsed": None, "values": {"accuracy": 0.0}}
+    write(ours / "eval_records-movies_test-100.jsonl", [record | {"step": 100} for record in records])
+    titles = {finding.title for finding in gather([folder]).runs[0].findings}
+    assert "the lowest loss is not the best accuracy on movies_test" not in titles
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12))

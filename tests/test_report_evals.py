@@ -66,7 +66,7 @@ def test_checkpoints_evaluated_after_training_are_points_of_the_curves(run, tmp_
 
 
 def test_what_the_run_measured_itself_stays(run, tmp_path):
-    result(tmp_path / "e", run, step=300, value=0.1)
+    result(tmp_path / "e", run, step=300, value=0.95)
     (best,) = gather([run], evals=[tmp_path / "e"]).runs[0].best
     assert best.figure.value == 0.8124467178175618
 

@@ -22,6 +22,9 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_report(render(gather([RUNS / "movies", RUNS / "plain"])), folder / "two")
     write_report(render(gather([RUNS / "movies"])), folder / "one")
+    for name in ("a", "b", "c"):
+        shutil.copytree(RUNS / "movies", folder / "runs" / name)
+    write_report(render(gather([folder / "runs" / name for name in ("a", "b", "c")])), folder / "three")
     return folder
 
 
@@ -203,3 +206,31 @@ def test_every_picture_has_words_and_every_control_a_name(open_page):
         "button", "all => all.every(one => (one.getAttribute('aria-label') || one.textContent).trim())"
     )
     assert page.eval_on_selector_all("h1", "all => all.length") == 1
+
+
+def test_three_runs_have_panels_whose_curves_the_legend_takes_out(open_page):
+    page = open_page("three")
+    titles = page.locator("#chart-each_loss svg text", has_text="a").or_(
+        page.locator("#chart-each_loss svg text", has_text="c")
+    )
+    assert titles.count() >= 2
+    before = page.locator("#chart-each_loss svg .mark-line path").count()
+    page.click('.key[data-key="b"]')
+    page.wait_for_function(
+        "before => document.querySelectorAll('#chart-each_loss svg .mark-line path').length < before",
+        arg=before,
+    )
+    page.hover("#chart-each_loss .plot")
+
+
+def test_the_ranking_says_who_is_told_apart_and_its_remarks_are_on_the_page(open_page):
+    page = open_page("three")
+    groups = page.locator("#comparison-table tbody tr td:has-text('a')")
+    assert groups.count() >= 3
+    assert page.locator(".remark", has_text="cannot be told apart from").count() == 1
+
+
+def test_time_and_memory_stand_on_the_page_of_one_run(open_page):
+    page = open_page("one")
+    assert page.locator("#time .phases span").count() >= 2
+    assert page.locator("#time td", has_text="not measured").count() >= 1
