@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,8 @@ def test_a_file_that_was_cut_off_gives_what_is_whole(offline, tmp_path, share):
     assert steps == list(range(1, len(steps) + 1))
     assert np.array_equal(run.series["loss"].values, offline[1][: len(steps)], equal_nan=True)
     assert run.runtime is None
-    assert any("cut off" in note.message for note in run.notes)
+    # Where the cut falls between two records, only the end is missing.
+    assert any("cut off" in note.message or "how the run ended" in note.message for note in run.notes)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -105,6 +107,21 @@ def test_damage_costs_rows_and_makes_no_number(offline, tmp_path, seed):
         assert value == logged[step] or (value != value and logged[step] != logged[step])
     assert len(run.series["loss"].steps) < ROWS
     assert any(note.kind == "lost" for note in run.notes)
+
+
+def test_a_digit_that_changed_is_told_by_the_checksum(offline, tmp_path):
+    data = bytearray(offline[0].read_bytes())
+    places = [match.end() for match in re.finditer(rb"train/loss\x82\x01.0\.", data)][::300]
+    for at in places:
+        data[at : at + 1] = b"1" if data[at : at + 1] != b"1" else b"2"
+    damaged = tmp_path / "run-x.wandb"
+    damaged.write_bytes(data)
+    run = read_wandb(damaged, damaged.name)
+    loss = run.series["loss"]
+    assert len(places) > 5
+    assert 0 < len(loss.steps) < ROWS
+    logged = np.array(offline[1])[loss.steps - 1]
+    assert np.array_equal(loss.values, logged, equal_nan=True)
 
 
 def test_every_record_is_what_wandbs_own_messages_say(offline):

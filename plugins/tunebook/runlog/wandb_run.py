@@ -205,6 +205,9 @@ class _Reader:
         if records.cut_off:
             message = f"cut off after {records.read} records; the rest is lost or not yet written"
             notes.append(Note(kind="lost", file=self.source, message=message))
+        elif self._runtime is None:
+            message = "does not say how the run ended: its last log calls may be missing"
+            notes.append(Note(kind="lost", file=self.source, message=message))
         if series and not by_trainer:
             message = "no train/global_step was logged: the axis is W&B's own count of log calls"
             notes.append(Note(kind="read", file=self.source, message=message))
