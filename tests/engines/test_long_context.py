@@ -4,8 +4,6 @@ Runs in both environments, since the two engines pin different versions of trans
 """
 
 import importlib.util
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
@@ -21,14 +19,19 @@ LENGTHS, ANSWERS = [97, 60, 9], [41, 3, 8]
 def models(tmp_path_factory):
     """By architecture: a function that loads the tiny model, its sliding window shorter than the rows."""
     folder = tmp_path_factory.mktemp("long")
-    script = ROOT / "scripts" / "make_tiny_model.py"
 
     def load(name, **options):
         import transformers
 
         path = folder / name
         if not path.exists():
-            subprocess.run([sys.executable, script, "--architecture", name, "-o", path], check=True)
+            with pytest.MonkeyPatch.context() as patch:
+                # In this process: importing it all again would cost more than every test here.
+                patch.syspath_prepend(ROOT / "scripts")
+                from make_tiny_model import build
+
+                path.mkdir()
+                build(name, path)
         config = transformers.AutoConfig.from_pretrained(path)
         if name.startswith("gemma"):
             config.sliding_window = 24
@@ -41,7 +44,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Random rows of different lengths; the last has a second supervised span."""
+    """Random rows of different lengths; the first has a second supervised span."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
