@@ -284,6 +284,28 @@ def test_unread_and_cut_answers_and_the_choice_of_the_step_stand_in_the_limits(m
     assert "accuracy is known to +/- 0." in limits
 
 
+def test_figures_that_are_not_finite_are_said_to_be_so_and_are_never_the_best(make):
+    folder = make("a", [(100, 40, 0.2), (200, 44, 0.3)])
+    path = folder / "tunebook" / "eval_metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    lines[0]["values"] |= {"accuracy": float("inf")}
+    lines[1]["values"] |= {
+        "loss": float("nan"),
+        "perplexity": float("inf"),
+        "majority_accuracy": float("nan"),
+    }
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    results = folder / "train_results.json"
+    found = json.loads(results.read_text("utf-8")) | {"train_runtime": float("nan")}
+    results.write_text(json.dumps(found), encoding="utf-8")
+    report = gather([folder, RUNS / "axolotl"])
+    row = study_of(report).results.rows[0]
+    assert row[3] == "0.733"
+    assert row[7:10] == ("not finite", "not finite", "not finite")
+    for content in render_templates(report, ["study", "slides"]).values():
+        assert not re.findall(r"\binf\b|\bnan\b(?! or infinite)", content.decode())
+
+
 def test_what_started_the_runs_can_be_copied_from_the_study(make):
     def overlaid(run):
         run["recipe"] |= {"name": "llamafactory/demo/x", "overlays": ["gpu_24gb", "max_steps=8"]}

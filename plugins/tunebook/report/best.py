@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.report import figures, intervals
@@ -99,8 +100,7 @@ def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
     candidates = [
         one
         for one in training
-        if chosen.name in one.evaluation.values
-        and one.evaluation.values[chosen.name] == one.evaluation.values[chosen.name]
+        if chosen.name in one.evaluation.values and math.isfinite(one.evaluation.values[chosen.name])
     ]
     if not candidates:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -165,6 +166,8 @@ def duration(seconds: float) -> str:
     >>> duration(3.24), duration(75), duration(7385)
     ('3.2 s', '1 min 15 s', '2 h 03 min')
     """
+    if not math.isfinite(seconds):
+        return "not finite"
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

@@ -17,7 +17,7 @@ from tunebook.report.study_discussion import against_baselines, between_runs, wa
 from tunebook.report.study_limits import limits, not_measured, widths
 from tunebook.report.study_losses import loss_and_metric
 from tunebook.report.study_records import Commands, Picture, Study, Topic
-from tunebook.report.study_results import method_of, results_of
+from tunebook.report.study_results import method_of, number_of, results_of
 from tunebook.report.study_words import listed, optional
 
 if TYPE_CHECKING:
@@ -101,10 +101,9 @@ def study_of(report: Report) -> Study:
 def _speed(runs: Sequence[RunReport]) -> list[str]:
     known = []
     for run in runs:
-        facts = {fact.label: fact.value for fact in run.facts}
-        seconds, speed = facts.get("Training time"), facts.get("Speed")
-        if isinstance(seconds, (int, float)):
-            rate = f" ({optional(speed)} samples a second)" if isinstance(speed, (int, float)) else ""
+        seconds, speed = number_of(run, "Training time"), number_of(run, "Speed")
+        if seconds is not None:
+            rate = "" if speed is None else f" ({optional(speed)} samples a second)"
             known.append(f"{run.name} {duration(seconds)}{rate}")
     if not known:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tunebook.report.study_results import comparable, distinct, names
@@ -146,7 +147,7 @@ def not_measured(report: Report, results: Sequence[Result]) -> list[str]:
     missing: dict[str, list[str]] = {}
     for run in report.runs:
         for fact in run.facts:
-            if fact.value is None:
+            if fact.value is None or (isinstance(fact.value, float) and not math.isfinite(fact.value)):
                 missing.setdefault(fact.label, []).append(run.name)
         if not run.best:
             missing.setdefault("Any evaluation", []).append(run.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,6 @@ class Result:
     run: RunReport
     best: Best
     loss: Figure | None
-    perplexity: Figure | None
     accuracy: Figure | None
     majority: Figure | None
     """Accuracy of always giving the commonest reference."""
@@ -70,7 +70,7 @@ def _result(
     standings: Mapping[tuple[str, str, str], Mapping[str, Any]],
     first: Mapping[tuple[str, str], str],
 ) -> Result:
-    figures = {figure.name: figure for figure in (*best.beside, best.figure)}
+    figures = {figure.name: figure for figure in (*best.beside, best.figure) if math.isfinite(figure.value)}
     chosen = best.figure
     rows = [row for row in run.evaluations if row.dataset == chosen.dataset and chosen.name in row.values]
     standing = standings.get((run.id, chosen.dataset, chosen.label), {})
@@ -78,7 +78,6 @@ def _result(
         run=run,
         best=best,
         loss=figures.get("loss"),
-        perplexity=figures.get("perplexity") or figures.get("ppl"),
         accuracy=figures.get("accuracy"),
         majority=figures.get("majority_accuracy"),
         base=best.base if best.base and best.base.figure else None,
@@ -92,9 +91,9 @@ def _result(
 
 
 def number_of(run: RunReport, label: str) -> float | None:
-    """The run's fact of that label, where it is a number."""
+    """The run's fact of that label, where it is a finite number."""
     value = next((fact.value for fact in run.facts if fact.label == label), None)
-    return value if isinstance(value, (int, float)) else None
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def comparable(results: Sequence[Result]) -> list[list[Result]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunebook.report.render import duration
 from tunebook.report.study_records import Table
-from tunebook.report.study_results import comparable
+from tunebook.report.study_results import comparable, number_of
 from tunebook.report.study_words import NOT_MEASURED, figure_text, interval_text, optional
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def results_table(runs: Sequence[RunReport], results: Sequence[Result]) -> Table
             interval_text(one.figure.interval) if one.figure.interval else "none",
             optional(one.figure.n),
             optional(one.figure.n_unparsed),
-            optional(one.majority.value if one.majority else None),
-            optional(one.loss.value if one.loss else None),
-            optional(one.perplexity.value if one.perplexity else None),
+            _beside(one, "majority_accuracy"),
+            _beside(one, "loss"),
+            _beside(one, "perplexity", "ppl"),
             f"{one.figure.step:,}",
         )
         for group in comparable(results)
@@ -46,6 +46,12 @@ def results_table(runs: Sequence[RunReport], results: Sequence[Result]) -> Table
     return Table(columns=columns, rows=tuple(rows), numeric=frozenset(columns[3:]))
 
 
+def _beside(result: Result, *names: str) -> str:
+    """The first of these figures that the best evaluation has."""
+    figures = {figure.name: figure.value for figure in (*result.best.beside, result.figure)}
+    return optional(next((figures[name] for name in names if name in figures), None))
+
+
 def costs_table(runs: Sequence[RunReport]) -> Table:
     """What each training took."""
     columns = (
@@ -59,12 +65,10 @@ def costs_table(runs: Sequence[RunReport]) -> Table:
     )
     rows = []
     for run in runs:
-        facts = {fact.label: fact.value for fact in run.facts}
-        seconds = [facts.get(label) for label in ("Training time", "Time in evaluation")]
-        times = [duration(value) if isinstance(value, (int, float)) else NOT_MEASURED for value in seconds]
-        steps = facts.get("Optimizer steps")
-        numbers = [facts.get(label) for label in ("Trained parameters", "Speed")]
-        trained, speed = (optional(value if isinstance(value, (int, float)) else None) for value in numbers)
+        seconds = [number_of(run, label) for label in ("Training time", "Time in evaluation")]
+        times = [NOT_MEASURED if value is None else duration(value) for value in seconds]
+        steps = next((fact.value for fact in run.facts if fact.label == "Optimizer steps"), None)
+        trained, speed = (optional(number_of(run, label)) for label in ("Trained parameters", "Speed"))
         rows.append(
             (
                 run.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from tunebook.shown import number
@@ -68,6 +69,8 @@ def optional(value: float | None) -> str:
     """A number for a table's cell."""
     if value is None:
         return NOT_MEASURED
+    if not math.isfinite(value):
+        return "not finite"
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 
