@@ -68,7 +68,7 @@ def test_a_wandb_file_alone_is_a_run_with_wall_time_and_evaluations(offline):
     run = read_run(offline[0])
     assert run.results["train_runtime"] == 12.5
     assert [one.seconds for one in run.evaluations] == [0.25] * 4
-    assert run.wall_seconds.value > 0
+    assert run.wall_seconds.value >= 0
     assert "runtime" in run.wall_seconds.source
 
 

@@ -174,6 +174,8 @@ class _Reader:
             card.memory.add(at, amount / _MIB)
 
     def _about(self, kind: int, message: bytes) -> None:
+        if kind == wandb_records.EXIT:
+            self._runtime = 0.0  # in whole seconds; protobuf does not write a zero
         for number, value in fields(message):
             if kind == wandb_records.EXIT and number == 2 and isinstance(value, int):
                 self._runtime = float(signed(value))
