@@ -303,6 +303,21 @@ def test_the_card_names_sources_and_holds_no_secret(base, tmp_path):
     assert recorded["base"]["files"][0]["header_sha256"][:16] in card
 
 
+def test_the_card_tells_the_recipe_that_lies_in_the_run(base, tmp_path):
+    run = tmp_path / "run"
+    adapter = checkpoint(run, 10)
+    for file in adapter.glob("*.safetensors"):
+        file.unlink()
+    make_adapter(adapter, base)
+    (run / "tunebook").mkdir()
+    recipe = f"model_name_or_path: {base}\ndataset: plums\nlearning_rate: 1.0e-4\nhub_token: hf_{'x' * 20}\n"
+    (run / "tunebook" / "recipe.yaml").write_text(recipe)
+    card = record.card(record.record(plan(tmp_path, run, checkpoint="10"), [], None), adapter=False)
+    assert "was trained with llamafactory: dataset plums, learning_rate 0.0001" in card
+    assert "| 10 | the step asked for |" in card
+    assert "hf_" not in card
+
+
 def test_the_command_tells_its_plan_and_writes_nothing(base, tmp_path, monkeypatch):
     adapter = make_adapter(tmp_path / "adapter", base)
     monkeypatch.setattr("tunebook.cli.merge.find_environment", lambda plan, engine: Path("/env"))

@@ -101,7 +101,7 @@ def test_the_merged_model_brings_along_what_belongs_to_it(tiny, trained, merged_
     assert "adapter_config.json" not in names
     card = (merged_adapter / "README.md").read_text()
     assert "lora_rank 8" in card
-    assert "like_train" in card
+    assert "template qwen3" in card
     contract = json.loads((merged_adapter / "tunebook_contract.json").read_text())
     assert contract["adapter"] is None
     assert contract["template"]["name"] == "qwen3"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import checkpoints
+from tunebook import checkpoints, engine_yaml, run_folder
 from tunebook.errors import TunebookError
 from tunebook.merging.weights import adapter_weights, model_weights
 from tunebook.model_source import find_model
@@ -33,6 +33,8 @@ class Origin:
     """The model that was trained from."""
     revision: str | None
     contract: Mapping[str, Any] | None
+    recipe: Mapping[str, Any]
+    """All of the run's recipe where it lies there; else `settings`."""
 
     @property
     def quantised(self) -> bool:
@@ -101,8 +103,15 @@ def find_input(argument: str, checkpoint: str | None) -> Input:
             base=source.base,
             revision=source.revision,
             contract=source.contract,
+            recipe=_recipe(folder, source.engine) or source.settings,
         ),
     )
+
+
+def _recipe(folder: Path, engine: EngineName | None) -> dict[str, Any] | None:
+    run = folder.parent if folder.name.startswith("checkpoint-") else folder
+    kept = run / run_folder.FOLDER / "recipe.yaml"
+    return engine_yaml.read_mapping(kept, engine) if engine and kept.is_file() else None
 
 
 def _refuse_unfinished(run: Path) -> None:

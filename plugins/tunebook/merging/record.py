@@ -109,9 +109,7 @@ def _parity(parity: Mapping[str, Any] | None) -> list[str]:
 
 
 def _input(given: Input, weight: float) -> dict[str, Any]:
-    recipe = {
-        key: given.origin.settings[key] for key in _SUMMARY if given.origin.settings.get(key) is not None
-    }
+    recipe = {key: given.origin.recipe[key] for key in _SUMMARY if given.origin.recipe.get(key) is not None}
     return {
         "name": given.argument,
         "folder": str(given.folder),
