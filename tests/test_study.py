@@ -284,6 +284,15 @@ def test_unread_and_cut_answers_and_the_choice_of_the_step_stand_in_the_limits(m
     assert "accuracy is known to +/- 0." in limits
 
 
+def test_a_setting_of_zero_is_a_setting(make):
+    zero = {"seed": 0, "lora_dropout": 0.0, "finetuning_type": "lora"}
+    text = study(
+        make("a", [(100, 40, 0.2)], settings=zero), make("b", [(100, 40, 0.2)], settings={"seed": 1})
+    )
+    assert "| seed | 0 | 1 |" in text
+    assert "| LoRA dropout | 0 | not used |" in text
+
+
 def test_figures_that_are_not_finite_are_said_to_be_so_and_are_never_the_best(make):
     folder = make("a", [(100, 40, 0.2), (200, 44, 0.3)])
     path = folder / "tunebook" / "eval_metrics.jsonl"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tunebook.report.study_results import Result
 
 
+_MOST = 6
+"""Runs whose evaluations are told of one by one."""
+
+
 def loss_and_metric(results: Sequence[Result], runs: Sequence[RunReport]) -> list[str]:
     """Whether evaluation loss and task metric put the runs, and the checkpoints of a run, in one order."""
     found: list[str] = []
@@ -27,9 +31,15 @@ def loss_and_metric(results: Sequence[Result], runs: Sequence[RunReport]) -> lis
             same = [one for one in group if one.run.model == model and one.loss is not None]
             if len(same) > 1 and group[0].figure.name != "loss":
                 found += _over_runs(same)
-    for result in results:
-        if result.figure.name != "loss":
-            found += _over_checkpoints(result, several=len(runs) > 1)
+    over = [
+        sentence
+        for result in results
+        if result.figure.name != "loss"
+        for sentence in _over_checkpoints(result, several=len(runs) > 1)
+    ]
+    found += over[:_MOST]
+    if len(over) > _MOST:
+        found.append(f"The evaluations of {len(over) - _MOST} more runs stand in report.md.")
     return found
 
 

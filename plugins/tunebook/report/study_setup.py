@@ -179,8 +179,10 @@ def setting(run: RunReport, label: str) -> str:
     """One setting as a text, whatever the engine calls it."""
     known = {one.key: one.value for one in run.settings}
     for key in _SETTINGS[label]:
-        if known.get(key) not in (None, False) or (known.get(key) is False and label != "quantisation"):
-            return _text(known[key], key)
+        value = known.get(key)
+        # By identity: a seed of 0 and a dropout of 0.0 are settings, though Python takes them for False.
+        if value is not None and not (value is False and label == "quantisation"):
+            return _text(value, key)
     if label == "training rows" and (parts := _parts(known.get("datasets"))):
         return parts
     if label.startswith("LoRA") and run.method and "LoRA" not in run.method:
