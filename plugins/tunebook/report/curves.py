@@ -52,7 +52,8 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
     several = len(runs) > 1
     metrics = _metric_charts(runs, several=several)
     chosen = {_id(best.figure.name) for run in runs for best in run.best if best.figure.name != "loss"}
-    found = [replace(chart, secondary=False) for chart in metrics if chart.id in chosen]
+    chosen_metrics = [replace(chart, secondary=False) for chart in metrics if chart.id in chosen]
+    found = list(chosen_metrics)
     metrics = [chart for chart in metrics if chart.id not in {one.id for one in found}]
     loss = _loss_chart(runs, several=several)
     found += [loss] if loss.lines else []
@@ -62,7 +63,9 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
         if lines:
             found.append(_chart(plan, lines))
     found += length_charts(runs, several=several)
-    found += run_by_run(found[:2]) if len(runs) >= FEWEST_PANELS else []
+    if len(runs) >= FEWEST_PANELS:
+        told = [chart for chart in found if chart.id == loss.id or chart in chosen_metrics]
+        found += run_by_run(told[:2])
     found += [chart for chart in metrics if chart not in found]
     last = max((line.steps[-1] for chart in found for line in chart.lines if line.steps), default=1)
     restarts = _restarts(runs, several=several)

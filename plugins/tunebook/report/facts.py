@@ -71,11 +71,11 @@ def _result(run: RunLog, label: str, key: str, unit: str) -> Fact:
 
 
 def _tokens(run: RunLog) -> Fact:
-    series = run.series.get("num_input_tokens_seen")
-    if series is not None and len(series.values) and np.nanmax(series.values) > 0:
-        return Fact(
-            label="Input tokens seen", value=float(np.nanmax(series.values)), unit="", source=series.source
-        )
+    # The first is transformers', the second Axolotl's.
+    for name in ("num_input_tokens_seen", "tokens/total"):
+        series = run.series.get(name)
+        if series is not None and (seen := float(np.nanmax(series.values, initial=0.0))) > 0:
+            return Fact(label="Input tokens seen", value=seen, unit="", source=f"{series.source} ({name})")
     hint = f"{_NO_SOURCE}; set include_num_input_tokens_seen: true"
     return Fact(label="Input tokens seen", value=None, unit="", source=hint)
 

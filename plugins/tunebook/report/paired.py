@@ -108,7 +108,9 @@ def _metric_of(answers: Answers) -> tuple[Metric, str] | str:
         own = answers.figure.removeprefix(f"{name.rpartition(':')[2]}_")
         if own in metric.figures:
             return metric, own
-    return f"no metric gives single answers a {answers.figure}"
+    if not answers.metrics:
+        return "no metric was at work, so that no single answers were written down"
+    return f"no metric of {answers.name} gives single answers a {answers.figure}"
 
 
 def answers_of(run: RunLog, name: str, evaluation: Evaluation | None, figure: str) -> Answers:
