@@ -147,7 +147,7 @@ class _Table:
             others = [one for one in found if not one.startswith(_LOSS)]
         table = number_table(text, count, b"'") if count and chunk.is_plain else None
         if table is None or "epoch" not in table or np.isnan(table["epoch"]).any():
-            return DICTIONARY.findall(chunk.data)
+            return chunk.dictionaries()
         first = len(self._epochs[False])
         self._epochs[False].frombytes(table["epoch"].tobytes())
         self._columns[False].add_table(np.arange(first, first + count), table)

@@ -27,9 +27,9 @@ _WORDS = (
 
 
 class Chunk(NamedTuple):
-    """A stretch of a log, which ends at the end of a line."""
+    """Some lines of a log, each whole."""
 
-    data: bytes
+    lines: list[bytes]
     at_ends: list[bytes]
     """What lines end with that end with `}`, from their first `{` on: mostly the dictionaries."""
     rest: bytes
@@ -40,29 +40,35 @@ class Chunk(NamedTuple):
         """Whether no dictionary of a Trainer stands elsewhere than at the end of a line."""
         return _OPEN not in self.rest or not _OF_TRAINER.search(self.rest)
 
+    def dictionaries(self) -> list[bytes]:
+        """All dictionaries, wherever they stand."""
+        return DICTIONARY.findall(b"\n".join(self.lines))
+
 
 def chunks(path: Path) -> Iterator[Chunk]:
     """The log in pieces of some megabytes; a line is never cut in two."""
-    rest = b""
+    begun = b""
     with path.open("rb") as file:
         while data := file.read(_CHUNK):
-            data = rest + data
-            end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-            if not end and len(data) < 8 * _CHUNK:
-                rest = data
-                continue
-            rest = data[end:] if end else b""
-            yield _chunk(data[:end] if rest else data)
-    if rest:
-        yield _chunk(rest)
+            lines = data.split(b"\n")
+            lines[0] = begun + lines[0]
+            begun = lines.pop()
+            if len(begun) > _CHUNK:
+                # Bars alone, which are drawn over each other.
+                end = begun.rfind(b"\r") + 1 or len(begun)
+                lines.append(begun[:end])
+                begun = begun[end:]
+            if lines:
+                yield _chunk(lines)
+    if begun:
+        yield _chunk([begun])
 
 
-def _chunk(data: bytes) -> Chunk:
-    lines = data.split(b"\n")
+def _chunk(lines: list[bytes]) -> Chunk:
     return Chunk(
-        data,
+        lines,
         [line[line.find(b"{") :] for line in lines if line[-1:] == b"}"],
-        b"\n".join([line for line in lines if line[-1:] != b"}"]),
+        b"\n".join([line for line in lines if line[-1:] != b"}"]) + b"\n",
     )
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_ANCHORS = 200
+_FIRST_BLOCK = 256
+"""Entries looked at behind an anchor, and twice as many each time they agree."""
 
 
 def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
@@ -35,20 +37,37 @@ def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]
     steps = np.empty(len(estimates), dtype=np.int64)
     start = 0
     for _ in range(_MAX_ANCHORS):
-        counted = _anchor(estimates[start:], interval) + interval * np.arange(len(estimates) - start)
-        wrong = np.abs(counted - estimates[start:]) > error[start:]
-        steps[start:] = counted
-        if not wrong.any():
-            return steps
-        first = int(np.argmax(wrong))
+        anchor = _anchor(estimates[start:], interval)
+        first = _count_on(steps, estimates, error, start, anchor, interval)
         # An anchor that does not even fit its own entry: a first step logged out of turn.
-        if first == 0:
+        if first == start:
             steps[start] = round(estimates[start])
-            first = 1
-        start += first
+            first += 1
+        start = first
         if start >= len(estimates):
             return steps
     return np.rint(estimates).astype(np.int64)
+
+
+def _count_on(
+    steps: NDArray[np.int64],
+    estimates: NDArray[np.float64],
+    error: NDArray[np.float64],
+    start: int,
+    anchor: int,
+    interval: int,
+) -> int:
+    """Fill in `steps` from `start` on by counting; returns the first place that contradicts the count."""
+    first, size = start, _FIRST_BLOCK
+    while first < len(estimates):
+        after = min(first + size, len(estimates))
+        counted = anchor + interval * np.arange(first - start, after - start)
+        wrong = np.abs(counted - estimates[first:after]) > error[first:after]
+        steps[first:after] = counted
+        if wrong.any():
+            return first + int(np.argmax(wrong))
+        first, size = after, size * 2
+    return first
 
 
 def _error(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.float64]:

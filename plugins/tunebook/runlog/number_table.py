@@ -44,13 +44,13 @@ def number_table(text: bytes, count: int, quote: bytes) -> dict[str, NDArray[np.
         return None
     columns: dict[str, NDArray[np.float64]] = {}
     for place in keys:
-        if pieces[place::stride] != [first[place]] * count:
+        if pieces[place::stride].count(first[place]) != count:
             return None
         after = pieces[place + 1 :: stride]
         last = place == keys[-1]
         if first[place + 1].strip(_SPACE) != b":":
             numbers = _numbers(after, last=last)
-        elif after == [first[place + 1]] * count and _are_ends(pieces[place + 3 :: stride], last=last):
+        elif after.count(first[place + 1]) == count and _are_ends(pieces[place + 3 :: stride], last=last):
             numbers = b",".join(pieces[place + 2 :: stride])
         else:
             return None
@@ -74,8 +74,8 @@ def _numbers(pieces: list[bytes], *, last: bool) -> bytes | None:
 def _are_ends(pieces: list[bytes], *, last: bool) -> bool:
     """Whether all are what stands behind a value in quotes: a comma, or the end of its object."""
     if not last:
-        return pieces == [b", "] * len(pieces)
-    return pieces[:-1] == [b"},{"] * (len(pieces) - 1) and pieces[-1].strip(_SPACE) == b"}"
+        return pieces.count(b", ") == len(pieces)
+    return pieces.count(b"},{") == len(pieces) - 1 and pieces[-1].strip(_SPACE) == b"}"
 
 
 def _column(numbers: bytes, count: int) -> NDArray[np.float64] | None:
