@@ -309,10 +309,10 @@ def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(movies, t
             "note": PLANTED["github"],
         },
         notes=f"password={PLANTED['password']}",
-        settings=wandb.Settings(x_disable_stats=True),
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
     )
     for step in (500, 510):
-        logged.log({"train/loss": 0.1, "train/global_step": step, "secret": PLANTED["openai"]}, step=step)
+        logged.log({"train/loss": 0.1, "train/global_step": step, "secret": PLANTED["openai"]})
     logged.finish()
     (movies / "train.log").write_text(
         f"HF_TOKEN={PLANTED['hf']} WANDB_API_KEY={PLANTED['wandb']} llamafactory-cli train x.yaml\n"
@@ -335,7 +335,6 @@ def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(movies, t
     assert {row.step for row in gathered.runs[0].evaluations} >= {50}
     left = b"".join(path.read_bytes() for path in (movies / "wandb").rglob("*") if path.is_file())
     assert PLANTED["hf"].encode() in left
-    assert any("wandb" in source for source in gathered.runs[0].sources)
     for name, content in render(gathered).items():
         for kind, secret in PLANTED.items():
             assert secret.encode() not in content, f"the {kind} secret is in {name}"
