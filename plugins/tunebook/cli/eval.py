@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,14 +16,15 @@ from tunebook.cli.eval_endpoint import (
     shots_options,
     shots_request,
 )
+from tunebook.cli.eval_shown import print_plan, print_rankings, say, show_progress
+from tunebook.errors import TunebookError, join_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from tunebook.evaluation.job import Failure, Method
     from tunebook.evaluation.plan import EvalPlan
     from tunebook.evaluation.ranking import Ranking
-    from tunebook.evaluation.run import Progress, Start
 
 
 @click.command("eval")
@@ -183,21 +182,25 @@ def eval_(
     refuse_missing(trackers)
     plan = plan_evaluation(request)
     for note in plan.notes:
-        _say(note)
+        say(note)
     if dry_run:
-        _print_plan(plan)
+        print_plan(plan)
         return
-    failures, stopped = _run(plan)
+    failures, errors, stopped = _run(plan)
     results = _write(plan)
     open_ = sum(len(group.units) for group in plan.groups) - len(results)
+    if errors and not results:
+        raise join_errors(errors)
     _tell(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
     for failure in failures:
-        _say(f"{failure.label}: not evaluated: {failure.reason}")
+        say(f"{failure.label}: not evaluated: {failure.reason}")
     if stopped:
-        _say("stopped; the same command goes on from what is finished")
+        say("stopped; the same command goes on from what is finished")
         ctx.exit(130)
+    if errors:
+        raise join_errors(errors)
     if open_ and request.shard[1] > 1:
-        _say(
+        say(
             f"share {shard} is done; {open_} results wait for other shares. When all are done, the same "
             "command without --shard writes the results"
         )
@@ -218,7 +221,7 @@ def _tell(
 
     rankings = _rank(results, output)
     for where in track(results, output, trackers) if trackers and results else ():
-        _say(where)
+        say(where)
     if as_json:
         told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
         failed = [{"label": one.label, "reason": one.reason} for one in failures]
@@ -226,7 +229,7 @@ def _tell(
             json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
         )
     else:
-        _print_rankings(rankings, results)
+        print_rankings(rankings, results)
 
 
 def _only_one(arguments: tuple[str, ...]) -> str:
@@ -240,78 +243,42 @@ def _is_override(argument: str) -> bool:
     return "=" in argument and not Path(argument).exists()
 
 
-def _run(plan: EvalPlan) -> tuple[list[Failure], bool]:
-    """Run the engines, one after another; what failed, and whether we were stopped."""
-    from tunebook.evaluation import run
+class _Ended(NamedTuple):
+    """How the engines ended."""
 
-    gpus, failures = run.usable_gpus(), []
+    failures: list[Failure]
+    errors: list[TunebookError]
+    stopped: bool
+
+
+def _run(plan: EvalPlan) -> _Ended:
+    """Run the engines, one after another."""
+    from tunebook.evaluation import run
+    from tunebook.evaluation.job import Failure
+
+    gpus, failures, errors = run.usable_gpus(), list[Failure](), list[TunebookError]()
     for number, group in enumerate(plan.groups, 1):
         start = run.start_of(group, gpus=gpus)
         if start is None:
             continue
         models = len(start.job.subjects)
-        _say(
+        say(
             f"{group.engine} {number}/{len(plan.groups)}: {models} model{'s' * (models > 1)} on "
             f"{', '.join(group.sets)}; its output goes to {Path(start.job.folder) / 'engine.log'}"
         )
-        with _progress(start) as on_progress:
-            end = run.run(start, on_progress)
+        try:
+            with show_progress(start) as on_progress:
+                end = run.run(start, on_progress)
+        except TunebookError as error:
+            # The other engines' models are evaluated all the same, and what is whole is written.
+            errors.append(error)
+            continue
         failures += end.failures
         for warning in end.warnings:
-            _say(warning)
+            say(warning)
         if end.stopped:
-            return failures, True
-    return failures, False
-
-
-@contextmanager
-def _progress(start: Start) -> Iterator[Callable[[Progress], None]]:
-    """Show how far an engine is: a bar with the time left in a terminal, a line for each step elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    told: list[str] = []
-    began = time.monotonic()
-
-    def kept(progress: Progress) -> None:
-        if not told and progress.kept:
-            _say(f"{progress.kept} of {progress.total} batches are kept from an earlier start")
-
-    def line(progress: Progress) -> None:
-        kept(progress)
-        if progress.now and (not told or told[-1] != progress.now):
-            told.append(progress.now)
-            _say(f"{progress.now}: {progress.done} of {progress.total} batches{_left(progress, began)}")
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield line
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("batches, left"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"loading {start.job.subjects[0].label}", total=None)
-
-        def move(progress: Progress) -> None:
-            kept(progress)
-            told.append(progress.now)
-            bar.update(task, description=progress.now, completed=progress.done, total=max(1, progress.total))
-
-        yield move
-
-
-def _left(progress: Progress, began: float) -> str:
-    done = progress.done - progress.kept
-    if not done:
-        return ""
-    seconds = (time.monotonic() - began) / done * (progress.total - progress.done)
-    return f", about {round(seconds / 60)} min left" if seconds >= 60 else f", about {round(seconds)} s left"
+            return _Ended(failures, errors, stopped=True)
+    return _Ended(failures, errors, stopped=False)
 
 
 def _write(plan: EvalPlan) -> list[dict[str, Any]]:
@@ -329,61 +296,3 @@ def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[Ranking]:
     for ranking in rankings:
         write_atomic(output / f"ranking-{ranking.dataset}.md", markdown(ranking, results))
     return rankings
-
-
-def _print_rankings(rankings: Sequence[Ranking], results: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tunebook.evaluation.ranking import interval, number
-
-    # Figures are to be read whole: a narrow terminal wraps them, rather than have them cut.
-    console = Console(width=max(100, Console().width))
-    for ranking in rankings:
-        better = "larger" if ranking.larger_is_better else "smaller"
-        title = f"{ranking.dataset}: by {ranking.figure}, {better} is better"
-        table = Table(title=escape(title), title_justify="left", box=None, header_style="dim", pad_edge=False)
-        table.add_column("", justify="right")
-        table.add_column("model", no_wrap=True)
-        for column in (ranking.figure, "95 % interval", "n", "unparsed", "loss", "perplexity"):
-            table.add_column(column, justify="right", no_wrap=True)
-        of = {result["records"]: result for result in results}
-        for one in ranking.models:
-            values = of[one.records]["values"]
-            table.add_row(
-                str(one.rank),
-                escape(one.label),
-                number(one.value),
-                interval(one.interval),
-                f"{one.n:,}",
-                f"{of[one.records]['n_unparsed']:,}",
-                number(values["loss"]) if "loss" in values else "-",
-                number(values["perplexity"]) if "perplexity" in values else "-",
-            )
-        console.print(table)
-        click.echo()
-
-
-def _print_plan(plan: EvalPlan) -> None:
-    from tunebook import engine_yaml
-    from tunebook.evaluation import run
-
-    gpus = run.usable_gpus()
-    for group in plan.groups:
-        start = run.start_of(group, gpus=gpus)
-        if start is None:
-            click.echo("# everything is finished; would write the results alone")
-        else:
-            added = [f"{key}={value}" for key, value in start.command.env.items()]
-            click.echo(f"# would run: {' '.join([*added, *start.command.argv])}")
-            for subject in start.job.subjects:
-                click.echo(f"# would evaluate: {subject.label} ({subject.kind}): {subject.path}")
-        for unit in group.units:
-            click.echo(f"# would write: {plan.request.output / unit.name}.json and .jsonl")
-        if start is not None:
-            click.echo(engine_yaml.dump(start.values))
-
-
-def _say(line: str) -> None:
-    click.echo(f"tunebook: {line}", err=True)
