@@ -87,7 +87,7 @@ def _of_run(run: Path, wanted: str, label: str, request: Request, home: Path, ro
         subjects.subject_of(one, label=f"{label}@{one.step}", base=base, run=run) for one in chosen.weights
     )
     if request.base:
-        given = (_base_subject(base), *given)
+        given = (_base_subject(base, recipe), *given)
     anywhere, _ = subjects.whole_weights(run)
     adapters = [path for path in anywhere.values() if (path / "adapter_config.json").is_file()]
     return Model(
@@ -121,7 +121,7 @@ def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path
         base = _base(recipe, engine)
         weights = subjects.Weights(folder, 0)
         subject = subjects.subject_of(weights, label=label, base=base, run=None)
-        given = (_base_subject(base), subject) if request.base else (subject,)
+        given = (_base_subject(base, recipe), subject) if request.base else (subject,)
         return Model(
             recipe=recipe,
             recipe_name=recipe.name,
@@ -174,8 +174,11 @@ def _base(recipe: Recipe, engine: engines.Engine) -> str:
     return str(Path(value).absolute()) if Path(value).is_dir() else value
 
 
-def _base_subject(base: str) -> Subject:
-    return Subject(label=f"{Path(base).name} (base)", kind="base", path=base, base=base, run=None, step=0)
+def _base_subject(base: str, recipe: Recipe) -> Subject:
+    bits = recipe.values.get("quantization_bit")
+    bits = bits or next((n for n in (4, 8) if recipe.values.get(f"load_in_{n}bit")), None)
+    what = f"base, {bits} bit" if bits else "base"
+    return Subject(label=f"{Path(base).name} ({what})", kind="base", path=base, base=base, run=None, step=0)
 
 
 def _recorded_name(run: Path) -> str | None:

@@ -50,19 +50,25 @@ class Models:
         if self.loaded != wanted:
             _free(self.trainer, bare)
             self.loaded = ""
-            bare = self.load_full(wanted)
+            self.trainer.model = self.load_full(wanted)  # Axolotl puts an adapter of the run on it
+            bare = self._bare()
             self.loaded = wanted
         self._put(bare)
         if subject.kind == "adapter":
+            # Should it not fit, it has been half put on: the base is to be loaded anew.
+            self.loaded = ""
             self._put(self._with_adapter(bare, subject.path))
+            self.loaded = wanted
         self.subject = subject
 
     def _bare(self) -> Any:
         """The model without an adapter. It is never merged: neither is it in training."""
-        model = self.trainer.model
-        if not hasattr(model, "peft_config"):
-            return model
+        from peft import PeftModel
         from peft.utils.other import ModulesToSaveWrapper
+
+        model = self.trainer.model
+        if not isinstance(model, PeftModel):
+            return model
 
         # `unload` leaves trained copies of whole modules, such as embeddings, in the place of the base's own.
         originals = {
@@ -74,6 +80,9 @@ class Models:
         for name, module in originals.items():
             parent, _, leaf = name.rpartition(".")
             setattr(bare.get_submodule(parent), leaf, module)
+        # PEFT leaves a note on the model that it is an adapter's.
+        if hasattr(bare, "peft_config"):
+            del bare.peft_config
         return bare
 
     def _with_adapter(self, bare: Any, path: str) -> Any:
@@ -86,7 +95,7 @@ class Models:
         if missing:
             # PEFT goes on with weights of its own making: the base would be scored under the adapter's name.
             raise TunebookError(
-                f"{path} does not fit {self.loaded}: {missing[0][:300]}",
+                f"{path} does not fit its base: {missing[0][:300]}",
                 fix="evaluate it on the base model that it was trained on",
             )
         return model
@@ -98,7 +107,8 @@ class Models:
         # Mixed precision is wrapped around the first model that is evaluated; the next is another one.
         trainer.accelerator.free_memory()
         model.requires_grad_(False)
-        if trainer.place_model_on_device and getattr(model, "hf_device_map", None) is None:
+        placed = getattr(model, "hf_device_map", None) is not None or getattr(model, "is_quantized", False)
+        if trainer.place_model_on_device and not placed:
             model.to(trainer.args.device)
         model.eval()
         trainer.model = trainer.model_wrapped = model
