@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.merging import layout, parity, record
+from tunebook.merging import carry, layout, parity, record
 from tunebook.merging.plan import plan_merge
 
 SIZES = {"F32": 4, "BF16": 2, "U8": 1}
@@ -316,6 +316,17 @@ def test_the_card_tells_the_recipe_that_lies_in_the_run(base, tmp_path):
     assert "was trained with llamafactory: dataset plums, learning_rate 0.0001" in card
     assert "| 10 | the step asked for |" in card
     assert "hf_" not in card
+
+
+def test_a_merged_models_contract_asks_for_no_adapter_and_no_quantisation(tmp_path):
+    settings = {"template": "qwen3", "quantization_bit": 4, "finetuning_type": "lora", "lora_rank": 8}
+    found = {"format": 1, "settings": settings, "adapter": {"r": 8, "lora_alpha": 16}}
+    carry.carry_contract(tmp_path, found, None)
+    made = json.loads((tmp_path / "tunebook_contract.json").read_text())
+    assert (made["settings"], made["adapter"]) == ({"template": "qwen3"}, None)
+    carry.carry_contract(tmp_path, found, {"r": 12, "lora_alpha": 12})
+    made = json.loads((tmp_path / "tunebook_contract.json").read_text())
+    assert (made["settings"], made["adapter"]) == (settings, {"r": 12, "lora_alpha": 12})
 
 
 def test_the_command_tells_its_plan_and_writes_nothing(base, tmp_path, monkeypatch):
