@@ -193,11 +193,10 @@ class _Table:
         made: dict[str, Series] = {}
         went_back: list[WentBack] = []
         for evaluation, columns in self._columns.items():
-            epochs = np.array(self._epochs[evaluation])
-            if not len(epochs):
+            if not self._epochs[evaluation]:
                 continue
-            counted = np.arange(1, len(epochs) + 1)
-            steps = counted if per_epoch is None else steps_of(epochs, per_epoch)
+            epochs = np.frombuffer(self._epochs[evaluation])
+            steps = np.arange(1, len(epochs) + 1) if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
                 places = np.flatnonzero(np.diff(epochs) < 0)
                 # The last step alone may be taken again; without a word of it, another rank has printed.
