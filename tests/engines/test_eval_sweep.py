@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -80,23 +79,6 @@ def test_a_checkpoint_gives_the_figures_that_it_gave_in_training(everything, run
         exact = 1e-9 if run != "qlora" else 1e-3
         assert result["values"][name] == pytest.approx(wanted[name], abs=exact), name
     assert result["mode"] == ("generate" if dataset == "sums_eval" else "answer")
-
-
-def test_batches_by_tokens_and_a_device_map_give_the_same_answers(everything, runs, tmp_path):
-    _, told, _ = everything
-    ways = ("--batch-tokens", "900", "--device-map", "auto")
-    found, _ = evaluate(f"{runs['lora']}@20", *ways, "-o", tmp_path)
-    for dataset in ("sums_eval", "like_odd"):
-        mine, theirs = (by_label(one)["lora@20", dataset] for one in (found, told))
-        assert mine["settings"]["batch_tokens"] == 900
-        for name, value in theirs["values"].items():
-            assert mine["values"][name] == pytest.approx(value, abs=1e-5), name
-        # Every row is in one range of lengths; nothing here is long.
-        assert [(one["name"], one["n"]) for one in mine["by_prompt_length"]] == [("<512", mine["n"])]
-    log = next(tmp_path.glob(".journal/jobs/*/engine.log")).read_text()
-    # Told before it starts: rows of so many tokens that no more than 900 are computed together.
-    rows, tokens = re.search(r"generation: at most (\d+) x ([\d,]+) tokens, keys and values", log).groups()
-    assert 1 < int(rows) * int(tokens.replace(",", "")) <= 900
 
 
 def test_every_model_is_there_and_ranked(everything):

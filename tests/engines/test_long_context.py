@@ -4,6 +4,10 @@ Runs in both environments, since the two engines pin different versions of trans
 """
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -354,3 +358,24 @@ def test_what_does_not_fit_is_said_before_it_starts_with_what_would(trainer, row
         generated(asked, rows, batches=[[0]], limits=room.Limits(strict=True))
     assert "limit the length to " in caught.value.fix
     assert "--device-map auto" in caught.value.fix
+
+
+def test_the_benchmark_shows_where_all_logits_no_longer_fit():
+    script = ROOT / "benchmarks" / "long_eval.py"
+    # 900 x 151,936 logits in fp32 are 0.5 GiB, and the loss needs as much again.
+    sizes = ["--tokens", "64", "900", "--prompts", "64", "--answer-tokens", "16", "--budget", "0.75"]
+    done = subprocess.run(
+        [sys.executable, script, *sizes, "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cases = json.loads(done.stdout.splitlines()[-1])
+    found = {(one["case"], one["tokens"]): one["measured"] for one in cases}
+    assert found["stock", 900] is None
+    assert found["ours", 900] is not None
+    assert found["ours", 64]["value"] == pytest.approx(found["stock", 64]["value"], abs=1e-5)
+    assert found["generate", 64]["value"] == found["generate in pieces", 64]["value"]
+    assert "does not fit" in done.stdout
