@@ -30,7 +30,11 @@ def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]
     [10, 20, 30]
     """
     estimates = epochs * per_epoch
-    error = _error(epochs, per_epoch)
+    least = 0.75
+    if all(
+        np.array_equal(part, np.round(part, 2)) for part in np.array_split(epochs, len(epochs) // 65536 + 1)
+    ):
+        least += 0.0055 * per_epoch
     interval = _interval(estimates)
     if interval is None:
         return np.rint(estimates).astype(np.int64)
@@ -38,7 +42,7 @@ def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]
     start = 0
     for _ in range(_MAX_ANCHORS):
         anchor = _anchor(estimates[start:], interval)
-        first = _count_on(steps, estimates, error, start, anchor, interval)
+        first = _count_on(steps, estimates, least, start, anchor, interval)
         # An anchor that does not even fit its own entry: a first step logged out of turn.
         if first == start:
             steps[start] = round(estimates[start])
@@ -52,7 +56,7 @@ def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]
 def _count_on(
     steps: NDArray[np.int64],
     estimates: NDArray[np.float64],
-    error: NDArray[np.float64],
+    least: float,
     start: int,
     anchor: int,
     interval: int,
@@ -62,20 +66,14 @@ def _count_on(
     while first < len(estimates):
         after = min(first + size, len(estimates))
         counted = anchor + interval * np.arange(first - start, after - start)
-        wrong = np.abs(counted - estimates[first:after]) > error[first:after]
+        # How far an estimate may be off, in steps: four digits of an epoch, or two behind its point.
+        error = np.maximum(0.75 + 5.5e-4 * estimates[first:after], least)
+        wrong = np.abs(counted - estimates[first:after]) > error
         steps[first:after] = counted
         if wrong.any():
             return first + int(np.argmax(wrong))
         first, size = after, size * 2
     return first
-
-
-def _error(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.float64]:
-    """How far an estimate may be off, in steps."""
-    error = 0.75 + 5.5e-4 * epochs * per_epoch
-    if np.array_equal(epochs, np.round(epochs, 2)):
-        error = np.maximum(error, 0.75 + 0.0055 * per_epoch)
-    return error
 
 
 def _interval(estimates: NDArray[np.float64]) -> int | None:
