@@ -1,0 +1,100 @@
+"""The model that LLaMA-Factory's own server has loaded answers as it did inside the engine, row by row."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from eval_runs import ENVIRONMENT, evaluate, records_of
+
+pytestmark = pytest.mark.engine
+
+STEP = 60
+
+
+@pytest.fixture(scope="module")
+def trained(recipe, train) -> Path:
+    """A run that evaluates by generated answers, recorded as `tunebook train` records it."""
+    values = recipe(
+        dataset="sums_train", eval_dataset="sums_eval", max_steps=STEP, eval_steps=STEP, save_steps=STEP
+    )
+    run = train(values)
+    assert run.code == 0, run.log[-3000:]
+    file = run.output / "tunebook" / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**values, "output_dir": str(run.output)}))
+    return run.output
+
+
+@pytest.fixture(scope="module")
+def server(trained, tmp_path_factory):
+    """The literal `llamafactory-cli api` on the last checkpoint; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("server") / "api.log").open("w")
+    options = {
+        "model_name_or_path": trained / f"checkpoint-{STEP}",
+        "template": "qwen3",
+        "enable_thinking": "false",
+        "infer_dtype": "float32",
+    }
+    argv = [Path(sys.executable).parent / "llamafactory-cli", "api"]
+    argv += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    serving = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": "sums", "API_KEY": "sk-tiny"}
+    process = subprocess.Popen(
+        argv, env={**os.environ, **ENVIRONMENT, **serving}, stdout=log, stderr=subprocess.STDOUT
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/docs", timeout=2)
+                break
+            except OSError:
+                assert process.poll() is None, Path(log.name).read_text()[-3000:]
+                assert time.monotonic() < deadline, "the server does not come up"
+                time.sleep(0.3)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def ask(source, url, *options, **env):
+    return evaluate(
+        source, "--endpoint", url, *options, OPENAI_API_KEY="sk-tiny", NO_PROXY="127.0.0.1", **env
+    )
+
+
+COMPARED = ("index", "prompt", "prediction", "reference", "scores", "answer_cut")
+
+
+def comparable(records: list[dict]) -> list[dict]:
+    return [{key: record[key] for key in COMPARED} for record in records]
+
+
+def test_greedy_answers_equal_those_of_the_evaluation_in_training(trained, server, tmp_path):
+    told, said = ask(trained, server, "-o", tmp_path)
+    (result,) = told["results"]
+    path = trained / "tunebook" / f"eval_records-sums_eval-{STEP}.jsonl"
+    local = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({record["prediction"] for record in local}) > 5, "the model says too little to compare by"
+    assert comparable(records_of(tmp_path, result)) == comparable(local)
+    lines = (trained / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
+    wanted = json.loads(lines[-1])
+    unknown = {"loss", "perplexity", "token_accuracy", "generation_seconds"}
+    assert result["values"] == {
+        name: value for name, value in wanted["values"].items() if name not in unknown
+    }
+    assert result["model"]["base"] == "sums"
+    # The server counts the tokens of the engine's own prompts.
+    counted = result["settings"]["server"]
+    assert (counted["compared"], counted["other_prompt_tokens"]) == (48, 0)
+    assert "warning" not in said
