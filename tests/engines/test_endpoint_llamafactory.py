@@ -98,3 +98,27 @@ def test_greedy_answers_equal_those_of_the_evaluation_in_training(trained, serve
     counted = result["settings"]["server"]
     assert (counted["compared"], counted["other_prompt_tokens"]) == (48, 0)
     assert "warning" not in said
+
+
+def test_with_examples_before_the_questions_too(trained, server, tmp_path):
+    local, said = evaluate(trained, "--shots", "2", "-o", tmp_path / "local")
+    served, also_said = ask(trained, server, "--shots", "2", "-o", tmp_path / "served")
+    one = records_of(tmp_path / "local", local["results"][0])
+    two = records_of(tmp_path / "served", served["results"][0])
+    assert comparable(one) == comparable(two)
+    assert "Dan has" in one[0]["prompt"].partition("####")[0]
+    assert one[0]["prompt"].count("####") == 2
+    line = next(line for line in said.splitlines() if "tokens more in each prompt" in line)
+    assert line in also_said
+    assert local["results"][0]["settings"]["shots"] == served["results"][0]["settings"]["shots"]
+    # The rows are the same ones: only what stands before the question is more.
+    plain = trained / "tunebook" / f"eval_records-sums_eval-{STEP}.jsonl"
+    assert [json.loads(text)["reference"] for text in plain.read_text().splitlines()] == [
+        record["reference"] for record in one
+    ]
+    added = int(line.split(": ")[-1].split()[0])
+    journals = [next((tmp_path / name).rglob("rows.jsonl")).read_text().splitlines() for name in ("served",)]
+    first = json.loads(journals[0][0])
+    whole = next(text for text in (trained / "tunebook").glob("eval_records-*.jsonl")).read_text()
+    assert first["prompt_tokens"] > added > 0
+    assert len(json.loads(whole.splitlines()[0])["prompt"]) < len(first["prompt"])
