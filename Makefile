@@ -108,6 +108,6 @@ bench: setup $(TINY)/config.json  ## run the benchmarks; each prints a ratio aga
 		echo "== $$benchmark"; $(LF)/bin/python "$$benchmark"; done
 
 clean:  ## remove what runs, tests and tools left; environments, data and reports/example stay
-	rm -rf output build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf output eval_results build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find reports -mindepth 1 -maxdepth 1 ! -name example ! -name README.md -exec rm -rf {} +
 	find plugins scripts tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -60,7 +60,7 @@ def page(browser, watched):
         "request", lambda r: None if r.url.startswith(("file:", "data:")) else page.complaints.append(r.url)
     )
     page.goto((watched.output / "report.html").as_uri())
-    page.wait_for_selector("html[data-ready]", state="attached")
+    page.wait_for_selector("html[data-drawn]", state="attached")
     yield page
     assert page.complaints == []
     page.close()
@@ -68,7 +68,7 @@ def page(browser, watched):
 
 def loads(page, *, of):
     """Wait until the page has loaded itself again and is drawn."""
-    page.wait_for_function(f"window.old !== {of!r} && document.documentElement.dataset.ready", timeout=20_000)
+    page.wait_for_function(f"window.old !== {of!r} && document.documentElement.dataset.drawn", timeout=20_000)
 
 
 def test_it_shows_new_numbers_by_itself_and_stops_at_the_end(page, watched):

@@ -58,7 +58,7 @@ def open_page(browser, report):
             ),
         )
         page.goto((report / name / "report.html").as_uri())
-        page.wait_for_selector("html[data-ready]", state="attached")
+        page.wait_for_selector("html[data-drawn]", state="attached")
         pages.append(page)
         return page
 
@@ -86,6 +86,16 @@ def test_every_chart_is_drawn(open_page):
     )
     assert drawn
     assert all(drawn)
+
+
+def test_a_chart_that_is_drawn_later_knows_what_was_taken_out_before(open_page):
+    page = open_page("two")
+    assert len(curves(page, "grad_norm")) == 2
+    page.reload()
+    page.wait_for_selector("html[data-ready]", state="attached")
+    page.eval_on_selector(".key >> nth=0", "key => key.click()")
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    assert len(curves(page, "grad_norm")) == 1
 
 
 def test_charts_on_demand_are_drawn_when_they_are_opened(open_page):

@@ -72,29 +72,54 @@
     return drawn.view;
   }
 
-  async function drawAll() {
-    for (const figure of document.querySelectorAll(".chart")) {
+  // Twenty runs have dozens of charts, of which a window shows a few: those first, the others while the page
+  // rests. One pass at a time: a later one ends the one before it at its next chart.
+  let pass = 0;
+  let passes = Promise.resolve();
+  function drawAll() {
+    const mine = ++pass;
+    delete document.documentElement.dataset.drawn;
+    return new Promise((shown) => { passes = passes.then(() => drawFrom(mine, shown)); });
+  }
+
+  async function drawFrom(mine, shown) {
+    views.forEach((view) => view.finalize());
+    views.length = 0;
+    // In a closed "More figures" a chart has no width to be drawn at.
+    const figures = [...document.querySelectorAll(".chart")].filter((figure) => figure.offsetParent);
+    const away = new Map(figures.map((figure) => {
+      const box = figure.getBoundingClientRect();
+      return [figure, Math.max(0, box.top - innerHeight, -box.bottom)];
+    }));
+    figures.sort((a, b) => away.get(a) - away.get(b));
+    for (const figure of figures) {
+      if (away.get(figure) > 0) {
+        shown();
+        await new Promise((rested) => setTimeout(rested));
+      }
+      if (mine !== pass) return shown();
       const place = Number(figure.dataset.chart);
-      if (views[place]) views[place].finalize();
-      delete views[place];
-      // In a closed "More figures" a chart has no width to be drawn at.
-      if (figure.offsetParent) views[place] = await draw(data.charts[place], figure.querySelector(".plot"));
+      views[place] = await draw(data.charts[place], figure.querySelector(".plot"));
+      refresh(views[place], place);
     }
-    update();
+    shown();
+    document.documentElement.dataset.drawn = "true";
+  }
+
+  function refresh(view, place) {
+    const chart = data.charts[place];
+    const points = rows(chart);
+    document.querySelector(`[data-chart="${place}"]`).classList.toggle("empty", !points.length);
+    if (!points.length) return;
+    const whole = chart.spec.params;
+    const shown = window_ && !chart.clock ? window_ : whole.map((param) => param.value);
+    view.signal("lo", shown[0]);
+    view.signal("hi", shown[1]);
+    view.data("points", points).run();
   }
 
   function update() {
-    views.forEach((view, place) => {
-      const chart = data.charts[place];
-      const points = rows(chart);
-      document.querySelector(`[data-chart="${place}"]`).classList.toggle("empty", !points.length);
-      if (!points.length) return;
-      const whole = chart.spec.params;
-      const shown = window_ && !chart.clock ? window_ : whole.map((param) => param.value);
-      view.signal("lo", shown[0]);
-      view.signal("hi", shown[1]);
-      view.data("points", points).run();
-    });
+    views.forEach(refresh);
     if (zoomOut) zoomOut.hidden = !window_;
   }
 
@@ -153,6 +178,7 @@
     const pixelOf = (step) => views[place].scale("x")(step) + views[place].origin()[0];
 
     plot.addEventListener("pointermove", (event) => {
+      if (!views[place]) return;
       const x = inside(pixel(event));
       if (from !== null) {
         selection.style.left = `${Math.min(from, x)}px`;
@@ -168,7 +194,7 @@
     const hide = () => { tip.hidden = true; cursor.remove(); };
     plot.addEventListener("pointerleave", hide);
     plot.addEventListener("pointerdown", (event) => {
-      if (chart.clock || event.button !== 0 || event.pointerType === "touch") return;
+      if (!views[place] || chart.clock || event.button !== 0 || event.pointerType === "touch") return;
       from = inside(pixel(event));
       plot.setPointerCapture(event.pointerId);
     });
