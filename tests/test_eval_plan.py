@@ -423,3 +423,23 @@ def test_a_whole_model_comes_after_what_stands_on_its_base(place):
         weights(folder, adapter=False)
     plan = ask(place, "output/node_1", "output/node_0", base=True)
     assert [one.kind for one in plan.groups[0].subjects] == ["base", "adapter", "full"]
+
+
+def test_rows_that_are_drawn_behind_those_to_train_on_are_drawn_behind_them_again(place):
+    engine = engines.load("llamafactory")
+    registry = place / "data" / "dataset_info.json"
+    values = {
+        "model_name_or_path": "base",
+        "dataset_dir": str(place / "data"),
+        "dataset": "likes_train",
+        "eval_dataset": "likes_eval",
+    }
+    info = json.loads(registry.read_text())
+    info["likes_eval"]["num_samples"] = 3
+    registry.write_text(json.dumps(info))
+    assert "dataset" not in engine.evaluation(values, datasets=None, home=place)[0]
+    info["likes_train"]["num_samples"] = 4
+    registry.write_text(json.dumps(info))
+    made, sets = engine.evaluation(values, datasets=None, home=place)
+    assert (made["dataset"], sets) == ("likes_train", ("likes_eval",))
+    assert "dataset" not in engine.evaluation(values, datasets=["likes_test"], home=place)[0]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook.datasets import REGISTRY_FILE, load_registry
 from tunebook.engines import llamafactory_cache as cache
 from tunebook.engines.llamafactory_evaluation import evaluation_values, set_names
 from tunebook.errors import TunebookError
@@ -71,6 +72,10 @@ class LlamaFactory:
         registry = made.get(self.registry_key)
         if isinstance(registry, str) and not Path(registry).exists() and (home / registry).exists():
             made[self.registry_key] = str(home / registry)
+        trained_on = _names(values.get("dataset"))
+        if datasets is None and _draws(made, trained_on) and _draws(made, _names(made.get("eval_dataset"))):
+            # Rows are drawn from one stream of random numbers, those to train on first.
+            made["dataset"] = values["dataset"]
         return made, set_names(made, self.evaluation_sets(made))
 
     def evaluation_start(
@@ -126,6 +131,15 @@ class LlamaFactory:
         if values.get("eval_dataset"):
             return _names(values["eval_dataset"])
         return _names(values.get("dataset")) if values.get("val_size") else ()
+
+
+def _draws(values: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether LLaMA-Factory draws rows of one of these entries at random."""
+    registry = Path(str(values.get(LlamaFactory.registry_key))) / REGISTRY_FILE
+    if not registry.is_file():
+        return False
+    entries = load_registry(registry).values
+    return any("num_samples" in entries.get(name, {}) for name in names)
 
 
 def _names(value: Any) -> tuple[str, ...]:
