@@ -54,13 +54,14 @@ def find_models(request: Request, home: Path) -> list[Model]:
     root = home / "recipes"
     found: dict[tuple[Path, str], None] = {}
     for given in request.models:
-        found.setdefault(_split(given, request.checkpoints), None)
+        one = (Path(given), "") if request.as_models else _split(given, request.checkpoints)
+        found.setdefault(one, None)
     folders = list(dict.fromkeys(folder for folder, _ in found))
     labels = dict(zip(folders, subjects.labels(folders), strict=True))
     models = []
     for folder, wanted in found:
         label = labels[folder]
-        if subjects.is_run(folder):
+        if subjects.is_run(folder) and not request.as_models:
             models.append(_of_run(folder, wanted, label, request, home, root))
         else:
             models.append(_of_model(folder, label, request, home, root))

@@ -17,7 +17,7 @@ from tunebook.merging import carry, layout, parity, record
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tunebook.merging.plan import MergePlan
     from tunebook.types import EngineName
@@ -36,7 +36,9 @@ class Outcome:
     ok: bool
 
 
-def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
+def merge(
+    plan: MergePlan, *, environment: Path, check: bool, greedy: Mapping[str, Any] | None = None
+) -> Outcome:
     """Make the output of a plan.
 
     Until it is whole and checked it stands in a hidden folder beside the output. What a killed merge left
@@ -46,6 +48,7 @@ def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
         plan: From `plan_merge`.
         environment: The virtual environment whose torch, transformers and peft are used.
         check: Whether logits of the result are compared with those of its inputs.
+        greedy: How the inputs were chosen, where `merging.greedy` has chosen them.
 
     Raises:
         TunebookError: The tensors could not be made; nothing is left.
@@ -57,7 +60,7 @@ def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
         found = None
         if check:
             found = _checked(plan, made, scratch, environment)
-        recorded = record.record(plan, notes, found)
+        recorded = record.record(plan, notes, found, greedy)
         record.write(made, recorded, adapter=plan.adapter_config is not None)
         ok = found is None or found["ok"]
         target = plan.output if ok else _free(plan.output.with_name(f"{plan.output.name}.failed"))
