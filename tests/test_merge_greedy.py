@@ -93,6 +93,7 @@ def test_the_card_tells_every_step():
     from tunebook.merging.record import greedy_lines
 
     step = {"candidate": "a", "own": 0.5, "without": None, "with": 0.5, "n": 1200, "n_unparsed": 3}
+    step["n_unparsed_with"] = 2
     lines = greedy_lines(
         {
             "figure": "macro_f1",
@@ -106,6 +107,6 @@ def test_the_card_tells_every_step():
             ],
         }
     )
-    assert "| `a` | 0.5 | - | 0.5 | 1,200 | 3 | kept |" in lines
-    assert "| `b` | 0.5 | 0.5 | 0.4 | 1,200 | 3 | left out |" in lines
+    assert "| `a` | 0.5 | - | 0.5 | 1,200 | 3 | 2 | kept |" in lines
+    assert "| `b` | 0.5 | 0.5 | 0.4 | 1,200 | 3 | 2 | left out |" in lines
     assert lines[-1] == "dev chose"

@@ -94,7 +94,8 @@ def make_greedy(
             "with": step.with_,
             "kept": step.kept,
             "n": results[step.position]["n"],
-            "n_unparsed": soups.get(step.position, results[step.position])["n_unparsed"],
+            "n_unparsed": results[step.position]["n_unparsed"],
+            "n_unparsed_with": soups.get(step.position, results[step.position])["n_unparsed"],
         }
         for step in steps
     ]

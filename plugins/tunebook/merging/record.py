@@ -124,12 +124,13 @@ def greedy_lines(greedy: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{by}; asked as in `{greedy['recipe']}`.",
         "",
-        "| candidate | its own figure | the soup's without it | with it | n | unparsed | |",
-        "|---|--:|--:|--:|--:|--:|---|",
+        "| candidate | its own figure | the soup's without it | with it | n | unparsed | with it | |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     lines += [
         f"| `{step['candidate']}` | {_shown(step['own'])} | {_shown(step['without'])} | "
         f"{_shown(step['with'])} | {step['n']:,} | {step['n_unparsed']:,} | "
+        f"{step['n_unparsed_with']:,} | "
         f"{'kept' if step['kept'] else 'left out'} |"
         for step in greedy["steps"]
     ]
