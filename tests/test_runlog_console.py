@@ -196,5 +196,5 @@ def test_every_line_of_a_dense_log_has_a_step_of_its_own(tmp_path):
     ],
 )
 def test_what_is_not_all_alike_or_no_number_is_left_to_the_slow_way(text):
-    assert number_table(text.encode(), 2, b"'") is None
-    assert number_table(text.replace("'", '"').encode(), 2, b'"') is None
+    assert number_table(text.encode(), b"'") is None
+    assert number_table(text.replace("'", '"').encode(), b'"') is None

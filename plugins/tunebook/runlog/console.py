@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tunebook.runlog.columns import Columns
+from tunebook.runlog.columns import Columns, later_wins
 from tunebook.runlog.dictionaries import DICTIONARY, chunks, parse
 from tunebook.runlog.epoch_steps import steps_of
 from tunebook.runlog.joining import WentBack
@@ -138,21 +138,18 @@ class _Table:
 
     def add_alike(self, chunk: Chunk) -> list[bytes]:
         """Take the training entries where all are alike; returns what is to be parsed one by one."""
-        found = chunk.at_ends
-        text = b",".join(found)
-        count = text.count(_LOSS)
-        others: list[bytes] = []
-        if count < len(found):
-            text = b",".join([one for one in found if one.startswith(_LOSS)])
-            others = [one for one in found if not one.startswith(_LOSS)]
-        table = number_table(text, count, b"'") if count and chunk.is_plain else None
+        found = [one for one in chunk.at_ends if one.startswith(_LOSS)]
+        table = number_table(b",".join(found), b"'") if found and chunk.is_plain else None
         if table is None or "epoch" not in table or np.isnan(table["epoch"]).any():
             return chunk.dictionaries()
         first = len(self._epochs[False])
-        self._epochs[False].frombytes(table["epoch"].tobytes())
-        self._columns[False].add_table(np.arange(first, first + count), table)
-        self.size += count
-        return DICTIONARY.findall(b"\n".join(others)) if others else []
+        epochs = table.pop("epoch")
+        self._epochs[False].frombytes(epochs.tobytes())
+        self._columns[False].add_table(np.arange(first, first + len(epochs)), table)
+        self.size += len(epochs)
+        if len(found) == len(chunk.at_ends):
+            return []
+        return DICTIONARY.findall(b"\n".join([one for one in chunk.at_ends if not one.startswith(_LOSS)]))
 
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""
@@ -172,7 +169,7 @@ class _Table:
             elif any(name.startswith("eval_") for name in entry):
                 evaluation.append(entry)
         for kind, found in ((False, training), (True, evaluation)):
-            epochs = [as_float(entry["epoch"]) for entry in found]
+            epochs = [as_float(entry.pop("epoch")) for entry in found]
             kept = [entry for entry, epoch in zip(found, epochs, strict=True) if epoch is not None]
             first = len(self._epochs[kind])
             self._epochs[kind].extend(epoch for epoch in epochs if epoch is not None)
@@ -198,36 +195,35 @@ class _Table:
             epochs = np.frombuffer(self._epochs[evaluation])
             steps = np.arange(1, len(epochs) + 1) if per_epoch is None else steps_of(epochs, per_epoch)
             if not evaluation:
-                places = np.flatnonzero(np.diff(epochs) < 0)
+                places = np.flatnonzero(epochs[1:] < epochs[:-1])
                 # The last step alone may be taken again; without a word of it, another rank has printed.
-                again = np.flatnonzero(np.diff(epochs) <= 0)
+                again = np.flatnonzero(epochs[1:] <= epochs[:-1])
                 places = again if len(places) < len(again) <= resumed else places
                 went_back = [WentBack(int(steps[at]), int(steps[at + 1]), source) for at in places.tolist()]
             # Names that stand in the same entries share one array of places, and so one of steps.
             shared: dict[int, NDArray[np.int64]] = {}
             for name, series in columns.series().items():
-                entries = series.steps
-                at = _at(series, shared.setdefault(id(entries), steps[entries]), source)
-                made[name] = _join(made[name], at) if name in made else at
+                places = series.steps
+                if len(places) == len(steps):
+                    shared[id(places)] = steps
+                elif id(places) not in shared:
+                    shared[id(places)] = steps[places]
+                _put(made, name, shared[id(places)], series.values, source)
+            _put(made, "epoch", steps, epochs, source)
         if per_epoch is None:
             return made, "no step count was printed: the axis counts the entries of the log", went_back
         return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", went_back
 
 
-def _join(first: Series, second: Series) -> Series:
-    """Both kinds of entries print the epoch, and some the tokens seen."""
-    values = np.concatenate([first.values, second.values])
-    both = Series(name=first.name, steps=first.steps, values=values, source=first.source)
-    return _at(both, np.concatenate([first.steps, second.steps]), first.source)
-
-
-def _at(series: Series, steps: NDArray[np.int64], source: str) -> Series:
-    if (steps[1:] > steps[:-1]).all():
-        return Series(name=series.name, steps=steps, values=series.values, source=source)
-    order = np.argsort(steps, kind="stable")
-    steps, values = steps[order], series.values[order]
-    last = np.append(steps[1:] != steps[:-1], True)
-    return Series(name=series.name, steps=steps[last], values=values[last], source=source)
+def _put(
+    made: dict[str, Series], name: str, steps: NDArray[np.int64], values: NDArray[np.float64], source: str
+) -> None:
+    if name in made:
+        # Both kinds of entries print the epoch, and some the tokens seen.
+        first = made[name]
+        steps, values = np.concatenate([first.steps, steps]), np.concatenate([first.values, values])
+    points = later_wins(steps, values)
+    made[name] = Series(name=name, steps=points.steps, values=points.values, source=source)
 
 
 def _steps_per_epoch(announced: _Announced) -> float | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _MAX_ANCHORS = 200
 _FIRST_BLOCK = 256
 """Entries looked at behind an anchor, and twice as many each time they agree."""
+_LAST_BLOCK = 1 << 16
 
 
 def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
@@ -72,7 +73,7 @@ def _count_on(
         steps[first:after] = counted
         if wrong.any():
             return first + int(np.argmax(wrong))
-        first, size = after, size * 2
+        first, size = after, min(size * 2, _LAST_BLOCK)
     return first
 
 
@@ -82,7 +83,8 @@ def _interval(estimates: NDArray[np.float64]) -> int | None:
         return max(1, round(float(estimates[0])))
     # Wide, so that rounding does not show, and narrow enough that few gaps span a restart.
     gap = min(max(1, len(estimates) // 4), 200)
-    interval = round(float(np.median(estimates[gap:] - estimates[:-gap])) / gap)
+    ahead = estimates[gap:] - estimates[:-gap]
+    interval = round(float(np.median(ahead, overwrite_input=True)) / gap)
     return interval if interval >= 1 else None
 
 

@@ -123,9 +123,10 @@ class _Entries:
 
     def _take_alike(self, text: bytes) -> list[dict[str, Any]] | None:
         """Take the training entries of a block where all are alike; returns the other entries, or None."""
-        training, count = text.strip(_BETWEEN), text.count(b"}")
+        training = text.strip(_BETWEEN)
         others: list[dict[str, Any]] = []
-        if _OF_EVALUATION in training:
+        table = number_table(training, b'"')
+        if table is None and _OF_EVALUATION in training:
             entries = [entry.strip(_BETWEEN) for entry in text.split(b"}")[:-1]]
             evaluations = [entry for entry in entries if _OF_EVALUATION in entry]
             if any(entry.count(_EPOCH) > 1 for entry in evaluations):
@@ -134,9 +135,8 @@ class _Entries:
                 others = loads_numbers(b"[" + b"},".join(evaluations) + b"}]")
             except ValueError:
                 return None
-            count -= len(evaluations)
             training = b"},".join(entry for entry in entries if _OF_EVALUATION not in entry) + b"}"
-        table = number_table(training, count, b'"')
+            table = number_table(training, b'"')
         if table is None or not {"step", "epoch", "loss"}.issubset(table):
             return None
         at = table.pop("step")
@@ -144,7 +144,7 @@ class _Entries:
             return None
         table[TRAINING] = table["epoch"]
         self._columns.add_table(at.astype(np.int64), table)
-        self.read += count + len(others)
+        self.read += len(at) + len(others)
         return others
 
     def _whole(self, text: bytes) -> tuple[list[bytes], int, bool]:
