@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _OPEN = b"{'"
 _OF_TRAINER = re.compile(rb"'(?:loss|epoch|eval_)")
 DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
@@ -46,7 +46,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
-    """The log in pieces of some megabytes; a line is never cut in two."""
+    """The log in pieces of about a megabyte; a line is never cut in two."""
     begun = b""
     with path.open("rb") as file:
         while data := file.read(_CHUNK):
