@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from tunebook.errors import TunebookError
 from tunebook.report.data import gather
 from tunebook.runlog import read_run
+from tunebook.runlog.columns import Columns
 from tunebook.runlog.console import read_console
+from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Series
 from tunebook.runlog.tensorboard import read_events
 from tunebook.runlog.torn_entries import TRAINING, drop_torn
@@ -188,6 +190,66 @@ def test_a_state_file_decoded_by_columns_is_what_the_slow_way_reads(entries, sta
             if fast is not None:
                 same(fast.series, slow.series)
                 assert (fast.trainer, fast.summary) == (slow.trainer, slow.summary)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.lists(NUMBERS.filter(lambda number: abs(number) != float("inf")), min_size=3, max_size=3),
+        min_size=1,
+    ),
+    st.sampled_from([(", ", ": "), (",", ":"), (",\n\t  ", ": ")]),
+    st.integers(0, 400),
+    st.sampled_from(["", "0", ",", '"', "}", " ", "null", "1, "]),
+)
+def test_a_table_of_numbers_is_what_a_parser_reads_or_none(rows, separators, at, changed):
+    keys = ["a", "learning_rate_of_the_second_group", "step"]
+    text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], separators=separators)[1:-1]
+    found = number_table(text.encode(), b'"')
+    assert list(found) == keys
+    assert np.array_equal(np.transpose(list(found.values())), np.array(rows, dtype=float), equal_nan=True)
+    # A byte lost or another put in its place.
+    text = text[:at] + changed + text[at + 1 :]
+    found = number_table(text.encode(), b'"')
+    if found is not None:
+        entries = json.loads(f"[{text}]")
+        assert all(list(entry) == list(found) for entry in entries)
+        for name, column in found.items():
+            assert np.array_equal(column, [float(entry[name]) for entry in entries], equal_nan=True)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.sampled_from([("loss", "norm"), ("loss",), ("norm", "loss", "epoch"), ("epoch",)]),
+            st.lists(st.integers(0, 6), min_size=1, max_size=5),
+        ),
+        max_size=8,
+    )
+)
+def test_of_equal_steps_the_later_counts_however_they_came(blocks):
+    columns, expected, number = Columns("s"), {}, 0.0
+    for as_table, names, steps in blocks:
+        table = {name: [] for name in names}
+        for step in steps:
+            for name in names:
+                number += 1
+                table[name].append(number)
+                expected.setdefault(name, {})[step] = number
+        if as_table:
+            arrays = {name: np.array(values) for name, values in table.items()}
+            columns.add_table(np.array(steps, dtype=np.int64), arrays)
+        else:
+            columns.add(
+                steps, [dict(zip(names, row, strict=True)) for row in zip(*table.values(), strict=True)]
+            )
+    found = {
+        name: dict(zip(one.steps.tolist(), one.values.tolist(), strict=True))
+        for name, one in columns.series().items()
+    }
+    assert found == {name: dict(sorted(values.items())) for name, values in expected.items()}
+    assert not columns.series()
 
 
 @settings(max_examples=60, deadline=None)
