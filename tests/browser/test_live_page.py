@@ -15,6 +15,7 @@ pytestmark = pytest.mark.browser
 
 RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
 LOG = (RUNS / "plain" / "trainer_log.jsonl").read_text("utf-8").splitlines(keepends=True)
+SETTLED = "document.documentElement.dataset.drawn"
 DRAWN = "document.querySelector('#chart-loss .mark-line path').getAttribute('d').split('L').length"
 
 
@@ -68,14 +69,15 @@ def page(browser, watched):
 
 def loads(page, *, of):
     """Wait until the page has loaded itself again and is drawn."""
-    page.wait_for_function(f"window.old !== {of!r} && document.documentElement.dataset.drawn", timeout=20_000)
+    page.wait_for_function(f"window.old !== {of!r} && {SETTLED}", timeout=20_000)
 
 
 def test_it_shows_new_numbers_by_itself_and_stops_at_the_end(page, watched):
+    page.wait_for_selector(".live .dot")  # it may be loading itself again just now
     assert page.title().startswith("(live)")
-    assert page.is_visible(".live .dot")
+    page.wait_for_function(SETTLED)
     page.evaluate("window.old = 'first'")
-    before = page.evaluate(DRAWN)
+    before = page.wait_for_function(f"{SETTLED} && {DRAWN}").json_value()
     log(watched.run, 40)
     watched.look()
     loads(page, of="first")
@@ -112,6 +114,8 @@ def test_the_reader_finds_everything_as_he_left_it(page, watched):
         focus: document.activeElement.closest('figure').id,
         drawn: document.querySelectorAll('#chart-learning_rate .mark-line path').length,
     })"""
+    # It may load itself again at any time.
+    page.wait_for_function(f"{SETTLED} && ({state})().drawn === 1")
     before = page.evaluate(state)
     assert before["zoom"]
     assert before["rows"] == 1
@@ -120,6 +124,7 @@ def test_the_reader_finds_everything_as_he_left_it(page, watched):
     watched.look()
     loads(page, of="first")
     page.wait_for_function(f"Math.abs(scrollY - {before['y']}) < 3")
+    page.wait_for_function(f"{SETTLED} && ({state})().drawn === 1")
     after = page.evaluate(state)
     assert after | {"y": before["y"]} == before
     # Once: a later visit begins anew.

@@ -4,8 +4,9 @@
   const root = document.documentElement;
   const banner = document.querySelector(".live");
   const all = (selector) => [...document.querySelectorAll(selector)];
-  // What stays the same when rows and charts come in between: the section or figure it is in, and its kind.
-  const name = (element) => element.id || `${(element.closest("[id]") || root).id}|${element.className}|${element.tagName}`;
+  // What stays the same when rows and charts come in between, and whether a chart is drawn yet or not: the section
+  // or figure it is in, and its kind.
+  const name = (element) => element.id || `${(element.closest("[id]") || root).id}|${element.classList[0] || ""}|${element.tagName}`;
   let paused = false;
 
   function place() {
@@ -54,6 +55,7 @@
 
   const kept = history.state && history.state.reader;
   if (kept) {
+    root.dataset.restoring = "true";
     history.scrollRestoration = "manual";
     // Once: who loads the page again himself later is left to the browser.
     history.replaceState({ ...history.state, reader: null }, "");

@@ -76,6 +76,8 @@
   // rests. One pass at a time: a later one ends the one before it at its next chart.
   let pass = 0;
   let passes = Promise.resolve();
+  // A live page puts its reader back to where he was, which is known once everything above has its height.
+  const atOnce = () => document.documentElement.dataset.restoring || (history.state && history.state.reader);
   function drawAll() {
     const mine = ++pass;
     delete document.documentElement.dataset.drawn;
@@ -92,8 +94,9 @@
       return [figure, Math.max(0, box.top - innerHeight, -box.bottom)];
     }));
     figures.sort((a, b) => away.get(a) - away.get(b));
+    const whole = atOnce();
     for (const figure of figures) {
-      if (away.get(figure) > 0) {
+      if (away.get(figure) > 0 && !whole) {
         shown();
         await new Promise((rested) => setTimeout(rested));
       }
