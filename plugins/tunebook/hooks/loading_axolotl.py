@@ -71,7 +71,7 @@ def _configuration(weights: Weights, scratch: Path) -> Any:
         values.pop("adapter", None)
     path = scratch / "recipe.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return load_cfg(path)
+    return load_cfg(str(path))
 
 
 class _Encoder:
