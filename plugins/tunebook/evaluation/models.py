@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ def find_models(request: Request, home: Path) -> list[Model]:
     root = home / "recipes"
     found: dict[tuple[Path, str], None] = {}
     for given in request.models:
-        one = (Path(given), "") if request.as_models else _split(given, request.checkpoints)
+        one = (_path(given), "") if request.as_models else _split(given, request.checkpoints)
         found.setdefault(one, None)
     folders = list(dict.fromkeys(folder for folder, _ in found))
     labels = dict(zip(folders, subjects.labels(folders), strict=True))
@@ -69,13 +70,19 @@ def find_models(request: Request, home: Path) -> list[Model]:
 
 
 def _split(given: str, checkpoints: str) -> tuple[Path, str]:
-    path = Path(given)
+    path = _path(given)
     if not path.exists() and (match := _AT.fullmatch(given)):
         return Path(match["run"]), match["step"]
     match = _CHECKPOINT.fullmatch(path.name)
     if match and subjects.is_run(path.parent):
         return path.parent, match[1]
     return path, checkpoints
+
+
+def _path(given: str) -> Path:
+    """The path without `.` and `..` in it: results are called by its last part."""
+    path = Path(os.path.normpath(given))
+    return path if path.name else path.absolute()
 
 
 def _of_run(run: Path, wanted: str, label: str, request: Request, home: Path, root: Path) -> Model:
