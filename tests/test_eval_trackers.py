@@ -72,6 +72,9 @@ def test_tensorboard_shows_figures_by_step_and_examples(results, tmp_path):
 
 
 def test_wandb_gets_a_run_for_each_run_of_ours(results, tmp_path, monkeypatch):
+    import wandb
+
+    wandb.teardown()  # another test may have set it up with other settings
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     told = track(results, tmp_path, ["wandb"])
