@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from tunebook.eval_subset import seeded_subset
 from tunebook.evaluation.job import Job
 from tunebook.evaluation.journal import Finished
 from tunebook.evaluation.records import Answered, Generated, SetHeader, SetRow
@@ -17,8 +17,6 @@ from tunebook.hooks.examples import read_answer
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.shards import Rank
 from tunebook.hooks.texts import Texts
-
-_SUBSET_SEED = 0
 
 
 class Share(NamedTuple):
@@ -105,7 +103,7 @@ def plan_set(prepared: Prepared, job: Job, recipe_batch_size: int) -> SetWork:
         job: What was asked for.
         recipe_batch_size: The recipe's own, which the loss is averaged by as in training.
     """
-    measured = _subset([row.index for row in prepared.rows], job.max_samples)
+    measured = seeded_subset([row.index for row in prepared.rows], job.max_samples)
     kept = set(measured)
     prepared = replace(prepared, scored=[index for index in prepared.scored if index in kept])
     rows = prepared.rows
@@ -139,12 +137,3 @@ def _batches(
     size = job.batch_size or (None if job.batch_tokens else recipe_batch_size)
     formed = form_batches(lengths, size, job.batch_tokens)
     return [[indices[place] for place in batch] for batch in formed]
-
-
-def _subset(indices: list[int], wanted: int | None) -> list[int]:
-    """A fixed pseudo-random part of the rows, in their order; all of them where that many are wanted."""
-    if wanted is None or wanted >= len(indices):
-        return indices
-    # By hash rather than random.sample, whose choice may change between Python versions.
-    ranked = sorted(indices, key=lambda row: hashlib.sha256(f"{_SUBSET_SEED}:{row}".encode()).digest())
-    return sorted(ranked[:wanted])
