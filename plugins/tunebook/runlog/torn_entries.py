@@ -21,10 +21,10 @@ _SLACK_STEPS = 1.5
 _SLACK_EPOCHS = 0.011
 """Older Trainers write the epoch with two digits."""
 _SAME_PACE = 0.01
-
-
 TRAINING, EVALUATION = "epoch of training", "epoch of evaluation"
 """Names of the epochs of either kind of entry, which `drop_torn` takes out again."""
+OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
+"""What only entries of training have."""
 
 
 def drop_torn(series: dict[str, Series]) -> tuple[dict[str, Series], int]:
@@ -44,8 +44,10 @@ def drop_torn(series: dict[str, Series]) -> tuple[dict[str, Series], int]:
         torn = _torn_steps(series[kind]) if kind in series else None
         if torn is not None and len(torn):
             count += len(torn)
-            for name in [name for name in left if name.startswith("eval_") == (kind == EVALUATION)]:
-                left[name] = _without(left[name], torn)
+            for name in left:
+                # What both kinds of entries have, such as the epoch, is one series.
+                if name not in OF_TRAINING if kind == EVALUATION else not name.startswith("eval_"):
+                    left[name] = _without(left[name], torn)
     return {name: one for name, one in left.items() if len(one.steps)}, count
 
 

@@ -12,7 +12,7 @@ from tunebook.runlog.columns import Columns
 from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Trainer
 from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers
-from tunebook.runlog.torn_entries import EVALUATION, TRAINING, drop_torn
+from tunebook.runlog.torn_entries import EVALUATION, OF_TRAINING, TRAINING, drop_torn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -195,8 +195,14 @@ def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, floa
                     summary[name] = number
         elif step is not None:
             if "epoch" in entry:
-                # An evaluation has the step of a training entry: each is judged by its own epoch.
-                entry[TRAINING if "loss" in entry else EVALUATION] = entry["epoch"]
+                # An evaluation has the step of a training entry: each is judged by its own epoch. One that
+                # damage has made of both kinds is judged as both.
+                evaluated = any(name.startswith("eval_") for name in entry)
+                epoch = entry["epoch"]
+                if evaluated:
+                    entry[EVALUATION] = epoch
+                if not evaluated or not OF_TRAINING.isdisjoint(entry):
+                    entry[TRAINING] = epoch
             steps.append(step)
             entries.append(entry)
     columns.add(steps, entries)
