@@ -214,9 +214,9 @@ LLAMAFACTORY_CASES = [
         {"model_name_or_path": "Qwen/Qwen3-4B", "cutoff_len": 32_768},
     ),
     (
-        "rope-at-inference",
+        "rope-length-type",
         {"model_name_or_path": "Qwen/Qwen3-4B", "rope_scaling": "yarn", "cutoff_len": 131_072},
-        {"model_name_or_path": "Qwen/Qwen3-4B", "rope_scaling": "yarn", "cutoff_len": 81_920},
+        {"model_name_or_path": "Qwen/Qwen3-4B", "rope_scaling": "yarn", "cutoff_len": 32_768},
     ),
     (
         "soft-capping",
@@ -555,3 +555,12 @@ def test_bad_versions_are_told_where_the_recipe_is_concerned(place, monkeypatch)
     environment(place, monkeypatch, transformers="5.6.0")
     assert "bad-versions" in rules(check({"flash_attn": "fa2"}))
     assert "bad-versions" not in rules(check({"flash_attn": "sdpa"}))
+
+
+def test_rope_scaling_loads_before_transformers_5_and_differs_at_inference(place, monkeypatch):
+    environment(place, monkeypatch, transformers="4.57.1")
+    scaled = {"model_name_or_path": "Qwen/Qwen3-4B", "rope_scaling": "yarn"}
+    found = rules(check({**scaled, "cutoff_len": 131_072}))
+    assert "rope-at-inference" in found
+    assert "rope-length-type" not in found
+    assert "rope-at-inference" not in rules(check({**scaled, "cutoff_len": 81_920}))

@@ -68,6 +68,18 @@ def test_the_options_we_allow_a_scheduler_are_its_own():
             assert set(SCHEDULERS[kind.value]) == set(inspect.signature(function).parameters) - own, kind
 
 
+def test_the_config_refuses_the_length_that_rope_scaling_sets():
+    """Where this fails, the engine is mended, and the rule `rope-length-type` is to go."""
+    from types import SimpleNamespace
+
+    from llamafactory.model.model_utils.rope import configure_rope
+    from transformers import Qwen3Config
+
+    wanted = SimpleNamespace(rope_scaling="yarn", model_max_length=100)
+    with pytest.raises(Exception, match="'max_position_embeddings' expected int, got float"):
+        configure_rope(Qwen3Config(max_position_embeddings=64), wanted)
+
+
 def test_the_snapshot_holds_the_keys_of_the_installed_engine():
     done = subprocess.run(
         [sys.executable, "-c", COMPARE], cwd=ROOT, capture_output=True, text=True, check=False

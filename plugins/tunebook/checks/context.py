@@ -67,6 +67,15 @@ def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator
             message=f"the model reads {limit:,} tokens as it is, and cutoff_len is {int(length):,}",
             fix="remove rope_scaling",
         )
+    elif scaling and subject.installed("transformers").startswith("5."):
+        yield subject.finding(
+            "rope_scaling",
+            rule="rope-length-type",
+            severity="error",
+            message="LLaMA-Factory multiplies the model's length by a float, which the configs of "
+            f"transformers {subject.installed('transformers')} refuse: the model is not loaded",
+            fix="write the scaling into the model's config.json and remove rope_scaling",
+        )
     elif scaling and subject.command == "train":
         factor = (
             f"{math.ceil(length / limit)}" if limit and length else "ceil(cutoff_len / the model's length)"
