@@ -1,17 +1,13 @@
 """The model that LLaMA-Factory's own server has loaded answers as it did inside the engine, row by row."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
-from eval_runs import ENVIRONMENT, evaluate, records_of
+from api_server import ask, comparable, served
+from eval_runs import evaluate, records_of
 
 pytestmark = pytest.mark.engine
 
@@ -33,51 +29,10 @@ def trained(recipe, train) -> Path:
 
 @pytest.fixture(scope="module")
 def server(trained, tmp_path_factory):
-    """The literal `llamafactory-cli api` on the last checkpoint; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("server") / "api.log").open("w")
-    options = {
-        "model_name_or_path": trained / f"checkpoint-{STEP}",
-        "template": "qwen3",
-        "enable_thinking": "false",
-        "infer_dtype": "float32",
-    }
-    argv = [Path(sys.executable).parent / "llamafactory-cli", "api"]
-    argv += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    serving = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": "sums", "API_KEY": "sk-tiny"}
-    process = subprocess.Popen(
-        argv, env={**os.environ, **ENVIRONMENT, **serving}, stdout=log, stderr=subprocess.STDOUT
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/docs", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None, Path(log.name).read_text()[-3000:]
-                assert time.monotonic() < deadline, "the server does not come up"
-                time.sleep(0.3)
+    cli = Path(sys.executable).parent / "llamafactory-cli"
+    log = tmp_path_factory.mktemp("server") / "api.log"
+    with served(cli, trained / f"checkpoint-{STEP}", log) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def ask(source, url, *options, **env):
-    return evaluate(
-        source, "--endpoint", url, *options, OPENAI_API_KEY="sk-tiny", NO_PROXY="127.0.0.1", **env
-    )
-
-
-COMPARED = ("index", "prompt", "prediction", "reference", "scores", "answer_cut")
-
-
-def comparable(records: list[dict]) -> list[dict]:
-    return [{key: record[key] for key in COMPARED} for record in records]
 
 
 def test_greedy_answers_equal_those_of_the_evaluation_in_training(trained, server, tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -204,6 +206,23 @@ def test_nodes_share_one_process_and_an_adapter_leaves_nothing_behind(runs, tmp_
             assert got == pytest.approx(wanted, abs=1e-9)
 
 
+def test_batches_by_tokens_and_a_device_map_give_the_same_answers(everything, runs, tmp_path):
+    _, told, _ = everything
+    ways = ("--batch-tokens", "900", "--device-map", "auto")
+    found, _ = evaluate(f"{runs['lora']}@20", *ways, "-o", tmp_path)
+    for dataset in ("sums_eval", "like_odd"):
+        mine, theirs = (by_label(one)["lora@20", dataset] for one in (found, told))
+        assert mine["settings"]["batch_tokens"] == 900
+        for name, value in theirs["values"].items():
+            assert mine["values"][name] == pytest.approx(value, abs=1e-5), name
+        # Every row is in one range of lengths; nothing here is long.
+        assert [(one["name"], one["n"]) for one in mine["by_prompt_length"]] == [("<512", mine["n"])]
+    log = next(tmp_path.glob(".journal/jobs/*/engine.log")).read_text()
+    # Told before it starts: rows of so many tokens that no more than 900 are computed together.
+    rows, tokens = re.search(r"generation: at most (\d+) x ([\d,]+) tokens, keys and values", log).groups()
+    assert 1 < int(rows) * int(tokens.replace(",", "")) <= 900
+
+
 def test_other_sets_fewer_rows_and_another_method(runs, tmp_path):
     told, _ = evaluate(
         runs["full"],
@@ -230,8 +249,6 @@ def test_other_sets_fewer_rows_and_another_method(runs, tmp_path):
 
 
 def test_one_broken_checkpoint_does_not_cost_the_others(runs, tmp_path):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(runs["lora"], run)
     config = run / "checkpoint-10" / "adapter_config.json"
@@ -268,8 +285,6 @@ def test_a_model_s_folder_is_asked_as_a_recipe_says(everything, runs, tmp_path):
         tmp_path,
     )
     assert set(by_label(got)) == {("full@10", "like_eval")}
-    import shutil
-
     model = tmp_path / "soup"
     shutil.copytree(runs["full"] / "checkpoint-10", model)
     recipe = runs["full"] / "tunebook" / "recipe.yaml"

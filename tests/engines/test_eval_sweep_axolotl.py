@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from api_server import ask, comparable, served
 from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
 from eval_runs import by_label, evaluate, files_of, kill_within, parts, records_of, tear
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.axolotl
 
@@ -96,16 +99,45 @@ def test_killed_in_the_midst_it_comes_out_the_same(everything, runs, tmp_path):
         assert content == (whole / name).read_bytes(), name
 
 
-def test_a_set_that_the_recipe_does_not_name_and_a_batch_of_one(runs, tmp_path):
-    told, _ = evaluate(
-        runs["lora"], "--dataset", "like_odd", "--batch-size", "1", "--checkpoints", "8", "-o", tmp_path
-    )
+def test_two_ranks_give_what_one_gives(everything, runs, tmp_path):
+    whole, _ = everything
+    evaluate(runs["full"], "--checkpoints", "8", "-o", tmp_path, NPROC_PER_NODE="2")
+    ranks = {path.name for path in tmp_path.glob(".journal/*/part-*.jsonl")}
+    assert ranks == {"part-0-0.jsonl", "part-0-1.jsonl"}
+    made = {name for name in files_of(tmp_path) if not name.startswith("ranking")}
+    assert len(made) == 4
+    for name in made:
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_server_gives_what_the_engine_gives(everything, runs, tmp_path):
+    """Served by the other engine: no server of Axolotl's runs without a GPU."""
+    folder, told = everything
+    cli = ROOT / ".venv" / "bin" / "llamafactory-cli"
+    arguments = ("--checkpoints", "8", "--dataset", "sums_eval", "-o", tmp_path)
+    with served(cli, runs["full"] / "checkpoint-8", tmp_path / "api.log") as url:
+        asked, _ = ask(runs["full"], url, *arguments)
+    (result,) = asked["results"]
+    local = records_of(folder, by_label(told)["full@8", "sums_eval"])
+    assert comparable(records_of(tmp_path, result)) == comparable(local)
+    assert result["settings"]["server"]["other_prompt_tokens"] == 0
+
+
+def test_a_set_that_the_recipe_does_not_name_a_batch_of_one_and_an_example_before_each(runs, tmp_path):
+    arguments = (runs["lora"], "--dataset", "like_odd", "--checkpoints", "8")
+    told, _ = evaluate(*arguments, "--batch-size", "1", "-o", tmp_path)
     result = by_label(told)["lora@8", "like_odd"]
     assert (result["n"], result["metric"]) == (41, ["yes_no"])
-    other, _ = evaluate(
-        runs["lora"], "--dataset", "like_odd", "--batch-size", "8", "--checkpoints", "8", "-o", tmp_path
-    )
-    pairs = zip(records_of(tmp_path, result), records_of(tmp_path, other["results"][0]), strict=True)
-    for left, right in pairs:
-        assert left["prediction"] == right["prediction"]
-        assert left["nll"] == pytest.approx(right["nll"], abs=1e-5)
+    other, _ = evaluate(*arguments, "--batch-size", "8", "-o", tmp_path)
+    shown, said = evaluate(*arguments, "--shots", "1", "-o", tmp_path / "shown")
+    shots = shown["results"][0]["settings"]["shots"]
+    assert (shots["n"], shots["source"]) == (1, "like_train")
+    assert "like_odd: 1 example from like_train: " in said
+    folders = (tmp_path, tmp_path, tmp_path / "shown")
+    results = (result, other["results"][0], shown["results"][0])
+    rows = (records_of(folder, one) for folder, one in zip(folders, results, strict=True))
+    for one, eight, after in zip(*rows, strict=True):
+        assert one["prediction"] == eight["prediction"]
+        assert one["nll"] == pytest.approx(eight["nll"], abs=1e-5)
+        assert after["prompt"].replace(shots["text"], "") == one["prompt"] != after["prompt"]
+        assert after["reference"] == one["reference"]

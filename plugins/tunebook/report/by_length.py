@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunebook.report import intervals
-from tunebook.report.records import ByLength, LengthRange
+from tunebook.report.row_records import ByLength, LengthRange
 from tunebook.runlog.examples import read_examples
 
 if TYPE_CHECKING:

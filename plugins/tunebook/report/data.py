@@ -22,7 +22,8 @@ from tunebook.report.headline import report_headline, run_headline
 from tunebook.report.lines import Curves
 from tunebook.report.paired import Pairing
 from tunebook.report.provenance import provenance
-from tunebook.report.records import FORMAT, Best, Examples, Report, Row, RunReport
+from tunebook.report.records import FORMAT, Best, Report, Row, RunReport
+from tunebook.report.row_records import Examples
 from tunebook.report.usage import usage_of
 from tunebook.runlog import read_run
 

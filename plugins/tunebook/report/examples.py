@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tunebook.report.records import Examples, ShownExample
+from tunebook.report.row_records import Examples, ShownExample
 from tunebook.runlog.examples import read_examples
 from tunebook.shown import SPECIAL_TOKENS, cut, opening
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from tunebook.comparison.records import Disagreement
     from tunebook.report.chart_records import Chart
+    from tunebook.report.row_records import ByLength, Examples
+    from tunebook.report.usage_records import Usage
 
 FORMAT = 1
 """Raised whenever a reader of an older file would misread a newer one."""
@@ -116,69 +118,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LengthRange:
-    """The rows of one range of lengths."""
-
-    low: int
-    high: int
-    """Inclusive."""
-    n: int
-    value: float
-    interval: Interval | None
-    n_unparsed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ByLength:
-    """One figure of one evaluation by length, in quarters of the rows."""
-
-    dataset: str
-    step: int
-    metric: str
-    figure: str
-    """Of single rows."""
-    by: str
-    """`tokens of the reference` or `characters of the prompt`."""
-    ranges: tuple[LengthRange, ...]
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownExample:
-    """One example, cut to what a reader can take in."""
-
-    dataset: str
-    step: int
-    index: int
-    metric: str
-    prompt: str
-    reference: str
-    prediction: str
-    parsed: str | None
-    reason: str | None
-    margin: float | None
-    answer_cut: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examples:
-    """Wrong and unreadable answers of one evaluation."""
-
-    dataset: str
-    step: int
-    metric: str
-    n: int
-    n_wrong: int
-    n_unparsed: int
-    unparsed_reasons: dict[str, int]
-    order: str
-    """How the shown examples were chosen, in words."""
-    wrong: tuple[ShownExample, ...]
-    unparsed: tuple[ShownExample, ...]
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something the reader should look at, with its evidence."""
 
@@ -186,65 +125,6 @@ class Finding:
     title: str
     evidence: str
     source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseTime:
-    """Time that a run spent in one phase."""
-
-    name: str
-    seconds: float | None
-    """None: there was such a phase, and how long it took is not known."""
-    share: float | None
-    """Of the time of all phases that is known."""
-    stretches: int | None
-    """How often the run was in it; None where no file tells."""
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuUse:
-    """One card that was watched."""
-
-    name: str | None
-    host: str | None
-    index: str
-    memory_total_gib: float | None
-    peak_gib: float | None
-    """The largest sample of memory in use, of all processes."""
-    mean_utilization_percent: float | None
-    mean_power_w: float | None
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimated:
-    """An estimate made from the recorded recipe, beside what was measured."""
-
-    label: str
-    unit: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    """Where published measurements mostly fall; None where the estimate is a count."""
-    estimate_missing: str | None
-    """Why there is no estimate."""
-    measured: float | None
-    source: str
-    """Of what was measured, or why nothing was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Time, GPUs and memory of a run."""
-
-    phases: tuple[PhaseTime, ...]
-    phases_missing: str | None
-    """Why there are none."""
-    restarts: tuple[dict[str, Any], ...]
-    """`step` and `repeated` steps, both null where not known, `message`, `source`."""
-    gpus: tuple[GpuUse, ...]
-    estimates: tuple[Estimated, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
