@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,15 +15,12 @@ from tunebook.cli.eval_endpoint import (
     shots_options,
     shots_request,
 )
-from tunebook.cli.eval_shown import print_plan, print_rankings, say, show_progress
-from tunebook.errors import TunebookError, join_errors
+from tunebook.cli.eval_shown import print_plan, say
+from tunebook.cli.eval_work import run_engines, tell_results, write_results
+from tunebook.errors import join_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tunebook.evaluation.job import Failure, Method
-    from tunebook.evaluation.plan import EvalPlan
-    from tunebook.evaluation.ranking import Ranking
+    from tunebook.evaluation.job import Method
 
 
 @click.command("eval")
@@ -157,7 +153,7 @@ def eval_(
         )
         results, asked = ask_server(asked_for, server=server, dry_run=dry_run)
         if asked is not None:
-            _tell(results, output, trackers, as_json=as_json, failures=[], open_=asked.left)
+            tell_results(results, output, trackers, as_json=as_json, failures=[], open_=asked.left)
             ctx.exit(1 if asked.left else 0)
         return
     request = Request(
@@ -186,12 +182,12 @@ def eval_(
     if dry_run:
         print_plan(plan)
         return
-    failures, errors, stopped = _run(plan)
-    results = _write(plan)
+    failures, errors, stopped = run_engines(plan)
+    results = write_results(plan)
     open_ = sum(len(group.units) for group in plan.groups) - len(results)
     if errors and not results:
         raise join_errors(errors)
-    _tell(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
+    tell_results(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
     for failure in failures:
         say(f"{failure.label}: not evaluated: {failure.reason}")
     if stopped:
@@ -207,31 +203,6 @@ def eval_(
     ctx.exit(1 if failures or (open_ and request.shard[1] == 1) else 0)
 
 
-def _tell(
-    results: list[dict[str, Any]],
-    output: Path,
-    trackers: tuple[str, ...],
-    *,
-    as_json: bool,
-    failures: Sequence[Failure],
-    open_: int,
-) -> None:
-    """Rank what there is, send it to the trackers, and print it."""
-    from tunebook.evaluation.trackers import track
-
-    rankings = _rank(results, output)
-    for where in track(results, output, trackers) if trackers and results else ():
-        say(where)
-    if as_json:
-        told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
-        failed = [{"label": one.label, "reason": one.reason} for one in failures]
-        click.echo(
-            json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
-        )
-    else:
-        print_rankings(rankings, results)
-
-
 def _only_one(arguments: tuple[str, ...]) -> str:
     named = [one for one in arguments if not _is_override(one)]
     if len(named) != 1:
@@ -241,58 +212,3 @@ def _only_one(arguments: tuple[str, ...]) -> str:
 
 def _is_override(argument: str) -> bool:
     return "=" in argument and not Path(argument).exists()
-
-
-class _Ended(NamedTuple):
-    """How the engines ended."""
-
-    failures: list[Failure]
-    errors: list[TunebookError]
-    stopped: bool
-
-
-def _run(plan: EvalPlan) -> _Ended:
-    """Run the engines, one after another."""
-    from tunebook.evaluation import run
-    from tunebook.evaluation.job import Failure
-
-    gpus, failures, errors = run.usable_gpus(), list[Failure](), list[TunebookError]()
-    for number, group in enumerate(plan.groups, 1):
-        start = run.start_of(group, gpus=gpus)
-        if start is None:
-            continue
-        models = len(start.job.subjects)
-        say(
-            f"{group.engine} {number}/{len(plan.groups)}: {models} model{'s' * (models > 1)} on "
-            f"{', '.join(group.sets)}; its output goes to {Path(start.job.folder) / 'engine.log'}"
-        )
-        try:
-            with show_progress(start) as on_progress:
-                end = run.run(start, on_progress)
-        except TunebookError as error:
-            # The other engines' models are evaluated all the same, and what is whole is written.
-            errors.append(error)
-            continue
-        failures += end.failures
-        for warning in end.warnings:
-            say(warning)
-        if end.stopped:
-            return _Ended(failures, errors, stopped=True)
-    return _Ended(failures, errors, stopped=False)
-
-
-def _write(plan: EvalPlan) -> list[dict[str, Any]]:
-    from tunebook.evaluation.results import write_result
-
-    found = [write_result(unit, plan.request.output) for group in plan.groups for unit in group.units]
-    return [result for result in found if result is not None]
-
-
-def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[Ranking]:
-    from tunebook.evaluation.ranking import markdown, rank
-    from tunebook.files import write_atomic
-
-    rankings = rank(results)
-    for ranking in rankings:
-        write_atomic(output / f"ranking-{ranking.dataset}.md", markdown(ranking, results))
-    return rankings
