@@ -14,7 +14,8 @@ from tunebook.model_source import find_model
 from tunebook.verification.align import align, first_difference
 from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings
 from tunebook.verification.samples import read_samples
-from tunebook.verification.saved_files import file_findings, generation_eos
+from tunebook.verification.saved_files import file_findings
+from tunebook.verification.served_files import generation_eos
 
 IDS = st.lists(st.integers(0, 3), max_size=12)
 

@@ -16,12 +16,8 @@ from tunebook.model_source import find_model
 from tunebook.verification.align import align, first_difference
 from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings, trained_prompt
 from tunebook.verification.samples import REASONING, SAMPLES, read_samples
-from tunebook.verification.saved_files import (
-    file_findings,
-    generation_eos,
-    served_tokenizer,
-    template_changed,
-)
+from tunebook.verification.saved_files import file_findings
+from tunebook.verification.served_files import generation_eos, served_tokenizer, template_changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

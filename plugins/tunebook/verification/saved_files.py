@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook import contract, safetensors_headers
-from tunebook.errors import TunebookError
-from tunebook.model_source import local_folder
 from tunebook.verification.findings import Finding
+from tunebook.verification.served_files import base_folder, chat_template_of, read_json, text_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,57 +16,6 @@ if TYPE_CHECKING:
     from tunebook.model_source import ModelSource
 
 _TYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
-
-def served_tokenizer(source: ModelSource) -> Path:
-    """Return the folder of the tokenizer that lies beside the weights, or else beside their base.
-
-    Raises:
-        TunebookError: There is none on this machine.
-    """
-    for folder in (source.folder, base_folder(source)):
-        if folder is not None and any(
-            (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")
-        ):
-            return folder
-    raise TunebookError(
-        f"{source.folder}: there is no tokenizer in it, and its base {source.base!r} is not on this machine",
-        fix="save the tokenizer beside the weights, or download the base model",
-    )
-
-
-def base_folder(source: ModelSource) -> Path | None:
-    """Return the folder of the base model, where it is on this machine."""
-    return None if source.base is None else local_folder(source.base, source.revision)
-
-
-def chat_template_of(folder: Path) -> str | None:
-    """Return the chat template that lies in a folder."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    found = _json(folder / "tokenizer_config.json").get("chat_template")
-    return found if isinstance(found, str) else None
-
-
-def template_changed(source: ModelSource, folder: Path) -> bool:
-    """Whether the saved chat template is another than the one that training saved."""
-    if source.contract is None:
-        return False
-    trained: str | None = source.contract["template"]["chat_template_sha256"]
-    return contract.text_sha256(chat_template_of(folder)) != trained
-
-
-def generation_eos(source: ModelSource) -> tuple[list[int] | None, str]:
-    """Return the ids that end a generation, and the file that says so; None where no file does."""
-    folder = source.folder if source.adapter is None else base_folder(source)
-    for name in ("generation_config.json", "config.json"):
-        if folder is None or not (folder / name).is_file():
-            continue
-        found = _json(folder / name).get("eos_token_id")
-        if found is not None:
-            return (list(found) if isinstance(found, list) else [int(found)]), str(folder / name)
-    return None, str((folder or source.folder) / "generation_config.json")
 
 
 def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iterator[Finding]:
@@ -112,7 +60,7 @@ def _tokenizer(made: Mapping[str, Any], folder: Path) -> Finding:
     expected = made["tokens"]["tokenizer_sha256"]
     if expected is None or not file.is_file():
         return Finding(check="tokenizer", level="unknown", message=f"there is no {file} to compare")
-    if contract.tokenizer_sha256(_json(file)) == expected:
+    if contract.tokenizer_sha256(read_json(file)) == expected:
         return Finding(check="tokenizer", level="equal", message="is the one of the training")
     return Finding(
         check="tokenizer",
@@ -124,7 +72,7 @@ def _tokenizer(made: Mapping[str, Any], folder: Path) -> Finding:
 
 def _rope(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
     folder = source.folder if source.adapter is None else base_folder(source)
-    config = _text_config(folder)
+    config = text_config(folder)
     if config is None:
         yield Finding(check="rope", level="unknown", message="the model's config.json is not on this machine")
         return
@@ -167,7 +115,7 @@ def _scaling(rope: Mapping[str, Any]) -> dict[str, Any]:
 def _base(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
     base = made["base"]
     if source.adapter is not None:
-        named = _json(source.folder / "adapter_config.json").get("base_model_name_or_path")
+        named = read_json(source.folder / "adapter_config.json").get("base_model_name_or_path")
         # A folder may be named relative to where training was started.
         if named and Path(str(named)).name != Path(base["name_or_path"]).name:
             yield Finding(
@@ -222,7 +170,7 @@ def _precision(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding
             "into it, answers differ a little",
         )
     folder = source.folder if source.adapter is None else base_folder(source)
-    config = _text_config(folder)
+    config = text_config(folder)
     told = None if config is None else config.get("dtype", config.get("torch_dtype"))
     compute = made["dtype"]["compute"]
     if told is None:
@@ -271,21 +219,3 @@ def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[Finding]:
         yield Finding(
             check="vocabulary", level="equal", message=f"{vocabulary} token ids, {rows} rows of embedding"
         )
-
-
-def _text_config(folder: Path | None) -> dict[str, Any] | None:
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    config = _json(folder / "config.json")
-    text = config.get("text_config")
-    return {**config, **text} if isinstance(text, dict) else config
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise TunebookError(f"{path}: is no JSON: {err}", fix="save it again") from err
-    return found if isinstance(found, dict) else {}
