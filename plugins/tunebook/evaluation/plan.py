@@ -5,30 +5,28 @@ Models that are loaded and asked alike share one process of the engine, so that 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import engines, paths, provenance
-from tunebook.checks.data import check_datasets
 from tunebook.datasets import load_registry
-from tunebook.errors import TunebookError, join_errors
+from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job
 from tunebook.evaluation.keys import digest, journal_key
 from tunebook.evaluation.models import find_models
 from tunebook.evaluation.names import result_name, settings_words
+from tunebook.evaluation.plan_checks import check_sets, refuse_no_hook
 from tunebook.evaluation.shots_data import with_shots
 from tunebook.run_folder import VOLATILE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tunebook.datasets import Registry
     from tunebook.evaluation.models import Model
     from tunebook.evaluation.records import Subject
     from tunebook.evaluation.request import Request
-    from tunebook.types import DatasetEntry, EngineName
+    from tunebook.types import EngineName
 
 JOURNAL = ".journal"
 _ORDER = ("base", "adapter", "full", "endpoint")
@@ -120,7 +118,7 @@ def _ask(
 ) -> _Asked:
     engine = engines.load(model.recipe.engine)
     environment = paths.engine_environment(model.recipe.engine)
-    _refuse_no_hook(engine, environment)
+    refuse_no_hook(engine, environment)
     try:
         values, sets = engine.evaluation(model.recipe.values, datasets=request.datasets or None, home=home)
     except TunebookError as error:
@@ -133,7 +131,7 @@ def _ask(
     names = engine.evaluation_sets(values)
     entries = {name: registry.entry(name) for name in names}
     new = {name: entry for name, entry in entries.items() if (registry.path, name) not in looked_at}
-    _check(registry, new, values, request)
+    check_sets(registry, new, values, request)
     # Data may be large, and the runs of a command mostly have one set.
     looked_at |= {(registry.path, name): provenance.dataset_facts(entry) for name, entry in new.items()}
     lasting = {
@@ -233,44 +231,6 @@ def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Un
         "shots": owner.shots,
     }
     return Unit(subject, dataset, journal.absolute(), name, about)
-
-
-def _check(
-    registry: Registry,
-    entries: Mapping[str, DatasetEntry],
-    values: Mapping[str, Any],
-    request: Request,
-) -> None:
-    limit = values.get("max_samples")
-    errors = check_datasets(
-        registry, entries, list(entries), max_rows=limit if isinstance(limit, int) else None
-    )
-    if request.method in ("answer", "generate"):
-        errors += [
-            TunebookError(
-                f"--method {request.method}: {name} carries no metric that could judge an answer",
-                fix=f'add a "metric" to its entry in {registry.path}, or use --method perplexity',
-            )
-            for name, entry in entries.items()
-            if not any(spec.name != "perplexity" for spec in entry.metrics)
-        ]
-    if errors:
-        raise join_errors(errors)
-
-
-def _refuse_no_hook(engine: engines.Engine, environment: Path) -> None:
-    if not engine.uses_startup_hook:
-        return
-    if os.environ.get("TUNEBOOK_HOOK") == "0":
-        raise TunebookError(
-            "TUNEBOOK_HOOK=0 keeps tunebook out of the engine, so nothing can be measured",
-            fix="unset TUNEBOOK_HOOK",
-        )
-    if not paths.has_startup_hook(environment):
-        raise TunebookError(
-            f"{environment} has the engine but not tunebook, so nothing can be measured",
-            fix=f"`{environment}/bin/python -m pip install tunebook`",
-        )
 
 
 def _without_place(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tunebook import eval_figures as figures
 from tunebook.hooks import answers, examples, leavings
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.batches import Batch, Batches
+from tunebook.hooks.evaluation_left import leave
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
 from tunebook.hooks.room import halving, read_at_a_time
 from tunebook.hooks.shards import FILLER, deal, gather, in_step, largest, rank_of
@@ -111,7 +112,7 @@ class Evaluator:
             values["generation_seconds"] = finished - generating
         metrics = {f"{prefix}_{name}": value for name, value in self._same_names(prepared, values).items()}
         if self.trainer.is_world_process_zero():
-            self._leave(prepared, found, values, step, time.perf_counter() - started)
+            leave(self.trainer, self.output_dir, prepared, found, values, step, time.perf_counter() - started)
             track(self.trainer, prepared.chosen.name, found, metrics, figures.signatures(prepared.metrics))
         return output._replace(metrics={**output.metrics, **metrics}, num_samples=len(prepared.rows))
 
@@ -233,48 +234,6 @@ class Evaluator:
                 "from now on only in eval_metrics.jsonl"
             )
         return {name: values.get(name, math.nan) for name in names}
-
-    def _leave(
-        self,
-        prepared: Prepared,
-        found: Sequence[EvalRecord],
-        values: Mapping[str, float],
-        step: int,
-        seconds: float,
-    ) -> None:
-        stderr = figures.standard_errors(prepared.metrics, found)
-        reasons = figures.unparsed_reasons(found)
-        first = prepared.metrics[0] if prepared.metrics else None
-        names = figures.reported_names(prepared.metrics)[first.name] if first else {}
-        chosen = figures.selection(prepared.metrics)
-        n = len(found) if first else len(prepared.rows)
-        leavings.append_figures(
-            self.output_dir,
-            {
-                "dataset": prepared.chosen.name,
-                "step": step,
-                "epoch": self.trainer.state.epoch,
-                "in_training": self.trainer.is_in_train,
-                "mode": prepared.mode,
-                "n": n,
-                "n_unparsed": sum(reasons.values()),
-                "unparsed_reasons": reasons,
-                "answers_cut": int(values["answers_cut"]),
-                "metric": [metric.name for metric in prepared.metrics],
-                "signatures": figures.signatures(prepared.metrics),
-                "select_by": chosen.figure,
-                "larger_is_better": chosen.larger_is_better,
-                "values": {name: value for name, value in values.items() if math.isfinite(value)},
-                "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
-                "stderr": stderr,
-                "seconds": round(seconds, 3),
-                "tokens": sum(row.length for row in prepared.rows),
-            },
-        )
-        leavings.write_records(self.output_dir, prepared.chosen.name, step, found)
-        lead = [chosen.figure, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
-        line = leavings.headline(values, stderr, lead, n, seconds)
-        leavings.say(f"step {step}, {prepared.chosen.name}: {line}")
 
 
 def _step_of_weights(trainer: Any) -> int:
