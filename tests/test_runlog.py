@@ -153,7 +153,11 @@ def test_a_damaged_file_of_ours_is_no_reason_to_give_up(movies, name):
 
 def test_parameters_are_counted_from_the_headers_of_weights(tmp_path):
     write_state(tmp_path, [{"loss": 1.0, "step": 1}])
-    header = json.dumps({"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": [5]}}).encode()
+    tensors = {
+        "a": {"dtype": "BF16", "shape": [3, 4], "data_offsets": [0, 24]},
+        "b": {"dtype": "BF16", "shape": [5], "data_offsets": [24, 34]},
+    }
+    header = json.dumps({"__metadata__": {}, **tensors}).encode()
     (tmp_path / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert read_run(tmp_path).facts["trained_parameters"].value == 17
 

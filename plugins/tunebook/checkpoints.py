@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunebook import safetensors_headers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -90,9 +92,9 @@ def _weights_fault(checkpoint: Path) -> str | None:
         if missing:
             return f"{missing[0]} is missing"
     for file in files:
-        reason = _safetensors_fault(file)
+        reason = safetensors_headers.fault(file)
         if reason:
-            return reason
+            return f"{file.name} {reason}"
     pickled = [checkpoint / name for name in ("pytorch_model.bin", "adapter_model.bin")]
     pickled = [path for path in pickled if path.exists()] + sorted(
         checkpoint.glob("pytorch_model-*-of-*.bin")
@@ -148,22 +150,6 @@ def _deepspeed_fault(checkpoint: Path, *, ranks: int) -> str | None:
         return f"{folder.name} holds the optimizer states of {len(optimizer)} of {ranks} ranks"
     model = sorted(folder.glob("*_model_states.pt"))
     return _archives_fault([*model, *optimizer]) if model else f"{folder.name} holds no *_model_states.pt"
-
-
-def _safetensors_fault(path: Path) -> str | None:
-    """Compare a file's length with its header: 8 bytes of length, that many of JSON, then the tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            return f"{path.name} is cut off in its header"
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{path.name} has no readable header"
-    expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"{path.name} is cut off: {size:,} of {expected:,} bytes"
 
 
 def _archives_fault(paths: Iterable[Path]) -> str | None:

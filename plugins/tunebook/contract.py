@@ -101,7 +101,8 @@ def fingerprint(folder: Path) -> dict[str, str | None]:
     headers = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     for file in files:
-        headers.update(json.dumps([file.name, safetensors_headers.read(file)], sort_keys=True).encode())
+        tensors = safetensors_headers.whole_header(file).tensors
+        headers.update(json.dumps([file.name, tensors], sort_keys=True).encode())
     return {
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else None,
         "weight_headers_sha256": headers.hexdigest() if files else None,

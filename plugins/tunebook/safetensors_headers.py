@@ -1,43 +1,97 @@
-"""Headers of safetensors files: names, types and shapes of tensors, without their values."""
+"""Headers of safetensors files: names, types and shapes of tensors, without their values.
+
+Source of the layout: https://github.com/huggingface/safetensors#format.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LONGEST = 100 << 20  # the format's own limit
+_LONGEST = 100_000_000  # the format's own limit
+_parts = itemgetter("dtype", "shape", "data_offsets")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the header of a file by tensor, `{"dtype": "BF16", "shape": [2, 3], "data_offsets": ...}`.
+class Header(NamedTuple):
+    """What a file says of itself."""
+
+    tensors: dict[str, dict[str, Any]]
+    """By name, as written: `{"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}`."""
+    data_start: int
+    """The byte of the file from which the offsets count."""
+    file_bytes: int
+    """How long a whole file is."""
+    sha256: str
+    """Of the header's text."""
+
+
+class DamagedHeaderError(ValueError):
+    """A file has no header that can be read. The message goes on after the file's name."""
+
+
+def read(path: Path) -> Header:
+    """Read the header of one file; whether all its tensors are there is not looked at.
 
     Raises:
-        TunebookError: It is no safetensors file.
+        DamagedHeaderError: It is no safetensors file, or is cut off in its header.
+        OSError: It cannot be read.
     """
     with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            if length > _LONGEST:
-                raise ValueError(f"a header of {length:,} bytes")
-            header = json.loads(stream.read(length))
-            if not isinstance(header, dict):
-                raise TypeError("its header is no object")
-        except (ValueError, TypeError) as err:
-            raise TunebookError(
-                f"{path}: is no whole safetensors file: {err}", fix="download or save it again"
-            ) from err
-    header.pop("__metadata__", None)
-    return header
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        raw = stream.read(length) if length <= _LONGEST else b""
+    if len(start) < 8 or len(raw) < length:
+        raise DamagedHeaderError("is cut off in its header, or is no safetensors file")
+    try:
+        header = json.loads(raw)
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        ends = [offsets[1] for _, _, offsets in map(_parts, tensors.values())]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
+        raise DamagedHeaderError("has no readable header") from err
+    return Header(
+        tensors=tensors,
+        data_start=8 + length,
+        file_bytes=8 + length + max(ends, default=0),
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def fault(path: Path) -> str | None:
+    """Say what is wrong with a file, to go on after its name; None where it is as long as its header says."""
+    try:
+        expected = read(path).file_bytes
+    except DamagedHeaderError as damage:
+        return str(damage)
+    size = path.stat().st_size
+    return None if size == expected else f"is cut off: {size:,} of {expected:,} bytes"
 
 
 def tensors(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the tensors of all safetensors files of a folder, by name."""
+    """Return the tensors of all safetensors files of a folder, by name.
+
+    Raises:
+        TunebookError: A header is damaged.
+    """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        found |= read(path)
+        found |= whole_header(path).tensors
     return found
+
+
+def whole_header(path: Path) -> Header:
+    """Read the header of a file that a user has named.
+
+    Raises:
+        TunebookError: It is damaged.
+    """
+    try:
+        return read(path)
+    except DamagedHeaderError as damage:
+        raise TunebookError(f"{path}: {damage}", fix="download, copy or save it again") from damage

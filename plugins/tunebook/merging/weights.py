@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tunebook import safetensors_headers
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ ITEM_BYTES = (
 """Bytes of one element by the name that safetensors gives its type."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types in which weights can be added and averaged."""
-
-_MAX_HEADER = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,35 +116,22 @@ def _read(paths: list[Path]) -> Weights:
 
 
 def _read_file(path: Path) -> tuple[WeightFile, dict[str, TensorSource]]:
-    """Source of the layout: https://github.com/huggingface/safetensors#format."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        raw = stream.read(length) if 2 <= length <= min(_MAX_HEADER, max(size - 8, 0)) else b""
-    try:
-        header: dict[str, Any] = json.loads(raw)
-        header.pop("__metadata__", None)
-        tensors = {
-            name: TensorSource(
-                file=path,
-                dtype=entry["dtype"],
-                shape=tuple(entry["shape"]),
-                start=8 + length + entry["data_offsets"][0],
-            )
-            for name, entry in header.items()
-        }
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise TunebookError(f"{path}: has no readable header: it is cut off", fix="copy it again") from err
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise TunebookError(
-            f"{path}: is cut off: {size:,} of {expected:,} bytes",
-            fix="copy it again, or take another checkpoint",
+    reason = safetensors_headers.fault(path)
+    if reason:
+        raise TunebookError(f"{path}: {reason}", fix="copy it again, or take another checkpoint")
+    header = safetensors_headers.read(path)
+    tensors = {
+        name: TensorSource(
+            file=path,
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            start=header.data_start + entry["data_offsets"][0],
         )
+        for name, entry in header.tensors.items()
+    }
     unknown = sorted({source.dtype for source in tensors.values()} - ITEM_BYTES.keys())
     if unknown:
         raise TunebookError(
             f"{path}: holds tensors of type {unknown[0]}", fix="use a model in bf16, fp16 or fp32"
         )
-    return WeightFile(path=path, bytes=size, header_sha256=hashlib.sha256(raw).hexdigest()), tensors
+    return WeightFile(path=path, bytes=header.file_bytes, header_sha256=header.sha256), tensors

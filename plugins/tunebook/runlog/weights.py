@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
+from tunebook import safetensors_headers
 from tunebook.runlog.records import Sourced
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_MAX_HEADER = 100_000_000
 
 
 def trained_parameters(folder: Path) -> Sourced | None:
@@ -36,17 +34,9 @@ def trained_parameters(folder: Path) -> Sourced | None:
 
 
 def _parameters(path: Path) -> int | None:
-    """Elements of all tensors of a safetensors file, or None where its header is damaged.
-
-    Source of the layout: https://github.com/huggingface/safetensors#format.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= _MAX_HEADER:
-            return None
-        try:
-            header = json.loads(file.read(length))
-            shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
-            return int(sum(math.prod(shape) for shape in shapes))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
+    """Elements of all tensors of a safetensors file, or None where its header is damaged."""
+    try:
+        found = safetensors_headers.read(path).tensors.values()
+        return int(sum(math.prod(tensor["shape"]) for tensor in found))
+    except (safetensors_headers.DamagedHeaderError, TypeError):
+        return None
