@@ -363,21 +363,3 @@ def test_the_demo_learns_its_rule(checkout):
     best = max(curve, key=lambda entry: entry["eval_macro_f1"])
     assert best["eval_macro_f1"] > 0.9
     assert best["eval_accuracy"] > best["eval_majority_accuracy"] + 0.2
-
-
-@pytest.mark.engine
-@pytest.mark.timeout(300)
-def test_the_flat_smoke_recipe_runs_with_the_engines_own_command(checkout):
-    run(checkout, "llamafactory-cli", "train", "recipes/llamafactory/demo/qlora_sft_recommend.yaml")
-    output = checkout / "output" / "smoke" / "recommend-qlora"
-    assert [entry["step"] for entry in evaluations(output)] == [4, 8]
-    assert (output / "adapter_model.safetensors").is_file()
-
-
-@pytest.mark.engine
-@pytest.mark.timeout(300)
-def test_the_movielens_recipe_runs_with_its_smoke_overlay(checkout):
-    run(checkout, "tunebook", "train", MOVIELENS, "-o", "smoke")
-    output = checkout / "output" / "smoke" / "qwen3-movielens-qlora"
-    assert [entry["step"] for entry in evaluations(output)] == [4, 8]
-    assert list((output / "runs").rglob("events.out.tfevents.*"))

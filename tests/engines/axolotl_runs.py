@@ -5,6 +5,7 @@ Prints a JSON line per run: its exit code and what it said.
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -13,14 +14,21 @@ import sys
 import traceback
 from pathlib import Path
 
+import datasets
 import multiprocess
 
 _context = multiprocess.get_context
+_map = datasets.Dataset.map
 
 
 def fork_instead_of_spawn(method=None):
     """`Dataset.save_to_disk` spawns a worker, which imports the whole engine to write a few rows."""
     return _context("fork" if method == "spawn" else method)
+
+
+def map_in_this_process(self, *args, num_proc=None, **options):
+    """Of a pool, starting it is all the work where rows are few."""
+    return _map(self, *args, **options)
 
 
 def let_ranks_share_a_cpu():
@@ -40,6 +48,7 @@ def let_ranks_share_a_cpu():
 
 def main() -> None:
     multiprocess.get_context = fork_instead_of_spawn
+    datasets.Dataset.map = map_in_this_process
     runs = json.loads(Path(sys.argv[1]).read_text())
     sys.argv = sys.argv[:1]  # Axolotl parses what is left
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -59,6 +68,9 @@ def main() -> None:
             except Exception:  # noqa: BLE001 - the test reads what was said
                 traceback.print_exc()
                 code = 1
+        # The engine collects garbage at every turn: not all that it has imported, again and again.
+        gc.collect()
+        gc.freeze()
         if os.environ.get("RANK", "0") == "0":
             print("RESULT " + json.dumps({"code": code, "log": captured.getvalue()}), flush=True)
 

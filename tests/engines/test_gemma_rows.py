@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 from conftest import ROOT, sums
@@ -22,6 +21,7 @@ CASES = {
     "gemma-2-9b-it": ("smoke", "gemma2", ["<eos>"]),
     "gemma-3-1b-it": ("smoke", "gemma3", ["<eos>"]),
 }
+ROWS = sums(20, 1)
 
 
 @pytest.fixture(scope="module")
@@ -32,45 +32,64 @@ def llamafactory() -> str:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("model", CASES)
-def test_a_row_has_the_same_tokens_and_labels(llamafactory, tmp_path, model):
-    from transformers import AutoTokenizer
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory) -> dict[str, dict]:
+    """Each model's recipe on its tiny twin."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "scripts")
+        from make_tiny_model import build
 
-    from tunebook.hooks.axolotl_alpaca import AlpacaStrategy
+        for model, (overlay, twin, _) in CASES.items():
+            folder = tmp_path_factory.mktemp(model)
+            build(twin, folder / "tiny")
+            (folder / "rows.json").write_text(json.dumps(ROWS))
+            (folder / "dataset_info.json").write_text('{"rows": {"file_name": "rows.json"}}')
+            recipe = find_recipe(f"llamafactory/{model}/lora_sft_gsm8k", RECIPES)
+            found[model] = {
+                **resolve(recipe, RECIPES, [overlay]).recipe.values,
+                "model_name_or_path": str(folder / "tiny"),
+                "dataset_dir": str(folder),
+                "dataset": "rows",
+                "eval_dataset": "rows",
+                "output_dir": str(folder / "out"),
+            }
+    return found
 
-    overlay, twin, behind = CASES[model]
-    tiny = tmp_path / "tiny"
-    script = ROOT / "scripts" / "make_tiny_model.py"
-    subprocess.run([sys.executable, script, "--architecture", twin, "-o", tiny], check=True)
-    rows = sums(20, 1)
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    (tmp_path / "dataset_info.json").write_text('{"rows": {"file_name": "rows.json"}}')
-    recipe = find_recipe(f"llamafactory/{model}/lora_sft_gsm8k", RECIPES)
-    values = {
-        **resolve(recipe, RECIPES, [overlay]).recipe.values,
-        "model_name_or_path": str(tiny),
-        "dataset_dir": str(tmp_path),
-        "dataset": "rows",
-        "eval_dataset": "rows",
-        "output_dir": str(tmp_path / "out"),
-    }
-    (tmp_path / "recipe.json").write_text(json.dumps(values))
+
+@pytest.fixture(scope="module")
+def theirs(llamafactory, recipes, tmp_path_factory) -> dict[str, dict]:
+    """LLaMA-Factory's rows."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for model, values in recipes.items():
+        (folder / f"{model}.json").write_text(json.dumps(values))
     done = subprocess.run(
-        [llamafactory, ROOT / "tests" / "engines" / "llamafactory_rows.py", tmp_path / "recipe.json"],
+        [
+            llamafactory,
+            ROOT / "tests" / "engines" / "llamafactory_rows.py",
+            *(folder / f"{model}.json" for model in recipes),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    theirs = json.loads(next(line[5:] for line in done.stdout.splitlines() if line.startswith("ROWS ")))[
-        "eval"
-    ]
+    lines = [json.loads(line[5:])["eval"] for line in done.stdout.splitlines() if line.startswith("ROWS ")]
+    return dict(zip(recipes, lines, strict=True))
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
+
+@pytest.mark.parametrize("model", CASES)
+def test_a_row_has_the_same_tokens_and_labels(recipes, theirs, model):
+    from transformers import AutoTokenizer
+
+    from tunebook.hooks.axolotl_alpaca import AlpacaStrategy
+
+    values = recipes[model]
+    tokenizer = AutoTokenizer.from_pretrained(values["model_name_or_path"])
     columns = {"prompt": "instruction", "query": "input", "response": "output"}
     strategy = AlpacaStrategy(tokenizer, tokenizer.chat_template, {}, columns, values["cutoff_len"])
-    ours = [strategy.tokenize_prompt(row) for row in rows]
-    added = tokenizer.convert_tokens_to_ids(behind)
-    assert theirs["input_ids"] == [row["input_ids"] + added for row in ours]
-    assert theirs["labels"] == [row["labels"] + added for row in ours]
+    ours = [strategy.tokenize_prompt(row) for row in ROWS]
+    added = tokenizer.convert_tokens_to_ids(CASES[model][2])
+    assert theirs[model]["input_ids"] == [row["input_ids"] + added for row in ours]
+    assert theirs[model]["labels"] == [row["labels"] + added for row in ours]

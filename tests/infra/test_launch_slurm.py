@@ -105,8 +105,10 @@ def test_what_sbatch_refuses_is_said_in_its_own_words(cluster, place):
 
 
 def test_a_joint_job_starts_every_node_with_the_same_meeting_place(cluster, place):
+    # As an engine does, either waits for the other.
     place.engine_does(
-        'env | grep -E "^(NNODES|NODE_RANK|MASTER_|FORCE_TORCHRUN)" | sort >"$output/env.$NODE_RANK"'
+        'env | grep -E "^(NNODES|NODE_RANK|MASTER_|FORCE_TORCHRUN)" | sort >"$output/env.$NODE_RANK"\n'
+        "while [[ ! -e $output/env.$((1 - NODE_RANK)) ]]; do sleep 0.1; done"
     )
     # LLaMA-Factory hands torchrun its arguments as one string: no space may be in this path.
     output = place.folder.parent / "joint"
