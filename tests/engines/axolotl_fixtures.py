@@ -84,7 +84,7 @@ def output_of(recipe: Path) -> Path:
     return Path(yaml.safe_load(recipe.read_text())["output_dir"])
 
 
-def run_many(folder: Path, runs: list[dict], *, ranks: int = 1) -> list[Run]:
+def run_many(folder: Path, runs: list[dict], *, ranks: int = 1, **env: str) -> list[Run]:
     """Run recipes one after another in one Axolotl process, or in `ranks` of them that train together."""
     file = folder / "runs.json"
     file.write_text(json.dumps([{**run, "recipe": str(run["recipe"])} for run in runs]))
@@ -95,7 +95,7 @@ def run_many(folder: Path, runs: list[dict], *, ranks: int = 1) -> list[Run]:
         together = {"ACCELERATE_USE_CPU": "true"}  # else the ranks train apart, into one folder
     done = subprocess.run(
         [*start, HERE / "axolotl_runs.py", file],
-        env={**os.environ, **ENVIRONMENT, **together},
+        env={**os.environ, **ENVIRONMENT, **together, **env},
         capture_output=True,
         text=True,
         check=False,

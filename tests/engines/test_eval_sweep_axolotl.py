@@ -9,6 +9,12 @@ from api_server import ask, comparable, served
 from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
 from eval_runs import by_label, evaluate, files_of, kill_within, parts, records_of, tear
 
+from tunebook import engine_yaml
+from tunebook.evaluation import job
+from tunebook.evaluation.plan import plan_evaluation
+from tunebook.evaluation.request import Request
+from tunebook.evaluation.run import start_of
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.axolotl
@@ -101,22 +107,31 @@ def test_killed_in_the_midst_it_comes_out_the_same(everything, runs, tmp_path):
 
 def test_two_ranks_give_what_one_gives(everything, runs, tmp_path):
     whole, _ = everything
-    evaluate(runs["full"], "--checkpoints", "8", "-o", tmp_path, NPROC_PER_NODE="2")
-    ranks = {path.name for path in tmp_path.glob(".journal/*/part-*.jsonl")}
+    out = tmp_path / "results"
+    # Axolotl puts rank 1 on the second GPU, whether there is one or not: so the start is not `tunebook eval`'s.
+    plan = plan_evaluation(Request(models=(str(runs["full"]),), checkpoints="8", output=out))
+    start = start_of(plan.groups[0], gpus=0)
+    start.job.write()
+    start.recipe_file.write_text(engine_yaml.dump(start.values))
+    work = [{"verb": "evaluate", "recipe": start.recipe_file}]
+    (done,) = run_many(tmp_path, work, ranks=2, **{job.VARIABLE: str(start.job.path)})
+    assert done.code == 0, done.log[-3000:]
+    evaluate(runs["full"], "--checkpoints", "8", "-o", out)
+    assert not list(out.glob(".journal/jobs/*/engine.log")), "the last call started an engine"
+    ranks = {path.name for path in out.glob(".journal/*/part-*.jsonl")}
     assert ranks == {"part-0-0.jsonl", "part-0-1.jsonl"}
-    made = {name for name in files_of(tmp_path) if not name.startswith("ranking")}
+    made = {name for name in files_of(out) if not name.startswith("ranking")}
     assert len(made) == 4
     for name in made:
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_a_server_gives_what_the_engine_gives(everything, runs, tmp_path):
     """Served by the other engine: no server of Axolotl's runs without a GPU."""
     folder, told = everything
     cli = ROOT / ".venv" / "bin" / "llamafactory-cli"
-    arguments = ("--checkpoints", "8", "--dataset", "sums_eval", "-o", tmp_path)
     with served(cli, runs["full"] / "checkpoint-8", tmp_path / "api.log") as url:
-        asked, _ = ask(runs["full"], url, *arguments)
+        asked, _ = ask(runs["full"], url, "--dataset", "sums_eval", "-o", tmp_path)
     (result,) = asked["results"]
     local = records_of(folder, by_label(told)["full@8", "sums_eval"])
     assert comparable(records_of(tmp_path, result)) == comparable(local)
