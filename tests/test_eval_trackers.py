@@ -1,5 +1,6 @@
 """Figures over training and examples, in the real W&B, offline, and the real TensorBoard."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 import json
 import time
 from dataclasses import asdict
@@ -9,8 +10,8 @@ import pytest
 from tunebook.errors import TunebookError
 from tunebook.evaluation.trackers import refuse_missing, track
 from tunebook.types import EvalRecord, Score
+from wandb_service import wandb  # noqa: F401
 
-wandb = pytest.importorskip("wandb")
 pytest.importorskip("tensorboard")
 
 
@@ -71,10 +72,7 @@ def test_tensorboard_shows_figures_by_step_and_examples(results, tmp_path):
     assert "no answer" in text.splitlines()[2], "unreadable answers come first"
 
 
-def test_wandb_gets_a_run_for_each_run_of_ours(results, tmp_path, monkeypatch):
-    import wandb
-
-    wandb.teardown()  # another test may have set it up with other settings
+def test_wandb_gets_a_run_for_each_run_of_ours(wandb, results, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     told = track(results, tmp_path, ["wandb"])

@@ -1,5 +1,6 @@
 """A report says what was measured, where from, how surely, and what is missing; and never a secret."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import json
@@ -17,6 +18,7 @@ from tunebook.report.data import gather
 from tunebook.report.expected import claims
 from tunebook.report.render import render, write_report
 from tunebook.shown import cut
+from wandb_service import wandb  # noqa: F401
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 GOLDEN = Path(__file__).parent / "golden"
@@ -294,9 +296,8 @@ def test_a_long_prompt_is_cut_around_its_question():
     assert shown.endswith("Candidate: The Matrix")
 
 
-def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(movies, tmp_path, monkeypatch):
+def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(wandb, movies, tmp_path, monkeypatch):
     """Keys planted wherever a run may have left them: in its console, in W&B's files, in results, in a name."""
-    wandb = pytest.importorskip("wandb")
     for name in ("WANDB_SILENT", "WANDB_DISABLE_CODE", "WANDB_DISABLE_GIT"):
         monkeypatch.setenv(name, "true")
     logged = wandb.init(

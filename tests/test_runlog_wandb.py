@@ -1,5 +1,6 @@
 """W&B's own files give the numbers that were logged, whole, cut off or damaged, and no secret."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import random
@@ -12,15 +13,15 @@ import pytest
 from tunebook.runlog import read_run
 from tunebook.runlog.leveldb_log import Records
 from tunebook.runlog.wandb_run import read_wandb
+from wandb_service import wandb  # noqa: F401
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 ROWS = 4000
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory):
+def offline(wandb, tmp_path_factory):
     """The file of a real offline run, longer than several of its blocks, with the values that were logged."""
-    wandb = pytest.importorskip("wandb")
     folder = tmp_path_factory.mktemp("wandb")
     config = {
         "learning_rate": 1e-4,
