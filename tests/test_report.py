@@ -169,6 +169,19 @@ def test_runs_are_ranked_where_they_share_a_figure_and_differ_where_they_differ(
     assert "movies is best" in found.headline
 
 
+def test_a_setting_of_both_engines_is_one_line_under_both_names(movies):
+    found = gather([movies, RUNS / "axolotl"])
+    ours, theirs = ({setting.key: setting.value for setting in run.settings} for run in found.runs)
+    told = {difference.key: difference.values for difference in found.comparison.differences}
+    assert ours["num_train_epochs"] != theirs["num_epochs"]
+    assert told["num_train_epochs, num_epochs"] == {
+        "r1": str(int(ours["num_train_epochs"])),
+        "r2": str(theirs["num_epochs"]),
+    }
+    assert "num_train_epochs" not in told
+    assert "num_epochs" not in told
+
+
 def test_runs_of_the_same_name_are_told_apart_by_their_parents(tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(RUNS / "plain", tmp_path / parent / "run")

@@ -24,7 +24,8 @@ def show_progress(start: Start) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bar
 
     told: list[str] = []
-    began = time.monotonic()
+    # When and where the first batches came: loading, which comes before, says nothing of the speed.
+    began: list[tuple[float, int]] = []
 
     def kept(progress: Progress) -> None:
         if not told and progress.kept:
@@ -32,9 +33,11 @@ def show_progress(start: Start) -> Iterator[Callable[[Progress], None]]:
 
     def line(progress: Progress) -> None:
         kept(progress)
+        if progress.now and not began:
+            began.append((time.monotonic(), progress.done))
         if progress.now and (not told or told[-1] != progress.now):
             told.append(progress.now)
-            say(f"{progress.now}: {progress.done} of {progress.total} batches{_left(progress, began)}")
+            say(f"{progress.now}: {progress.done} of {progress.total} batches{_left(progress, *began[0])}")
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -58,9 +61,9 @@ def show_progress(start: Start) -> Iterator[Callable[[Progress], None]]:
         yield move
 
 
-def _left(progress: Progress, began: float) -> str:
-    done = progress.done - progress.kept
-    if not done:
+def _left(progress: Progress, began: float, at: int) -> str:
+    done = progress.done - at
+    if done <= 0:
         return ""
     seconds = (time.monotonic() - began) / done * (progress.total - progress.done)
     return f", about {round(seconds / 60)} min left" if seconds >= 60 else f", about {round(seconds)} s left"

@@ -13,12 +13,35 @@ if TYPE_CHECKING:
     from tunebook.report.records import RunReport
 
 # Differ between any two runs and say nothing about them.
-_NOT_COMPARED = frozenset({"output_dir", "run_name", "logging_dir", "overwrite_output_dir"})
+_NOT_COMPARED = frozenset(
+    {"output_dir", "run_name", "run_name, wandb_name", "logging_dir", "overwrite_output_dir"}
+)
+
+# One setting, in LLaMA-Factory's spelling and in Axolotl's, where a value means the same to both.
+_TWINS = (
+    ("model_name_or_path", "base_model"),
+    ("dataset_dir", "tunebook_dataset_dir"),
+    ("cutoff_len", "sequence_len"),
+    ("preprocessing_num_workers", "dataset_num_proc"),
+    ("num_train_epochs", "num_epochs"),
+    ("per_device_train_batch_size", "micro_batch_size"),
+    ("per_device_eval_batch_size", "eval_batch_size"),
+    ("lr_scheduler_type", "lr_scheduler"),
+    ("optim", "optimizer"),
+    ("early_stopping_steps", "early_stopping_patience"),
+    ("lora_rank", "lora_r"),
+    ("run_name", "wandb_name"),
+)
+_SPELT_TWICE = {key: ", ".join(twin) for twin in _TWINS for key in twin}
 
 
 def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
-    """The settings in which the runs differ."""
-    tables = {run.id: {setting.key: _text(setting.value) for setting in run.settings} for run in runs}
+    """The settings in which the runs differ; of runs of both engines, under the names of both."""
+    names = _SPELT_TWICE if len({run.engine for run in runs if run.engine}) > 1 else {}
+    tables = {
+        run.id: {names.get(setting.key, setting.key): _text(setting.value) for setting in run.settings}
+        for run in runs
+    }
     found = []
     for key in dict.fromkeys(key for table in tables.values() for key in table):
         # Without a recipe, a key that is not written down may have any value: it is left out.
@@ -65,4 +88,6 @@ def _environment(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # one engine's recipe says 3.0, the other's 3
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
