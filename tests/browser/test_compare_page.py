@@ -1,18 +1,18 @@
 """The page of a comparison in a real browser: it filters, sorts, stays readable, and needs no network."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
+from chromium_pages import browser, opening  # noqa: F401
 from contrast import worst_contrast
 
 from tunebook.comparison.compare import compare
 from tunebook.comparison.pairing import Request
 from tunebook.comparison.render import as_data, render, write_files
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 FILMS = (
@@ -51,42 +51,10 @@ def page_file(tmp_path_factory):
     return folder / "out/compare.html"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        # As root, as in a container, Chromium has no sandbox.
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def open_page(browser, page_file):
-    pages = []
-
-    def opened(**options):
-        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:")) else page.complaints.append(request.url)
-            ),
-        )
-        page.goto(page_file.as_uri())
-        page.wait_for_selector("html[data-ready]", state="attached")
-        pages.append(page)
-        return page
-
-    yield opened
-    for page in pages:
-        assert page.complaints == []
-        page.close()
+    with opening(browser, "data-ready") as opened:
+        yield lambda **options: opened(page_file, **options)
 
 
 def shown(page):

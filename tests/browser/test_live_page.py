@@ -1,5 +1,6 @@
 """The page of a live run loads itself again, puts its reader back where he was, and stops when the run has ended."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import shutil
@@ -7,28 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from chromium_pages import browser, opening  # noqa: F401
 
 from tunebook.report.watch import Watch
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
 LOG = (RUNS / "plain" / "trainer_log.jsonl").read_text("utf-8").splitlines(keepends=True)
 SETTLED = "document.documentElement.dataset.drawn"
 DRAWN = "document.querySelector('#chart-loss .mark-line path').getAttribute('d').split('L').length"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        # As root, as in a container, Chromium has no sandbox.
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -53,18 +42,8 @@ def log(run, lines):
 
 @pytest.fixture
 def page(browser, watched):
-    page = browser.new_page(viewport={"width": 1200, "height": 700})
-    page.complaints = []
-    page.on("console", lambda message: page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on(
-        "request", lambda r: None if r.url.startswith(("file:", "data:")) else page.complaints.append(r.url)
-    )
-    page.goto((watched.output / "report.html").as_uri())
-    page.wait_for_selector("html[data-drawn]", state="attached")
-    yield page
-    assert page.complaints == []
-    page.close()
+    with opening(browser, "data-drawn") as opened:
+        yield opened(watched.output / "report.html", viewport={"width": 1200, "height": 700})
 
 
 def loads(page, *, of):
@@ -73,8 +52,8 @@ def loads(page, *, of):
 
 
 def test_it_shows_new_numbers_by_itself_and_stops_at_the_end(page, watched):
-    page.wait_for_selector(".live .dot")  # it may be loading itself again just now
-    assert page.title().startswith("(live)")
+    page.wait_for_selector(".live .dot")
+    page.wait_for_function("document.title.startsWith('(live)')")  # it may be loading itself again just now
     page.wait_for_function(SETTLED)
     page.evaluate("window.old = 'first'")
     before = page.wait_for_function(f"{SETTLED} && {DRAWN}").json_value()

@@ -1,19 +1,19 @@
 """The page can be read and worked by everybody: by keyboard, by ear, in both themes, with twenty runs."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
+from chromium_pages import browser, opening  # noqa: F401
 from contrast import worst_contrast
 
 from tunebook.report.data import gather
 from tunebook.report.render import render_page
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
@@ -65,38 +65,18 @@ def report(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        # As root, as in a container, Chromium has no sandbox.
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def open_page(browser, report):
     pages = []
 
-    def opened(name, **options):
-        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
-        page.complaints, page.requests = [], []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.goto((report / f"{name}.html").as_uri())
-        page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
-        pages.append(page)
-        return page
+    def one(name, **options):
+        pages.append(opened(report / f"{name}.html", **options))
+        return pages[-1]
 
-    yield opened
-    for page in pages:
-        assert page.complaints == []
-        assert [url for url in page.requests if not url.startswith("data:")] == [page.url]
-        page.close()
+    with opening(browser, "data-drawn") as opened:
+        yield one
+        for page in pages:
+            assert [url for url in page.requests if not url.startswith("data:")] == [page.url]
 
 
 @pytest.mark.parametrize("name", ["one", "three"])

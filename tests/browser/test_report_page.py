@@ -1,17 +1,18 @@
 """The page in a real browser: it draws, filters, zooms and stays readable, and asks the network for nothing."""
 
+# ruff: noqa: F811 - a fixture is imported by name
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
 import pytest
+from chromium_pages import browser, opening  # noqa: F401
 from contrast import worst_contrast
 
 from tunebook.report.data import gather
 from tunebook.report.render import render, write_report
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 
 RUNS = Path(__file__).parent.parent / "fixtures" / "runs"
@@ -28,44 +29,10 @@ def report(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on the PATH")
-    with playwright.sync_playwright() as driver:
-        # As root, as in a container, Chromium has no sandbox.
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def open_page(browser, report):
-    pages = []
-
-    def opened(name, **options):
-        page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}} | options)
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                page.complaints.append(request.url)
-                if "file:" not in request.url[:5] and "data:" not in request.url[:5]
-                else None
-            ),
-        )
-        page.goto((report / name / "report.html").as_uri())
-        page.wait_for_selector("html[data-drawn]", state="attached")
-        pages.append(page)
-        return page
-
-    yield opened
-    for page in pages:
-        assert page.complaints == []
-        page.close()
+    with opening(browser, "data-drawn") as opened:
+        yield lambda name, **options: opened(report / name / "report.html", **options)
 
 
 def curves(page, chart):
