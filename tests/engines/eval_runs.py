@@ -12,6 +12,9 @@ from pathlib import Path
 TUNEBOOK = Path(sys.executable).parent / "tunebook"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
 
+TIMES = {"generation_seconds"}
+"""Figures that differ from one evaluation to the next."""
+
 
 def evaluate(*arguments, code=0, **env):
     """Run the literal `tunebook eval`, and return what it left in its -o folder and what it said."""
@@ -28,6 +31,13 @@ def evaluate(*arguments, code=0, **env):
 
 def by_label(told: dict) -> dict:
     return {(one["model"]["label"], one["dataset"]): one for one in told["results"]}
+
+
+def in_training(run: Path, dataset: str, step: int) -> dict[str, float]:
+    """The figures that the training itself left of a step."""
+    lines = (run / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return next(one["values"] for one in found if (one["dataset"], one["step"]) == (dataset, step))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

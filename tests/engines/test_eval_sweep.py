@@ -11,10 +11,12 @@ import pytest
 import yaml
 from eval_runs import (
     ENVIRONMENT,
+    TIMES,
     TUNEBOOK,
     by_label,
     evaluate,
     files_of,
+    in_training,
     kill_within,
     parts,
     records_of,
@@ -23,7 +25,6 @@ from eval_runs import (
 
 pytestmark = pytest.mark.engine
 
-TIMES = {"generation_seconds"}
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "learning_rate": 1.0e-2}
 SUMS = {"dataset": "sums_train", "eval_dataset": "sums_eval,like_odd", "eval_on_each_dataset": True}
 
@@ -48,12 +49,6 @@ def runs(recipe, train_many) -> dict[str, Path]:
         )
         found[name] = output
     return found
-
-
-def in_training(run: Path, dataset: str, step: int) -> dict[str, float]:
-    lines = (run / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return next(one["values"] for one in found if (one["dataset"], one["step"]) == (dataset, step))
 
 
 @pytest.fixture(scope="session")

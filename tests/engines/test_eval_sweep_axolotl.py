@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from api_server import ask, comparable, served
 from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
-from eval_runs import by_label, evaluate, files_of, kill_within, parts, records_of, tear
+from eval_runs import TIMES, by_label, evaluate, files_of, in_training, kill_within, parts, records_of, tear
 
 from tunebook import engine_yaml
 from tunebook.evaluation import job
@@ -18,8 +18,6 @@ from tunebook.evaluation.run import start_of
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.axolotl
-
-TIMES = {"generation_seconds"}
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +40,6 @@ def runs(axolotl_recipe, tmp_path_factory) -> dict[str, Path]:
         )
         found[name] = output
     return found
-
-
-def in_training(run: Path, dataset: str, step: int) -> dict[str, float]:
-    lines = (run / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return next(one["values"] for one in found if (one["dataset"], one["step"]) == (dataset, step))
 
 
 @pytest.fixture(scope="session")
