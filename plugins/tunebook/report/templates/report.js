@@ -78,6 +78,14 @@
   let passes = Promise.resolve();
   // A live page puts its reader back to where he was, which is known once everything above has its height.
   const atOnce = () => document.documentElement.dataset.restoring || (history.state && history.state.reader);
+  // Who has just opened the page reads, filters and sorts before anything else is drawn, unless he scrolls to it.
+  let settled = false;
+  function rest(rested) {
+    if (settled) return setTimeout(rested);
+    const go = () => { settled = true; rested(); };
+    setTimeout(go, 500);
+    addEventListener("scroll", go, { once: true });
+  }
   function drawAll() {
     const mine = ++pass;
     delete document.documentElement.dataset.drawn;
@@ -98,7 +106,7 @@
     for (const figure of figures) {
       if (away.get(figure) > 0 && !whole) {
         shown();
-        await new Promise((rested) => setTimeout(rested));
+        await new Promise(rest);
       }
       if (mine !== pass) return shown();
       const place = Number(figure.dataset.chart);
