@@ -328,6 +328,7 @@ def test_no_secret_of_logs_wandb_results_or_environment_reaches_a_file(wandb, mo
     for step in (500, 510):
         logged.log({"train/loss": 0.1, "train/global_step": step, "secret": PLANTED["openai"]})
     logged.finish()
+    wandb.teardown()  # the file is whole
     (movies / "train.log").write_text(
         f"HF_TOKEN={PLANTED['hf']} WANDB_API_KEY={PLANTED['wandb']} llamafactory-cli train x.yaml\n"
         f"{{'loss': '0.2', 'epoch': '5.0', 'api_key': '{PLANTED['openai']}'}}\n"

@@ -41,6 +41,7 @@ def offline(wandb, tmp_path_factory):
             run.log({"eval/demo_f1": step / ROWS, "eval/runtime": 0.25, "train/global_step": step + 1})
     run.summary["train_runtime"] = 12.5
     run.finish()
+    wandb.teardown()  # the file is whole
     (path,) = folder.rglob("*.wandb")
     return path, losses
 
