@@ -92,9 +92,10 @@ def _weights_fault(checkpoint: Path) -> str | None:
         if missing:
             return f"{missing[0]} is missing"
     for file in files:
-        reason = safetensors_headers.fault(file)
-        if reason:
-            return f"{file.name} {reason}"
+        try:
+            safetensors_headers.read_whole(file)
+        except safetensors_headers.DamagedHeaderError as damage:
+            return f"{file.name} {damage}"
     pickled = [checkpoint / name for name in ("pytorch_model.bin", "adapter_model.bin")]
     pickled = [path for path in pickled if path.exists()] + sorted(
         checkpoint.glob("pytorch_model-*-of-*.bin")

@@ -101,7 +101,7 @@ def fingerprint(folder: Path) -> dict[str, str | None]:
     headers = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     for file in files:
-        tensors = safetensors_headers.whole_header(file).tensors
+        tensors = safetensors_headers.read_named(file).tensors
         headers.update(json.dumps([file.name, tensors], sort_keys=True).encode())
     return {
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.is_file() else None,

@@ -33,7 +33,7 @@ class Header(NamedTuple):
 
 
 class DamagedHeaderError(ValueError):
-    """A file has no header that can be read. The message goes on after the file's name."""
+    """A header cannot be read, or its file is cut off. The message goes on after the file's name."""
 
 
 def read(path: Path) -> Header:
@@ -63,14 +63,18 @@ def read(path: Path) -> Header:
     )
 
 
-def fault(path: Path) -> str | None:
-    """Say what is wrong with a file, to go on after its name; None where it is as long as its header says."""
-    try:
-        expected = read(path).file_bytes
-    except DamagedHeaderError as damage:
-        return str(damage)
+def read_whole(path: Path) -> Header:
+    """Read the header of a file that holds all its tensors.
+
+    Raises:
+        DamagedHeaderError: As for `read`, or the file is not as long as its header says.
+        OSError: It cannot be read.
+    """
+    header = read(path)
     size = path.stat().st_size
-    return None if size == expected else f"is cut off: {size:,} of {expected:,} bytes"
+    if size != header.file_bytes:
+        raise DamagedHeaderError(f"is cut off: {size:,} of {header.file_bytes:,} bytes")
+    return header
 
 
 def tensors(folder: Path) -> dict[str, dict[str, Any]]:
@@ -81,11 +85,11 @@ def tensors(folder: Path) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        found |= whole_header(path).tensors
+        found |= read_named(path).tensors
     return found
 
 
-def whole_header(path: Path) -> Header:
+def read_named(path: Path) -> Header:
     """Read the header of a file that a user has named.
 
     Raises:

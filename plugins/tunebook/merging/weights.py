@@ -116,10 +116,10 @@ def _read(paths: list[Path]) -> Weights:
 
 
 def _read_file(path: Path) -> tuple[WeightFile, dict[str, TensorSource]]:
-    reason = safetensors_headers.fault(path)
-    if reason:
-        raise TunebookError(f"{path}: {reason}", fix="copy it again, or take another checkpoint")
-    header = safetensors_headers.read(path)
+    try:
+        header = safetensors_headers.read_whole(path)
+    except safetensors_headers.DamagedHeaderError as damage:
+        raise TunebookError(f"{path}: {damage}", fix="copy it again, or take another checkpoint") from damage
     tensors = {
         name: TensorSource(
             file=path,
