@@ -114,3 +114,13 @@ RENAMED: dict[EngineName, dict[str, Renamed]] = {
         "full_finetune": Renamed("", "leave `adapter` out for full fine-tuning"),
     },
 }
+
+
+def twins() -> list[tuple[str, str]]:
+    """Return the keys of LLaMA-Factory and of Axolotl for one setting, whose values mean the same to both."""
+    other = (_TRAINER, _LLAMAFACTORY)
+    return [
+        (key, renamed.to)
+        for key, renamed in RENAMED["axolotl"].items()
+        if renamed.same_value and renamed.why in other
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tunebook.checks.renamed import twins
 from tunebook.report.records import Difference
 
 if TYPE_CHECKING:
@@ -13,24 +14,13 @@ if TYPE_CHECKING:
     from tunebook.report.records import RunReport
 
 # Differ between any two runs and say nothing about them.
-_NOT_COMPARED = frozenset(
-    {"output_dir", "run_name", "run_name, wandb_name", "logging_dir", "overwrite_output_dir"}
-)
+_NOT_COMPARED = frozenset({"output_dir", "run_name", "wandb_name", "logging_dir", "overwrite_output_dir"})
 
-# One setting, in LLaMA-Factory's spelling and in Axolotl's, where a value means the same to both.
+# Beside the keys that `check` knows for one another: ours, and what the engines call their processes.
 _TWINS = (
-    ("model_name_or_path", "base_model"),
+    *twins(),
     ("dataset_dir", "tunebook_dataset_dir"),
-    ("cutoff_len", "sequence_len"),
     ("preprocessing_num_workers", "dataset_num_proc"),
-    ("num_train_epochs", "num_epochs"),
-    ("per_device_train_batch_size", "micro_batch_size"),
-    ("per_device_eval_batch_size", "eval_batch_size"),
-    ("lr_scheduler_type", "lr_scheduler"),
-    ("optim", "optimizer"),
-    ("early_stopping_steps", "early_stopping_patience"),
-    ("lora_rank", "lora_r"),
-    ("run_name", "wandb_name"),
 )
 _SPELT_TWICE = {key: ", ".join(twin) for twin in _TWINS for key in twin}
 
@@ -39,7 +29,11 @@ def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
     """The settings in which the runs differ; of runs of both engines, under the names of both."""
     names = _SPELT_TWICE if len({run.engine for run in runs if run.engine}) > 1 else {}
     tables = {
-        run.id: {names.get(setting.key, setting.key): _text(setting.value) for setting in run.settings}
+        run.id: {
+            names.get(setting.key, setting.key): _text(setting.value)
+            for setting in run.settings
+            if setting.key not in _NOT_COMPARED
+        }
         for run in runs
     }
     found = []
@@ -50,7 +44,7 @@ def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
             for run in runs
             if key in tables[run.id] or run.recipe_text is not None
         }
-        if key not in _NOT_COMPARED and len(set(values.values())) > 1:
+        if len(set(values.values())) > 1:
             found.append(Difference(key=key, values=values))
     return tuple(found)
 
