@@ -26,6 +26,7 @@ _CONTEXT: dict[str, int] = {
     },
     "google/gemma-3-1b-it": 32_768,
 }
+_INTO_CONFIG = "write the scaling into the model's config.json and remove rope_scaling"
 _INFERENCE_FACTOR = 2.0  # llamafactory/model/model_utils/rope.py, where the model is not to be trained
 
 # Architectures whose code is in transformers; what a name on a hub begins with.
@@ -74,7 +75,7 @@ def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator
             severity="error",
             message="LLaMA-Factory multiplies the model's length by a float, which the configs of "
             f"transformers {subject.installed('transformers')} refuse: the model is not loaded",
-            fix="write the scaling into the model's config.json and remove rope_scaling",
+            fix=_INTO_CONFIG,
         )
     elif scaling and subject.command == "train":
         factor = (
@@ -87,7 +88,7 @@ def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator
                 severity="warning",
                 message=f"LLaMA-Factory trains with factor {factor}, infers with {_INFERENCE_FACTOR:g}, "
                 "and with vLLM refuses",
-                fix="write the scaling into the model's config.json and remove rope_scaling",
+                fix=_INTO_CONFIG,
             )
     elif not scaling and limit and length and length > limit and subject.command == "train":
         yield _too_long(subject, int(length), limit)

@@ -46,7 +46,8 @@ def drop_torn(series: dict[str, Series]) -> tuple[dict[str, Series], int]:
             count += len(torn)
             for name in left:
                 # What both kinds of entries have, such as the epoch, is one series.
-                if name not in OF_TRAINING if kind == EVALUATION else not name.startswith("eval_"):
+                of_the_other = name in OF_TRAINING if kind == EVALUATION else name.startswith("eval_")
+                if not of_the_other:
                     left[name] = _without(left[name], torn)
     return {name: one for name, one in left.items() if len(one.steps)}, count
 

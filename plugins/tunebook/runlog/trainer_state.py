@@ -198,11 +198,10 @@ def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, floa
                 # An evaluation has the step of a training entry: each is judged by its own epoch. One that
                 # damage has made of both kinds is judged as both.
                 evaluated = any(name.startswith("eval_") for name in entry)
-                epoch = entry["epoch"]
                 if evaluated:
-                    entry[EVALUATION] = epoch
+                    entry[EVALUATION] = entry["epoch"]
                 if not evaluated or not OF_TRAINING.isdisjoint(entry):
-                    entry[TRAINING] = epoch
+                    entry[TRAINING] = entry["epoch"]
             steps.append(step)
             entries.append(entry)
     columns.add(steps, entries)

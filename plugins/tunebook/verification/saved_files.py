@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from tunebook.model_source import ModelSource
 
-_TYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
 
 def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iterator[Finding]:
     """Hold everything against the contract that lies in files.
