@@ -363,3 +363,12 @@ def test_the_demo_learns_its_rule(checkout):
     best = max(curve, key=lambda entry: entry["eval_macro_f1"])
     assert best["eval_macro_f1"] > 0.9
     assert best["eval_accuracy"] > best["eval_majority_accuracy"] + 0.2
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_the_flat_smoke_recipe_runs_with_the_engines_own_command(checkout):
+    run(checkout, "llamafactory-cli", "train", "recipes/llamafactory/demo/qlora_sft_recommend.yaml")
+    output = checkout / "output" / "smoke" / "recommend-qlora"
+    assert [entry["step"] for entry in evaluations(output)] == [4, 8]
+    assert (output / "adapter_model.safetensors").is_file()

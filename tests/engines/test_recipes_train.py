@@ -89,6 +89,9 @@ def test_tunebook_train_runs_the_recipe_with_its_smoke_overlay_and_reports_it(pr
     assert record["recipe"]["overlays"] == ["smoke", "output_dir=output/smoke"]
     assert record["versions"]["llamafactory"] == "0.9.5"
     assert (folder / "eval_metrics.jsonl").exists()
+    state = json.loads((prepared / "output/smoke/trainer_state.json").read_text())
+    assert [one["step"] for one in state["log_history"] if "eval_macro_f1" in one] == [4, 8]
+    assert list((prepared / "output/smoke/runs").rglob("events.out.tfevents.*"))
     again = run(
         prepared, "llamafactory-cli", "train", str(folder / "recipe.yaml"), "output_dir=output/resolved"
     )
