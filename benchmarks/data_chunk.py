@@ -30,8 +30,8 @@ from typing import Any
 import click
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from tunebook.chunks.cutting import Cutter
-from tunebook.chunks.tokens import load
+from tunebook.lengths.chunks.cutting import Cutter
+from tunebook.lengths.chunks.tokens import load
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

@@ -18,7 +18,7 @@ import click
 
 from split_files import report, split_options, with_progress, write_splits
 from table_rows import need_columns
-from tunebook.data_files import iter_rows
+from tunebook.data.rows import iter_rows
 from tunebook.errors import TunebookError
 
 COLUMNS = {"prompt": "system", "question": "instruction", "response": "output"}

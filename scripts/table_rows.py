@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunebook.data_files import READABLE, iter_rows
+from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 
 SUFFIXES = (*sorted(READABLE), ".parquet")

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tunebook import engines, overlays
-from tunebook.recipes import read_recipe, recipe_files
+from tunebook import engines
+from tunebook.recipes import overlays
+from tunebook.recipes.catalog import read_recipe, recipe_files
 from tunebook.types import EngineName, Recipe
 
 ROOT = Path(__file__).parents[1]

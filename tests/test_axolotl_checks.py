@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tunebook.engines.axolotl import Axolotl
-from tunebook.engines.axolotl_cache import prepared_path
-from tunebook.engines.axolotl_plugins import plugin_faults
-from tunebook.engines.axolotl_rows import label_fault
-from tunebook.engines.axolotl_rules import PLUGIN, evaluation_faults
+from tunebook.engines.axolotl.cache import prepared_path
+from tunebook.engines.axolotl.engine import Axolotl
+from tunebook.engines.axolotl.plugins import plugin_faults
+from tunebook.engines.axolotl.rows import label_fault
+from tunebook.engines.axolotl.rules import PLUGIN, evaluation_faults
 
 ENVIRONMENT = Path(sys.prefix)
 OURS = "tunebook.hooks.axolotl_alpaca"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tunebook.datasets import load_registry
-from tunebook.engines.axolotl_datasets import alpaca_columns, block_faults, entry_of_block, render_block
+from tunebook.data.registry import load_registry
+from tunebook.engines.axolotl.datasets import alpaca_columns, block_faults, entry_of_block, render_block
 from tunebook.errors import TunebookError
 
 OURS = "tunebook.hooks.axolotl_alpaca"

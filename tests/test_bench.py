@@ -6,7 +6,7 @@ from tunebook import memory
 from tunebook.bench import bench_values, figures_of
 from tunebook.bench.devices import peak_flops
 from tunebook.bench.figures import flops_per_token
-from tunebook.engines.axolotl_rules import PLUGIN
+from tunebook.engines.axolotl.rules import PLUGIN
 from tunebook.errors import TunebookError
 
 LEFT = {

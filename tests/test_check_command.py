@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tunebook import paths, recipes
+from tunebook import paths
 from tunebook.checks.findings import Edit
 from tunebook.checks.fixes import edited
 from tunebook.checks.learning_rate import schedule
 from tunebook.checks.refusals import refusals
 from tunebook.checks.run import RULES, check_recipe
 from tunebook.cli.check import check
+from tunebook.recipes import catalog
 
 ROOT = Path(__file__).parents[1]
-FILES = recipes.recipe_files(ROOT / "recipes")
+FILES = catalog.recipe_files(ROOT / "recipes")
 OVERLAYS = sorted((ROOT / "recipes").rglob("overlays/*.yaml"))
 CLEAN = "model_name_or_path: a/b\ntemplate: llama3\ndo_train: true\noutput_dir: out\ndataset: x\ndataset_dir: ONLINE\n"
 

@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from tunebook.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
+from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
 
 
 def write_safetensors(path, tensor_bytes=64):

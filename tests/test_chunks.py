@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_files import byte_level, with_blanks
-from tunebook.chunks import tokens
-from tunebook.chunks.cutting import Cutter
 from tunebook.errors import TunebookError
+from tunebook.lengths.chunks import tokens
+from tunebook.lengths.chunks.cutting import Cutter
 
 PROSE = st.sampled_from(
     [
@@ -115,7 +115,7 @@ def test_memory_of_words_is_given_up_when_it_is_full(words, monkeypatch):
     cutter = Cutter(words, 60)
     texts = ["The court finds. " * 50, "Another plum, and another. " * 50]
     usual = [cutter.cut([text])[0] for text in texts]
-    monkeypatch.setattr("tunebook.chunks.units._KEPT_CHARACTERS", 5)
+    monkeypatch.setattr("tunebook.lengths.chunks.units._KEPT_CHARACTERS", 5)
     assert [cutter.cut([text])[0] for text in texts] == usual
 
 

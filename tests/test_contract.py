@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from tunebook import contract, safetensors_headers
 from tunebook.errors import TunebookError
+from tunebook.models import contract, safetensors
 
 
 def write_safetensors(path, tensors):
@@ -73,8 +73,8 @@ def test_padding_is_no_part_of_a_tokenizer():
 def test_headers_of_all_files_of_a_folder_are_read(tmp_path):
     write_safetensors(tmp_path / "model-1.safetensors", {"a": [2, 3]})
     write_safetensors(tmp_path / "model-2.safetensors", {"b": [4]})
-    found = safetensors_headers.tensors(tmp_path)
+    found = safetensors.tensors(tmp_path)
     assert {name: tensor["shape"] for name, tensor in found.items()} == {"a": [2, 3], "b": [4]}
     (tmp_path / "model-3.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(TunebookError, match=r"model-3\.safetensors"):
-        safetensors_headers.tensors(tmp_path)
+        safetensors.tensors(tmp_path)

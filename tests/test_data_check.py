@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunebook.checks.data_audit import encodings, hashes
+from tunebook.checks.data_audit.findings import RULES, Ledger
 from tunebook.cli.data import data
-from tunebook.data_audit import encodings, hashes
-from tunebook.data_audit.findings import RULES, Ledger
 from tunebook.errors import TunebookError
 
 QUESTIONS = [f"Did case {number} end with a verdict?" for number in range(40)]
@@ -162,7 +162,7 @@ def csv_columns(suffix):
 
 
 def test_bad_bytes_are_found_across_blocks(place, monkeypatch):
-    monkeypatch.setattr("tunebook.data_audit.encodings._BLOCK", 7)
+    monkeypatch.setattr("tunebook.checks.data_audit.encodings._BLOCK", 7)
     write(place / "cards.jsonl", changed(3, instruction="漢字かな混じり文é" * 9))
     assert set(findings("cards")) == {"class-balance"}
     content = (place / "cards.jsonl").read_bytes()

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from token_files import byte_level
-from tunebook.chunks import output
 from tunebook.cli.data import data
 from tunebook.errors import TunebookError
+from tunebook.lengths.chunks import output
 
 LONG = "The court finds that the plaintiff did not pay.\n\n" * 40
 

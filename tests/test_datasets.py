@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunebook import data_files as rows_of_files
-from tunebook.datasets import data_files, load_registry, parse_metrics, reference_of
+from tunebook.data import rows as rows_of_files
+from tunebook.data.registry import data_files, load_registry, parse_metrics, reference_of
 from tunebook.errors import TunebookError
 from tunebook.types import DatasetEntry, MetricSpec
 

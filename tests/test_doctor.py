@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 from click.testing import CliRunner
 
-from tunebook import paths, recipes
+from tunebook import paths
 from tunebook.cli.doctor import doctor
 from tunebook.cli.main import cli
 from tunebook.doctor import environments, machine, network
@@ -21,6 +21,7 @@ from tunebook.doctor.rules_flash import attention_in_use, cannot_run
 from tunebook.doctor.rules_machine import usable_gpus
 from tunebook.doctor.run import judge
 from tunebook.doctor.wheel import is_published, wheel_name, wheel_url
+from tunebook.recipes import catalog
 
 GIB = 2**30
 A100 = Gpu(name="NVIDIA A100-SXM4-80GB", memory=80 * GIB, used=0, capability=(8, 0))
@@ -101,7 +102,7 @@ def one(rule, **parts):
 
 
 def needs(name, gpus, **changes):
-    recipe = recipes.find_recipe(name, paths.home() / "recipes")
+    recipe = catalog.find_recipe(name, paths.home() / "recipes")
     return needs_of(replace(recipe, values={**recipe.values, **changes}), gpus)
 
 

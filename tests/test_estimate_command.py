@@ -11,7 +11,7 @@ from tunebook.cli.estimate import estimate
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.memory.schedule import schedule
-from tunebook.recipes import read_recipe
+from tunebook.recipes.catalog import read_recipe
 
 LLAMAFACTORY = "llamafactory/qwen3-0.6b/qlora_sft_movielens"
 AXOLOTL = "axolotl/qwen3-0.6b/qlora_sft_movielens"

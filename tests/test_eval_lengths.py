@@ -3,7 +3,7 @@
 import pytest
 
 from tunebook import metrics
-from tunebook.eval_lengths import Measured, bucket_name, by_length
+from tunebook.scoring.by_length import Measured, bucket_name, by_length
 from tunebook.types import EvalRecord
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
-from tunebook.eval_figures import RowLoss, loss_figures
 from tunebook.hooks.rows import common_suffix, read_rows, spans
+from tunebook.scoring.figures import RowLoss, loss_figures
 from tunebook.types import IGNORED
 
 STOP = 9

@@ -8,10 +8,10 @@ from recipe_cases import RECIPES, ROOT, shipped
 from tunebook import memory
 from tunebook.checks.learning_rate import schedule
 from tunebook.checks.run import check_recipe
-from tunebook.datasets import load_registry
+from tunebook.data.registry import load_registry
 from tunebook.memory.from_recipe import read_run
-from tunebook.overlays import resolve
-from tunebook.recipes import find_recipe
+from tunebook.recipes.catalog import find_recipe
+from tunebook.recipes.overlays import resolve
 
 ENGINES = ("llamafactory", "axolotl")
 METHODS = ("full", "lora")

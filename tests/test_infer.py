@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunebook import contract
 from tunebook.cli.infer import infer
 from tunebook.errors import TunebookError
 from tunebook.hooks.infer import windows
 from tunebook.inference import output
 from tunebook.inference.conversations import conversation_of
-from tunebook.model_source import find_model
+from tunebook.models import contract
+from tunebook.models.source import find_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from movie_prompts import Film, alpaca_row

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunebook.engines.axolotl import Axolotl
+from tunebook.engines.axolotl.engine import Axolotl
 from tunebook.errors import TunebookError
 from tunebook.launch import Cluster, Job, plan_job, read_cluster, render
 from tunebook.launch.hosts import Host, read_hosts

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from lengths_cases import make_registry, make_tokenizer, row
-from tunebook import data_sources, datasets, lengths
+from tunebook import lengths
+from tunebook.data import registry as datasets
+from tunebook.data import sources
 from tunebook.errors import TunebookError
 from tunebook.lengths import batches, counting, cutting, tally, templates
 from tunebook.lengths.axolotl_turns import runs
@@ -29,7 +31,7 @@ def model(tmp_path_factory):
 def plan(tmp_path, model, rows, **values):
     registry = datasets.load_registry(make_registry(tmp_path / "data", rows=rows))
     given = {"model_name_or_path": str(model), "template": "qwen3_nothink", **values}
-    return plan_source(data_sources.of_entry(registry.entry("rows")), given)
+    return plan_source(sources.of_entry(registry.entry("rows")), given)
 
 
 def quiet(done: int) -> None:
@@ -227,7 +229,7 @@ def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, model, ro
     (folder / "sums.csv").write_text(f"instruction,input,output\n{rows}")
     registry = datasets.load_registry(folder)
     values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
-    (one,) = plan_source(data_sources.of_entry(registry.entry("sums")), values).sets
+    (one,) = plan_source(sources.of_entry(registry.entry("sums")), values).sets
     with pytest.raises(TunebookError, match=problem):
         measure(one, max_rows=None, on_bytes=quiet)
 
@@ -239,7 +241,7 @@ def test_jsonl_answers_that_are_all_dates_are_refused(tmp_path, model, answer):
     (folder / "when.jsonl").write_text("".join(lines))
     registry = datasets.load_registry(folder)
     values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
-    (one,) = plan_source(data_sources.of_entry(registry.entry("when")), values).sets
+    (one,) = plan_source(sources.of_entry(registry.entry("when")), values).sets
     with pytest.raises(TunebookError, match="'output' holds nothing but dates"):
         measure(one, max_rows=None, on_bytes=quiet)
     (folder / "when.jsonl").write_text("".join([*lines, json.dumps(row("When?", "In 2021-05")) + "\n"]))

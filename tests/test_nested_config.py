@@ -3,11 +3,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from tunebook import engine_yaml
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.nested_config import flatten, is_recipe, parse
-from tunebook.recipes import read_recipe
+from tunebook.recipes import engine_yaml
+from tunebook.recipes.catalog import read_recipe
+from tunebook.recipes.nested import flatten, is_recipe, parse
 
 # The form of a published guide for full fine-tuning of a 32 B model, as it stands there.
 PUBLISHED = """

@@ -5,8 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
-from tunebook.overlays import find_overlay, overlay_names, parse_overrides, resolve
-from tunebook.recipes import find_recipe
+from tunebook.recipes.catalog import find_recipe
+from tunebook.recipes.overlays import find_overlay, overlay_names, parse_overrides, resolve
 from tunebook.types import Recipe
 
 
@@ -126,7 +126,7 @@ def test_an_overlay_merges_as_omegaconf_merges(base, change):
     omegaconf = pytest.importorskip("omegaconf")
     import tempfile
 
-    from tunebook import engine_yaml
+    from tunebook.recipes import engine_yaml
 
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder) / "change.yaml"

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from run_scripts import SCRIPTS, run_script
-from tunebook.datasets import data_files, load_registry
+from tunebook.data.registry import data_files, load_registry
 
 ROOT = Path(__file__).parents[1]
 # Rows of GSM8K's form: calculator notes, a thousands comma, an accent, line ends that only Unicode has.

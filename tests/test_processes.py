@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunebook.processes import descendants, run
+from tunebook.runs.processes import descendants, run
 from tunebook.types import Command
 
 # A process with a child, whose first thread ends while another goes on: what an engine full of threads

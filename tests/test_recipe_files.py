@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from recipe_cases import RECIPES, ROOT, TINY, cases, model_of, shipped, twin_of
-from tunebook import engine_yaml
 from tunebook.checks.results import with_clashes
 from tunebook.checks.run import check_recipe
-from tunebook.datasets import load_registry
+from tunebook.data.registry import load_registry
 from tunebook.memory.from_recipe import read_run
-from tunebook.overlays import resolve
-from tunebook.recipes import HEADER_FACTS, find_recipe, read_recipe, recipe_files
+from tunebook.recipes import engine_yaml
+from tunebook.recipes.catalog import HEADER_FACTS, find_recipe, read_recipe, recipe_files
+from tunebook.recipes.overlays import resolve
 
 FILES = recipe_files(RECIPES)
 OVERLAYS = sorted(RECIPES.rglob("overlays/*.yaml"))

@@ -5,9 +5,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunebook import engine_yaml
 from tunebook.errors import TunebookError
-from tunebook.recipes import find_recipe, iter_recipes, read_header, read_recipe
+from tunebook.recipes import engine_yaml
+from tunebook.recipes.catalog import find_recipe, iter_recipes, read_header, read_recipe
 
 SCALARS = [
     *("1e-4", "1.0e-4", "1E5", "1e+3", "-2e-6", "1_0e2", ".5", ".5e-3", ".5e3", "3.", "1.5", "-1", "+7", "0"),

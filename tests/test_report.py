@@ -17,7 +17,7 @@ from tunebook.errors import TunebookError
 from tunebook.report.data import gather
 from tunebook.report.expected import claims
 from tunebook.report.render import render, write_report
-from tunebook.shown import cut
+from tunebook.text import cut
 from wandb_service import wandb  # noqa: F401
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from tunebook.cli.score import score
 from tunebook.errors import TunebookError
 from tunebook.metrics import yes_no
-from tunebook.prediction_files import Row, read_predictions
-from tunebook.scoring import Collector, score_rows
+from tunebook.scoring.prediction_files import Row, read_predictions
+from tunebook.scoring.score import Collector, score_rows
 
 ROWS = [("Yes", "yes"), ("No", "yes"), ("no.", "no"), ("It depends.", "no")]
 

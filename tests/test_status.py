@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tunebook import background, live
 from tunebook.errors import TunebookError
-from tunebook.live.gpus import GpuUse, parse_uses
-from tunebook.live.log_tail import parse_log
+from tunebook.runs import background, live
+from tunebook.runs.live.gpus import GpuUse, parse_uses
+from tunebook.runs.live.log_tail import parse_log
 
 LOGS = Path(__file__).parent / "fixtures" / "logs"
 CLI = [sys.executable, "-m", "tunebook.cli.main"]
@@ -107,7 +107,7 @@ def sleeper(tmp_path):
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
-from tunebook import background
+from tunebook.runs import background
 folder = Path({str(tmp_path / "run" / "tunebook")!r})
 def work():
     signal.signal(signal.SIGUSR1, lambda *_: (background.record_end(folder, {{"exit_status": 138, "stopped_by": "request"}}), os._exit(138)))

@@ -7,10 +7,12 @@ import pytest
 
 from test_paths import make_environment
 from test_train_command import Workplace
-from tunebook import paths, run_folder, token_cache
-from tunebook.engines import llamafactory_cache as cache
-from tunebook.engines.llamafactory import LlamaFactory
+from tunebook import paths
+from tunebook.engines.llamafactory import cache
+from tunebook.engines.llamafactory.engine import LlamaFactory
 from tunebook.errors import TunebookError
+from tunebook.runs import folder as run_folder
+from tunebook.runs import token_cache
 
 
 @pytest.fixture

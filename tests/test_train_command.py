@@ -18,7 +18,7 @@ from test_checkpoints import cut, write_checkpoint
 from test_paths import make_environment
 from tunebook import paths
 from tunebook.errors import TunebookError
-from tunebook.train_plan import TrainPlan, plan_training
+from tunebook.training.plan import TrainPlan, plan_training
 
 CLI = [sys.executable, "-m", "tunebook.cli.main"]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from test_contract import write_safetensors
 from test_infer import CONTRACT
-from tunebook import contract
-from tunebook.model_source import find_model
+from tunebook.models import contract
+from tunebook.models.source import find_model
 from tunebook.verification.align import align, first_difference
 from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings
 from tunebook.verification.samples import read_samples

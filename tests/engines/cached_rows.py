@@ -14,7 +14,7 @@ from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
 from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 
-from tunebook.engines.llamafactory import LlamaFactory
+from tunebook.engines.llamafactory.engine import LlamaFactory
 
 
 def rows(values: dict) -> tuple[dict, str]:

@@ -78,7 +78,7 @@ def kill_within(*arguments, folder: Path, after: int) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    from tunebook.processes import descendants as below
+    from tunebook.runs.processes import descendants as below
 
     return below(pid)
 

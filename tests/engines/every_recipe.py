@@ -10,7 +10,7 @@ from typing import NamedTuple
 from conftest import ROOT
 
 from recipe_cases import MODEL_KEYS, Case, twin_of
-from tunebook import engine_yaml
+from tunebook.recipes import engine_yaml
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {

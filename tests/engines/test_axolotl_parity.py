@@ -13,8 +13,8 @@ from axolotl_fixtures import ENVIRONMENT, axolotl_recipe, prepared, run_many
 from conftest import liking, sums
 
 from tunebook import paths
-from tunebook.datasets import load_registry
-from tunebook.engines.axolotl_datasets import render_block
+from tunebook.data.registry import load_registry
+from tunebook.engines.axolotl.datasets import render_block
 from tunebook.errors import TunebookError
 
 pytestmark = pytest.mark.axolotl

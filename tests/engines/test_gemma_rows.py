@@ -9,8 +9,8 @@ from conftest import ROOT, sums
 
 from tunebook import paths
 from tunebook.errors import TunebookError
-from tunebook.overlays import resolve
-from tunebook.recipes import find_recipe
+from tunebook.recipes.catalog import find_recipe
+from tunebook.recipes.overlays import resolve
 
 pytestmark = pytest.mark.axolotl
 

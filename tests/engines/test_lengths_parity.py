@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 
-from tunebook import data_sources, datasets
+from tunebook.data import registry as datasets
+from tunebook.data import sources
 from tunebook.errors import TunebookError
 from tunebook.lengths import batches, model_files, templates
 from tunebook.lengths.measuring import iter_batches
@@ -154,7 +155,7 @@ def engine_rows(values: dict) -> list[tuple[int, int]]:
 
 def our_rows(values: dict) -> list[tuple[int, int]]:
     registry = datasets.load_registry(Path(values["dataset_dir"]))
-    source = data_sources.of_entry(registry.entry(values["dataset"]))
+    source = sources.of_entry(registry.entry(values["dataset"]))
     (rows,) = plan_source(source, values).sets
     found = []
     for batch in iter_batches(rows, max_rows=None, on_bytes=lambda done: None):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunebook import recipes
 from tunebook.errors import TunebookError
 from tunebook.lengths import batches
 from tunebook.lengths.measuring import iter_batches
 from tunebook.lengths.sets import plan_recipe
+from tunebook.recipes import catalog
 
 pytestmark = pytest.mark.axolotl
 
@@ -108,7 +108,7 @@ def engine_rows(recipe: dict, tokenizer, block: dict) -> list[tuple[int, int]]:
 def our_rows(recipe: dict, block: dict, folder: Path) -> list[tuple[int, int]]:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe, "datasets": [block]}))
-    (rows,) = plan_recipe(recipes.read_recipe(path, folder), folder, characters=False).sets
+    (rows,) = plan_recipe(catalog.read_recipe(path, folder), folder, characters=False).sets
     found = []
     for batch in iter_batches(rows, max_rows=None, on_bytes=lambda done: None):
         kept = batches.sizes(rows.rule.keep(batch, rows.limit), rows.measure.form)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunebook import datasets
-from tunebook.engines.axolotl_datasets import render_block
+from tunebook.data import registry as datasets
+from tunebook.engines.axolotl.datasets import render_block
 from tunebook.evaluation import shots_data
 from tunebook.evaluation.questions import read_questions
 

@@ -13,8 +13,8 @@ from axolotl_fixtures import axolotl_recipe, prepared, run_many
 from click.testing import CliRunner
 
 from tunebook.cli.data_split import split
-from tunebook.datasets import load_registry
-from tunebook.engines.axolotl_datasets import render_block
+from tunebook.data.registry import load_registry
+from tunebook.engines.axolotl.datasets import render_block
 from tunebook.splits import joint_dataset_dir
 
 HERE = Path(__file__).parent

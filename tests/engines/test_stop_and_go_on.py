@@ -13,7 +13,7 @@ import pytest
 import yaml
 from axolotl_fixtures import axolotl_recipe, prepared
 
-from tunebook.checkpoints import last_whole_checkpoint
+from tunebook.models.checkpoints import last_whole_checkpoint
 
 
 def start(recipe: Path, log: Path, **env: str) -> subprocess.Popen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunebook.engines.axolotl_rules import PLUGIN
+from tunebook.engines.axolotl.rules import PLUGIN
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:

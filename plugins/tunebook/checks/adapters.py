@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from tunebook.engines.axolotl_rules import PLUGIN
+from tunebook.engines.axolotl.rules import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

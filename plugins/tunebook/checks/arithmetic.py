@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tunebook import data_files, datasets
 from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
 from tunebook.checks.learning_rate import schedule
 from tunebook.checks.number_like import as_number
+from tunebook.data import registry
+from tunebook.data import rows as data_files
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _training_rows(subject: Subject) -> int | None:
 def _count(entry: DatasetEntry) -> int | None:
     """Rows of an entry's files; None where they are not here or too large to be counted at once."""
     try:
-        files = datasets.data_files(entry)
+        files = registry.data_files(entry)
         known = files and all(path.suffix in data_files.READABLE for path in files)
         if not known or sum(path.stat().st_size for path in files) > _COUNTED_BYTES:
             return None

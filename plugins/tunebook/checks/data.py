@@ -7,16 +7,17 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tunebook import data_files, metrics
-from tunebook.datasets import data_files as files_of
-from tunebook.datasets import reference_of
+from tunebook import metrics
+from tunebook.data import rows
+from tunebook.data.registry import data_files as files_of
+from tunebook.data.registry import reference_of
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
-    from tunebook.datasets import Registry
+    from tunebook.data.registry import Registry
     from tunebook.types import DatasetEntry, Metric
 
 MAX_ROWS = 100_000
@@ -62,7 +63,7 @@ def check_references(
 ) -> None:
     """Read references until one cannot be used, `max_rows` are read, or `MAX_SECONDS` are over.
 
-    Files of a kind that `tunebook.data_files` does not read are left to the engine.
+    Files of a kind that `tunebook.data.rows` does not read are left to the engine.
 
     Raises:
         TunebookError: A row has no reference, or a metric cannot use it; names file and row.
@@ -71,9 +72,9 @@ def check_references(
         return
     deadline = time.monotonic() + MAX_SECONDS
     for path in files:
-        if path.suffix not in data_files.READABLE:
+        if path.suffix not in rows.READABLE:
             continue
-        for number, row in enumerate(islice(data_files.iter_rows(path), max_rows), 1):
+        for number, row in enumerate(islice(rows.iter_rows(path), max_rows), 1):
             if time.monotonic() > deadline:
                 return
             try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tunebook import engine_yaml
 from tunebook.checks.findings import Finding
+from tunebook.recipes import engine_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.engines.axolotl_rules import PLUGIN, evaluation_faults
+from tunebook.engines.axolotl.rules import PLUGIN, evaluation_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

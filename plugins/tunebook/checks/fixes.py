@@ -6,7 +6,8 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook import engine_yaml, files
+from tunebook import files
+from tunebook.recipes import engine_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

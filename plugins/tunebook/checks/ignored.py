@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.checks.number_like import as_number
-from tunebook.engines.axolotl_rules import PLUGIN
+from tunebook.engines.axolotl.rules import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

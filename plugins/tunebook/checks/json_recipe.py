@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tunebook import nested_config
 from tunebook.checks.findings import Finding
 from tunebook.errors import TunebookError
+from tunebook.recipes import nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ def flat_document(document: Document) -> Document:
     Nothing of it can be mended: an edit would write YAML into the file.
     """
     try:
-        flat = nested_config.flatten(document.values, name=PurePath(document.file).stem)
+        flat = nested.flatten(document.values, name=PurePath(document.file).stem)
     except TunebookError as error:
         finding = _finding(document.file, "duplicate-key", error.problem, error.fix)
         return replace(document, values={}, places={}, findings=(*document.findings, finding))

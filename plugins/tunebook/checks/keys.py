@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.checks.renamed import RENAMED
-from tunebook.engines.axolotl_rules import OPTIONS, PLUGIN
+from tunebook.engines.axolotl.rules import OPTIONS, PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

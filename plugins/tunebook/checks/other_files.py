@@ -6,13 +6,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from tunebook import nested_config
 from tunebook.checks.deepspeed import config_faults, read_config
 from tunebook.checks.findings import Finding
 from tunebook.checks.registry import entry_faults
-from tunebook.datasets import REGISTRY_FILE, load_registry
-from tunebook.engine_yaml import read_text
+from tunebook.data.registry import REGISTRY_FILE, load_registry
 from tunebook.errors import TunebookError
+from tunebook.recipes import nested
+from tunebook.recipes.engine_yaml import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def checker_of(path: Path) -> Callable[[Path, str], Iterator[Finding]] | None:
     if path.suffix == ".json":
         if path.name == REGISTRY_FILE:
             return check_registry_file
-        return None if nested_config.is_recipe(read_config(path)[0]) else check_json
+        return None if nested.is_recipe(read_config(path)[0]) else check_json
     return None
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tunebook import recipes
 from tunebook.checks.findings import Finding
 from tunebook.engines.schema import load_schema
+from tunebook.recipes import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,17 +36,17 @@ def engine_of(path: Path, root: Path, text: str) -> EngineName | None:
         text: What the file holds. Its YAML may be broken, which is to be told about as well.
     """
     if path.suffix == ".json":
-        return recipes.read_recipe(path, root).engine
+        return catalog.read_recipe(path, root).engine
     if path.resolve().is_relative_to(root.resolve()):
         folder = path.resolve().relative_to(root.resolve()).parts[0]
-        if folder in recipes.ENGINES:
+        if folder in catalog.ENGINES:
             return folder
     keys = _keys(text)
     by_model = [engine for engine, key in _MODEL_KEYS.items() if key in keys]
     if len(by_model) == 1:
         return by_model[0]
     shares: dict[EngineName, float] = {
-        engine: len(keys & set(load_schema(engine)["keys"])) / max(1, len(keys)) for engine in recipes.ENGINES
+        engine: len(keys & set(load_schema(engine)["keys"])) / max(1, len(keys)) for engine in catalog.ENGINES
     }
     best = max(shares, key=lambda engine: shares[engine])
     if len(keys & _ACCELERATE) > 1:
@@ -60,7 +60,7 @@ def nobodys(text: str, file: str) -> Finding:
     An error where it has keys of an engine, and so was meant as a recipe; else a hint.
     """
     keys = _keys(text)
-    meant = any(keys & set(load_schema(engine)["keys"]) for engine in recipes.ENGINES)
+    meant = any(keys & set(load_schema(engine)["keys"]) for engine in catalog.ENGINES)
     if len(keys & _ACCELERATE) > 1:
         what, meant = "a configuration of accelerate, which is not checked", False
     elif keys & _NEWER:

@@ -8,8 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import data_files, datasets, engines
-from tunebook.datasets import Registry
+from tunebook import engines
+from tunebook.data import registry
+from tunebook.data import rows as data_files
+from tunebook.data.registry import Registry
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[s
         )
     yield from _left_out_columns(values, formatting, stage)
     try:
-        files = datasets.data_files(entry)
+        files = registry.data_files(entry)
     except TunebookError as error:
         where = f"{entry.registry}: {entry.name}: "
         yield ("missing-data", "error", error.problem.removeprefix(where), error.fix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook import overlays, recipes
 from tunebook.checks.adapters import check_adapters
 from tunebook.checks.advice import check_advice
 from tunebook.checks.arithmetic import check_arithmetic
@@ -34,8 +33,9 @@ from tunebook.checks.templates import check_templates
 from tunebook.checks.values import check_values
 from tunebook.checks.versions import check_versions
 from tunebook.checks.yaml_traps import check_yaml_traps
-from tunebook.engine_yaml import read_text
 from tunebook.errors import TunebookError, join_errors
+from tunebook.recipes import catalog, overlays
+from tunebook.recipes.engine_yaml import read_text
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def check_recipe(
     """
     root = home / "recipes"
     path = _find(name_or_path, root)
-    name = recipes.recipe_name(path, root)
+    name = catalog.recipe_name(path, root)
     file = _shown(path)
     other = checker_of(path)
     if other is not None:
@@ -170,7 +170,7 @@ def _where(finding: Finding) -> str:
 
 def _find(name_or_path: str, root: Path) -> Path:
     path = Path(name_or_path).expanduser()
-    return path if path.is_file() else recipes.find_recipe(name_or_path, root).path
+    return path if path.is_file() else catalog.find_recipe(name_or_path, root).path
 
 
 def _shown(path: Path) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import datasets, engines, paths
+from tunebook import engines, paths
 from tunebook.checks.findings import Edit, Finding, Severity
 from tunebook.checks.number_like import as_number
+from tunebook.data import registry as datasets
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import engine_yaml, engines, files, memory, processes, provenance
+from tunebook import engines, files, memory
 from tunebook.bench import Figures, bench_values, figures_of
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
-from tunebook.train_plan import plan_training
+from tunebook.recipes import engine_yaml
+from tunebook.runs import processes, provenance
+from tunebook.training.plan import plan_training
 
 if TYPE_CHECKING:
     from tunebook.memory.shapes import Shape
-    from tunebook.train_plan import TrainPlan
+    from tunebook.training.plan import TrainPlan
 
 _GIB = 2**30
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tunebook.cli.byte_progress import byte_progress
 from tunebook.comparison.compare import compare as compare_models
 from tunebook.comparison.pairing import Request, input_bytes
 from tunebook.comparison.render import as_data, render, write_files
 from tunebook.comparison.rows import Columns
 from tunebook.comparison.wording import signed
-from tunebook.shown import number, p_value
+from tunebook.progress import byte_progress
+from tunebook.text import number, p_value
 
 
 @click.command("compare")

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from tunebook import data_sources, datasets, engines, paths
-from tunebook.cli.byte_progress import byte_progress
+from tunebook import engines, paths
+from tunebook.checks.data_audit.audit import SHOWN, Audited, audit, leaks
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
-from tunebook.data_audit.audit import SHOWN, Audited, audit, leaks
+from tunebook.data import registry as datasets
+from tunebook.data import sources as data_sources
 from tunebook.errors import TunebookError
-from tunebook.recipes import find_recipe
+from tunebook.progress import byte_progress
+from tunebook.recipes.catalog import find_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tunebook.data_audit.findings import DataFinding
-    from tunebook.data_sources import Source
+    from tunebook.checks.data_audit.findings import DataFinding
+    from tunebook.data.sources import Source
     from tunebook.types import Recipe
 
 _COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import data_sources, engines, paths
-from tunebook.chunks import tokens
-from tunebook.chunks.cutting import Cutter
-from tunebook.chunks.documents import Form, Tally, choose_column, chunk_rows
-from tunebook.chunks.output import new_entry, refuse_existing, write_pieces
-from tunebook.cli.byte_progress import byte_progress
+from tunebook import engines, paths
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.data import sources
+from tunebook.data.tables import iter_table
 from tunebook.errors import TunebookError
-from tunebook.recipes import find_recipe
-from tunebook.table_files import iter_table
+from tunebook.lengths.chunks import tokens
+from tunebook.lengths.chunks.cutting import Cutter
+from tunebook.lengths.chunks.documents import Form, Tally, choose_column, chunk_rows
+from tunebook.lengths.chunks.output import new_entry, refuse_existing, write_pieces
+from tunebook.progress import byte_progress
+from tunebook.recipes.catalog import find_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tunebook.data_sources import Source
+    from tunebook.data.sources import Source
 
 
 @click.command("chunk")
@@ -81,7 +82,7 @@ def chunk(
         raise click.UsageError("give --tokenizer or --recipe, one of them")
     if overlap > max_tokens // 2:
         raise click.UsageError(f"--overlap {overlap} is more than half of --max-tokens {max_tokens}")
-    source = data_sources.find_source(name, registry_folder(dataset_dir))
+    source = sources.find_source(name, registry_folder(dataset_dir))
     new_name = new_name or f"{source.entry.name}_chunks"
     refuse_existing(output, new_name)
     file = tokens.tokenizer_file(tokenizer or _model_of(str(recipe)))

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebook import data_sources, datasets, overlays, paths, recipes
+from tunebook import paths
 from tunebook.cli.data_lengths_text import print_report
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.data import registry as datasets
+from tunebook.data import sources
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.lengths.measuring import measure
 from tunebook.lengths.report import gather
 from tunebook.lengths.sets import Plan, plan_recipe, plan_source, source_of
+from tunebook.recipes import catalog, overlays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +116,7 @@ def make_plan(
     is_file = Path(name).is_file()
     is_recipe = (is_file and Path(name).suffix in (".yaml", ".yml")) or _named(root, name)
     if is_recipe:
-        recipe = overlays.resolve(recipes.find_recipe(name, root), root, overlay_names, overrides).recipe
+        recipe = overlays.resolve(catalog.find_recipe(name, root), root, overlay_names, overrides).recipe
         return plan_recipe(recipe, home, characters=chars)
     try:
         source = _find_data(name, folder)
@@ -136,7 +139,7 @@ def progress(label: str, total: int) -> AbstractContextManager[Callable[[int], N
     """A bar over the bytes of what is read; where stderr is no terminal, rich is not even imported."""
     if not sys.stderr.isatty():
         return nullcontext(lambda done: None)  # noqa: ARG005 - nothing is shown
-    from tunebook.cli.byte_progress import byte_progress
+    from tunebook.progress import byte_progress
 
     return byte_progress(label, total)
 
@@ -155,11 +158,11 @@ def keep_sets(plan: Plan, wanted: Sequence[str]) -> None:
         plan.sets = [rows for rows in plan.sets if rows.name in wanted]
 
 
-def _find_data(name: str, folder: Path) -> data_sources.Source:
+def _find_data(name: str, folder: Path) -> sources.Source:
     registry = folder / datasets.REGISTRY_FILE
     if registry.is_file() and name in (found := datasets.load_registry(registry)).values:
         return source_of(found.entry(name))
-    return data_sources.find_source(name, folder)
+    return sources.find_source(name, folder)
 
 
 def _named(root: Path, name: str) -> bool:

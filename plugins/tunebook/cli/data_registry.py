@@ -9,8 +9,8 @@ import click
 import yaml
 
 from tunebook import paths
-from tunebook.datasets import load_registry
-from tunebook.engines.axolotl_datasets import render_block
+from tunebook.data.registry import load_registry
+from tunebook.engines.axolotl.datasets import render_block
 
 dataset_dir_option = click.option(
     "--dataset-dir",

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from tunebook.cli.byte_progress import byte_progress
 from tunebook.errors import TunebookError
+from tunebook.progress import byte_progress
 from tunebook.splits.verify import bytes_to_read, find_faults, load_manifest
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import overlays, paths, recipes
+from tunebook import paths
 from tunebook.doctor.needs import gib
 from tunebook.doctor.rules_flash import attention_in_use, wheel_of
 from tunebook.doctor.run import Report, examine
 from tunebook.doctor.wheel import is_published
+from tunebook.recipes import catalog, overlays
 from tunebook.redact import redact
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def doctor(
 
 def _resolve(name: str, overlay_names: tuple[str, ...], overrides: tuple[str, ...]) -> Recipe:
     root = paths.home() / "recipes"
-    return overlays.resolve(recipes.find_recipe(name, root), root, overlay_names, overrides).recipe
+    return overlays.resolve(catalog.find_recipe(name, root), root, overlay_names, overrides).recipe
 
 
 def _examine(recipe: Recipe | None) -> Report:

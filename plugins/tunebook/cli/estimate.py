@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import memory, overlays, paths, recipes
-from tunebook.data_files import READABLE, iter_rows
-from tunebook.datasets import data_files, load_registry
+from tunebook import memory, paths
+from tunebook.data.registry import data_files, load_registry
+from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.memory.schedule import schedule
+from tunebook.recipes import catalog, overlays
 
 if TYPE_CHECKING:
     from tunebook.memory.from_recipe import Run
@@ -77,7 +78,7 @@ def estimate(
       tunebook estimate llamafactory/qwen3-0.6b/qlora_sft_movielens --gpu-gb 24
     """
     root = paths.home() / "recipes"
-    resolved = overlays.resolve(recipes.find_recipe(recipe, root), root, overlay_names, overrides).recipe
+    resolved = overlays.resolve(catalog.find_recipe(recipe, root), root, overlay_names, overrides).recipe
     run = read_run(resolved)
     if rows is None:
         rows = _count_rows(resolved)

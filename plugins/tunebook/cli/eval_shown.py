@@ -106,8 +106,8 @@ def print_rankings(rankings: Sequence[Ranking], results: Sequence[dict[str, Any]
 
 def print_plan(plan: EvalPlan) -> None:
     """Print what would be run and written."""
-    from tunebook import engine_yaml
     from tunebook.evaluation import run
+    from tunebook.recipes import engine_yaml
 
     gpus = run.usable_gpus()
     for group in plan.groups:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import files
-from tunebook.data_files import READABLE, iter_rows
+from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.inference import output as outputs
 from tunebook.inference.conversations import OUTPUT_COLUMNS, conversation_of
 from tunebook.inference.process import run_module, weights_of
-from tunebook.model_source import find_model, weights_sha256
+from tunebook.models.source import find_model, weights_sha256
 
 if TYPE_CHECKING:
-    from tunebook.model_source import ModelSource
+    from tunebook.models.source import ModelSource
 
 
 @click.command("infer")

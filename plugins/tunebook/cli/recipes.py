@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebook import engine_yaml, files, overlays, paths, recipes
+from tunebook import files, paths
 from tunebook.errors import TunebookError, join_errors
+from tunebook.recipes import catalog, engine_yaml, overlays
 
 if TYPE_CHECKING:
-    from tunebook.overlays import Resolved
+    from tunebook.recipes.overlays import Resolved
     from tunebook.types import Recipe
 
 _OVERLAY = click.option(
@@ -22,7 +23,7 @@ _OVERLAY = click.option(
 
 
 @click.command("ls")
-@click.option("--engine", type=click.Choice(recipes.ENGINES), help="Only this engine's recipes.")
+@click.option("--engine", type=click.Choice(catalog.ENGINES), help="Only this engine's recipes.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def ls(engine: str | None, as_json: bool) -> None:
     """List the recipes: name, hardware and what each should reach.
@@ -34,9 +35,9 @@ def ls(engine: str | None, as_json: bool) -> None:
     root = paths.home() / "recipes"
     found: list[Recipe] = []
     errors: list[TunebookError] = []
-    for path in recipes.recipe_files(root):
+    for path in catalog.recipe_files(root):
         try:
-            found.append(recipes.read_recipe(path, root))
+            found.append(catalog.read_recipe(path, root))
         except TunebookError as error:
             errors.append(error)
     found = [recipe for recipe in found if engine in (None, recipe.engine)]
@@ -68,7 +69,7 @@ def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...]
       tunebook show llamafactory/qwen3-0.6b/qlora_sft_movielens -o smoke
     """
     root = paths.home() / "recipes"
-    resolved = overlays.resolve(recipes.find_recipe(recipe, root), root, overlay_names, overrides)
+    resolved = overlays.resolve(catalog.find_recipe(recipe, root), root, overlay_names, overrides)
     if as_json:
         click.echo(json.dumps(_as_dict(resolved), indent=2, ensure_ascii=False, default=str))
         return
@@ -94,7 +95,7 @@ def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple
       tunebook cp llamafactory/demo/full_sft_recommend my_recipe.yaml
     """
     root = paths.home() / "recipes"
-    found = recipes.find_recipe(recipe, root)
+    found = catalog.find_recipe(recipe, root)
     name = found.path.with_suffix(".yaml").name if found.path.suffix == ".json" else found.path.name
     target = dest / name if dest.is_dir() or not dest.suffix else dest
     if target.suffix not in {".yaml", ".yml"}:

@@ -139,7 +139,7 @@ def _clock() -> str:
 
 def _is_going(run: Path) -> bool:
     """Whether a run may still write something: by its process, else by what its engine leaves at the end."""
-    from tunebook import live
+    from tunebook.runs import live
 
     try:
         state = live.read_state(run)

@@ -22,8 +22,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tunebook import metrics, prediction_files, scoring
-from tunebook.scoring import Collector, Scored, Summary
+from tunebook import metrics
+from tunebook.scoring import prediction_files
+from tunebook.scoring import score as scoring
+from tunebook.scoring.score import Collector, Scored, Summary
 
 
 @click.command("score")

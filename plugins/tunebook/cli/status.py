@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import live
 from tunebook.errors import TunebookError
+from tunebook.runs import live
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tunebook import live, processes
 from tunebook.errors import TunebookError
 from tunebook.launch import slurm
 from tunebook.runlog.tolerant_json import read_object
+from tunebook.runs import live, processes
 
 if TYPE_CHECKING:
-    from tunebook.live import RunState
+    from tunebook.runs.live import RunState
 
 _INTERRUPT_SECONDS = 2 * processes.GRACE_SECONDS + 5
 """How long a run may take to end its processes once it is interrupted; see `processes.run`."""

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunebook import background as background_process
-from tunebook import engine_yaml, files, processes, provenance, run_folder, stop_request, token_cache
-from tunebook.checkpoints import checkpoint_folders, last_whole_checkpoint
+from tunebook import files
+from tunebook.models.checkpoints import checkpoint_folders, last_whole_checkpoint
+from tunebook.recipes import engine_yaml
 from tunebook.redact import redact
-from tunebook.train_plan import plan_training
+from tunebook.runs import background as background_process
+from tunebook.runs import folder as run_folder
+from tunebook.runs import processes, provenance, stop, token_cache
+from tunebook.training.plan import plan_training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunebook.processes import Ended
-    from tunebook.stop_request import StopRequest
-    from tunebook.train_plan import TrainPlan
+    from tunebook.runs.processes import Ended
+    from tunebook.runs.stop import StopRequest
+    from tunebook.training.plan import TrainPlan
     from tunebook.types import Command
 
 LOG = "train.log"
@@ -93,7 +96,7 @@ def _follow(plan: TrainPlan, rank: int) -> int:
     own = folder / f"recipe-node_{rank}.yaml"
     files.write_atomic(own, _recipe_text(plan))
     argv = tuple(str(own) if part == str(folder / "recipe.yaml") else part for part in plan.command.argv)
-    request = stop_request.of_run(folder.absolute())
+    request = stop.of_run(folder.absolute())
     ended = _run_engine(replace(plan.command, argv=argv), request)
     return 128 + signal.SIGUSR1 if ended.code == 0 and request.checkpoint() is not None else ended.code
 
@@ -135,7 +138,7 @@ def _start_in_background(plan: TrainPlan, lock: int | None) -> None:
 def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     """Run the engine, and return the exit status."""
     folder = plan.output_dir / run_folder.FOLDER
-    request = stop_request.of_run(folder.absolute())
+    request = stop.of_run(folder.absolute())
     request.clear()
     # Whoever has sent our output to a file says so here, as launch_node.sh does.
     printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
@@ -165,7 +168,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
 
 def _run_engine(command: Command, request: StopRequest, *, keep_open: tuple[int, ...] = ()) -> Ended:
     """Run an engine that ends behind a checkpoint when the request is made, as SIGUSR1 to us makes it."""
-    command = replace(command, env={**command.env, stop_request.VARIABLE: str(request.asked)})
+    command = replace(command, env={**command.env, stop.VARIABLE: str(request.asked)})
     return processes.run(command, keep_open=keep_open, ask_to_save=request.make)
 
 

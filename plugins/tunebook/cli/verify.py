@@ -12,7 +12,7 @@ import click
 
 from tunebook.errors import TunebookError
 from tunebook.inference.process import run_module, weights_of
-from tunebook.model_source import find_model
+from tunebook.models.source import find_model
 from tunebook.verification.align import align, first_difference
 from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings, trained_prompt
 from tunebook.verification.samples import REASONING, SAMPLES, read_samples
@@ -22,7 +22,7 @@ from tunebook.verification.served_files import generation_eos, served_tokenizer,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tunebook.model_source import ModelSource
+    from tunebook.models.source import ModelSource
     from tunebook.verification.findings import Finding
 
 _MARKS = {"equal": "ok", "note": "note", "differs": "DIFFERS", "unknown": "unknown"}

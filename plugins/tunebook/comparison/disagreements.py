@@ -12,7 +12,7 @@ import numpy as np
 from tunebook.comparison.records import Answer, Disagreement
 from tunebook.comparison.rows import read_rows
 from tunebook.comparison.tables import judge
-from tunebook.shown import SPECIAL_TOKENS, cut, opening
+from tunebook.text import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

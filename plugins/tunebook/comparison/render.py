@@ -13,7 +13,7 @@ from tunebook.comparison.wording import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.shown import markdown, number, p_value
+from tunebook.text import markdown, number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.data_files import iter_rows
+from tunebook.data.rows import iter_rows
 from tunebook.errors import TunebookError
-from tunebook.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS, text_in
+from tunebook.scoring.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS, text_in
 from tunebook.types import Score
 
 if TYPE_CHECKING:

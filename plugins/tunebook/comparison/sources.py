@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.data_files import READABLE
+from tunebook.data.rows import READABLE
 from tunebook.errors import TunebookError
 from tunebook.runlog.evaluations import read_eval_metrics
 from tunebook.runlog.examples import record_files

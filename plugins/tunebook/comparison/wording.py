@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook import provenance
 from tunebook.doctor.facts import Finding
 from tunebook.doctor.needs import gib
+from tunebook.runs import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -142,9 +142,9 @@ def load(name: EngineName) -> Engine:
     Each is imported when it is asked for: its checks are its own.
     """
     if name == "llamafactory":
-        from tunebook.engines.llamafactory import LlamaFactory
+        from tunebook.engines.llamafactory.engine import LlamaFactory
 
         return LlamaFactory()
-    from tunebook.engines.axolotl import Axolotl
+    from tunebook.engines.axolotl.engine import Axolotl
 
     return Axolotl()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import engines, overlays, paths
-from tunebook.datasets import load_registry
+from tunebook import engines, paths
+from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
 from tunebook.evaluation.endpoint_sets import AskedSet, about_rows, asked_set
 from tunebook.evaluation.keys import digest, journal_key
@@ -18,9 +18,10 @@ from tunebook.evaluation.records import Subject
 from tunebook.evaluation.shots_data import with_shots
 from tunebook.evaluation.subjects import is_run
 from tunebook.lengths.templates import load_template
-from tunebook.recipes import find_recipe, read_recipe
-from tunebook.run_folder import FOLDER
-from tunebook.train_plan import locate
+from tunebook.recipes import overlays
+from tunebook.recipes.catalog import find_recipe, read_recipe
+from tunebook.runs.folder import FOLDER
+from tunebook.training.plan import locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

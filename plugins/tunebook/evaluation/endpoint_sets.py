@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tunebook import metrics, provenance
+from tunebook import metrics
 from tunebook.errors import TunebookError
-from tunebook.eval_subset import seeded_subset
 from tunebook.evaluation.records import SetHeader, SetRow
+from tunebook.runs import provenance
+from tunebook.scoring.subset import seeded_subset
 
 if TYPE_CHECKING:
-    from tunebook.datasets import Registry
+    from tunebook.data.registry import Registry
     from tunebook.evaluation.questions import Question, QuestionSet
     from tunebook.types import MetricSpec
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunebook import eval_figures, metrics, scoring
-from tunebook.eval_examples import record_of
-from tunebook.eval_lengths import Bucket, Measured, by_length
+from tunebook import metrics
 from tunebook.evaluation.records import RawResult
+from tunebook.scoring import figures as eval_figures
+from tunebook.scoring import score
+from tunebook.scoring.by_length import Bucket, Measured, by_length
+from tunebook.scoring.examples import record_of
 from tunebook.types import EvalRecord, Metric
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ def _intervals(
         figures: dict[str, Any] = {
             figure: values[name] for figure, name in names[metric.name].items() if name in values
         }
-        for figure, one in scoring.with_intervals(metric.aggregate, scores, figures).items():
+        for figure, one in score.with_intervals(metric.aggregate, scores, figures).items():
             if one.interval is not None:
                 found[names[metric.name][figure]] = (one.interval.low, one.interval.high)
     return found

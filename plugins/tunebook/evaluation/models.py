@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunebook import engines, overlays
+from tunebook import engines
 from tunebook.errors import TunebookError
 from tunebook.evaluation import subjects
 from tunebook.evaluation.records import Subject
-from tunebook.recipes import find_recipe, read_recipe
-from tunebook.run_folder import FOLDER
-from tunebook.train_plan import locate
+from tunebook.recipes import overlays
+from tunebook.recipes.catalog import find_recipe, read_recipe
+from tunebook.runs.folder import FOLDER
+from tunebook.training.plan import locate
 
 if TYPE_CHECKING:
     from tunebook.evaluation.request import Request

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook import engines, paths, provenance
-from tunebook.datasets import load_registry
+from tunebook import engines, paths
+from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job
 from tunebook.evaluation.keys import digest, journal_key
@@ -18,7 +18,8 @@ from tunebook.evaluation.models import find_models
 from tunebook.evaluation.names import result_name, settings_words
 from tunebook.evaluation.plan_checks import check_sets, refuse_no_hook
 from tunebook.evaluation.shots_data import with_shots
-from tunebook.run_folder import VOLATILE_KEYS
+from tunebook.runs import provenance
+from tunebook.runs.folder import VOLATILE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

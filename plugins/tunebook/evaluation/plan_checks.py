@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tunebook.datasets import Registry
+    from tunebook.data.registry import Registry
     from tunebook.engines import Engine
     from tunebook.evaluation.request import Request
     from tunebook.types import DatasetEntry

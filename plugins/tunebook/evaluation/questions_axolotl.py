@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import datasets
-from tunebook.engines.axolotl_datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
-from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY
+from tunebook.data import registry
+from tunebook.engines.axolotl.datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
+from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
 from tunebook.errors import TunebookError
 from tunebook.evaluation.questions import Asked
 from tunebook.lengths import axolotl_tokenizer
@@ -43,7 +43,7 @@ class AxolotlReader:
 
     def __init__(self, values: Mapping[str, Any], name: str, home: Path) -> None:
         names = list(values.get(NAMES_KEY) or ())
-        datasets.load_registry(Path(str(values.get(DIRECTORY_KEY)))).entry(name)
+        registry.load_registry(Path(str(values.get(DIRECTORY_KEY)))).entry(name)
         block = dict((values.get("test_datasets") or [])[names.index(name)])
         kinds = {ALPACA_TYPE: self._own_alpaca, CONVERSATION_TYPE: self._conversation}
         if block.get("type") not in kinds:

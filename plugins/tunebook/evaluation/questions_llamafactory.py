@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunebook import datasets
+from tunebook.data import registry as datasets
 from tunebook.errors import TunebookError
 from tunebook.evaluation.questions import Asked
 from tunebook.lengths import llamafactory

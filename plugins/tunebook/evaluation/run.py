@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook import engine_yaml, engines, files, processes, provenance
+from tunebook import engines, files
 from tunebook.errors import TunebookError
 from tunebook.evaluation import job as jobs
 from tunebook.evaluation.finalise import missing
 from tunebook.evaluation.journal import Journal
+from tunebook.recipes import engine_yaml
+from tunebook.runs import processes, provenance
 from tunebook.types import Command
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook import table_files
+from tunebook.data import tables
 from tunebook.errors import TunebookError
 from tunebook.lengths.columns import needed_columns
 from tunebook.lengths.conversations import Conversation, converter
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tunebook.datasets import Registry
+    from tunebook.data.registry import Registry
     from tunebook.engines import Engine
     from tunebook.types import DatasetEntry
 
@@ -136,7 +136,7 @@ def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
         TunebookError: A row has another key or lacks one, or there are too few.
     """
     found = []
-    for number, row in enumerate(table_files.iter_table(path), 1):
+    for number, row in enumerate(tables.iter_table(path), 1):
         where = f"{path}, row {number}"
         for key in row:
             if key not in _KEYS:

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook import data_sources, engines, provenance
-from tunebook.datasets import REGISTRY_FILE, load_registry
-from tunebook.engines.axolotl_datasets import render_block
-from tunebook.engines.axolotl_rules import DIRECTORY_KEY, NAMES_KEY
+from tunebook import engines
+from tunebook.data import sources
+from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.engines.axolotl.datasets import render_block
+from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
 from tunebook.evaluation.keys import digest
 from tunebook.evaluation.questions import read_questions
 from tunebook.evaluation.shots import choose_shots
@@ -18,12 +19,13 @@ from tunebook.files import write_json
 from tunebook.lengths.columns import names_of, needed_columns
 from tunebook.lengths.measuring import engine_rows
 from tunebook.lengths.sets import source_of
+from tunebook.runs import provenance
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tunebook.datasets import Registry
+    from tunebook.data.registry import Registry
     from tunebook.evaluation.shots import Shots, ShotsRequest
     from tunebook.types import EngineName
 
@@ -184,7 +186,7 @@ def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
     """As one JSON array: of JSONL and CSV the engines guess types, and a column of dates becomes no text."""
     keys = [*needed_columns(entry)]
     history = names_of(entry).columns.get("history")
-    if history and not data_sources.is_chat(entry):
+    if history and not sources.is_chat(entry):
         keys.append(history)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -202,7 +204,7 @@ def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
 
 def _with_text(row: dict[str, Any], entry: DatasetEntry, text: str) -> dict[str, Any]:
     names = names_of(entry)
-    if not data_sources.is_chat(entry):
+    if not sources.is_chat(entry):
         prompt, query = names.columns.get("prompt"), names.columns.get("query")
         # The first that holds anything begins the question.
         column = next((name for name in (prompt, query) if name and row.get(name)), prompt or query)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.checkpoints import checkpoint_folders, fault
 from tunebook.errors import TunebookError
 from tunebook.evaluation.records import Subject
-from tunebook.run_folder import FOLDER
+from tunebook.models.checkpoints import checkpoint_folders, fault
 from tunebook.runlog.evaluations import read_eval_metrics
+from tunebook.runs.folder import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

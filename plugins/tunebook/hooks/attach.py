@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.eval_figures import reported_names
 from tunebook.hooks.batches import Batch
 from tunebook.hooks.evaluation import Evaluator
 from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.texts import Texts, stop_ids
+from tunebook.scoring.figures import reported_names
 
 if TYPE_CHECKING:
     import torch

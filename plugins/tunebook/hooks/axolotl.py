@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from axolotl.integrations.base import BasePlugin, PluginManager
 from axolotl.utils.dict import DictDefault
 
-from tunebook import __version__, contract, metrics
-from tunebook.datasets import load_registry
-from tunebook.engines.axolotl_cache import prepared_path
+from tunebook import __version__, metrics
+from tunebook.data.registry import load_registry
+from tunebook.engines.axolotl.cache import prepared_path
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
@@ -31,6 +31,7 @@ from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
+from tunebook.models import contract
 
 
 class TunebookPlugin(BasePlugin):  # type: ignore[misc]

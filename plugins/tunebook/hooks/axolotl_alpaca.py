@@ -17,7 +17,7 @@ from axolotl.prompt_tokenizers import PromptTokenizingStrategy
 from axolotl.prompters import UnsupportedPrompter
 from axolotl.utils.chat_templates import get_chat_template_from_config
 
-from tunebook.engines.axolotl_datasets import alpaca_columns
+from tunebook.engines.axolotl.datasets import alpaca_columns
 from tunebook.types import IGNORED
 
 

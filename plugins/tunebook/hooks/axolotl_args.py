@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tunebook.engines.axolotl_rules import evaluation_faults
+from tunebook.engines.axolotl.rules import evaluation_faults
 from tunebook.errors import join_errors
 
 

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunebook.checkpoints import checkpoint_folders
 from tunebook.errors import TunebookError
 from tunebook.hooks.leavings import say
+from tunebook.models.checkpoints import checkpoint_folders
 
 
 def steps_of_weights(cfg: Any) -> int:

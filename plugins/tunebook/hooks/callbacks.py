@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from tunebook.stop_request import of_environment
+from tunebook.runs.stop import of_environment
 
 
 def bind(trainer_module: ModuleType) -> None:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from transformers.trainer_callback import TrainerCallback
 
-from tunebook import contract, files
+from tunebook import files
+from tunebook.models import contract
 from tunebook.types import EngineName
 
 

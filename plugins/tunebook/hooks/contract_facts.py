@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import __version__, contract, hub_cache
+from tunebook import __version__
+from tunebook.models import contract, hub_cache
 from tunebook.redact import redact
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tunebook import eval_figures as figures
 from tunebook.hooks import answers, examples, leavings
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.batches import Batch, Batches
@@ -22,6 +21,7 @@ from tunebook.hooks.shards import FILLER, deal, gather, in_step, largest, rank_o
 from tunebook.hooks.texts import Texts
 from tunebook.hooks.trackers import track
 from tunebook.hooks.wrappers import innermost, takes_index_tensor, takes_position_ids
+from tunebook.scoring import figures
 from tunebook.types import EvalRecord
 
 if TYPE_CHECKING:

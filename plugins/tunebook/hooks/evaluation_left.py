@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunebook import eval_figures as figures
 from tunebook.hooks import leavings
 from tunebook.hooks.preparation import Prepared
+from tunebook.scoring import figures
 from tunebook.types import EvalRecord
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunebook.eval_examples import record_of
 from tunebook.hooks.answers import RowResult
 from tunebook.hooks.generation import Generated
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.texts import Texts
+from tunebook.scoring.examples import record_of
 from tunebook.types import EvalRecord
 
 

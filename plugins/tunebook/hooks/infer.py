@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from tunebook.data_files import iter_rows
+from tunebook.data.rows import iter_rows
 from tunebook.errors import TunebookError
 from tunebook.hooks.loading import Encoder, Weights, load_encoder, load_model
 from tunebook.inference.conversations import Conversation, conversation_of

@@ -17,8 +17,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from tunebook import __version__, metrics
-from tunebook.checkpoints import last_whole_checkpoint
-from tunebook.datasets import load_registry
+from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
@@ -27,6 +26,7 @@ from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.rows import common_suffix
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
+from tunebook.models.checkpoints import last_whole_checkpoint
 from tunebook.types import MetricSpec
 
 _SEAMS = ("run_sft", "CustomSeq2SeqTrainer", "load_model")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import torch
 
-from tunebook.cli.byte_progress import byte_progress
 from tunebook.hooks import merge_arithmetic
+from tunebook.progress import byte_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Ends a training at a step boundary, behind a whole checkpoint, when the run is asked to end.
 
-Added to every trainer when `tunebook train` has set `TUNEBOOK_STOP_FILE`; see `callbacks` and `stop_request`.
+Added to every trainer when `tunebook train` has set `TUNEBOOK_STOP_FILE`; see `callbacks` and `runs.stop`.
 The Trainer's own `enable_jit_checkpoint` acts on SIGTERM, whose time differs between ranks, and goes on to
 the engine's closing evaluation, for which a preempted job has no time.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from transformers.trainer_callback import TrainerCallback
 
 from tunebook.hooks.leavings import say
-from tunebook.stop_request import of_environment
+from tunebook.runs.stop import of_environment
 
 
 class StopsWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from tunebook.eval_subset import seeded_subset
 from tunebook.evaluation.job import Job
 from tunebook.evaluation.journal import Finished
 from tunebook.evaluation.records import Answered, Generated, SetHeader, SetRow
@@ -17,6 +16,7 @@ from tunebook.hooks.examples import read_answer
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.shards import Rank
 from tunebook.hooks.texts import Texts
+from tunebook.scoring.subset import seeded_subset
 
 
 class Share(NamedTuple):

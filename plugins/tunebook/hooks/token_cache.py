@@ -19,11 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tunebook.engines import llamafactory_cache as cache
+from tunebook.engines.llamafactory import cache
 from tunebook.errors import TunebookError
 from tunebook.files import write_json
 from tunebook.hooks.leavings import say
-from tunebook.token_cache import is_ours
+from tunebook.runs.token_cache import is_ours
 
 # With one of these LLaMA-Factory has replaced the model's name by a folder before we see it.
 _OTHER_HUBS = ("USE_MODELSCOPE_HUB", "USE_OPENMIND_HUB")

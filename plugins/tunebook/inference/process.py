@@ -8,14 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import paths, processes
+from tunebook import paths
 from tunebook.errors import TunebookError
+from tunebook.runs import processes
 from tunebook.types import Command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tunebook.model_source import ModelSource
+    from tunebook.models.source import ModelSource
     from tunebook.types import EngineName
 
 _QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "AXOLOTL_TEE_STDOUT": "0", "TOKENIZERS_PARALLELISM": "false"}

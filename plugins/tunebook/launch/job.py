@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import datasets, engines, overlays, paths
-from tunebook.checkpoints import last_whole_checkpoint
+from tunebook import engines, paths
+from tunebook.data import registry
 from tunebook.errors import TunebookError
-from tunebook.recipes import find_recipe
+from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.recipes import overlays
+from tunebook.recipes.catalog import find_recipe
 from tunebook.splits import joint_dataset_dir
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def _parts(split: Path) -> list[Path]:
         raise TunebookError(f"{split} holds no finished split", fix="make one with `tunebook data split`")
     found: list[Path] = []
     while (folder := split / f"node_{len(found)}").is_dir():
-        if not (folder / datasets.REGISTRY_FILE).is_file():
-            raise TunebookError(f"{folder} holds no {datasets.REGISTRY_FILE}", fix="split again")
+        if not (folder / registry.REGISTRY_FILE).is_file():
+            raise TunebookError(f"{folder} holds no {registry.REGISTRY_FILE}", fix="split again")
         found.append(folder)
     return found

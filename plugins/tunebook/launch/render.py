@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from tunebook import engine_yaml
+from tunebook.recipes import engine_yaml
 
 if TYPE_CHECKING:
     from tunebook.launch.job import Job

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.engines.axolotl_datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
+from tunebook.engines.axolotl.datasets import ALPACA_TYPE, CONVERSATION_TYPE, alpaca_columns
 from tunebook.errors import TunebookError
 from tunebook.lengths import axolotl_turns
 from tunebook.lengths.axolotl_rows import ROLES, alpaca_texts, conversation_reader, text_of

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import datasets
-from tunebook.engines.axolotl_datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
+from tunebook.data import registry as datasets
+from tunebook.data.tables import READABLE
+from tunebook.engines.axolotl.datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
 from tunebook.lengths import axolotl, axolotl_tokenizer
 from tunebook.lengths.counting import Counter
 from tunebook.lengths.cutting import Drop, First
 from tunebook.lengths.hub_sets import cached_files
 from tunebook.lengths.sets import Part, Plan, RowSet, character_set
-from tunebook.table_files import READABLE
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:

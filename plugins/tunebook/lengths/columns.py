@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunebook import data_sources
+from tunebook.data import sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ def needed_columns(entry: DatasetEntry) -> list[str]:
     columns = names_of(entry).columns
     keys = (
         ("messages", "system", "tools")
-        if data_sources.is_chat(entry)
+        if sources.is_chat(entry)
         else ("prompt", "query", "response", "system", "tools")
     )
     return [name for key in keys if (name := columns.get(key))]

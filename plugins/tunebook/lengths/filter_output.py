@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from tunebook.datasets import REGISTRY_FILE, load_registry
+from tunebook.data.registry import REGISTRY_FILE, load_registry
 from tunebook.errors import TunebookError
 from tunebook.files import sha256_of, write_json
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from tunebook.data.tables import iter_table
 from tunebook.errors import TunebookError
 from tunebook.lengths.hub_sets import ARROW, iter_arrow
 from tunebook.lengths.tally import Tally
-from tunebook.table_files import iter_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import hub_cache
 from tunebook.errors import TunebookError
 from tunebook.lengths.counting import TOKENIZER_FILE, read_tokenizer
+from tunebook.models import hub_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import data_sources, datasets
+from tunebook.data import registry as datasets
+from tunebook.data import sources as data_sources
 from tunebook.errors import TunebookError
 from tunebook.lengths import llamafactory
 from tunebook.lengths.characters import CharacterMeasure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook.errors import TunebookError
 from tunebook.merging.inputs import read_json
 from tunebook.merging.weights import model_weights
-from tunebook.model_source import local_folder
+from tunebook.models.source import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tunebook import __version__, contract, files
+from tunebook import __version__, files
 from tunebook.errors import TunebookError
 from tunebook.merging.inputs import read_json
+from tunebook.models import contract
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.model_source import local_folder
+from tunebook.models.source import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

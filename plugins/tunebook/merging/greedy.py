@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook.errors import TunebookError
 from tunebook.evaluation.plan import plan_evaluation
 from tunebook.evaluation.request import Request
-from tunebook.run_folder import FOLDER
+from tunebook.runs.folder import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import checkpoints, engine_yaml, run_folder
 from tunebook.errors import TunebookError
 from tunebook.merging.weights import adapter_weights, model_weights
-from tunebook.model_source import find_model
+from tunebook.models import checkpoints
+from tunebook.models.source import find_model
+from tunebook.recipes import engine_yaml
 from tunebook.runlog.trainer_state import read_trainer_state
+from tunebook.runs import folder as run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import files, paths, processes
+from tunebook import files, paths
 from tunebook.errors import TunebookError
 from tunebook.merging import carry, layout, parity, record
+from tunebook.runs import processes
 from tunebook.types import Command
 
 if TYPE_CHECKING:

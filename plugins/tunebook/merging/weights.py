@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunebook import safetensors_headers
 from tunebook.errors import TunebookError
+from tunebook.models import safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,8 +117,8 @@ def _read(paths: list[Path]) -> Weights:
 
 def _read_file(path: Path) -> tuple[WeightFile, dict[str, TensorSource]]:
     try:
-        header = safetensors_headers.read_whole(path)
-    except safetensors_headers.DamagedHeaderError as damage:
+        header = safetensors.read_whole(path)
+    except safetensors.DamagedHeaderError as damage:
         raise TunebookError(f"{path}: {damage}", fix="copy it again, or take another checkpoint") from damage
     tensors = {
         name: TensorSource(

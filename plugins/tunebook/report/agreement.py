@@ -10,7 +10,7 @@ from tunebook.report import figures
 from tunebook.report.paired import Pairing, answers_of
 from tunebook.report.ranks import spearman
 from tunebook.report.records import Finding
-from tunebook.shown import number, p_value
+from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

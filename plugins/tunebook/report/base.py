@@ -8,7 +8,7 @@ from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report.best import figure
 from tunebook.report.paired import answers_of
 from tunebook.report.records import Against, Finding
-from tunebook.shown import number, p_value
+from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ from tunebook.report.paired import Pairing, answers_of
 from tunebook.report.records import Best, Comparison, Finding, RunReport
 from tunebook.report.run_pairs import disagreements
 from tunebook.report.significance import Ranking, rank
-from tunebook.shown import p_value
+from tunebook.text import p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunebook.report.records import Finding
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.report.row_records import Examples, ShownExample
 from tunebook.runlog.examples import read_examples
-from tunebook.shown import SPECIAL_TOKENS, cut, opening
+from tunebook.text import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

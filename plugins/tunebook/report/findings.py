@@ -11,7 +11,7 @@ from tunebook.report.base import not_better_than_base
 from tunebook.report.expected import claims
 from tunebook.report.records import Finding
 from tunebook.report.schedule import schedule_differs
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

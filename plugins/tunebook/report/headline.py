@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunebook.report import figures, setup
-from tunebook.shown import number, p_value
+from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from tunebook.errors import TunebookError
 from tunebook.redact import redact, redact_text
 from tunebook.report import charts, theme
 from tunebook.report.chart_records import STEPS
-from tunebook.shown import markdown, number
+from tunebook.text import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

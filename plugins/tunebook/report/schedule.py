@@ -10,7 +10,7 @@ import numpy as np
 from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
 from tunebook.checks.learning_rate import schedule
 from tunebook.report.records import Finding
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

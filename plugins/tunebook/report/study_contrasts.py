@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook.report.study_results import comparable, judged, method_of
 from tunebook.report.study_setup import different_settings, same_training_data, training_data
 from tunebook.report.study_words import listed
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

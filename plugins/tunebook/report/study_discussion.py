@@ -15,7 +15,7 @@ from tunebook.report.study_results import (
     same_name_other_file,
 )
 from tunebook.report.study_words import capital, figure_text, gap_text, interval_text, listed, signed
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

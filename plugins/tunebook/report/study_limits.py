@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tunebook.report.study_results import comparable, distinct, names
 from tunebook.report.study_setup import UNKNOWN, setting
 from tunebook.report.study_words import NOT_MEASURED, counted, listed
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

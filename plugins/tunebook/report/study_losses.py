@@ -8,7 +8,7 @@ from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report.agreement import in_words
 from tunebook.report.ranks import spearman
 from tunebook.report.study_results import comparable, judged
-from tunebook.shown import number
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

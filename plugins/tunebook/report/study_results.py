@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.report.intervals import difference
 from tunebook.report.study_words import signed
-from tunebook.shown import p_value
+from tunebook.text import p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

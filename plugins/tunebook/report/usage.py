@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tunebook import memory
-from tunebook.checkpoints import checkpoint_folders
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
+from tunebook.models.checkpoints import checkpoint_folders
 from tunebook.report.usage_records import Estimated, GpuUse, PhaseTime, Usage
 from tunebook.types import Recipe
 

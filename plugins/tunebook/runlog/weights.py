@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tunebook import safetensors_headers
+from tunebook.models import safetensors
 from tunebook.runlog.records import Sourced
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def trained_parameters(folder: Path) -> Sourced | None:
 def _parameters(path: Path) -> int | None:
     """Elements of all tensors of a safetensors file, or None where its header is damaged."""
     try:
-        found = safetensors_headers.read(path).tensors.values()
+        found = safetensors.read(path).tensors.values()
         return int(sum(math.prod(tensor["shape"]) for tensor in found))
-    except (safetensors_headers.DamagedHeaderError, TypeError):
+    except (safetensors.DamagedHeaderError, TypeError):
         return None

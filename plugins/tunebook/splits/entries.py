@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tunebook.datasets import data_files, load_registry
+from tunebook.data.registry import data_files, load_registry
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
 from tunebook.splits.parquet import column_names

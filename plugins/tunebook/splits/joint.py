@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tunebook.datasets import REGISTRY_FILE
+from tunebook.data.registry import REGISTRY_FILE
 from tunebook.errors import TunebookError
 from tunebook.splits.outputs import JOINT
 from tunebook.splits.workshop import MANIFEST

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tunebook import __version__, files
-from tunebook.datasets import REGISTRY_FILE
+from tunebook.data.registry import REGISTRY_FILE
 from tunebook.splits.entries import Holdout, Subject, node_registry
 from tunebook.splits.options import SplitOptions
 from tunebook.splits.parts import State

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 import xxhash
 
-from tunebook.datasets import REGISTRY_FILE
+from tunebook.data.registry import REGISTRY_FILE
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
 from tunebook.splits.heap import keep_freed_memory

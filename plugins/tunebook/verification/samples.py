@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data_files import iter_rows
+from tunebook.data.rows import iter_rows
 from tunebook.errors import TunebookError
 from tunebook.inference.conversations import conversation_of
 

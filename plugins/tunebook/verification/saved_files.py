@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import contract, safetensors_headers
+from tunebook.models import contract, safetensors
 from tunebook.verification.findings import Finding
 from tunebook.verification.served_files import base_folder, chat_template_of, read_json, text_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tunebook.model_source import ModelSource
+    from tunebook.models.source import ModelSource
 
 
 def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iterator[Finding]:
@@ -194,9 +194,9 @@ def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[Finding]:
     rows = None
     if folder is not None:
         # What an adapter has trained of the embedding lies beside it.
-        found = safetensors_headers.tensors(folder)
+        found = safetensors.tensors(folder)
         if source.adapter is not None:
-            found |= safetensors_headers.tensors(source.folder)
+            found |= safetensors.tensors(source.folder)
         sizes = [
             tensor["shape"][0]
             for name, tensor in found.items()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunebook import contract
 from tunebook.errors import TunebookError
-from tunebook.model_source import local_folder
+from tunebook.models import contract
+from tunebook.models.source import local_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunebook.model_source import ModelSource
+    from tunebook.models.source import ModelSource
 
 
 def served_tokenizer(source: ModelSource) -> Path:

@@ -1,0 +1,1 @@
+"""The dataset registry, and the rows of the files that its entries name."""

@@ -1,0 +1,151 @@
+"""What a data tool works on: an entry of the registry, or a file with the columns it seems to have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook.data import registry as datasets
+from tunebook.data.tables import READABLE, iter_table
+from tunebook.errors import TunebookError
+from tunebook.types import DatasetEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# LLaMA-Factory's names for columns, and what it reads where an entry has no `columns`
+# (llamafactory/data/parser.py).
+_DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
+
+# Of a file that no entry names: the first of these that its first row has.
+_USUAL: tuple[dict[str, str], ...] = (
+    {"prompt": "instruction", "query": "input", "response": "output"},
+    {"prompt": "instruction", "response": "output"},
+    {"prompt": "prompt", "response": "response"},
+    {"prompt": "prompt", "response": "completion"},
+    {"prompt": "question", "response": "answer"},
+    {"prompt": "input", "response": "output"},
+    {"prompt": "text"},
+)
+_CHATS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "messages",
+        {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    ),
+    ("conversations", {"role_tag": "from", "content_tag": "value", "assistant_tag": "gpt"}),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Rows to work on, and how to read them."""
+
+    entry: DatasetEntry
+    """The registry's; for a file that no entry names, one made from the columns of its first row."""
+    files: tuple[Path, ...]
+    """In the order in which they are read."""
+    registered: bool
+    """Whether the entry stands in a registry."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def find_source(name_or_path: str, registry_folder: Path) -> Source:
+    """Return an entry of the registry, or a file: as the entry that names it, if a registry beside it does.
+
+    Raises:
+        TunebookError: There is neither, the entry's data is on a hub, or it is unclear what the columns of
+            the file are.
+    """
+    registry = (
+        datasets.load_registry(registry_folder)
+        if (registry_folder / datasets.REGISTRY_FILE).is_file()
+        else None
+    )
+    path = Path(name_or_path)
+    if path.suffix in READABLE and not path.is_file():
+        raise TunebookError(f"there is no file {path}", fix="check the path")
+    if registry is not None and (name_or_path in registry.values or not path.is_file()):
+        return of_entry(registry.entry(name_or_path))
+    if not path.is_file():
+        raise TunebookError(
+            f"{name_or_path} is no file, and there is no {registry_folder / datasets.REGISTRY_FILE}",
+            fix="give a data file, or --dataset-dir with the folder of the registry",
+        )
+    beside = path.parent / datasets.REGISTRY_FILE
+    entries = _entries_of(path, datasets.load_registry(beside)) if beside.is_file() else []
+    if len(entries) == 1:
+        return Source(entry=entries[0], files=(path,), registered=True)
+    return Source(entry=_guessed(path), files=(path,), registered=False)
+
+
+def of_entry(entry: DatasetEntry) -> Source:
+    """Return the local files of a registry entry.
+
+    Raises:
+        TunebookError: They are missing, or on a hub.
+    """
+    files = datasets.data_files(entry)
+    if not files:
+        raise TunebookError(
+            f"{entry.registry}: {entry.name}: its data is not on this machine but on a hub",
+            fix="download it to a file, and give the entry a file_name",
+        )
+    return Source(entry=entry, files=tuple(files), registered=True)
+
+
+def column(entry: DatasetEntry, key: str) -> str | None:
+    """Return the name that a column of LLaMA-Factory's has in the data; None where the entry has none.
+
+    Args:
+        entry: The entry.
+        key: `prompt`, `query`, `response`, `messages`, `system`, `history`, ...
+    """
+    columns = entry.values.get("columns")
+    name = columns.get(key) if isinstance(columns, dict) else _DEFAULTS.get(key)
+    return name if isinstance(name, str) and name else None
+
+
+def is_chat(entry: DatasetEntry) -> bool:
+    """Whether rows hold lists of messages."""
+    return bool(entry.values.get("formatting", "alpaca") != "alpaca")
+
+
+def _entries_of(path: Path, registry: datasets.Registry) -> list[DatasetEntry]:
+    """The entries whose only data is this file."""
+    found = [
+        name
+        for name, values in registry.values.items()
+        if isinstance(values, dict)
+        and isinstance(values.get("file_name"), str)
+        and (registry.path.parent / values["file_name"]).resolve() == path.resolve()
+    ]
+    return [registry.entry(name) for name in found]
+
+
+def _guessed(path: Path) -> DatasetEntry:
+    first = next(islice(iter_table(path), 1), None)
+    if first is None:
+        raise TunebookError(f"{path} holds no rows", fix="name a file with rows")
+    values: dict[str, Any] = {"file_name": path.name, **_form(path, first)}
+    return DatasetEntry(name=path.stem, registry=path, values=values, metrics=())
+
+
+def _form(path: Path, first: Mapping[str, Any]) -> dict[str, Any]:
+    for name, tags in _CHATS:
+        if isinstance(first.get(name), list):
+            return {"formatting": "sharegpt", "columns": {"messages": name}, "tags": tags}
+    for columns in _USUAL:
+        if all(name in first for name in columns.values()):
+            return {"columns": columns}
+    raise TunebookError(
+        f"{path}: it is unclear which of its columns is what: {', '.join(map(str, first))}",
+        fix='give it an entry in a dataset_info.json beside it: {"name": {"file_name": "'
+        + path.name
+        + '", "columns": {"prompt": ..., "response": ...}}}',
+    )

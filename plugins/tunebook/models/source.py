@@ -1,0 +1,224 @@
+"""What a name on the command line stands for: which weights, of which engine, taught with which settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunebook import paths
+from tunebook.errors import TunebookError
+from tunebook.models import contract, hub_cache
+from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
+from tunebook.recipes.catalog import find_recipe, read_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.types import EngineName, Recipe
+
+_WEIGHTS = ("adapter_model*.safetensors", "model*.safetensors", "adapter_model*.bin", "pytorch_model*.bin")
+_BASE_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model to be run or looked at."""
+
+    given: str
+    folder: Path
+    """Holds the weights: a model, or an adapter."""
+    adapter: Path | None
+    """`folder` where it holds an adapter."""
+    base: str | None
+    """The model that was trained from, a folder or a hub's name; None where nothing tells it."""
+    revision: str | None
+    engine: EngineName | None
+    """None: nothing says what it was taught with, so its own chat template has to do."""
+    settings: Mapping[str, Any]
+    """Keys of the engine's recipe, as `contract.kept_settings` keeps them."""
+    contract: Mapping[str, Any] | None
+    told_by: str
+    """Where `settings` come from, for messages."""
+    chosen: str
+    """Which weights these are and why, for messages."""
+
+
+def find_model(
+    given: str,
+    *,
+    checkpoint: str | None = None,
+    recipe: str | None = None,
+    adapter: Path | None = None,
+) -> ModelSource:
+    """Find what MODEL or RUN on the command line stands for.
+
+    Args:
+        given: A run's output folder, a checkpoint in it, a model's folder, or a hub's name whose files are
+            in the local cache.
+        checkpoint: `best`, `last` or a step of the run; None for the final model, and the last whole
+            checkpoint where the run has not come to its end.
+        recipe: Name or path of the recipe; None for the contract, or the recipe that lies in the run.
+        adapter: An adapter to put on `given`, which is then the base.
+
+    Raises:
+        TunebookError: There is no such model, or its files contradict each other.
+    """
+    named = _folder_of(given)
+    if adapter is not None:
+        source = find_model(str(adapter), checkpoint=checkpoint, recipe=recipe)
+        if source.adapter is None:
+            raise TunebookError(
+                f"--adapter {adapter}: holds no adapter", fix="name a folder with an adapter_config.json"
+            )
+        return _replaced(source, given, named)
+    folder, chosen = _weights(named, checkpoint)
+    found = contract.read(folder) or (contract.read(folder.parent) if folder.name != named.name else None)
+    engine, settings, told_by = _settings(folder, found, recipe)
+    is_adapter = (folder / "adapter_config.json").is_file()
+    base, revision = _base(folder, found, engine, settings)
+    if is_adapter and base is None:
+        raise TunebookError(
+            f"{folder}: nothing tells the model that this adapter was trained on",
+            fix=f"name that model, and add --adapter {folder}",
+        )
+    return ModelSource(
+        given=given,
+        folder=folder,
+        adapter=folder if is_adapter else None,
+        base=base,
+        revision=revision,
+        engine=engine,
+        settings=settings,
+        contract=found,
+        told_by=told_by,
+        chosen=chosen,
+    )
+
+
+def local_folder(model: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a model's files on this machine; None where they are not here."""
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else hub_cache.snapshot(model, revision or "main")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return a SHA-256 that changes when weights are replaced: of their names, sizes and times.
+
+    Weights themselves are not read: they may be hundreds of gigabytes.
+    """
+    listing = [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    ]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def _folder_of(given: str) -> Path:
+    folder = local_folder(given)
+    if folder is None:
+        raise TunebookError(
+            f"{given}: there is no such run or model on this machine",
+            fix="name a run's output_dir, a checkpoint in it, a model's folder, or a downloaded model's name",
+        )
+    return folder
+
+
+def _weights(folder: Path, checkpoint: str | None) -> tuple[Path, str]:
+    if checkpoint is None:
+        if _has_weights(folder):
+            return folder, "the final model" if checkpoint_folders(folder) else str(folder)
+        found = last_whole_checkpoint(folder, to_resume=False).path
+        if found is None:
+            raise TunebookError(
+                f"{folder}: holds neither weights nor a whole checkpoint",
+                fix="name the output_dir of a run that has saved something, or a model's folder",
+            )
+        return found, f"{found.name}, the last whole checkpoint: the run has not come to its end"
+    if checkpoint == "last":
+        found = last_whole_checkpoint(folder, to_resume=False).path
+    elif checkpoint == "best":
+        found = _best(folder)
+    elif checkpoint.isdigit():
+        found = folder / f"checkpoint-{checkpoint}"
+    else:
+        raise TunebookError(
+            f"--checkpoint {checkpoint}: is neither best, last nor a step", fix="e.g. --checkpoint best"
+        )
+    steps = ", ".join(path.name.split("-")[1] for path in checkpoint_folders(folder)) or "none"
+    if found is None or not found.is_dir():
+        raise TunebookError(
+            f"{folder}: has no checkpoint {checkpoint!r}; its steps are: {steps}", fix="name one of these"
+        )
+    reason = fault(found, to_resume=False)
+    if reason is not None:
+        raise TunebookError(f"{found}: is not whole: {reason}", fix=f"name another; its steps are: {steps}")
+    return found, found.name
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+
+
+def _best(folder: Path) -> Path | None:
+    """The checkpoint that the newest state of the run calls the best; its folder may have been moved."""
+    for place in [folder, *reversed(checkpoint_folders(folder))]:
+        try:
+            state = json.loads((place / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        named = state.get("best_model_checkpoint")
+        if named:
+            return folder / Path(named).name
+    raise TunebookError(
+        f"{folder}: no trainer_state.json in it names a best checkpoint",
+        fix="train with `metric_for_best_model` and `load_best_model_at_end`, or name a step",
+    )
+
+
+def _settings(
+    folder: Path, found: Mapping[str, Any] | None, recipe: str | None
+) -> tuple[EngineName | None, dict[str, Any], str]:
+    if recipe is not None:
+        chosen = find_recipe(recipe, paths.home() / "recipes")
+        return chosen.engine, _of_recipe(chosen), f"recipe {chosen.name}"
+    if found is not None:
+        return found["engine"]["name"], dict(found["settings"]), contract.FILE
+    for run in (folder, folder.parent):
+        kept = run / "tunebook" / "recipe.yaml"
+        if kept.is_file() and (run == folder or folder in checkpoint_folders(run)):
+            chosen = read_recipe(kept, paths.home() / "recipes")
+            return chosen.engine, _of_recipe(chosen), str(kept)
+    return None, {}, "its own chat template"
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, Any]:
+    return contract.kept_settings(recipe.engine, recipe.values)
+
+
+def _base(
+    folder: Path,
+    found: Mapping[str, Any] | None,
+    engine: EngineName | None,
+    settings: Mapping[str, Any],
+) -> tuple[str | None, str | None]:
+    if found is not None:
+        return str(found["base"]["name_or_path"]), found["base"]["revision"]
+    config = folder / "adapter_config.json"
+    if config.is_file():
+        try:
+            named = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as err:
+            raise TunebookError(f"{config}: is no JSON: {err}", fix="save the adapter again") from err
+        if named.get("base_model_name_or_path"):
+            return str(named["base_model_name_or_path"]), named.get("revision")
+    key = None if engine is None else _BASE_KEYS[engine]
+    return (str(settings[key]), None) if key is not None and key in settings else (None, None)
+
+
+def _replaced(source: ModelSource, base: str, folder: Path) -> ModelSource:
+    from dataclasses import replace
+
+    return replace(source, base=str(folder) if Path(base).is_dir() else base, revision=None)

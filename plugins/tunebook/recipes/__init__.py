@@ -1,0 +1,1 @@
+"""Recipes and overlays: finding them, and reading them as their engine does."""

@@ -1,0 +1,222 @@
+"""The state of one run, from its folder: its process, its log, and the figures it has left so far."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunebook.errors import TunebookError
+from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.runlog.tolerant_json import as_float, read_object
+from tunebook.runs import background
+from tunebook.runs import folder as run_folder
+from tunebook.runs.live.gpus import GpuUse, gpus_of
+from tunebook.runs.live.log_tail import LogState, read_log
+from tunebook.runs.processes import descendants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Life = Literal["running", "finished", "failed", "stopped", "killed", "unknown"]
+
+_TAIL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What is known of a run now; None for what is not."""
+
+    folder: Path
+    life: Life
+    """`killed`: its process is gone and has not said how. `unknown`: it was started on another host, or not
+    by tunebook; see `seconds_silent`."""
+    detail: str
+    """Exit status, signal or host, in words; empty while it runs here."""
+    phase: str | None
+    """Only of a run that may still be alive."""
+    part: tuple[int, int] | None
+    """Done and total of the phase's own bar, e.g. examples tokenised."""
+    step: int | None
+    total_steps: int | None
+    loss: float | None
+    figures: Mapping[str, float]
+    """Of the last evaluation: what checkpoints are chosen by, and the loss."""
+    figures_of: str | None
+    """The dataset that was evaluated last."""
+    figures_step: int | None
+    rows_per_second: float | None
+    tokens_per_second: float | None
+    seconds_left: float | None
+    seconds_silent: float | None
+    """Since anything was last written."""
+    pid: int | None
+    host: str | None
+    log: Path | None
+    gpus: tuple[GpuUse, ...]
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run folders at or below `root`, by their start, the newest first."""
+    marks = [
+        mark
+        for name in ("run.json", "eval_metrics.jsonl")
+        for mark in root.glob(f"**/{run_folder.FOLDER}/{name}")
+    ]
+    found = {mark.parent.parent: mark.stat().st_mtime for mark in sorted(marks, key=lambda mark: mark.name)}
+    return sorted(found, key=lambda folder: -found[folder])
+
+
+def read_state(folder: Path, *, now: float | None = None) -> RunState:
+    """Read the state of the run in `folder`.
+
+    Args:
+        folder: The run's `output_dir`.
+        now: Seconds since the epoch; by default this moment.
+
+    Raises:
+        TunebookError: There is no run in it.
+    """
+    ours = folder / run_folder.FOLDER
+    record = _record(ours)
+    if not record and not ours.is_dir() and not (folder / "trainer_log.jsonl").is_file():
+        raise TunebookError(
+            f"{folder} holds no run",
+            fix="name the output_dir of a run; `tunebook status` lists those below output/",
+        )
+    life, detail = _life(record, ours)
+    log = _log(folder, record)
+    said = _read(log)
+    trainer = _last_line(folder / "trainer_log.jsonl")
+    evaluation = _last_line(ours / "eval_metrics.jsonl")
+    step = said.step if said and said.step is not None else trainer.get("current_steps")
+    total = said.total_steps if said and said.total_steps is not None else trainer.get("total_steps")
+    alive = life in ("running", "unknown")
+    pid = record.get("pid")
+    rate = said.steps_per_second if said else None
+    loss = said.loss if said and said.loss is not None else as_float(trainer.get("loss"))
+    tokens = said.tokens_per_second if said else None
+    return RunState(
+        folder=folder,
+        life=life,
+        detail=detail,
+        phase=said.phase if alive and said else None,
+        part=_part(said) if alive else None,
+        step=step,
+        total_steps=total,
+        loss=loss,
+        figures=_lead(evaluation),
+        figures_of=evaluation.get("dataset"),
+        figures_step=evaluation.get("step"),
+        rows_per_second=rate * said.rows_per_step if alive and said and rate and said.rows_per_step else None,
+        tokens_per_second=(tokens or as_float(trainer.get("throughput"))) if alive else None,
+        seconds_left=said.seconds_left if alive and said else None,
+        seconds_silent=_silence(folder, log, now),
+        pid=pid if isinstance(pid, int) else None,
+        host=record.get("host"),
+        log=log,
+        gpus=tuple(gpus_of([pid, *descendants(pid)])) if life == "running" and isinstance(pid, int) else (),
+    )
+
+
+def _life(record: Mapping[str, Any], ours: Path) -> tuple[Life, str]:
+    if not record:
+        return (
+            ("finished", "") if (ours / "finished.json").is_file() else ("unknown", "not started by tunebook")
+        )
+    if "exit_status" not in record:
+        lives = background.life(record)
+        if lives == "running":
+            return "running", ""
+        return (
+            ("killed", "its process is gone") if lives == "ended" else ("unknown", f"on {record.get('host')}")
+        )
+    if record["exit_status"] == 0:
+        return "finished", ""
+    by = record.get("stopped_by")
+    if by:
+        return "stopped", "as asked" if by == "request" else f"by {by}"
+    return "failed", f"exit status {record['exit_status']}"
+
+
+def _log(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The log the run was told to write; else, as for a folder that was copied here, the one in it."""
+    named = record.get("log")
+    candidates = [Path(named)] if isinstance(named, str) else []
+    candidates += [folder / "train.log", folder / "debug.log"]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(log: Path | None) -> LogState | None:
+    with suppress(OSError):
+        return read_log(log) if log else None
+    return None
+
+
+def _part(said: LogState | None) -> tuple[int, int] | None:
+    if said is None or said.part_done is None or said.part_total is None:
+        return None
+    return said.part_done, said.part_total
+
+
+def _lead(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """The figure that checkpoints are chosen by, then the loss."""
+    values = evaluation.get("values")
+    if not isinstance(values, dict):
+        return {}
+    names = dict.fromkeys([evaluation.get("select_by"), "loss"])
+    return {name: number for name in names if name and (number := as_float(values.get(name))) is not None}
+
+
+def _silence(folder: Path, log: Path | None, now: float | None) -> float | None:
+    paths = [
+        folder / "trainer_log.jsonl",
+        folder / run_folder.FOLDER / "eval_metrics.jsonl",
+        *([log] if log else []),
+    ]
+    times = []
+    for path in paths:
+        with suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(0.0, (time.time() if now is None else now) - max(times)) if times else None
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """Return the name of a run's newest whole checkpoint, which is found by opening its files."""
+    with suppress(OSError):
+        found = last_whole_checkpoint(folder).path
+        return found.name if found else None
+    return None
+
+
+def is_running(folder: Path) -> bool:
+    """Whether the process of the run in `folder` runs on this host; its files are left alone."""
+    ours = folder / run_folder.FOLDER
+    return _life(_record(ours), ours)[0] == "running"
+
+
+def _record(ours: Path) -> dict[str, Any]:
+    with suppress(OSError):
+        return read_object(ours / background.RECORD_FILE) or {}
+    return {}
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    """The last whole line of a file of JSON lines, which may be in the midst of being written."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL_BYTES))
+            lines = stream.read().split(b"\n")
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                return found
+    return {}

@@ -1,0 +1,1 @@
+"""What `tunebook train` does before the engine starts."""
