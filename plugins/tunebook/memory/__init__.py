@@ -3,10 +3,10 @@
 Formulas, their sources and the measured errors are in docs/memory.md.
 """
 
-from tunebook.memory.architectures import read_shape
-from tunebook.memory.known_models import find_config
+from tunebook.memory.families import read_shape
 from tunebook.memory.levers import Lever, largest_batch, levers, longest_context, oom_ladder
 from tunebook.memory.options import Arguments, Setup, read_setup
+from tunebook.memory.shapes import find_config
 from tunebook.memory.total import (
     EvaluationEstimate,
     MemoryEstimate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tunebook.memory.architectures import read_shape
+from tunebook.memory.families import read_shape
 from tunebook.memory.options import read_setup
 from tunebook.memory.total import GIB, estimate_setup
 

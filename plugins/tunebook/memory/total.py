@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunebook.memory import overhead
-from tunebook.memory.activations import activations
-from tunebook.memory.adapters import count_lora, embeddings_trained
-from tunebook.memory.architectures import read_shape
+from tunebook.memory import terms as overhead
 from tunebook.memory.caches import reads_in_pieces
+from tunebook.memory.families import read_shape
 from tunebook.memory.inference import generation_memory, piece
-from tunebook.memory.logits import evaluation_logits, training_logits
 from tunebook.memory.options import read_setup, signature_of
-from tunebook.memory.states import ELEMENT, states
+from tunebook.memory.terms import (
+    ELEMENT,
+    activations,
+    count_lora,
+    embeddings_trained,
+    evaluation_logits,
+    states,
+    training_logits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
