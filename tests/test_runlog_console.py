@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.runlog import read_run
-from tunebook.runlog.console import read_console
-from tunebook.runlog.epoch_steps import steps_of
+from tunebook.runlog.console import read_console, steps_of
 from tunebook.runlog.number_table import number_table
 from tunebook.runlog.tensorboard import read_events
 

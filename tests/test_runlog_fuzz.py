@@ -23,8 +23,7 @@ from tunebook.runlog.console import read_console
 from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Series
 from tunebook.runlog.tensorboard import read_events
-from tunebook.runlog.torn_entries import TRAINING, drop_torn
-from tunebook.runlog.trainer_state import read_trainer_state
+from tunebook.runlog.trainer_state import TRAINING, drop_torn, read_trainer_state
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(

@@ -9,7 +9,7 @@ import pytest
 
 from tunebook.errors import TunebookError
 from tunebook.runlog import read_run
-from tunebook.runlog.gpu_csv import read_gpu_csv
+from tunebook.runlog.gpus import read_gpu_csv
 
 GPUS = Path(__file__).parent / "fixtures" / "gpus"
 TEXT = (GPUS / "gpu.csv").read_text("utf-8")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.data.rows import READABLE
 from tunebook.errors import TunebookError
-from tunebook.runlog.evaluations import read_eval_metrics
-from tunebook.runlog.examples import record_files
+from tunebook.runlog.evaluations import read_eval_metrics, record_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

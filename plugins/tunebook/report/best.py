@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.report import figures, intervals
 from tunebook.report.records import Against, Best, Figure, Interval
-from tunebook.runlog.examples import read_examples
+from tunebook.runlog.evaluations import read_examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunebook.report import intervals
 from tunebook.report.row_records import ByLength, LengthRange
-from tunebook.runlog.examples import read_examples
+from tunebook.runlog.evaluations import read_examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

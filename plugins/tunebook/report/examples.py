@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tunebook.report.row_records import Examples, ShownExample
-from tunebook.runlog.examples import read_examples
+from tunebook.runlog.evaluations import read_examples
 from tunebook.text import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:

@@ -14,23 +14,21 @@ from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from tunebook.runlog.columns import Columns, later_wins
-from tunebook.runlog.dictionaries import DICTIONARY, chunks, parse
-from tunebook.runlog.epoch_steps import steps_of
 from tunebook.runlog.joining import WentBack
 from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Sourced
-from tunebook.runlog.signs import last_number
-from tunebook.runlog.timeline import Start, Timeline
+from tunebook.runlog.timeline import Start, Timeline, last_number
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from tunebook.runlog.dictionaries import Chunk
 
 _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)")
@@ -268,3 +266,189 @@ def _by_bar(head: bytes, total: int | None) -> float | None:
             if steps and epoch and not _OF_TRAINING.isdisjoint(entry):
                 found = steps[0] / epoch
     return found
+
+
+# Works steps out of printed epochs, which are rounded: to four digits, or to two decimals.
+
+_MAX_ANCHORS = 200
+_FIRST_BLOCK = 256
+"""Entries looked at behind an anchor, and twice as many each time they agree."""
+_LAST_BLOCK = 1 << 16
+
+
+def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
+    """Steps of log entries, from their printed epochs.
+
+    Entries come every so many steps, so that their order tells more than the rounded epoch does: entries
+    are counted on from an anchor, and anchored anew where an epoch contradicts the count, as after a
+    restart or where lines are missing.
+
+    Args:
+        epochs: As printed, in the order of the log, shape (N,), N >= 1.
+        per_epoch: Optimizer steps in an epoch.
+
+    >>> import numpy as np
+    >>> steps_of(np.array([0.1136, 0.2273, 0.3409]), 88).tolist()
+    [10, 20, 30]
+    """
+    estimates = epochs * per_epoch
+    least = 0.75
+    if all(
+        np.array_equal(part, np.round(part, 2)) for part in np.array_split(epochs, len(epochs) // 65536 + 1)
+    ):
+        least += 0.0055 * per_epoch
+    interval = _interval(estimates)
+    if interval is None:
+        return np.rint(estimates).astype(np.int64)
+    steps = np.empty(len(estimates), dtype=np.int64)
+    start = 0
+    for _ in range(_MAX_ANCHORS):
+        anchor = _anchor(estimates[start:], interval)
+        first = _count_on(steps, estimates, least, start, anchor, interval)
+        # An anchor that does not even fit its own entry: a first step logged out of turn.
+        if first == start:
+            steps[start] = round(estimates[start])
+            first += 1
+        start = first
+        if start >= len(estimates):
+            return steps
+    return np.rint(estimates).astype(np.int64)
+
+
+def _count_on(
+    steps: NDArray[np.int64],
+    estimates: NDArray[np.float64],
+    least: float,
+    start: int,
+    anchor: int,
+    interval: int,
+) -> int:
+    """Fill in `steps` from `start` on by counting; returns the first place that contradicts the count."""
+    first, size = start, _FIRST_BLOCK
+    while first < len(estimates):
+        after = min(first + size, len(estimates))
+        counted = anchor + interval * np.arange(first - start, after - start)
+        # How far an estimate may be off, in steps: four digits of an epoch, or two behind its point.
+        error = np.maximum(0.75 + 5.5e-4 * estimates[first:after], least)
+        wrong = np.abs(counted - estimates[first:after]) > error
+        steps[first:after] = counted
+        if wrong.any():
+            return first + int(np.argmax(wrong))
+        first, size = after, min(size * 2, _LAST_BLOCK)
+    return first
+
+
+def _interval(estimates: NDArray[np.float64]) -> int | None:
+    """Steps between entries, by the median over wide gaps; None where that is less than one."""
+    if len(estimates) == 1:
+        return max(1, round(float(estimates[0])))
+    # Wide, so that rounding does not show, and narrow enough that few gaps span a restart.
+    gap = min(max(1, len(estimates) // 4), 200)
+    ahead = estimates[gap:] - estimates[:-gap]
+    interval = round(float(np.median(ahead, overwrite_input=True)) / gap)
+    return interval if interval >= 1 else None
+
+
+def _anchor(estimates: NDArray[np.float64], interval: int) -> int:
+    """The step of the first entry: a multiple of the interval that agrees with the entries behind it."""
+    ahead = estimates[:20] - interval * np.arange(len(estimates[:20]))
+    # Not the median: where a restart follows within these few, it would be between the two.
+    return round(float(ahead[0]) / interval) * interval if len(ahead) < 3 else _agreed(ahead, interval)
+
+
+def _agreed(ahead: NDArray[np.float64], interval: int) -> int:
+    candidates = np.rint(ahead / interval).astype(np.int64) * interval
+    near = candidates[np.abs(candidates - candidates[0]) <= interval]
+    return int(np.median(near))
+
+
+# Finds and parses the dictionaries that a Trainer prints between progress bars.
+
+_CHUNK = 1 << 20
+_OPEN = b"{'"
+_OF_TRAINER = re.compile(rb"'(?:loss|epoch|eval_)")
+DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
+"""Never anchored to the start of a line: the rest of a bar stands there."""
+_WORDS = (
+    (b": nan", b': "nan"'),
+    (b": inf", b': "inf"'),
+    (b": -inf", b': "-inf"'),
+    (b": None", b": null"),
+    (b": True", b": true"),
+    (b": False", b": false"),
+)
+
+
+class Chunk(NamedTuple):
+    """Some lines of a log, each whole."""
+
+    lines: list[bytes]
+    at_ends: list[bytes]
+    """What lines end with that end with `}`, from their first `{` on: mostly the dictionaries."""
+    rest: bytes
+    """The lines that do not end with `}`."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no dictionary of a Trainer stands elsewhere than at the end of a line."""
+        return _OPEN not in self.rest or not _OF_TRAINER.search(self.rest)
+
+    def dictionaries(self) -> list[bytes]:
+        """All dictionaries, wherever they stand."""
+        return DICTIONARY.findall(b"\n".join(self.lines))
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """The log in pieces of about a megabyte; a line is never cut in two."""
+    begun = b""
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            lines = data.split(b"\n")
+            lines[0] = begun + lines[0]
+            begun = lines.pop()
+            if len(begun) > _CHUNK:
+                # Bars alone, which are drawn over each other.
+                end = begun.rfind(b"\r") + 1 or len(begun)
+                lines.append(begun[:end])
+                begun = begun[end:]
+            if lines:
+                yield _chunk(lines)
+    if begun:
+        yield _chunk([begun])
+
+
+def _chunk(lines: list[bytes]) -> Chunk:
+    return Chunk(
+        lines,
+        [line[line.find(b"{") :] for line in lines if line[-1:] == b"}"],
+        b"\n".join([line for line in lines if line[-1:] != b"}"]) + b"\n",
+    )
+
+
+def parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """Parse Python dictionaries as JSON; returns those that are whole, and how many were not."""
+    if not found:
+        return [], 0
+    text = _as_json(b",".join(found))
+    try:
+        return orjson.loads(b"[" + text + b"]"), 0
+    except orjson.JSONDecodeError:
+        return _parse_each(found)
+
+
+def _parse_each(found: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
+    parsed, bad = [], 0
+    for one in found:
+        try:
+            parsed.append(orjson.loads(_as_json(one)))
+        except orjson.JSONDecodeError:
+            bad += b"'loss'" in one or b"'eval_" in one
+    return parsed, bad
+
+
+def _as_json(text: bytes) -> bytes:
+    text = text.replace(b"'", b'"')
+    for python, json in _WORDS:
+        if python in text:
+            text = text.replace(python, json)
+    return text

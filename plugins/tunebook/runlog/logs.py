@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.runlog.console import Console, read_console
-from tunebook.runlog.gpu_csv import read_gpu_csv
+from tunebook.runlog.gpus import read_gpu_csv
 from tunebook.runlog.joining import Joined, WentBack, join_starts
 from tunebook.runlog.records import Note
 from tunebook.runlog.tensorboard import read_events

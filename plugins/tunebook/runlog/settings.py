@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from tunebook.models import safetensors
+from tunebook.runlog.records import Note, Sourced
 from tunebook.runlog.tolerant_json import read_object
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CARD_LINE = re.compile(r"^- (\w+): (.*)$", re.MULTILINE)
@@ -104,3 +108,90 @@ def _model_card(text: str) -> dict[str, Any]:
     if match := re.search(r"^- llama-factory\n- (lora|full|freeze|oft)$", text, re.MULTILINE):
         found["finetuning_type"] = match[1]
     return found | values
+
+
+# Reads what tunebook wrote down of a run: each start (run-1.json, ..., run.json), its process, its end.
+
+_EARLIER = re.compile(r"run-(\d+)\.json")
+
+
+class OwnRecords(NamedTuple):
+    """Our records of a run, each empty where it left none."""
+
+    run: dict[str, Any]
+    """`run.json`, of the latest start."""
+    starts: list[tuple[str, dict[str, Any]]]
+    """File and record of every start, the earliest first."""
+    process: dict[str, Any]
+    finished: dict[str, Any]
+    notes: list[Note]
+
+
+def read_own_records(folder: Path) -> OwnRecords:
+    """Read the records in a run's `tunebook` folder.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    notes: list[Note] = []
+    numbered = sorted(
+        (int(m[1]), path) for path in folder.glob("run-*.json") if (m := _EARLIER.fullmatch(path.name))
+    )
+    starts = []
+    for path in [*(path for _, path in numbered), folder / "run.json"]:
+        record = _read(path, notes)
+        if record:
+            starts.append((f"tunebook/{path.name}", record))
+    run = starts[-1][1] if starts and starts[-1][0] == "tunebook/run.json" else {}
+    return OwnRecords(
+        run=run,
+        starts=starts,
+        process=_read(folder / "process.json", notes),
+        finished=_read(folder / "finished.json", notes),
+        notes=notes,
+    )
+
+
+def _read(path: Path, notes: list[Note]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    found = read_object(path)
+    if found is None:
+        notes.append(
+            Note(kind="lost", file=f"tunebook/{path.name}", message="damaged; nothing could be read")
+        )
+        return {}
+    return found
+
+
+# Counts the parameters that a run trained, from the headers of its weight files.
+
+
+def trained_parameters(folder: Path) -> Sourced | None:
+    """How many parameters the run trained.
+
+    An adapter holds exactly those. A folder without an adapter holds a model, of which full fine-tuning
+    trained all.
+
+    Returns:
+        None where there are no weights in the folder or its newest checkpoint, or not all of them.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    adapter = folder / "adapter_model.safetensors"
+    files = [adapter] if adapter.is_file() else sorted(folder.glob("model*.safetensors"))
+    counts = [_parameters(path) for path in files]
+    if not counts or any(count is None for count in counts):
+        return None
+    names = files[0].name if len(files) == 1 else f"{len(files)} files model*.safetensors"
+    return Sourced(value=sum(count or 0 for count in counts), source=f"{names} (header)")
+
+
+def _parameters(path: Path) -> int | None:
+    """Elements of all tensors of a safetensors file, or None where its header is damaged."""
+    try:
+        found = safetensors.read(path).tensors.values()
+        return int(sum(math.prod(tensor["shape"]) for tensor in found))
+    except (safetensors.DamagedHeaderError, TypeError):
+        return None

@@ -6,20 +6,19 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.redact import redact
-from tunebook.runlog import wandb_records
 from tunebook.runlog.columns import Columns
 from tunebook.runlog.gpus import Samples
-from tunebook.runlog.leveldb_log import MAGIC, Records
-from tunebook.runlog.protobuf_wire import fields, signed
 from tunebook.runlog.records import Note, Series
 from tunebook.runlog.tensorboard import trainer_name
-from tunebook.runlog.wandb_records import number_of
+from tunebook.runlog.tolerant_json import loads
+from tunebook.runlog.wandb_format import MAGIC, Records, double, fields, signed, zigzag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tunebook.runlog.records import Gpu
+
 
 _STEP, _OWN_STEP, _CLOCK = "train/global_step", "_step", "_runtime"
 _BLOCK = 20_000
@@ -116,26 +115,26 @@ class _Reader:
         self._runtime: float | None = None
 
     def take(self, record: bytes) -> None:
-        found = wandb_records.message_of(record)
+        found = message_of(record)
         if found is None:
             return
         kind, message = found
-        if kind == wandb_records.HISTORY:
-            row = wandb_records.items(message)
+        if kind == HISTORY:
+            row = items(message)
             self._rows.append({key: n for key in row if (n := number_of(row[key])) is not None})
             if len(self._rows) >= _BLOCK:
                 self._flush()
-        elif kind == wandb_records.STATS:
+        elif kind == STATS:
             self._sample(message)
-        elif kind == wandb_records.SUMMARY:
-            row = wandb_records.items(message)
+        elif kind == SUMMARY:
+            row = items(message)
             self._summary |= {
                 trainer_name(key): n
                 for key in row
                 if not key.startswith("_") and (n := number_of(row[key])) is not None
             }
-        elif kind == wandb_records.CONFIG:
-            self._config |= dict(wandb_records.values(message))
+        elif kind == CONFIG:
+            self._config |= dict(values(message))
         else:
             self._about(kind, message)
 
@@ -151,14 +150,14 @@ class _Reader:
         at = None
         for number, value in fields(message):
             if number == 2 and isinstance(value, bytes):
-                at = wandb_records.timestamp(value)
+                at = timestamp(value)
         if at is None:
             return
         # Items stand in field 3 here, in field 1 elsewhere.
         for number, value in fields(message):
             if number != 3 or not isinstance(value, bytes):
                 continue
-            for key, content in wandb_records.items(b"\x0a" + _length(value) + value).items():
+            for key, content in items(b"\x0a" + _length(value) + value).items():
                 amount = number_of(content)
                 if (match := _GPU.fullmatch(key)) and amount is not None:
                     self._add_sample(match, at, amount)
@@ -174,22 +173,22 @@ class _Reader:
             card.memory.add(at, amount / _MIB)
 
     def _about(self, kind: int, message: bytes) -> None:
-        if kind == wandb_records.EXIT:
+        if kind == EXIT:
             self._runtime = 0.0  # in whole seconds; protobuf does not write a zero
         for number, value in fields(message):
-            if kind == wandb_records.EXIT and number == 2 and isinstance(value, int):
+            if kind == EXIT and number == 2 and isinstance(value, int):
                 self._runtime = float(signed(value))
-            elif kind == wandb_records.ENVIRONMENT and number == 19 and isinstance(value, int):
+            elif kind == ENVIRONMENT and number == 19 and isinstance(value, int):
                 self._gpu_count = value
-            elif kind == wandb_records.ENVIRONMENT and number == 24 and isinstance(value, bytes):
+            elif kind == ENVIRONMENT and number == 24 and isinstance(value, bytes):
                 self._cards.append(_card(value))
-            elif kind == wandb_records.RUN and isinstance(value, bytes):
+            elif kind == RUN and isinstance(value, bytes):
                 if number == 1:
                     self._run_id = value.decode()
                 elif number == 4:
-                    self._config |= dict(wandb_records.values(value))
+                    self._config |= dict(values(value))
                 elif number == 17:
-                    self._started = wandb_records.timestamp(value)
+                    self._started = timestamp(value)
 
     def result(self, records: Records) -> WandbRun | None:
         self._flush()
@@ -264,3 +263,113 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     found.pop("_name_or_path", None)
     redacted: dict[str, Any] = redact(found)
     return redacted
+
+
+# Takes apart the records of a `.wandb` file: rows of history, configuration, samples of the machine.
+#
+# Field numbers: wandb/proto/wandb_internal.proto of https://github.com/wandb/wandb. Items keep their key in
+# field 1, or the parts of a nested one in field 2, and their value as JSON in field 16; a history item may
+# have a typed value instead (fields 4 to 8).
+
+HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
+WANTED = frozenset({HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT})
+_ITEM, _KEY, _NESTED_ITEM, _JSON = 0x0A, 0x0A, 0x12, b"\x82\x01"
+
+
+def message_of(record: bytes) -> tuple[int, bytes] | None:
+    """Which of the wanted messages a record holds, and its bytes; None where it holds another.
+
+    Raises:
+        ValueError: The record is damaged.
+    """
+    return next(((n, value) for n, value in fields(record) if n in WANTED and isinstance(value, bytes)), None)
+
+
+def items(message: bytes) -> dict[str, bytes | float]:
+    """The items of a history, configuration, summary or sample: key -> JSON text, or a typed number.
+
+    Raises:
+        ValueError: The message is damaged.
+    """
+    found: dict[str, bytes | float] = {}
+    position, end = 0, len(message)
+    while position < end and message[position] == _ITEM:
+        # Nearly all items are short: key, key's length, JSON, its length, each length in one byte.
+        try:
+            length, kind, key_length = message[position + 1], message[position + 2], message[position + 3]
+            after = position + 2 + length
+            value = position + 4 + key_length
+            if (
+                length < 0x80
+                and kind in (_KEY, _NESTED_ITEM)
+                and message[value : value + 2] == _JSON
+                and value + 3 + message[value + 2] == after <= end
+            ):
+                found[message[position + 4 : value].decode()] = message[value + 3 : after]
+                position = after
+                continue
+        except IndexError:
+            pass
+        break
+    for number, value_ in fields(message[position:]):
+        if number == 1 and isinstance(value_, bytes):
+            key, content = _item(value_)
+            if content is not None:
+                found[key] = content
+    return found
+
+
+def _item(item: bytes) -> tuple[str, bytes | float | None]:
+    keys: list[str] = []
+    content: bytes | float | None = None
+    for number, value in fields(item):
+        if number in (1, 2) and isinstance(value, bytes):
+            keys.append(value.decode())
+        elif number in (8, 16) and isinstance(value, bytes):
+            content = value
+        elif number == 6 and isinstance(value, bytes):
+            content = double(value)
+        elif number == 5 and isinstance(value, int):
+            content = float(zigzag(value))
+    return ".".join(keys), content
+
+
+def number_of(content: bytes | float) -> float | None:
+    """A number out of an item's content, or None where it holds something else.
+
+    >>> number_of(b"1e-05"), number_of(b'"NaN"'), number_of(b"true")
+    (1e-05, nan, None)
+    """
+    if isinstance(content, float):
+        return content
+    try:
+        # float() takes digits apart by underscores, JSON does not.
+        return None if b"_" in content else float(content.strip(b'"'))
+    except ValueError:
+        return None
+
+
+def values(message: bytes) -> Iterator[tuple[str, Any]]:
+    """Keys and decoded values of a configuration; what is no JSON is left out.
+
+    Raises:
+        ValueError: The message is damaged.
+    """
+    for key, content in items(message).items():
+        try:
+            yield key, content if isinstance(content, float) else loads(content)
+        except ValueError:
+            continue
+
+
+def timestamp(message: bytes) -> float:
+    """Seconds since the epoch out of a google.protobuf.Timestamp.
+
+    Raises:
+        ValueError: The message is damaged.
+    """
+    seconds = nanos = 0
+    for number, value in fields(message):
+        if isinstance(value, int):
+            seconds, nanos = (signed(value), nanos) if number == 1 else (seconds, value)
+    return seconds + nanos / 1e9

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from tunebook.runlog.dictionaries import DICTIONARY, parse
+from tunebook.runlog.console import DICTIONARY, parse
 from tunebook.runlog.records import PhaseName
-from tunebook.runlog.signs import BAR, SIGNS, last_number
+from tunebook.runlog.timeline import BAR, SIGNS, last_number
 from tunebook.runlog.tolerant_json import as_float
 
 HEAD_BYTES = 2 << 20
