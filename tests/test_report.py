@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from tunebook.cli.report import report as command
 from tunebook.errors import TunebookError
+from tunebook.report.best import claims
 from tunebook.report.data import gather
-from tunebook.report.expected import claims
 from tunebook.report.render import render, write_report
 from tunebook.text import cut
 from wandb_service import wandb  # noqa: F401

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tunebook.report.data import gather
-from tunebook.report.ranks import spearman
 from tunebook.report.render import render
-from tunebook.report.significance import letters
+from tunebook.report.significance import letters, spearman
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 RECORDS = "eval_records-movies_test-300.jsonl"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunebook.report.curve_findings import spike_places
 from tunebook.report.data import gather
+from tunebook.report.findings import spike_places
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GOOD = [2.0 / step + 0.3 for step in range(1, 101)]

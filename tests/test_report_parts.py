@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tunebook.metrics import yes_no
 from tunebook.redact import redact, redact_text
-from tunebook.report.intervals import wilson, yes_no_interval
-from tunebook.report.thin import thin
+from tunebook.report.lines import thin
+from tunebook.report.significance import wilson, yes_no_interval
 
 COUNTS = Counter({("yes", "yes"): 40, ("yes", "no"): 10, ("no", "no"): 45, ("no", "yes"): 5})
 

@@ -83,9 +83,9 @@ def lengths(
     if html is not None:
         # Drawing needs jinja2 and more: as long to import as a small set takes to measure.
         from tunebook.lengths import page
-        from tunebook.report import theme
+        from tunebook.report import charts
 
-        text = page.render(name, report, light=theme.config(dark=False), dark=theme.config(dark=True))
+        text = page.render(name, report, light=charts.config(dark=False), dark=charts.config(dark=True))
         write_atomic(html, text)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))

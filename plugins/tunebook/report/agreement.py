@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report import figures
-from tunebook.report.paired import Pairing, answers_of
-from tunebook.report.ranks import spearman
 from tunebook.report.records import Finding
+from tunebook.report.significance import Pairing, answers_of, spearman
 from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 
     from tunebook.comparison.records import FigureDifference
     from tunebook.report.best import Measured
-    from tunebook.report.ranks import RankCorrelation
     from tunebook.report.records import Best
+    from tunebook.report.significance import RankCorrelation
     from tunebook.runlog import RunLog
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.report import figures, intervals
-from tunebook.report.records import Against, Best, Figure, Interval
+from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.report import figures, significance
+from tunebook.report.records import Against, Best, Expected, Figure, Finding, Interval, Verdict
+from tunebook.report.significance import answers_of
 from tunebook.runlog.evaluations import read_examples
+from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from tunebook.report.intervals import Pairs
+    from tunebook.report.records import Best
+    from tunebook.report.significance import Pairing, Pairs
     from tunebook.runlog import Evaluation, RunLog
 
 
@@ -28,7 +33,7 @@ class Measured(NamedTuple):
     """An evaluation with the intervals of its figures."""
 
     evaluation: Evaluation
-    intervals: dict[str, Interval]
+    significance: dict[str, Interval]
 
 
 def by_dataset(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -74,7 +79,7 @@ def _pairs(run: RunLog, evaluation: Evaluation) -> Pairs | None:
     path = run.record_files.get((evaluation.dataset, evaluation.step))
     if path is None or "yes_no" not in evaluation.metrics:
         return None
-    return intervals.pairs(read_examples(path, path.name).examples, "yes_no")
+    return significance.pairs(read_examples(path, path.name).examples, "yes_no")
 
 
 def _interval(evaluation: Evaluation, name: str, value: float, counted: Pairs | None) -> Interval | None:
@@ -82,9 +87,9 @@ def _interval(evaluation: Evaluation, name: str, value: float, counted: Pairs | 
     if stderr is not None and n:
         # A mean of zeros and ones is a proportion, whose interval has a width even at 0 and at 1.
         if 0 <= value <= 1 and abs(value * n - round(value * n)) < 1e-6:
-            return intervals.wilson(value, n)
-        return intervals.normal(value, stderr)
-    return intervals.yes_no_interval(name, value, counted) if counted else None
+            return significance.wilson(value, n)
+        return significance.normal(value, stderr)
+    return significance.yes_no_interval(name, value, counted) if counted else None
 
 
 def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
@@ -136,3 +141,164 @@ def figure(measured: Measured, name: str, *, larger_is_better: bool | None = Non
         source=evaluation.source,
         larger_is_better=larger_is_better,
     )
+
+
+# Sets the best evaluation beside that of the base model, before any step was taken.
+
+_NONE = (
+    "the base model was not evaluated on this set: tunebook eval --base does it, and in LLaMA-Factory "
+    "eval_on_start: true"
+)
+
+
+def against_base(
+    run: RunLog, measured: Mapping[str, Sequence[Measured]], best: Best, pairing: Pairing
+) -> Against:
+    """The figure of the base model on the set of `best`, and the paired test of the two.
+
+    Args:
+        run: As read.
+        measured: Its evaluations by dataset.
+        best: The best evaluation of one dataset.
+        pairing: Reads the records.
+    """
+    name, dataset = best.figure.name, best.figure.dataset
+    base = next(
+        (
+            one
+            for one in measured[dataset]
+            if one.evaluation.step == 0
+            and not one.evaluation.after_training
+            and name in one.evaluation.values
+        ),
+        None,
+    )
+    if base is None or best.figure.step == 0:
+        reason = _NONE if base is None else "no evaluation of this set was better than the base itself"
+        return Against(figure=None, reason=reason, test=None, p_value=None)
+    top = next(one for one in measured[dataset] if one.evaluation.step == best.figure.step)
+    outcome = pairing.test(
+        answers_of(run, "the base", base.evaluation, name), answers_of(run, run.name, top.evaluation, name)
+    )
+    told = figure(base, name, larger_is_better=best.figure.larger_is_better)
+    if outcome.difference is None:
+        return Against(figure=told, reason=outcome.reason, test=None, p_value=None)
+    difference = outcome.difference
+    words = (
+        f"{difference.test} over {difference.n:,} rows: {difference.difference:+.3f}, "
+        f"p {p_value(difference.p_value)}"
+    )
+    return Against(figure=told, reason=None, test=words, p_value=difference.p_value)
+
+
+def not_better_than_base(best: Sequence[Best]) -> Iterator[Finding]:
+    """A tuned model that the paired test does not tell from the base, or shows to be worse."""
+    for one in best:
+        base = one.base.figure
+        if base is None:
+            continue
+        sign = 1 if one.figure.larger_is_better else -1
+        gain = sign * (one.figure.value - base.value)
+        sure = one.base.p_value is not None and one.base.p_value < SIGNIFICANT
+        if gain > 0 and (sure or one.base.p_value is None):
+            continue
+        worse = gain < 0 and sure
+        verdict = "worse" if worse else "not shown to be better"
+        yield Finding(
+            level="warning",
+            title=f"{verdict} than the base model on {one.figure.dataset}",
+            evidence=f"{one.figure.label} {number(one.figure.value)} at step {one.figure.step} against "
+            f"{number(base.value)} before training; {one.base.test or one.base.reason}",
+            source=one.figure.source,
+        )
+
+
+# Compares what a recipe's header promises with what was measured.
+
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_CLAIM = re.compile(
+    rf"(?:(?P<dataset>[\w.-]+)/)?(?P<figure>[A-Za-z][\w-]*)\s*"
+    rf"(?:(?P<least>>=|>|at least|above)\s*(?P<floor>{_NUMBER})"
+    rf"|(?:=|:|of|about)?\s*(?P<value>{_NUMBER})(?:\s*(?:\+/-|\+-|±)\s*(?P<tolerance>{_NUMBER}))?)"
+)
+
+
+class Claim(NamedTuple):
+    """`dataset/figure value +/- tolerance`, or `figure >= value`."""
+
+    text: str
+    dataset: str | None
+    figure: str
+    low: float
+    high: float | None
+    """None for a claim with no upper end."""
+
+
+def claims(text: str) -> list[Claim]:
+    """The claims in the `expected:` line of a recipe.
+
+    >>> [claim.figure for claim in claims("demo_test/macro_f1 0.95 +/- 0.03, accuracy >= 0.9, seed 42.")]
+    ['macro_f1', 'accuracy']
+    """
+    found = []
+    for match in _CLAIM.finditer(text):
+        if match["figure"] in {"seed", "step", "steps", "epoch", "epochs", "in", "n", "of", "about", "or"}:
+            continue
+        if match["floor"]:
+            low, high = float(match["floor"]), None
+        else:
+            value, tolerance = float(match["value"]), float(match["tolerance"] or 0)
+            low, high = value - tolerance, value + tolerance
+        found.append(Claim(match[0].strip(), match["dataset"], match["figure"], low, high))
+    return found
+
+
+def compare(text: str | None, best: Sequence[Best]) -> tuple[Expected, ...]:
+    """Each claim beside the figure of that name at the best step.
+
+    Args:
+        text: The `expected:` line; None where the recipe has none or is not known.
+        best: The best evaluation of each dataset.
+    """
+    if not text:
+        return ()
+    if text.strip().lower().startswith("not measured"):
+        return ()
+    found = claims(text)
+    if not found:
+        reason = "the recipe makes no claim in numbers"
+        return (Expected(text=text, measured=None, verdict="not comparable", reason=reason),)
+    return tuple(_verdict(claim, best) for claim in found)
+
+
+def _verdict(claim: Claim, best: Sequence[Best]) -> Expected:
+    measured = _measured(claim, best)
+    if measured is None:
+        where = f"{claim.dataset}/{claim.figure}" if claim.dataset else claim.figure
+        reason = f"this run has no figure {where}"
+        return Expected(text=claim.text, measured=None, verdict="not measured", reason=reason)
+    verdict, reason = _judge(claim, measured)
+    return Expected(text=claim.text, measured=measured, verdict=verdict, reason=reason)
+
+
+def _judge(claim: Claim, measured: Figure) -> tuple[Verdict, str]:
+    value, interval = measured.value, measured.interval
+    ceiling = math.inf if claim.high is None else claim.high
+    if claim.low <= value <= ceiling:
+        return "met", "the value lies within the claim"
+    if interval is not None and interval.low <= ceiling and interval.high >= claim.low:
+        side = "below" if value < claim.low else "above"
+        return "within error", f"the value is {side} the claim, its 95 % interval reaches it"
+    measure = "value" if interval is None else "whole 95 % interval"
+    if value < claim.low:
+        return "missed", f"the {measure} is below the claim"
+    return "above", f"the {measure} is above the claim"
+
+
+def _measured(claim: Claim, best: Sequence[Best]) -> Figure | None:
+    for one in best:
+        if claim.dataset in (None, one.figure.dataset):
+            for figure in (one.figure, *one.beside):
+                if claim.figure.lower().replace("-", "_") == figure.name.lower():
+                    return figure
+    return None

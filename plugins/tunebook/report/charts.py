@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tunebook.report.lines import TRAINING
-from tunebook.report.panels import panels
-from tunebook.report.theme import colour, config
+import numpy as np
+
+from tunebook.report.lines import TRAINING, thin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunebook.report.chart_records import Chart, Line
+    from tunebook.report.records import Chart, Line
+
 
 Spec = dict[str, Any]
 
@@ -289,3 +291,136 @@ def script() -> str:
 
     # Of the three names a snippet may use, only vegaEmbed is bound: vega and vegaLite are null in 1.9.0.
     return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
+
+
+# Colours and type of the charts, for a light and a dark page.
+
+# Okabe-Ito's order of hues, with lightness that keeps 3:1 against both a white and a near-black page.
+_PALETTE = (
+    "#3b7dd8", "#d9722e", "#1f9e77", "#b65fc4", "#b08a00", "#d64f70", "#2aa1b8", "#7a8a2e", "#8f6bd6",
+    "#a0643c", "#5f87a6", "#e0823d", "#4aa564", "#c45a9b", "#8c8c00", "#c4504a", "#3f9b9b", "#6d7f3f",
+    "#6f74d6", "#94745c",
+)  # fmt: skip
+
+
+def colour(place: int) -> str:
+    """The colour of the legend's entry number `place`, from 0."""
+    return _PALETTE[place % len(_PALETTE)]
+
+
+def config(*, dark: bool) -> dict[str, Any]:
+    """Colours and type of the charts for a light or a dark page."""
+    ink, muted, grid = ("#e4e7eb", "#9aa3ae", "#2a3038") if dark else ("#1d2129", "#667080", "#e8eaee")
+    return {
+        "background": None,
+        "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif",
+        "padding": 4,
+        "view": {"stroke": None},
+        "axis": {
+            "domainColor": grid,
+            "gridColor": grid,
+            "tickColor": grid,
+            "labelColor": muted,
+            "titleColor": muted,
+            "titleFontWeight": "normal",
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "labelOverlap": True,
+            "tickCount": 5,
+        },
+        "axisX": {"grid": False, "tickCount": 7},
+        "axisY": {"domain": False, "ticks": False, "minExtent": 34},
+        "legend": {"labelColor": ink, "titleColor": muted, "labelFontSize": 11, "symbolStrokeColor": ink},
+        "header": {"labelColor": ink, "labelFontSize": 11, "titleColor": muted},
+        "title": {
+            "color": ink,
+            "anchor": "start",
+            "fontSize": 14,
+            "fontWeight": 600,
+            "offset": 10,
+            "subtitleColor": muted,
+        },
+        "style": {
+            "baseline": {"color": muted},
+            "behind": {"stroke": muted},
+            "note": {"color": muted, "fontSize": 11},
+        },
+    }
+
+
+# Small multiples: the same chart once for each run, on the same axes, the other runs in grey behind it.
+
+FEWEST_PANELS = 3
+"""Two runs are told apart in one chart."""
+COLUMNS = 4
+_POINTS = 60
+"""Of each curve: a panel is a stamp."""
+_panels_WIDTH, _panels_HEIGHT = 150, 90
+
+
+def run_by_run(charts: Sequence[Chart]) -> list[Chart]:
+    """A chart of panels of each chart that is over steps and has curves of several runs."""
+    return [
+        replace(
+            chart,
+            id=f"each_{chart.id}",
+            title=f"{chart.title}, run by run",
+            lines=tuple(_small(line) for line in chart.lines),
+            references=(),
+            marks=(),
+            panels=True,
+            secondary=False,
+        )
+        for chart in charts
+        if len({line.key for line in chart.lines}) >= FEWEST_PANELS
+    ]
+
+
+def _small(line: Line) -> Line:
+    values = np.array([np.nan if value is None else value for value in line.values])
+    kept = thin(values, _POINTS).tolist()
+    return replace(
+        line,
+        steps=[line.steps[at] for at in kept],
+        values=[line.values[at] for at in kept],
+        low=None,
+        high=None,
+        not_finite=[],
+    )
+
+
+def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
+    """What stands in a Vega-Lite description in place of `layer`.
+
+    Args:
+        chart: Of `run_by_run`.
+        encoding: Of its curves: x, y, color and detail.
+    """
+    mark = {"type": "line", "clip": True, "strokeWidth": 1.6, "invalid": "break-paths-show-path-domains"}
+    # With data of its own a layer is in every panel.
+    behind = {key: value for key, value in encoding.items() if key not in ("color", "strokeDash")}
+    others = {
+        "data": {"name": "points"},
+        "mark": {**mark, "strokeWidth": 0.8, "opacity": 0.35, "style": "behind"},
+        "encoding": behind,
+    }
+    x = {**encoding["x"], "title": None, "axis": {**encoding["x"]["axis"], "tickCount": 3}}
+    y = {**encoding["y"], "axis": {**encoding["y"]["axis"], "tickCount": 3}}
+    keys = list(dict.fromkeys(line.key for line in chart.lines))
+    return {
+        "facet": {
+            "field": "k",
+            "type": "nominal",
+            "sort": keys,
+            "header": {"title": None, "labelLimit": _panels_WIDTH},
+        },
+        "columns": COLUMNS,
+        "spec": {
+            "width": _panels_WIDTH,
+            "height": _panels_HEIGHT,
+            "layer": [
+                {**others, "encoding": {**behind, "x": x, "y": y}},
+                {"mark": mark, "encoding": {**encoding, "x": x, "y": y}},
+            ],
+        },
+    }

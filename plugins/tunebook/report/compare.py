@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tunebook.checks.renamed import twins
+from tunebook.comparison.disagreements import Told, disagreements_of, flips_of, read_texts
 from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.comparison.rows import Columns
 from tunebook.comparison.wording import signed
 from tunebook.report.agreement import Ranked, over_runs
-from tunebook.report.differences import environments, settings
 from tunebook.report.facts import fact
-from tunebook.report.paired import Pairing, answers_of
-from tunebook.report.records import Best, Comparison, Finding, RunReport
-from tunebook.report.run_pairs import disagreements
-from tunebook.report.significance import Ranking, rank
+from tunebook.report.records import Best, Comparison, Difference, Finding, RunDisagreements, RunReport
+from tunebook.report.significance import Pairing, Ranking, answers_of, rank
 from tunebook.text import p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.report.lines import Curves
-    from tunebook.report.paired import Answers
-    from tunebook.report.records import RunDisagreements
+    from tunebook.report.records import Figure, RunReport
+    from tunebook.report.significance import Answers, Ranking
 
 
 class _Entry(NamedTuple):
@@ -198,3 +199,127 @@ def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
         "verdict": found.verdict if found else None,
         "standing": words,
     }
+
+
+# Where the set-ups of several runs differ: settings of their recipes, environments, data.
+
+# Differ between any two runs and say nothing about them.
+_NOT_COMPARED = frozenset({"output_dir", "run_name", "wandb_name", "logging_dir", "overwrite_output_dir"})
+
+# Beside the keys that `check` knows for one another: ours, and what the engines call their processes.
+_TWINS = (
+    *twins(),
+    ("dataset_dir", "tunebook_dataset_dir"),
+    ("preprocessing_num_workers", "dataset_num_proc"),
+)
+_SPELT_TWICE = {key: ", ".join(twin) for twin in _TWINS for key in twin}
+
+
+def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
+    """The settings in which the runs differ; of runs of both engines, under the names of both."""
+    names = _SPELT_TWICE if len({run.engine for run in runs if run.engine}) > 1 else {}
+    tables = {
+        run.id: {
+            names.get(setting.key, setting.key): _text(setting.value)
+            for setting in run.settings
+            if setting.key not in _NOT_COMPARED
+        }
+        for run in runs
+    }
+    found = []
+    for key in dict.fromkeys(key for table in tables.values() for key in table):
+        # Without a recipe, a key that is not written down may have any value: it is left out.
+        values = {
+            run.id: tables[run.id].get(key)
+            for run in runs
+            if key in tables[run.id] or run.recipe_text is not None
+        }
+        if len(set(values.values())) > 1:
+            found.append(Difference(key=key, values=values))
+    return tuple(found)
+
+
+def environments(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
+    """Versions, machine, commit and data in which the runs that wrote them down differ."""
+    tables = {run.id: _environment(run.provenance) for run in runs if run.provenance}
+    found = []
+    for key in dict.fromkeys(key for table in tables.values() for key in table):
+        values = {run: table.get(key) for run, table in tables.items()}
+        # Data that only one of them used is a matter of the recipe, which tells it.
+        if key.startswith("data "):
+            values = {run: value for run, value in values.items() if value is not None}
+        if len(set(values.values())) > 1:
+            found.append(Difference(key=key, values=values))
+    return tuple(found)
+
+
+def _environment(provenance: Mapping[str, Any]) -> dict[str, str]:
+    git = provenance["git"]
+    commit = f"{str(git['commit'])[:12]}{' with changes' if git['dirty'] else ''}" if git else None
+    gpus = provenance["gpus"]
+    found = {
+        "host": provenance["host"],
+        "GPUs": None if gpus is None else ", ".join(gpus) or "none",
+        "git commit": commit,
+        **{f"version of {name}": version for name, version in provenance["versions"].items()},
+        **{
+            f"data {name}": f"sha256 {facts['sha256'][:12]}"
+            for name, facts in provenance["datasets"].items()
+            if isinstance(facts["sha256"], str)
+        },
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # one engine's recipe says 3.0, the other's 3
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+# Rows on which the best run and another one disagree, as examples.
+
+PAIRS = 3
+"""Runs that are shown against the best, those nearest to it."""
+EACH_WAY = 4
+"""Examples of either direction."""
+
+
+def disagreements(answers: Sequence[Answers], figure: Figure, ranking: Ranking) -> Iterator[RunDisagreements]:
+    """The rows that the best run and those next to it answered differently well.
+
+    Args:
+        answers: Ranked, the best first.
+        figure: What they are ranked by.
+        ranking: The tests against the best.
+    """
+    for place, outcome in list(ranking.outcomes.items())[:PAIRS]:
+        assert outcome.difference is not None
+        assert outcome.verdicts is not None
+        assert outcome.metric is not None
+        by = outcome.difference.name
+        if by not in outcome.verdicts.first:  # macro-F1 and its like: rows are right or wrong
+            by = next((name for name in outcome.metric.figures if name in outcome.verdicts.first), "")
+        if not by:
+            continue
+        larger = by not in outcome.metric.smaller_is_better
+        flips = flips_of(outcome.verdicts, by, larger_is_better=larger)
+        shown = [*flips.worse[:EACH_WAY].tolist(), *flips.better[:EACH_WAY].tolist()]
+        first, second = (_told(answers[at], set(shown)) for at in (0, place))
+        yield RunDisagreements(
+            first=answers[0].name,
+            second=answers[place].name,
+            dataset=figure.dataset,
+            figure=by,
+            n=len(outcome.verdicts.index),
+            only_first=len(flips.worse),
+            only_second=len(flips.better),
+            examples=disagreements_of(
+                shown, set(flips.better.tolist()), first, second, outcome.metric, by, recorded=True
+            ),
+        )
+
+
+def _told(answers: Answers, wanted: set[int]) -> Told:
+    assert answers.path is not None
+    return Told(answers.path, read_texts(answers.path, Columns(), None, wanted))

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tunebook.report import figures
-from tunebook.report.chart_records import Chart, Line, Mark, Reference, Rule
-from tunebook.report.gpu_curves import gpu_charts
-from tunebook.report.length_curves import by_length, length_charts
+from tunebook.report.charts import FEWEST_PANELS, run_by_run
 from tunebook.report.lines import TRAINING, Curves, about, evaluated, key_of, line_of
-from tunebook.report.panels import FEWEST_PANELS, run_by_run
+from tunebook.report.records import Chart, Line, Mark, Reference, Rule
+from tunebook.runlog import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tunebook.report.lines import Curves
+    from tunebook.runlog.records import Gpu, TimeSeries
 
 
 class _Plan(NamedTuple):
@@ -201,3 +203,124 @@ def _marks(runs: Sequence[Curves], name: str, *, several: bool) -> tuple[Mark, .
         for best in run.best
         if best.figure.name == name
     )
+
+
+# Charts of a figure by the length of the reference: a curve for each range of lengths.
+
+_NAME = re.compile(r"(?P<figure>.+)_ref_(?P<low>\d+)_(?P<high>\d+|up)")
+
+
+class Bucket(NamedTuple):
+    """A figure over the rows whose references have so many words or tokens."""
+
+    figure: str
+    low: int
+    label: str
+
+
+def by_length(name: str) -> Bucket | None:
+    """What a figure's name says of lengths; None where it says nothing.
+
+    >>> by_length("rougeL_ref_128_511")
+    Bucket(figure='rougeL', low=128, label='128 to 511')
+    >>> by_length("rougeL_ref_8192_up").label
+    '8,192 and more'
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    low, high = int(match["low"]), match["high"]
+    label = f"{low:,} and more" if high == "up" else f"{low:,} to {int(high):,}"
+    return Bucket(match["figure"], low, label)
+
+
+def length_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
+    """One chart for each figure that some evaluation has by length."""
+    names = {
+        name
+        for run in runs
+        for measured in run.measured.values()
+        for m in measured
+        for name in m.evaluation.values
+    }
+    buckets = sorted((bucket, name) for name in names if (bucket := by_length(name)) and bucket.figure != "n")
+    for figure in dict.fromkeys(bucket.figure for bucket, _ in buckets):
+        lines = []
+        for bucket, name in buckets:
+            if bucket.figure != figure:
+                continue
+            for run in runs:
+                for line in evaluated(run, name, len(runs) * len(buckets), several=several):
+                    kind = f"{bucket.label} words"
+                    where = f"{line.label}, {kind}" if several or len(run.measured) > 1 else kind
+                    lines.append(replace(line, key=line.key if several else where, label=where, dataset=kind))
+        if not lines:
+            continue
+        known, label = figures.known(figure), figures.label(figure)
+        yield Chart(
+            id="by_length_" + re.sub(r"[^\w.-]", "_", figure),
+            title=f"{label[0].upper()}{label[1:]} by length of the reference",
+            y_label="",
+            y_format=known.number_format,
+            y_zero=known.from_zero,
+            about=about(f"{label} by length of the reference", lines),
+            last_step=0,
+            lines=tuple(lines),
+        )
+
+
+# Charts of what was seen of the cards, by the clock: memory in use, utilisation, power.
+
+SECONDS = "seconds since the first sample"
+
+
+class _GpuPlan(NamedTuple):
+    id: str
+    title: str
+    y_label: str
+    attribute: str
+    scale: float
+
+
+_PLANS = (
+    _GpuPlan("gpu_memory", "Memory in use on the cards", "GiB, of all processes", "memory_mib", 1 / 1024),
+    _GpuPlan("gpu_utilization", "GPU utilisation", "per cent", "utilization_percent", 1.0),
+    _GpuPlan("gpu_power", "GPU power", "W", "power_w", 1.0),
+)
+
+
+def gpu_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
+    """The charts that the watched cards have samples for."""
+    for plan in _PLANS:
+        watched = [
+            (run, gpu, series)
+            for run in runs
+            for gpu in run.run.gpus
+            if (series := getattr(gpu, plan.attribute)) is not None and len(series.values)
+        ]
+        lines = [
+            line_of(run, _series(series, plan.scale), _card(gpu), len(watched), several=several)
+            for run, gpu, series in watched
+        ]
+        if lines:
+            yield Chart(
+                id=plan.id,
+                title=plan.title,
+                y_label=plan.y_label,
+                y_format="~s",
+                y_zero=True,
+                about=about(plan.title, lines, over=SECONDS),
+                last_step=max(line.steps[-1] for line in lines),
+                lines=tuple(lines),
+                x_label=SECONDS,
+                secondary=plan.id == "gpu_power",
+            )
+
+
+def _card(gpu: Gpu) -> str:
+    return " ".join(part for part in ("GPU", gpu.host, gpu.index) if part)
+
+
+def _series(sampled: TimeSeries, scale: float) -> Series:
+    seconds = np.round(sampled.seconds).astype(np.int64)
+    return Series(name="", steps=seconds, values=sampled.values * scale, source=sampled.source)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from tunebook.comparison.records import Disagreement
-    from tunebook.report.chart_records import Chart
-    from tunebook.report.row_records import ByLength, Examples
-    from tunebook.report.usage_records import Usage
+
 
 FORMAT = 1
 """Raised whenever a reader of an older file would misread a newer one."""
@@ -239,3 +237,215 @@ class Report:
     comparison: Comparison | None
     live: Live | None = None
     """None where nobody makes the report again."""
+
+
+# The part of `report.json` that is made of single rows: examples, and figures by length.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthRange:
+    """The rows of one range of lengths."""
+
+    low: int
+    high: int
+    """Inclusive."""
+    n: int
+    value: float
+    interval: Interval | None
+    n_unparsed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByLength:
+    """One figure of one evaluation by length, in quarters of the rows."""
+
+    dataset: str
+    step: int
+    metric: str
+    figure: str
+    """Of single rows."""
+    by: str
+    """`tokens of the reference` or `characters of the prompt`."""
+    ranges: tuple[LengthRange, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownExample:
+    """One example, cut to what a reader can take in."""
+
+    dataset: str
+    step: int
+    index: int
+    metric: str
+    prompt: str
+    reference: str
+    prediction: str
+    parsed: str | None
+    reason: str | None
+    margin: float | None
+    answer_cut: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Wrong and unreadable answers of one evaluation."""
+
+    dataset: str
+    step: int
+    metric: str
+    n: int
+    n_wrong: int
+    n_unparsed: int
+    unparsed_reasons: dict[str, int]
+    order: str
+    """How the shown examples were chosen, in words."""
+    wrong: tuple[ShownExample, ...]
+    unparsed: tuple[ShownExample, ...]
+    source: str
+
+
+# The part of `report.json` that tells of time, GPUs and memory.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTime:
+    """Time that a run spent in one phase."""
+
+    name: str
+    seconds: float | None
+    """None: there was such a phase, and how long it took is not known."""
+    share: float | None
+    """Of the time of all phases that is known."""
+    stretches: int | None
+    """How often the run was in it; None where no file tells."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """One card that was watched."""
+
+    name: str | None
+    host: str | None
+    index: str
+    memory_total_gib: float | None
+    peak_gib: float | None
+    """The largest sample of memory in use, of all processes."""
+    mean_utilization_percent: float | None
+    mean_power_w: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """An estimate made from the recorded recipe, beside what was measured."""
+
+    label: str
+    unit: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    """Where published measurements mostly fall; None where the estimate is a count."""
+    estimate_missing: str | None
+    """Why there is no estimate."""
+    measured: float | None
+    source: str
+    """Of what was measured, or why nothing was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Time, GPUs and memory of a run."""
+
+    phases: tuple[PhaseTime, ...]
+    phases_missing: str | None
+    """Why there are none."""
+    restarts: tuple[dict[str, Any], ...]
+    """`step` and `repeated` steps, both null where not known, `message`, `source`."""
+    gpus: tuple[GpuUse, ...]
+    estimates: tuple[Estimated, ...]
+
+
+# The records of a chart in `report.json`, format 1.
+
+STEPS = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve of a chart, thinned for drawing."""
+
+    run: str
+    """Id of the run."""
+    key: str
+    """What the legend toggles: the run where there are several, else the kind of curve."""
+    label: str
+    dataset: str
+    """`training`, or the evaluated set."""
+    steps: list[int]
+    values: list[float | None]
+    """None where the run logged nan or an infinity."""
+    low: list[float | None] | None
+    high: list[float | None] | None
+    logged: int
+    """Points that were logged; `len(steps)` are drawn."""
+    not_finite: list[int]
+    """The first steps at which the value was nan or infinite."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A horizontal line: a baseline that a figure must beat."""
+
+    key: str
+    label: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A marked point, such as the best checkpoint."""
+
+    key: str
+    label: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A step at which something happened, such as a restart; drawn from top to bottom."""
+
+    key: str
+    label: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One chart, as data; `charts.py` makes the drawing of it."""
+
+    id: str
+    title: str
+    y_label: str
+    """Unit or meaning, where the title does not say it; else empty."""
+    y_format: str
+    """d3 number format of the vertical axis."""
+    y_zero: bool
+    about: str
+    """What is shown, in a sentence for those who see no picture."""
+    last_step: int
+    """Where the axis ends: the same in all charts over steps of a report."""
+    lines: tuple[Line, ...]
+    references: tuple[Reference, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    x_label: str = STEPS
+    """What the horizontal axis counts. `steps` of a line are seconds where it is not `step`."""
+    log_scale: bool = False
+    panels: bool = False
+    """Drawn as small multiples: once for each run, the other runs in grey."""
+    secondary: bool = False
+    """Of interest to few readers; the page shows it on demand."""

@@ -17,8 +17,9 @@ import orjson
 
 from tunebook.errors import TunebookError
 from tunebook.redact import redact, redact_text
-from tunebook.report import charts, theme
-from tunebook.report.chart_records import STEPS
+from tunebook.report import charts
+from tunebook.report import charts as theme
+from tunebook.report.records import STEPS
 from tunebook.text import markdown, number
 
 if TYPE_CHECKING:

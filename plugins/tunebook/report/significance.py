@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.comparison.figures import adjust
-from tunebook.report.paired import Pairing
+import numpy as np
+
+from tunebook import metrics
+from tunebook.comparison.figures import adjust, compare_figure
+from tunebook.comparison.rows import Columns
+from tunebook.comparison.tables import match, pair, read_tables
+from tunebook.errors import TunebookError
+from tunebook.report.records import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from tunebook.comparison.records import FigureDifference
-    from tunebook.report.paired import Answers, Outcome
+    from tunebook.comparison.tables import Pair, Table
+    from tunebook.runlog import Evaluation, Example, RunLog
+    from tunebook.types import Metric
+
 
 MOST_IN_ALL_PAIRS = 10
 """More runs are tested against the best alone: over all their pairs Holm's correction would ask for smaller
@@ -93,3 +107,311 @@ def letters(places: Sequence[int], apart: Collection[tuple[int, int]]) -> dict[i
 
 def _letter(number: int) -> str:
     return chr(ord("a") + number) if number < 26 else f"({number + 1})"
+
+
+# Tests two evaluations against each other on the rows that both answered, from their records.
+
+
+class Answers(NamedTuple):
+    """Where the answers behind one figure are."""
+
+    name: str
+    """Of the run, for readers."""
+    path: Path | None
+    """File of records; None where the run left none."""
+    figure: str
+    """As the run reports it."""
+    metrics: tuple[str, ...]
+    """Those of the evaluation."""
+
+
+class Outcome(NamedTuple):
+    """A paired test, or why there is none."""
+
+    difference: FigureDifference | None
+    reason: str
+    """Empty where there is a test."""
+    verdicts: Pair | None
+    metric: Metric | None
+
+
+class Pairing:
+    """Tests pairs of answers; each file is read once."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[Path, str], Table | str] = {}
+
+    def test(self, first: Answers, second: Answers) -> Outcome:
+        """Test `second` against `first`; the p-value is not adjusted."""
+        named = _metric_of(first)
+        if isinstance(named, str):
+            return _not_tested(named)
+        metric, figure = named
+        sides = []
+        for answers in (first, second):
+            if answers.path is None:
+                return _not_tested(f"{answers.name} left no records of single answers")
+            table = self._table(answers.path, metric)
+            if isinstance(table, str):
+                return _not_tested(f"the records of {answers.name} cannot be used: {table}")
+            sides.append(table)
+        one, other = sides
+        matched = match(one, other)
+        if len(matched.index) < 2:
+            return _not_tested(f"{first.name} and {second.name} answered no rows in common")
+        if len(matched.other_references):
+            return _not_tested(
+                f"{first.name} and {second.name} were not evaluated on the same rows: "
+                f"{len(matched.other_references):,} of {len(matched.index):,} have another reference"
+            )
+        verdicts = pair(metric.name, one, other, matched)
+        try:
+            return Outcome(compare_figure(metric, verdicts, figure), "", verdicts, metric)
+        except TunebookError as err:
+            return _not_tested(err.problem)
+
+    def _table(self, path: Path, metric: Metric) -> Table | str:
+        key = path, metric.name
+        if key not in self._tables:
+            self._tables[key] = _read(path, metric)
+        return self._tables[key]
+
+
+def _not_tested(reason: str) -> Outcome:
+    return Outcome(None, reason, None, None)
+
+
+def _read(path: Path, metric: Metric) -> Table | str:
+    try:
+        tables = read_tables(path, Columns(), [metric], recorded=True)
+    except TunebookError as err:
+        return err.problem
+    return next(iter(tables.values())) if len(tables) == 1 else "they are of several datasets"
+
+
+def _metric_of(answers: Answers) -> tuple[Metric, str] | str:
+    """The metric that made a figure, and the metric's own name for it; else why there is none."""
+    for name in answers.metrics:
+        try:
+            metric = metrics.load(name)
+        except TunebookError as err:
+            return err.problem
+        if answers.figure in metric.figures or not metric.figures_complete:
+            return metric, answers.figure
+        own = answers.figure.removeprefix(f"{name.rpartition(':')[2]}_")
+        if own in metric.figures:
+            return metric, own
+    if not answers.metrics:
+        return "no metric was at work, so that no single answers were written down"
+    return f"no metric of {answers.name} gives single answers a {answers.figure}"
+
+
+def answers_of(run: RunLog, name: str, evaluation: Evaluation | None, figure: str) -> Answers:
+    """Where the answers of one evaluation are."""
+    if evaluation is None:
+        return Answers(name, None, figure, ())
+    path = run.record_files.get((evaluation.dataset, evaluation.step))
+    return Answers(name, path, figure, evaluation.metrics)
+
+
+# Whether two figures put things in the same order, and how sure that is.
+
+_ALL_ORDERS_UP_TO = 7
+_DRAWS = 10_000
+_Z = 1.959963984540054
+
+
+class RankCorrelation(NamedTuple):
+    """How far two orders of the same things agree."""
+
+    rho: float
+    """1.0 for the same order, -1.0 for the reverse."""
+    n: int
+    low: float | None
+    high: float | None
+    """95 % interval; None below five things or where the order is all the same or the reverse."""
+    p_value: float
+    """Two-sided: how often things in random order give a rho as far from 0."""
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> RankCorrelation | None:
+    """Correlate the ranks of two columns; equal values share their mean rank.
+
+    The p-value counts all orders up to seven things, and 10,000 random ones beyond. The interval is Fisher's
+    with the error of Bonett and Wright (2000), https://doi.org/10.1007/BF02294183.
+
+    Args:
+        first: Finite values, length n.
+        second: As many.
+
+    Returns:
+        None below three things, or where a side has only one value.
+
+    >>> found = spearman([1, 2, 3, 4], [10, 20, 40, 30])
+    >>> found.rho, round(found.p_value, 3)
+    (0.8, 0.333)
+    """
+    x, y = _ranks(first), _ranks(second)
+    if len(x) != len(y):
+        raise ValueError(f"ranks are of the same things: {len(x)} and {len(y)}")
+    if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
+        return None
+    x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
+    n = len(x)
+    rho = float(np.clip(x @ y / n, -1, 1))
+    rho = round(rho, 12)
+    low, high = _interval(rho, n)
+    return RankCorrelation(rho, n, low, high, _p_value(x, y, rho))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """The coefficient of `spearman` alone; None where there is none.
+
+    >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 5.0])
+    -0.5
+    """
+    found = spearman(first, second)
+    return found.rho if found else None
+
+
+def _interval(rho: float, n: int) -> tuple[float | None, float | None]:
+    if n < 5 or abs(rho) > 1 - 1e-9:
+        return None, None
+    half = _Z * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    middle = math.atanh(rho)
+    return math.tanh(middle - half), math.tanh(middle + half)
+
+
+def _p_value(x: NDArray[np.float64], y: NDArray[np.float64], rho: float) -> float:
+    n = len(x)
+    if n <= _ALL_ORDERS_UP_TO:
+        orders = np.array(list(permutations(range(n))))
+        found = y[orders] @ x / n
+        return float(np.mean(np.abs(found) >= abs(rho) - 1e-9))
+    random = np.random.default_rng(0)
+    found = random.permuted(np.tile(y, (_DRAWS, 1)), axis=1) @ x / n
+    return float((np.sum(np.abs(found) >= abs(rho) - 1e-9) + 1) / (_DRAWS + 1))
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    return np.array([(np.sum(array < value) + np.sum(array <= value) - 1) / 2 for value in array])
+
+
+# 95 % intervals: of proportions, of figures with a standard error, and of F1-like figures.
+
+_intervals_Z = 1.959963984540054
+_intervals_DRAWS = 4000
+
+Pairs = Counter[tuple[str, str | None]]
+"""How often each (reference, parsed answer) occurred."""
+
+
+def wilson(value: float, n: int) -> Interval:
+    """Interval of a proportion `value` out of `n`; also right at 0 and 1, where the usual one has no width.
+
+    Source: Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953.
+
+    >>> round(wilson(1.0, 100).low, 3)
+    0.963
+    """
+    middle = (value + _intervals_Z**2 / (2 * n)) / (1 + _intervals_Z**2 / n)
+    half = (
+        _intervals_Z
+        / (1 + _intervals_Z**2 / n)
+        * math.sqrt(value * (1 - value) / n + _intervals_Z**2 / (4 * n**2))
+    )
+    return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), method=f"Wilson, n {n}")
+
+
+def normal(value: float, stderr: float) -> Interval:
+    """Interval of a mean with a standard error."""
+    return Interval(
+        low=value - _intervals_Z * stderr, high=value + _intervals_Z * stderr, method="1.96 standard errors"
+    )
+
+
+def difference(one: Interval, one_value: float, other: Interval, other_value: float) -> Interval:
+    """Interval of `one_value - other_value`, the two measured independently of each other.
+
+    On the same rows a paired comparison is sharper; this one needs no more than the two intervals.
+
+    Source: for proportions Newcombe (1998, Statistics in Medicine 17:873, method 10), whose example stands
+    below; for any two figures with intervals Zou and Donner (2008, Statistics in Medicine 27:1693).
+
+    >>> found = difference(wilson(56 / 70, 70), 56 / 70, wilson(48 / 80, 80), 48 / 80)
+    >>> round(found.low, 4), round(found.high, 4)
+    (0.0524, 0.3339)
+    """
+    gap = one_value - other_value
+    return Interval(
+        low=gap - math.hypot(one_value - one.low, other.high - other_value),
+        high=gap + math.hypot(one.high - one_value, other_value - other.low),
+        method="square-and-add of the two intervals",
+    )
+
+
+def pairs(examples: Sequence[Example], metric: str) -> Pairs:
+    """Count (reference, parsed) over the examples of a metric that answers with classes."""
+    counted: Pairs = Counter()
+    for example in examples:
+        score = example.scores.get(metric, {})
+        reference, parsed = score.get("reference"), score.get("parsed")
+        if isinstance(reference, str):
+            counted[reference, parsed if isinstance(parsed, str) else None] += 1
+    return counted
+
+
+def yes_no_interval(name: str, value: float, counted: Pairs) -> Interval | None:
+    """Interval of a Yes/No figure from its confusion counts.
+
+    Each cell's share is drawn from the posterior that a Jeffreys prior and the counts give, and the figure
+    computed for each draw.
+
+    Args:
+        name: A figure of the metric `yes_no`.
+        value: As the run reported it.
+        counted: (reference, parsed) counts of the same evaluation.
+
+    Returns:
+        None where the figure is none of these, or where the counts do not give `value`, so that an interval
+        can never belong to another number.
+
+    Source: Goutte and Gaussier (2005), https://doi.org/10.1007/978-3-540-31865-1_25.
+    """
+    cells = [(r, p) for r in ("yes", "no") for p in ("yes", "no", None)]
+    counts = np.array([counted[cell] for cell in cells], dtype=np.float64)
+    exact = _figure(name, counts[None])
+    if exact is None or not counts.sum() or abs(float(exact[0]) - value) > 1e-6:
+        return None
+    # No prior on "unparsed" where nothing was: it would say that a clean run has unread answers.
+    prior = np.where(np.array([p is None for _, p in cells]) & (counts == 0), 1e-9, 0.5)
+    draws = np.random.default_rng(0).dirichlet(counts + prior, size=_intervals_DRAWS)
+    figures = _figure(name, draws)
+    assert figures is not None
+    low, high = np.quantile(figures, [0.025, 0.975])
+    return Interval(
+        low=min(float(low), value),
+        high=max(float(high), value),
+        method=f"posterior of the confusion counts, n {int(counts.sum())}",
+    )
+
+
+def _figure(name: str, cells: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """A figure for each row of (yes,yes) (yes,no) (yes,-) (no,yes) (no,no) (no,-)."""
+    tp, fn, fn_unread, fp, tn, fp_unread = cells.T
+    missed, alarmed = fn + fn_unread, fp + fp_unread
+
+    def share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+    f1_yes = share(2 * tp, 2 * tp + missed + fp)
+    f1_no = share(2 * tn, 2 * tn + alarmed + fn)
+    known = {
+        "f1": f1_yes,
+        "macro_f1": (f1_yes + f1_no) / 2,
+        "precision": share(tp, tp + fp),
+        "recall": share(tp, tp + missed),
+        "balanced_accuracy": (share(tp, tp + missed) + share(tn, tn + alarmed)) / 2,
+    }
+    return known.get(name)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report.agreement import in_words
-from tunebook.report.ranks import spearman
+from tunebook.report.significance import spearman
 from tunebook.report.study_results import comparable, judged
 from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tunebook.report.ranks import RankCorrelation
     from tunebook.report.records import RunReport
+    from tunebook.report.significance import RankCorrelation
     from tunebook.report.study_results import Result
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.report.intervals import difference
+from tunebook.report.significance import difference
 from tunebook.report.study_words import signed
 from tunebook.text import p_value
 

@@ -10,7 +10,7 @@ from tunebook import memory
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.models.checkpoints import checkpoint_folders
-from tunebook.report.usage_records import Estimated, GpuUse, PhaseTime, Usage
+from tunebook.report.records import Estimated, GpuUse, PhaseTime, Usage
 from tunebook.types import Recipe
 
 if TYPE_CHECKING:
