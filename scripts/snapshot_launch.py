@@ -15,7 +15,7 @@ import click
 
 from tunebook import files, paths
 from tunebook.launch import Job, read_cluster, render
-from tunebook.launch.hosts import read_hosts
+from tunebook.launch.cluster import read_hosts
 from tunebook.recipes.catalog import find_recipe
 
 RECIPE = "llamafactory/qwen3-32b/full_sft_csv_chat"

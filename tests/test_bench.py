@@ -4,8 +4,7 @@ import pytest
 
 from tunebook import memory
 from tunebook.bench import bench_values, figures_of
-from tunebook.bench.devices import peak_flops
-from tunebook.bench.figures import flops_per_token
+from tunebook.bench.figures import flops_per_token, peak_flops
 from tunebook.engines.axolotl.rules import PLUGIN
 from tunebook.errors import TunebookError
 

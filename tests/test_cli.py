@@ -8,8 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from tunebook.cli import data as data_commands
-from tunebook.cli.lazy import LazyGroup
-from tunebook.cli.main import COMMANDS, cli
+from tunebook.cli.main import COMMANDS, LazyGroup, cli
 from tunebook.errors import TunebookError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

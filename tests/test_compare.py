@@ -13,8 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from tunebook.cli.compare import compare
 from tunebook.comparison.disagreements import KEPT
 from tunebook.comparison.figures import row_figures
-from tunebook.comparison.rows import Columns, read_rows
-from tunebook.comparison.sources import find_source
+from tunebook.comparison.rows import Columns, find_source, read_rows
 from tunebook.errors import TunebookError
 from tunebook.metrics import load
 

@@ -16,11 +16,17 @@ from tunebook.doctor import environments, machine, network
 from tunebook.doctor.facts import Environment, Facts, Flash, Gpu, Machine, Network
 from tunebook.doctor.needs import needs_of
 from tunebook.doctor.probe import MARK
-from tunebook.doctor.rules_environment import has_kernels, install
-from tunebook.doctor.rules_flash import attention_in_use, cannot_run
+from tunebook.doctor.rules_environment import (
+    attention_in_use,
+    cannot_run,
+    has_kernels,
+    install,
+    is_published,
+    wheel_name,
+    wheel_url,
+)
 from tunebook.doctor.rules_machine import usable_gpus
 from tunebook.doctor.run import judge
-from tunebook.doctor.wheel import is_published, wheel_name, wheel_url
 from tunebook.recipes import catalog
 
 GIB = 2**30

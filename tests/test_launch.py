@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tunebook.engines.axolotl.engine import Axolotl
 from tunebook.errors import TunebookError
 from tunebook.launch import Cluster, Job, plan_job, read_cluster, render
-from tunebook.launch.hosts import Host, read_hosts
+from tunebook.launch.cluster import Host, read_hosts
 from tunebook.types import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

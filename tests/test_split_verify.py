@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from split_cases import csv_text, split_file
-from tunebook.cli.data_verify import verify
+from tunebook.cli.data_registry import verify
 from tunebook.errors import TunebookError
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from tunebook.errors import TunebookError
 from tunebook.runs import background, live
-from tunebook.runs.live.gpus import GpuUse, parse_uses
 from tunebook.runs.live.log_tail import parse_log
+from tunebook.runs.live.state import GpuUse, parse_uses
 
 LOGS = Path(__file__).parent / "fixtures" / "logs"
 CLI = [sys.executable, "-m", "tunebook.cli.main"]

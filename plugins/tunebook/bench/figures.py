@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunebook.bench.devices import peak_flops
+from tunebook.engines.axolotl.rules import PLUGIN
+from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunebook.memory.shapes import Shape
+    from tunebook.types import EngineName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +109,89 @@ def flops_per_token(shape: Shape, *, length: float, full: bool) -> float:
     passes = 6 if full else 4
     # Two products (scores, values), two operations each, half the row: 2 * width * length a forward pass.
     return passes * weights + 3 * 2 * width * length
+
+
+# Peak speeds of GPUs.
+
+# Dense bf16 with fp32 accumulation, in TFLOPS (for cards before Ampere: fp16, they have no bf16), as they are
+# commonly quoted; NVIDIA's own sheets were not read for it. The first pattern that is found in the device's
+# name counts.
+_PEAKS: tuple[tuple[str, float], ...] = (
+    (r"\bB200\b", 2250.0),
+    (r"\bH200\b", 989.4),
+    (r"\bGH200\b", 989.4),
+    (r"\bH100 PCIe", 756.5),
+    (r"\bH100\b(?! NVL)", 989.4),
+    (r"\bH800\b", 989.4),
+    (r"\bA100\b|\bA800\b", 312.0),
+    (r"\bL40S\b", 362.0),
+    (r"\bL4\b", 121.0),
+    (r"\bA10G?\b", 125.0),
+    (r"\bA6000\b", 154.8),
+    (r"\bRTX 4090\b", 165.2),
+    (r"\bRTX 3090\b", 71.0),
+    (r"\bT4\b", 65.0),
+    (r"\bV100\b", 125.0),
+)
+
+
+def peak_flops(device: str) -> float | None:
+    """Return a device's peak in operations per second; None for a card that is not in the table, or a CPU.
+
+    >>> peak_flops("NVIDIA A100-SXM4-80GB")
+    312000000000000.0
+    """
+    found = next((peak for pattern, peak in _PEAKS if re.search(pattern, device)), None)
+    return None if found is None else found * 1e12
+
+
+# Turns a recipe into one that only trains, for a few steps: no evaluation, no saving, no trackers.
+
+_DROPPED = {
+    "llamafactory": (
+        *("eval_dataset", "val_size", "eval_steps", "eval_strategy", "do_eval", "do_predict", "save_steps"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_steps"),
+        *("resume_from_checkpoint", "num_train_epochs", "predict_with_generate", "run_name"),
+    ),
+    "axolotl": (
+        *("test_datasets", "eval_steps", "evals_per_epoch", "eval_strategy", "save_steps", "saves_per_epoch"),
+        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience"),
+        *("resume_from_checkpoint", "auto_resume_from_checkpoints", "wandb_project", "mlflow_tracking_uri"),
+        *("tunebook_dataset_dir", "tunebook_eval_datasets"),
+    ),
+}
+_SET: dict[str, dict[str, Any]] = {
+    "llamafactory": {"save_strategy": "no", "report_to": "none", "logging_steps": 1000, "plot_loss": False},
+    "axolotl": {"save_strategy": "no", "val_set_size": 0.0, "logging_steps": 1000},
+}
+_ATTENTION_KEY = {"llamafactory": "flash_attn", "axolotl": "attn_implementation"}
+
+
+def bench_values(
+    values: Mapping[str, Any], engine: EngineName, *, steps: int, attention: str | None, synthetic: bool
+) -> dict[str, Any]:
+    """Return the recipe to measure.
+
+    Args:
+        values: A resolved recipe.
+        engine: Whose it is.
+        steps: Optimizer steps.
+        attention: The engine's own name for an attention implementation; None for what the recipe says.
+        synthetic: Random weights of the model's size: only its configuration and tokenizer are needed.
+
+    Raises:
+        TunebookError: The engine cannot make random weights.
+    """
+    kept = {key: value for key, value in values.items() if key not in _DROPPED[engine]}
+    kept |= _SET[engine] | {"max_steps": steps}
+    if attention is not None:
+        kept[_ATTENTION_KEY[engine]] = attention
+    if engine == "axolotl":
+        kept["plugins"] = [plugin for plugin in values.get("plugins") or [] if plugin != PLUGIN]
+    if synthetic and engine == "llamafactory":
+        kept["train_from_scratch"] = True
+    elif synthetic:
+        raise TunebookError(
+            "Axolotl makes no random weights by its recipe", fix="bench the LLaMA-Factory twin of the recipe"
+        )
+    return {key: value for key, value in kept.items() if value not in ([], None)}

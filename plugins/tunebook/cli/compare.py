@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunebook.comparison.compare import compare as compare_models
+from tunebook.comparison.compare import signed
 from tunebook.comparison.pairing import Request, input_bytes
 from tunebook.comparison.render import as_data, render, write_files
 from tunebook.comparison.rows import Columns
-from tunebook.comparison.wording import signed
 from tunebook.progress import byte_progress
 from tunebook.text import number, p_value
 

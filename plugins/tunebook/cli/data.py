@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tunebook.cli.lazy import CommandTable, LazyGroup
+from tunebook.cli.main import CommandTable, LazyGroup
 
 COMMANDS: CommandTable = {
     "split": (
@@ -43,7 +43,7 @@ COMMANDS: CommandTable = {
         "Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.",
     ),
     "verify": (
-        "tunebook.cli.data_verify",
+        "tunebook.cli.data_registry",
         "verify",
         "Prove a split: its parts are as they were written and hold each row of the source once.",
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -11,6 +13,9 @@ import yaml
 from tunebook import paths
 from tunebook.data.registry import load_registry
 from tunebook.engines.axolotl.datasets import render_block
+from tunebook.errors import TunebookError
+from tunebook.progress import byte_progress
+from tunebook.splits.verify import bytes_to_read, find_faults, load_manifest
 
 dataset_dir_option = click.option(
     "--dataset-dir",
@@ -58,3 +63,71 @@ def registry_folder(given: Path | None) -> Path:
     """The registry's folder: as given, else `datasets_info` here, else the one tunebook brings."""
     here = Path("datasets_info")
     return given or (here if here.is_dir() else paths.home() / "datasets_info")
+
+
+# `tunebook data verify`: a split is proved again from its files.
+
+
+@click.command("verify")
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--parts-only", is_flag=True, help="Compare the parts with their hashes alone; no source is read."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print faults and counts as JSON.")
+@click.pass_context
+def verify(ctx: click.Context, output: Path, parts_only: bool, as_json: bool) -> None:
+    """Prove a split: its parts are as they were written and hold each row of the source once.
+
+    OUTPUT is the folder that `tunebook data split` made. Exit status 1 where something is not as its
+    manifest says.
+
+    \b
+    Example:
+      tunebook data verify output/split
+    """
+    manifest = load_manifest(output)
+    missing = [source["path"] for source in manifest["sources"] if not Path(source["path"]).is_file()]
+    if missing and not parts_only:
+        raise TunebookError(
+            f"the source {missing[0]} is not there, so nobody can tell whether all its rows are",
+            fix="put it back, or prove the parts alone with --parts-only",
+        )
+    done = 0
+    with byte_progress("verifying", bytes_to_read(manifest, source_too=not parts_only)) as on_bytes:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            on_bytes(done)
+
+        faults = find_faults(output, manifest, source_too=not parts_only, on_bytes=advance)
+    held = manifest["eval"]["rows"] if manifest["eval"] else 0
+    if as_json:
+        figures = {
+            "faults": faults,
+            "rows": manifest["rows"],
+            "nodes": len(manifest["nodes"]),
+            "eval_rows": held,
+            "skipped_rows": manifest["skipped_rows"],
+            "source_read": not parts_only,
+        }
+        click.echo(json.dumps(figures, indent=2, ensure_ascii=False))
+    elif faults:
+        for fault in faults:
+            click.echo(fault)
+    else:
+        click.echo(_proved(manifest, held, parts_only))
+    if faults:
+        ctx.exit(1)
+
+
+def _proved(manifest: Mapping[str, Any], held: int, parts_only: bool) -> str:
+    nodes = len(manifest["nodes"])
+    besides = f" and {held} in the hold-out" if held else ""
+    if parts_only:
+        return f"{nodes} parts{besides} are as they were written; the source was not read"
+    left_out = f"; {manifest['skipped_rows']} bad rows were left out" if manifest["skipped_rows"] else ""
+    return (
+        f"{manifest['rows'] - held} rows in {nodes} parts{besides}, each row of the source once, "
+        f"all as they were written{left_out}"
+    )

@@ -11,9 +11,8 @@ import click
 
 from tunebook import paths
 from tunebook.doctor.needs import gib
-from tunebook.doctor.rules_flash import attention_in_use, wheel_of
+from tunebook.doctor.rules_environment import attention_in_use, is_published, wheel_of
 from tunebook.doctor.run import Report, examine
-from tunebook.doctor.wheel import is_published
 from tunebook.recipes import catalog, overlays
 from tunebook.redact import redact
 

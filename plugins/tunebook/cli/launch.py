@@ -12,8 +12,8 @@ import click
 from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.launch import plan_job, read_cluster, render, slurm
+from tunebook.launch.cluster import read_hosts
 from tunebook.launch.commands import SSH_OPTIONS, local_nodes, ssh_nodes
-from tunebook.launch.hosts import read_hosts
 from tunebook.launch.job import unfinished
 from tunebook.launch.nodes import Interrupted, Node, run_nodes
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunebook import __version__
-from tunebook.comparison import wording
 from tunebook.comparison.disagreements import Told, disagreements_of, flips_of, kept_of, read_texts
-from tunebook.comparison.figures import adjust, compare_figures, is_right_or_wrong
-from tunebook.comparison.groups import groups_of
+from tunebook.comparison.figures import adjust, compare_figures, is_right_or_wrong, paired_test
 from tunebook.comparison.pairing import pair_rows
-from tunebook.comparison.records import FORMAT, Comparison, SetComparison, Side
-from tunebook.comparison.sources import find_source
+from tunebook.comparison.records import FORMAT, Comparison, Group, Groups, SetComparison, Side
+from tunebook.comparison.rows import find_source
 from tunebook.comparison.tables import pair
+from tunebook.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from tunebook.comparison.pairing import Paired, Request
-    from tunebook.comparison.records import FigureDifference
-    from tunebook.comparison.sources import Source
+    from tunebook.comparison.records import FigureDifference, SetComparison
+    from tunebook.comparison.rows import Source
     from tunebook.comparison.tables import Pair
     from tunebook.types import Metric
 
@@ -56,7 +58,7 @@ def compare(request: Request, *, on_bytes: Callable[[int], None] | None = None) 
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         first=_side(first),
         second=_side(second),
-        headline=wording.headline(sets),
+        headline=headline(sets),
         prompts_differ=prompts_differ,
         notes=tuple(_notes(sets, prompts_differ)),
         sets=tuple(sets),
@@ -110,7 +112,7 @@ def _compare_set(
             primary.name,
             recorded=one.method.recorded,
         ),
-        sentence=wording.sentence(primary, first.label, second.label, one.dataset),
+        sentence=sentence(primary, first.label, second.label, one.dataset),
     )
 
 
@@ -129,7 +131,7 @@ def _adjusted(sets: list[SetComparison], first: str, second: str) -> list[SetCom
         replace(
             one,
             figures=(primary, *(next(others) for _ in one.figures[1:])),
-            sentence=wording.sentence(primary, first, second, one.dataset),
+            sentence=sentence(primary, first, second, one.dataset),
         )
         for one, primary in zip(sets, primaries, strict=True)
     ]
@@ -154,3 +156,160 @@ def _notes(sets: Sequence[SetComparison], prompts_differ: int) -> list[str]:
     if len(sets) > 1:
         notes.append(f"p-values of the {len(sets)} primary figures are adjusted by Holm's method.")
     return list(dict.fromkeys(notes))
+
+
+# The primary figure by length and by class, to show where a difference comes from.
+
+_QUARTERS = (0.25, 0.5, 0.75)
+_MOST_CLASSES = 12
+_FEWEST_ROWS = 8
+"""Fewer rows are not cut into lengths: a quarter of them says nothing."""
+
+
+def groups_of(pair: Pair, figure: str, *, larger_is_better: bool) -> tuple[Groups, ...]:
+    """The rows by length, in quarters, and by class where the references are of a few classes."""
+    usable = ~(np.isnan(pair.first[figure]) | np.isnan(pair.second[figure]))
+    ways = [_by_length(pair, usable), _by_class(pair, usable)]
+    return tuple(
+        Groups(
+            by=way.by,
+            groups=tuple(
+                _group(label, pair, figure, members, 1 if larger_is_better else -1)
+                for label, members in way.members.items()
+            ),
+        )
+        for way in ways
+        if len(way.members) > 1
+    )
+
+
+class _Way:
+    """One way to cut the rows; groups without a row that has the figure are left out."""
+
+    def __init__(self, by: str, members: dict[str, NDArray[np.bool_]], usable: NDArray[np.bool_]) -> None:
+        self.by = by
+        self.members = {label: rows & usable for label, rows in members.items() if (rows & usable).any()}
+
+
+def _by_length(pair: Pair, usable: NDArray[np.bool_]) -> _Way:
+    lengths = pair.lengths
+    if len(lengths) < _FEWEST_ROWS:
+        return _Way(pair.lengths_of, {}, usable)
+    inner = [int(edge) for edge in np.quantile(lengths, _QUARTERS, method="lower")]
+    edges = sorted({int(lengths.min()) - 1, *inner, int(lengths.max())})
+    return _Way(
+        pair.lengths_of,
+        {_range(low + 1, high): (lengths > low) & (lengths <= high) for low, high in pairwise(edges)},
+        usable,
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _by_class(pair: Pair, usable: NDArray[np.bool_]) -> _Way:
+    codes = np.unique(pair.classes)
+    if len(codes) > _MOST_CLASSES or not all(int(code) in pair.names for code in codes):
+        return _Way("class", {}, usable)
+    named = sorted((pair.names[int(code)], code) for code in codes)
+    return _Way("class", {name: pair.classes == code for name, code in named}, usable)
+
+
+def _group(label: str, pair: Pair, figure: str, members: NDArray[np.bool_], sign: int) -> Group:
+    first, second = pair.first[figure][members], pair.second[figure][members]
+    testable = len(first) > 1 or (is_right_or_wrong(first) and is_right_or_wrong(second))
+    interval = paired_test(first, second).result.interval if testable else None
+    if interval and interval.low == interval.high:
+        interval = None
+    return Group(
+        label=label,
+        n=len(first),
+        first=float(first.mean()),
+        second=float(second.mean()),
+        difference=float(second.mean() - first.mean()),
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        better=int(np.sum(sign * (second - first) > 0)),
+        worse=int(np.sum(sign * (second - first) < 0)),
+    )
+
+
+# Says in one sentence what a comparison comes to, and how many rows would tell more.
+
+
+def sentence(figure: FigureDifference, first: str, second: str, dataset: str) -> str:
+    """What the primary figure says of the second model against the first."""
+    rows = f"{figure.n:,} rows" + (f" of {dataset}" if dataset else "")
+    if figure.detectable == 0 and figure.difference == 0:
+        return f"{first} and {second} have the same {figure.name} on each of the {rows}."
+    measured = f"{signed(figure.difference)} ({interval_text(figure)}, {p_text(figure)})"
+    if figure.verdict == "not distinguishable":
+        return (
+            f"{first} and {second} are not distinguishable by {figure.name} on {rows}: {measured}. "
+            + _what_would_be_needed(figure)
+        )
+    return f"{second} is {figure.verdict} than {first} by {figure.name} on {rows}: {measured}."
+
+
+def _what_would_be_needed(figure: FigureDifference) -> str:
+    seen = f"These rows tell a difference of about {unsigned(figure.detectable)} or more (80 % power)"
+    if figure.rows_needed is None:
+        return f"{seen}."
+    if figure.rows_needed <= figure.n:
+        return f"{seen}; as many rows again may decide it."
+    size, rows = unsigned(figure.difference), rounded(figure.rows_needed)
+    return f"{seen}; one of {size} would need about {rows} rows."
+
+
+def headline(sets: Sequence[SetComparison]) -> str:
+    """The sentences of all sets."""
+    return " ".join(one.sentence for one in sets)
+
+
+def interval_text(figure: FigureDifference) -> str:
+    """The interval of a difference, or that there is none."""
+    if figure.low is None or figure.high is None:
+        return "no interval"
+    return f"95 % interval {signed(figure.low)} to {signed(figure.high)}"
+
+
+def p_text(figure: FigureDifference) -> str:
+    """The adjusted p-value as it is printed.
+
+    Of a bootstrap no value below what its resamples can tell is claimed.
+    """
+    name = "p" if figure.p_adjusted == figure.p_value else "adjusted p"
+    value = figure.p_adjusted
+    return f"{name} < 0.001" if value < 0.001 else f"{name} {value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign.
+
+    >>> signed(0.25), signed(-0.0), signed(-1.5)
+    ('+0.250', '0.000', '-1.500')
+    """
+    return "0.000" if value == 0 else f"{'+' if value > 0 else '-'}{unsigned(value)}"
+
+
+def unsigned(value: float) -> str:
+    """The size of a difference, to three decimals unless it is very small or large.
+
+    >>> unsigned(-0.0091134), unsigned(0.00012), unsigned(31.25)
+    ('0.009', '0.00012', '31.25')
+    """
+    size = abs(value)
+    if 0 < size < 0.001:
+        return f"{size:.2g}"
+    return f"{size:.3f}" if size < 10 else number(size)
+
+
+def rounded(rows: int) -> str:
+    """A number of rows to two digits, since it is an estimate.
+
+    >>> rounded(1234), rounded(87), rounded(45678)
+    ('1,200', '87', '46,000')
+    """
+    digits = max(0, len(str(rows)) - 2)
+    return f"{round(rows, -digits):,}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import metrics
 from tunebook.comparison.disagreements import read_texts
-from tunebook.comparison.rows import Columns, read_rows
-from tunebook.comparison.sources import find_source
+from tunebook.comparison.rows import Columns, find_source, read_rows
 from tunebook.comparison.tables import match, read_tables
 from tunebook.errors import TunebookError
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from tunebook.comparison.sources import Source
+    from tunebook.comparison.rows import Source
     from tunebook.comparison.tables import Matched, Table
     from tunebook.types import Metric
 

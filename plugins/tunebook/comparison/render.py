@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import orjson
 
-from tunebook.comparison.wording import signed
+from tunebook.comparison.compare import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from tunebook.doctor import environments, machine, network
 from tunebook.doctor.facts import Facts, Finding
 from tunebook.doctor.needs import needs_of
-from tunebook.doctor.rules_environment import judge_environment
-from tunebook.doctor.rules_flash import judge_flash
+from tunebook.doctor.rules_environment import judge_environment, judge_flash
 from tunebook.doctor.rules_machine import judge_machine, judge_network, usable_gpus
 from tunebook.doctor.rules_recipe import judge_recipe
 

@@ -18,8 +18,7 @@ from tunebook.splits import joint_dataset_dir
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tunebook.launch.cluster import Cluster
-    from tunebook.launch.hosts import Host
+    from tunebook.launch.cluster import Cluster, Host
     from tunebook.types import Recipe
 
 FOLDER = "launch"

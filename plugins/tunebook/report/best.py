@@ -33,7 +33,7 @@ class Measured(NamedTuple):
     """An evaluation with the intervals of its figures."""
 
     evaluation: Evaluation
-    significance: dict[str, Interval]
+    intervals: dict[str, Interval]
 
 
 def by_dataset(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:

@@ -355,7 +355,7 @@ FEWEST_PANELS = 3
 COLUMNS = 4
 _POINTS = 60
 """Of each curve: a panel is a stamp."""
-_panels_WIDTH, _panels_HEIGHT = 150, 90
+_PANEL_WIDTH, _PANEL_HEIGHT = 150, 90
 
 
 def run_by_run(charts: Sequence[Chart]) -> list[Chart]:
@@ -412,12 +412,12 @@ def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
             "field": "k",
             "type": "nominal",
             "sort": keys,
-            "header": {"title": None, "labelLimit": _panels_WIDTH},
+            "header": {"title": None, "labelLimit": _PANEL_WIDTH},
         },
         "columns": COLUMNS,
         "spec": {
-            "width": _panels_WIDTH,
-            "height": _panels_HEIGHT,
+            "width": _PANEL_WIDTH,
+            "height": _PANEL_HEIGHT,
             "layer": [
                 {**others, "encoding": {**behind, "x": x, "y": y}},
                 {"mark": mark, "encoding": {**encoding, "x": x, "y": y}},

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.checks.renamed import twins
+from tunebook.comparison.compare import signed
 from tunebook.comparison.disagreements import Told, disagreements_of, flips_of, read_texts
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.comparison.rows import Columns
-from tunebook.comparison.wording import signed
 from tunebook.report.agreement import Ranked, over_runs
 from tunebook.report.facts import fact
 from tunebook.report.records import Best, Comparison, Difference, Finding, RunDisagreements, RunReport

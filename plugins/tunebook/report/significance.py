@@ -300,8 +300,7 @@ def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
 
 # 95 % intervals: of proportions, of figures with a standard error, and of F1-like figures.
 
-_intervals_Z = 1.959963984540054
-_intervals_DRAWS = 4000
+_INTERVAL_DRAWS = 4000
 
 Pairs = Counter[tuple[str, str | None]]
 """How often each (reference, parsed answer) occurred."""
@@ -315,20 +314,14 @@ def wilson(value: float, n: int) -> Interval:
     >>> round(wilson(1.0, 100).low, 3)
     0.963
     """
-    middle = (value + _intervals_Z**2 / (2 * n)) / (1 + _intervals_Z**2 / n)
-    half = (
-        _intervals_Z
-        / (1 + _intervals_Z**2 / n)
-        * math.sqrt(value * (1 - value) / n + _intervals_Z**2 / (4 * n**2))
-    )
+    middle = (value + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(value * (1 - value) / n + _Z**2 / (4 * n**2))
     return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), method=f"Wilson, n {n}")
 
 
 def normal(value: float, stderr: float) -> Interval:
     """Interval of a mean with a standard error."""
-    return Interval(
-        low=value - _intervals_Z * stderr, high=value + _intervals_Z * stderr, method="1.96 standard errors"
-    )
+    return Interval(low=value - _Z * stderr, high=value + _Z * stderr, method="1.96 standard errors")
 
 
 def difference(one: Interval, one_value: float, other: Interval, other_value: float) -> Interval:
@@ -386,7 +379,7 @@ def yes_no_interval(name: str, value: float, counted: Pairs) -> Interval | None:
         return None
     # No prior on "unparsed" where nothing was: it would say that a clean run has unread answers.
     prior = np.where(np.array([p is None for _, p in cells]) & (counts == 0), 1e-9, 0.5)
-    draws = np.random.default_rng(0).dirichlet(counts + prior, size=_intervals_DRAWS)
+    draws = np.random.default_rng(0).dirichlet(counts + prior, size=_INTERVAL_DRAWS)
     figures = _figure(name, draws)
     assert figures is not None
     low, high = np.quantile(figures, [0.025, 0.975])
