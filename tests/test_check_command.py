@@ -9,11 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from tunebook import paths
-from tunebook.checks.findings import Edit
-from tunebook.checks.fixes import edited
+from tunebook.checks.findings import Edit, edited
 from tunebook.checks.learning_rate import schedule
-from tunebook.checks.refusals import refusals
-from tunebook.checks.run import RULES, check_recipe
+from tunebook.checks.run import REFUSALS, RULES, check_recipe
 from tunebook.cli.check import check
 from tunebook.recipes import catalog
 
@@ -194,7 +192,7 @@ def test_every_rule_is_explained_in_the_docs():
             sources,
         )
     )
-    named |= {row.rule for engine in ("llamafactory", "axolotl") for row in refusals(engine)}
+    named |= {row.rule for engine in ("llamafactory", "axolotl") for row in REFUSALS[engine]}
     assert len(named) > 60
     assert not {rule for rule in named if f"`{rule}`" not in text}
     assert len(RULES) == len(set(RULES))

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
-from tunebook.checks.learning_rate import schedule
+from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
 
 STEPS, PEAK = 57, 3e-4
 

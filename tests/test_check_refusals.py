@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from tunebook import paths
-from tunebook.checks.refusals import refusals
-from tunebook.checks.run import check_recipe
+from tunebook.checks.run import REFUSALS, check_recipe
 from tunebook.engines.schema import load_schema
 
 LLAMAFACTORY = {
@@ -254,7 +253,7 @@ def test_what_axolotl_refuses_is_told_and_its_near_miss_is_not(key, broken, near
     ("engine", "cases"), [("llamafactory", LLAMAFACTORY_CASES), ("axolotl", AXOLOTL_CASES)]
 )
 def test_every_row_of_a_table_has_a_case(engine, cases):
-    rows = [row.key for row in refusals(engine)]
+    rows = [row.key for row in REFUSALS[engine]]
     told = [key for key, _, _ in cases]
     assert {key: rows.count(key) for key in rows} == {
         key: min(told.count(key), rows.count(key)) for key in rows

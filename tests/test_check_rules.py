@@ -9,9 +9,8 @@ import yaml
 from tunebook import metrics, paths
 from tunebook.checks import figures
 from tunebook.checks.findings import CheckResult
-from tunebook.checks.results import with_clashes
-from tunebook.checks.run import check_recipe, refuse_errors
-from tunebook.checks.versions import bad_pairs
+from tunebook.checks.packages import bad_pairs
+from tunebook.checks.run import check_recipe, refuse_errors, with_clashes
 
 LLAMAFACTORY = {
     "model_name_or_path": "some/model",

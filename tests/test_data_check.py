@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunebook.checks.data_audit import encodings, hashes
+from tunebook.checks.data_audit import answers, audit
 from tunebook.checks.data_audit.findings import RULES, Ledger
 from tunebook.cli.data import data
 from tunebook.errors import TunebookError
@@ -162,7 +162,7 @@ def csv_columns(suffix):
 
 
 def test_bad_bytes_are_found_across_blocks(place, monkeypatch):
-    monkeypatch.setattr("tunebook.checks.data_audit.encodings._BLOCK", 7)
+    monkeypatch.setattr("tunebook.checks.data_audit.audit._BLOCK", 7)
     write(place / "cards.jsonl", changed(3, instruction="漢字かな混じり文é" * 9))
     assert set(findings("cards")) == {"class-balance"}
     content = (place / "cards.jsonl").read_bytes()
@@ -178,10 +178,10 @@ def test_bad_lines_are_the_same_whatever_the_blocks(size, bad):
     ]
     ledger = Ledger(kept=20)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encodings, "_BLOCK", size)
+        patch.setattr(audit, "_BLOCK", size)
         path = Path(folder) / "x.jsonl"
         path.write_bytes(b"".join(lines))
-        encodings.check_bytes(path, ledger)
+        audit.check_bytes(path, ledger)
     (found,) = ledger.findings("x")
     assert [place.line for place in found.places] == sorted(bad)
     first = sum(map(len, lines[: min(bad) - 1])) + lines[min(bad) - 1].index(b"\xe6\xbc!")
@@ -343,9 +343,9 @@ def test_what_is_not_there_is_wrong_use(place, name, message):
 def test_repeats_are_what_a_plain_search_finds(keys, others):
     array, other_array = np.array(keys, dtype=np.uint64), np.array(others, dtype=np.uint64)
     wanted = [(row, keys.index(key)) for row, key in enumerate(keys) if keys.index(key) < row]
-    assert list(hashes.repeats(array).pairs(len(keys))) == wanted
+    assert list(answers.repeats(array).pairs(len(keys))) == wanted
     wanted = [(row, others.index(key)) for row, key in enumerate(keys) if key in others]
-    assert list(hashes.found_in(array, other_array).pairs(len(keys))) == wanted
+    assert list(answers.found_in(array, other_array).pairs(len(keys))) == wanted
 
 
 def test_every_rule_is_explained():

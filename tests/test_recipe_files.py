@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from recipe_cases import RECIPES, ROOT, TINY, cases, model_of, shipped, twin_of
-from tunebook.checks.results import with_clashes
-from tunebook.checks.run import check_recipe
+from tunebook.checks.run import check_recipe, with_clashes
 from tunebook.data.registry import load_registry
 from tunebook.memory.from_recipe import read_run
 from tunebook.recipes import engine_yaml

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
-from tunebook.checks.learning_rate import schedule
-from tunebook.checks.number_like import as_number
+from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
+from tunebook.checks.subject import as_number
 from tunebook.data import registry
 from tunebook.data import rows as data_files
 from tunebook.errors import TunebookError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunebook.checks.number_like import as_number
+from tunebook.checks.subject import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

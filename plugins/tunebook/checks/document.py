@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tunebook.checks.findings import Finding
-from tunebook.recipes import engine_yaml
+from tunebook.errors import TunebookError
+from tunebook.recipes import engine_yaml, nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tunebook.checks.findings import Severity
     from tunebook.types import EngineName
 
 
@@ -161,4 +164,54 @@ def _place(key: yaml.ScalarNode | None, value: yaml.Node, lines: tuple[str, ...]
         raw=None if scalar is None else scalar.value,
         quoted=scalar is not None and scalar.style in ("'", '"'),
         text=lines[at.start_mark.line].strip(),
+    )
+
+
+# A recipe in JSON, as the flat recipe that `tunebook` makes of it, each key at its place in the file.
+
+
+def flat_document(document: Document) -> Document:
+    """Return the flat form of a document that was read from JSON.
+
+    Nothing of it can be mended: an edit would write YAML into the file.
+    """
+    try:
+        flat = nested.flatten(document.values, name=PurePath(document.file).stem)
+    except TunebookError as error:
+        finding = _finding(document.file, "duplicate-key", error.problem, error.fix)
+        return replace(document, values={}, places={}, findings=(*document.findings, finding))
+    places = {
+        flat_key: replace(place, key_span=None, value_span=None)
+        for key, source in flat.sources.items()
+        for flat_key, place in _renamed(document.places, source, key)
+    }
+    told = _finding(
+        document.file,
+        "json-recipe",
+        "LLaMA-Factory's own command crashes on JSON; `tunebook train` writes YAML for it",
+        "`tunebook cp` makes a YAML recipe of it",
+        severity="hint",
+    )
+    return replace(document, values=flat.values, places=places, findings=(*document.findings, told))
+
+
+def _renamed(places: Mapping[str, Place], source: str, key: str) -> list[tuple[str, Place]]:
+    """The places of `source` and of all that is below it, under the name it has in the recipe."""
+    below = (f"{source}.", f"{source}[")
+    return [
+        (key + name.removeprefix(source), place)
+        for name, place in places.items()
+        if name == source or name.startswith(below)
+    ]
+
+
+def _finding(file: str, rule: str, message: str, fix: str, *, severity: Severity = "error") -> Finding:
+    return Finding(
+        file=file,
+        line=None,
+        key=None,
+        rule=rule,
+        severity=severity,
+        message=message,
+        fix=fix,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.checks.number_like import as_number
 from tunebook.checks.refusals import CONFLICT, MISSING, Refusal
+from tunebook.checks.subject import as_number
 
 if TYPE_CHECKING:
     from tunebook.checks.subject import Subject

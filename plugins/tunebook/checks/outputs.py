@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tunebook import files
+from tunebook.checks.subject import as_number
+from tunebook.errors import TunebookError
+from tunebook.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.checks.findings import Finding
     from tunebook.checks.subject import Subject
@@ -119,3 +126,87 @@ def _old_checkpoints(subject: Subject) -> Iterator[Finding]:
             "and a later start may go on from there",
             fix="set another output_dir, or remove the folder",
         )
+
+
+# Check of the room on disk for what a run is sure to write.
+
+LEAST_BYTES = 1 << 30
+"""Room that every run must find: adapters, logs and evaluation records are small, but not nothing."""
+
+# Full training keeps two Adam states of 4 bytes beside each weight of 2, so an optimizer's file is four
+# times as large as the weights. Smaller optimizers exist: the estimate leaves out what is uncertain above
+# it (further checkpoints up to save_total_limit), and counts one checkpoint and the final model.
+_OPTIMIZER_PER_WEIGHT = 4
+
+
+def check_disk(output_dir: Path, values: Mapping[str, Any], model: Path | None) -> None:
+    """Check that one checkpoint and the final model fit.
+
+    Args:
+        output_dir: Where the run writes; need not exist.
+        values: The resolved recipe.
+        model: The folder of the base model; None where it is not on this machine.
+
+    Raises:
+        TunebookError: They do not.
+    """
+    needed = max(LEAST_BYTES, estimate_bytes(values, weight_bytes(model) if model else 0))
+    free = files.free_bytes(output_dir)
+    if free < needed:
+        raise TunebookError(
+            f"no room on disk: {output_dir} has {free / 2**30:.1f} GiB free, and one checkpoint with the "
+            f"final model needs about {needed / 2**30:.1f} GiB",
+            fix="free some space, or set output_dir to a larger disk",
+        )
+
+
+def estimate_bytes(values: Mapping[str, Any], weights: int) -> int:
+    """Return the bytes of one checkpoint and the final model; 0 where only adapters are saved.
+
+    Args:
+        values: The recipe.
+        weights: Bytes of the base model's weight files.
+    """
+    if values.get("finetuning_type", "lora") != "full":
+        return 0
+    optimizer = 0 if values.get("save_only_model") else _OPTIMIZER_PER_WEIGHT
+    return weights * (2 + optimizer)
+
+
+def weight_bytes(model: Path) -> int:
+    """Return the bytes of the weight files in a model's folder."""
+    weights = list(model.glob("*.safetensors")) or list(model.glob("*.bin"))
+    return sum(path.stat().st_size for path in weights)
+
+
+# Secrets in a recipe: it is kept in the run folder and shared.
+
+_VARIABLES = {
+    "hf_hub_token": "HF_TOKEN",
+    "hub_token": "HF_TOKEN",
+    "swanlab_api_key": "SWANLAB_API_KEY",
+    "comet_api_key": "COMET_API_KEY",
+}
+_SECRET_KEY = re.compile(r"(?:token|key|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_LIST_POSITION = re.compile(r"\[\d+\]$")
+
+
+def check_secrets(subject: Subject) -> Iterator[Finding]:
+    """`secret`; the value itself is never shown."""
+    for path, place in subject.places.items():
+        raw = place.raw
+        key = _LIST_POSITION.sub("", path).rpartition(".")[2]
+        # A placeholder such as <your key> is no secret.
+        if not raw or "<" in raw or raw.lower() in ("null", "~", "none", "true", "false"):
+            continue
+        # Nor is a number one.
+        named = _SECRET_KEY.search(key) and as_number(raw) is None and redact(raw, key) != raw
+        if named or redact(raw) != raw:
+            finding = subject.finding(
+                path,
+                rule="secret",
+                severity="error",
+                message="a secret: the run folder would keep a copy of it",
+                fix=f"remove it and set {_VARIABLES.get(key, 'an environment variable')} instead",
+            )
+            yield replace(finding, text=f"{key}: ...")

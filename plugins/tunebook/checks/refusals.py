@@ -1,15 +1,13 @@
-"""Settings that an engine refuses to take together, or without another: one table for each engine."""
+"""What a refusal is: a row of `llamafactory_refusals` or `axolotl_refusals`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from tunebook.checks.findings import Finding
     from tunebook.checks.subject import Subject
-    from tunebook.types import EngineName
 
 CONFLICT = "settings-conflict"
 """Rule of two settings that are refused together."""
@@ -29,21 +27,6 @@ class Refusal(NamedTuple):
     fix: str
     write: str | None = None
     """What `--fix` writes as the value of `key`; None where the mend is not mechanical."""
-
-
-def check_refusals(subject: Subject) -> Iterator[Finding]:
-    """Every row of the engine's table that the recipe meets."""
-    for row in refusals(subject.engine):
-        # An overlay by itself is checked for what stands in it, not for what it leaves to its recipes.
-        if row.when(subject) and not (row.rule == MISSING and subject.partial):
-            yield subject.finding(
-                row.key,
-                rule=row.rule,
-                severity="error",
-                message=row.problem,
-                fix=row.fix,
-                edit=subject.rewrite(row.key, row.write) if row.write is not None else None,
-            )
 
 
 def together(one: str, other: str, fix: str = "remove one of them") -> Refusal:
@@ -66,12 +49,3 @@ def nested(subject: Subject, key: str, inner: str) -> Any:
 def any_of(subject: Subject, keys: Iterable[str]) -> bool:
     """Whether one of `keys` has a value that counts as true."""
     return any(subject.get(key) for key in keys)
-
-
-def refusals(engine: EngineName) -> tuple[Refusal, ...]:
-    """Return the engine's table. A table imports `Refusal`, so it is imported here, late."""
-    if engine == "llamafactory":
-        from tunebook.checks.llamafactory_refusals import TABLE
-    else:
-        from tunebook.checks.axolotl_refusals import TABLE
-    return TABLE

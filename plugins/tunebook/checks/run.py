@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.checks.adapters import check_adapters
-from tunebook.checks.advice import check_advice
-from tunebook.checks.arithmetic import check_arithmetic
-from tunebook.checks.attention import check_attention
+from tunebook.checks import axolotl_refusals, llamafactory_refusals
+from tunebook.checks.arithmetic import check_arithmetic, effective_batch_fault
 from tunebook.checks.best_model import check_best_model
-from tunebook.checks.context import check_context
 from tunebook.checks.deepspeed import check_deepspeed
-from tunebook.checks.document import Document, read_document
+from tunebook.checks.document import Document, flat_document, read_document
 from tunebook.checks.evaluation import check_evaluation
 from tunebook.checks.findings import CheckResult, Finding, in_order
-from tunebook.checks.ignored import check_ignored
-from tunebook.checks.json_recipe import flat_document
+from tunebook.checks.ignored import check_advice, check_ignored
 from tunebook.checks.keys import check_keys
-from tunebook.checks.memory_traps import check_memory_traps
-from tunebook.checks.other_files import checker_of
-from tunebook.checks.outputs import check_outputs
-from tunebook.checks.packages import MISSING_PACKAGE, check_packages
-from tunebook.checks.quantization import check_quantization
-from tunebook.checks.recognise import command_of, engine_of, nobodys
-from tunebook.checks.refusals import check_refusals
-from tunebook.checks.registry import check_data_files, check_registry
+from tunebook.checks.memory_traps import check_context, check_memory_traps
+from tunebook.checks.outputs import check_across, check_outputs, check_secrets
+from tunebook.checks.packages import MISSING_PACKAGE, check_packages, check_versions
+from tunebook.checks.quantization import check_adapters, check_quantization
+from tunebook.checks.refusals import MISSING, Refusal
+from tunebook.checks.registry import check_data_files, check_registry, checker_of
 from tunebook.checks.schedule import check_schedule
-from tunebook.checks.secrets import check_secrets
 from tunebook.checks.subject import Command, Subject
 from tunebook.checks.templates import check_templates
-from tunebook.checks.values import check_values
-from tunebook.checks.versions import check_versions
+from tunebook.checks.values import check_attention, check_values
 from tunebook.checks.yaml_traps import check_yaml_traps
+from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import catalog, overlays
 from tunebook.recipes.engine_yaml import read_text
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tunebook.checks.subject import Command
+    from tunebook.types import EngineName
+
+
+REFUSALS: Mapping[EngineName, tuple[Refusal, ...]] = {
+    "llamafactory": llamafactory_refusals.TABLE,
+    "axolotl": axolotl_refusals.TABLE,
+}
+
+
+def check_refusals(subject: Subject) -> Iterator[Finding]:
+    """Every row of the engine's table that the recipe meets."""
+    for row in REFUSALS[subject.engine]:
+        # An overlay by itself is checked for what stands in it, not for what it leaves to its recipes.
+        if row.when(subject) and not (row.rule == MISSING and subject.partial):
+            yield subject.finding(
+                row.key,
+                rule=row.rule,
+                severity="error",
+                message=row.problem,
+                fix=row.fix,
+                edit=subject.rewrite(row.key, row.write) if row.write is not None else None,
+            )
+
 
 RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     check_keys,
@@ -181,3 +201,145 @@ def _shown(path: Path) -> str:
 
 def _overlay(path: Path, engine: EngineName) -> Document:
     return read_document(read_text(path), engine, _shown(path))
+
+
+# Tells what a file is: whose recipe, and for which of the engine's commands.
+
+_MODEL_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
+
+# Of a file with neither engine's model key: the share of its keys that an engine must know.
+_MOSTLY = 0.6
+
+_ACCELERATE = frozenset({"compute_environment", "distributed_type", "fsdp_config", "deepspeed_config"})
+_NEWER = frozenset({"model", "train_dataset", "model_path"})
+
+
+def engine_of(path: Path, root: Path, text: str) -> EngineName | None:
+    """Return the engine a recipe is for; None where it is neither's.
+
+    Told by the folder, by the key of the base model, or by whose keys most of the file's are.
+
+    Args:
+        path: The file.
+        root: The folder `recipes`.
+        text: What the file holds. Its YAML may be broken, which is to be told about as well.
+    """
+    if path.suffix == ".json":
+        return catalog.read_recipe(path, root).engine
+    if path.resolve().is_relative_to(root.resolve()):
+        folder = path.resolve().relative_to(root.resolve()).parts[0]
+        if folder in catalog.ENGINES:
+            return folder
+    keys = _keys(text)
+    by_model = [engine for engine, key in _MODEL_KEYS.items() if key in keys]
+    if len(by_model) == 1:
+        return by_model[0]
+    shares: dict[EngineName, float] = {
+        engine: len(keys & set(load_schema(engine)["keys"])) / max(1, len(keys)) for engine in catalog.ENGINES
+    }
+    best = max(shares, key=lambda engine: shares[engine])
+    if len(keys & _ACCELERATE) > 1:
+        return None
+    return best if shares[best] >= _MOSTLY and len(keys) > 1 else None
+
+
+def nobodys(text: str, file: str) -> Finding:
+    """Return what there is to say of a file that is neither engine's recipe.
+
+    An error where it has keys of an engine, and so was meant as a recipe; else a hint.
+    """
+    keys = _keys(text)
+    meant = any(keys & set(load_schema(engine)["keys"]) for engine in catalog.ENGINES)
+    if len(keys & _ACCELERATE) > 1:
+        what, meant = "a configuration of accelerate, which is not checked", False
+    elif keys & _NEWER:
+        what, meant = "LLaMA-Factory's v1 form, which is not checked", False
+    else:
+        what = "neither engine's recipe"
+    return Finding(
+        file=file,
+        line=None,
+        key=None,
+        rule="not-a-recipe",
+        severity="error" if meant else "hint",
+        message=f"{what}: it has neither `model_name_or_path` (LLaMA-Factory) nor `base_model` (Axolotl)",
+        fix="name the base model by the key of the engine that is to train it" if meant else None,
+    )
+
+
+def command_of(engine: EngineName, values: Mapping[str, Any]) -> Command:
+    """Tell the engine's command by the keys; what trains and exports at once is told about by a rule."""
+    if engine == "axolotl":
+        return "train"
+    keys: Mapping[str, Any] = load_schema(engine)["keys"]
+    groups = [set(keys[key]["groups"]) for key in values if key in keys]
+    if any(group == {"training"} for group in groups):
+        return "train"
+    if any(group == {"evaluation"} for group in groups):
+        return "eval"
+    if "export_dir" in values:
+        return "export"
+    # Only training has a dataset; the rest stands in every command's arguments.
+    return "train" if "dataset" in values or "do_train" in values else "chat"
+
+
+def _keys(text: str) -> set[str]:
+    """Keys at the top level, read without YAML."""
+    return set(re.findall(r"^([A-Za-z_][\w-]*)[ \t]*:", text, re.MULTILINE))
+
+
+# The results of several files: what shows only between them, and how another program reads them.
+
+
+def with_effective_batch(checked: Checked, wanted: int) -> Checked:
+    """Return the result with an error where the effective batch is another than `wanted`."""
+    fault = None if checked.subject is None else effective_batch_fault(checked.subject, wanted)
+    if fault is None:
+        return checked
+    findings = in_order([*checked.result.findings, fault])
+    return checked._replace(result=CheckResult(name=checked.result.name, findings=findings))
+
+
+def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
+    """Return the results of files checked together, with what only shows between them."""
+    clashes = list(check_across([one.subject for one in checked if one.subject is not None]))
+    return [
+        CheckResult(
+            name=one.result.name,
+            findings=in_order(
+                [
+                    *one.result.findings,
+                    *(clash for clash in clashes if one.subject and clash.file == one.subject.file),
+                ]
+            ),
+        )
+        for one in checked
+    ]
+
+
+def as_json(results: Sequence[CheckResult]) -> str:
+    """Return results as one JSON document."""
+    return json.dumps(
+        [
+            {
+                "name": result.name,
+                "clean": result.clean,
+                "findings": [
+                    {
+                        "file": finding.file,
+                        "line": finding.line,
+                        "key": finding.key,
+                        "rule": finding.rule,
+                        "severity": finding.severity,
+                        "message": finding.message,
+                        "fix": finding.fix,
+                        "text": finding.text,
+                    }
+                    for finding in result.findings
+                ],
+            }
+            for result in results
+        ],
+        indent=2,
+        ensure_ascii=False,
+    )

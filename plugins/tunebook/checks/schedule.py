@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from tunebook.checks.learning_rate import SCHEDULERS
-from tunebook.checks.number_like import as_number
+from tunebook.checks.subject import as_number
 from tunebook.engines.schema import load_schema
 
 if TYPE_CHECKING:

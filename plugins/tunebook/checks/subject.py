@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook import engines, paths
 from tunebook.checks.findings import Edit, Finding, Severity
-from tunebook.checks.number_like import as_number
 from tunebook.data import registry as datasets
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from tunebook.checks.document import Place
     from tunebook.types import DatasetEntry, EngineName
+
 
 Command = Literal["train", "export", "chat", "eval"]
 """The engine's command a file is for; all but `train` are LLaMA-Factory's alone."""
@@ -253,3 +253,16 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 def _installed(environment: Path, distribution: str) -> str:
     """Kept for all files checked together: reading it is the dearest part of a check."""
     return paths.installed_versions(environment, [distribution]).get(distribution, "")
+
+
+# Numbers as recipes hold them: YAML and the engines take some text for numbers.
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number, or text that reads as one, as a float; None for anything else, true and false too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

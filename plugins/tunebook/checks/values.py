@@ -6,17 +6,17 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from tunebook.checks.attention import ATTENTION_KEYS
-from tunebook.checks.conversions import fits
 from tunebook.checks.keys import entries
-from tunebook.checks.number_like import as_number
+from tunebook.checks.subject import as_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tunebook.checks.findings import Edit, Finding
     from tunebook.checks.keys import Entry
     from tunebook.checks.subject import Subject
+    from tunebook.types import EngineName
+
 
 _THOUSANDS = re.compile(r"^[+-]?\d{1,3}(?:,\d{3})+,?$|^\d+,$")
 _YES_NO = re.compile(r"^(?:yes|no|on|off|y|n)$", re.IGNORECASE)
@@ -204,3 +204,134 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# Which values an engine takes for which types.
+#
+# LLaMA-Factory converts nothing: a quoted number stays text, and fails, or is taken for true, much later.
+# Axolotl's pydantic converts what reads as the type, but no number to text.
+
+_PYDANTIC_BOOLEANS = frozenset(["0", "off", "f", "false", "n", "no", "1", "on", "t", "true", "y", "yes"])
+
+# Split at commas by LLaMA-Factory, so that a list does as well (`split_arg` in its argument classes).
+_SPLIT = frozenset(
+    {
+        *("dataset", "eval_dataset", "interleave_probs", "freeze_trainable_modules", "freeze_extra_modules"),
+        *("lora_target", "oft_target", "additional_target", "galore_target", "apollo_target"),
+    }
+)
+
+
+def fits(engine: EngineName, entry: Entry, types: set[str]) -> bool:
+    """Whether `engine` takes the value of `entry` for one of `types`, JSON Schema's names."""
+    return _fits_llamafactory(entry, types) if engine == "llamafactory" else _fits_axolotl(entry, types)
+
+
+def _fits_llamafactory(entry: Entry, types: set[str]) -> bool:
+    value = entry.value
+    if value is None:
+        # Passed on as None, where the engine's own code has tests for most keys.
+        return True
+    if isinstance(value, bool):
+        return "boolean" in types
+    if isinstance(value, int):
+        return bool({"integer", "number"} & types)
+    if isinstance(value, float):
+        return "number" in types
+    if isinstance(value, str):
+        return "string" in types
+    if isinstance(value, list):
+        return "array" in types or entry.name in _SPLIT
+    return "object" in types or not isinstance(value, dict)
+
+
+def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
+    value = entry.value
+    if value is None:
+        return "null" in types
+    number = as_number(value)
+    if "boolean" in types and (isinstance(value, bool) or number in (0, 1)):
+        return True
+    if "boolean" in types and isinstance(value, str) and value.lower() in _PYDANTIC_BOOLEANS:
+        return True
+    if {"integer", "number"} & types and isinstance(value, bool):
+        return True
+    if number is not None and ("number" in types or ("integer" in types and number == int(number))):
+        return True
+    if isinstance(value, str):
+        return "string" in types
+    if isinstance(value, list):
+        return "array" in types
+    return "object" in types if isinstance(value, dict) else False
+
+
+# Names of attention kernels: those of other tools, and those that are not what they seem.
+
+ATTENTION_KEYS = frozenset({"flash_attn", "attn_implementation"})
+"""The engines' keys for the kernel; their values are looked at here alone."""
+
+# What other tools call the values of LLaMA-Factory's `flash_attn`.
+_LLAMAFACTORY: dict[Any, str] = {
+    "flash_attention_2": "fa2", "flash_attn_2": "fa2", "flash": "fa2", "flash_attention": "fa2",
+    "eager": "disabled", "none": "disabled", "sdp": "sdpa", False: "disabled", True: "auto",
+}  # fmt: skip
+# CANONICAL_ATTN_IMPLS of axolotl/utils/schemas/enums.py, and what other tools call them.
+_OF_AXOLOTL = (
+    *("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"),
+    *("flash_attention_torch", "flex_attention", "xformers", "sage", "fp8"),
+)
+_AXOLOTL: dict[Any, str] = {
+    "flash": "flash_attention_2", "fa2": "flash_attention_2", "flash_attn_2": "flash_attention_2",
+    "flash_attention": "flash_attention_2", "fa3": "flash_attention_3", "flex": "flex_attention",
+    "sdp": "sdpa", "disabled": "eager", False: "eager",
+}  # fmt: skip
+_GEMMA_2 = re.compile(r"gemma-?2[-_ ](?!b)|gemma2")
+
+
+def check_attention(subject: Subject) -> Iterator[Finding]:
+    """`attention-name`, `soft-capping`."""
+    if subject.engine == "axolotl":
+        value = subject.values.get("attn_implementation")
+        # A name with a slash is a kernel on a hub.
+        if value is not None and value not in _OF_AXOLOTL and "/" not in str(value):
+            yield _unknown(subject, "attn_implementation", value, _AXOLOTL, _OF_AXOLOTL)
+        return
+    value = subject.values.get("flash_attn")
+    names = tuple(subject.schema["keys"]["flash_attn"]["choices"])
+    if value is not None and (value not in names or isinstance(value, bool)):
+        yield _unknown(subject, "flash_attn", value, _LLAMAFACTORY, names)
+        return
+    model = f"{subject.get('model_name_or_path', '')} {subject.model_config.get('model_type', '')}".lower()
+    if value == "fa3" and "gpt" not in model:
+        yield subject.finding(
+            "flash_attn",
+            rule="attention-name",
+            severity="error",
+            message="fa3 is among the names, and refused while any model but gpt-oss is loaded",
+            fix="write flash_attn: fa2",
+            edit=subject.rewrite("flash_attn", "fa2"),
+        )
+    if _GEMMA_2.search(model) and value == "sdpa":
+        yield subject.finding(
+            "flash_attn",
+            rule="soft-capping",
+            severity="warning",
+            message="PyTorch's attention has no soft-capping, which Gemma 2 is trained with",
+            fix="write flash_attn: fa2, or disabled",
+        )
+
+
+def _unknown(
+    subject: Subject, key: str, value: Any, others: Mapping[Any, str], names: tuple[str, ...]
+) -> Finding:
+    to = others.get(value.lower() if isinstance(value, str) else value)
+    engine = "LLaMA-Factory" if subject.engine == "llamafactory" else "Axolotl"
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return subject.finding(
+        key,
+        rule="attention-name",
+        severity="error",
+        message=f"{shown} is none of {engine}'s names for attention: {', '.join(names)}",
+        fix=f"write {key}: {to}" if to else f"choose one of {', '.join(names)}",
+        edit=subject.rewrite(key, to) if to else None,
+    )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import paths
-from tunebook.checks import results as several
 from tunebook.checks import run
+from tunebook.checks import run as several
 from tunebook.checks.arithmetic import preview
-from tunebook.checks.fixes import diff_of, mend
+from tunebook.checks.findings import diff_of, mend
 
 if TYPE_CHECKING:
     from tunebook.checks.findings import CheckResult, Finding

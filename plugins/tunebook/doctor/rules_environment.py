@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.checks.versions import bad_pairs
+from tunebook.checks.packages import bad_pairs
 from tunebook.doctor.facts import Finding
 from tunebook.doctor.rules_machine import usable_gpus
 

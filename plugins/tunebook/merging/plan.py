@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook import files
-from tunebook.checks.disk import LEAST_BYTES
+from tunebook.checks.outputs import LEAST_BYTES
 from tunebook.errors import TunebookError
 from tunebook.merging import carry
 from tunebook.merging.adapters import read_adapter

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunebook.checks.axolotl_learning_rate import axolotl_schedule, axolotl_warmup
-from tunebook.checks.learning_rate import schedule
+from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
 from tunebook.report.records import Finding
 from tunebook.text import number
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import engines, paths
 from tunebook.checks.data import check_datasets
-from tunebook.checks.disk import check_disk
+from tunebook.checks.outputs import check_disk
 from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.data import registry as datasets
 from tunebook.errors import TunebookError, join_errors

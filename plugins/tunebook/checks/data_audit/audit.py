@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import re
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.checks.data_audit import hashes
-from tunebook.checks.data_audit.answers import AnswerReader
-from tunebook.checks.data_audit.encodings import check_bytes, mojibake
-from tunebook.checks.data_audit.examples import ExampleReader
+from tunebook.checks.data_audit import answers as hashes
+from tunebook.checks.data_audit.answers import AnswerReader, Repeats, RowHashes
 from tunebook.checks.data_audit.findings import DataFinding, Ledger, Place, counted
-from tunebook.checks.data_audit.hashes import Repeats, RowHashes
-from tunebook.checks.data_audit.places import RowPlaces
+from tunebook.data import registry
+from tunebook.data.sources import column, is_chat
 from tunebook.data.tables import iter_table
 from tunebook.errors import TunebookError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tunebook.data.sources import Source
+    from tunebook.types import DatasetEntry
+
 
 SHOWN = 10
 """Places that a finding names."""
@@ -196,3 +199,216 @@ def _no_rows(name: str) -> DataFinding:
         fix="mend what is told of its rows, or check the file",
         count=0,
     )
+
+
+# One row as the model meets it: what it is given and what it is to say, or what keeps it from being that.
+
+_INPUTS = ("system", "history", "prompt", "query")
+_SEPARATOR = "\x1e"
+
+
+class Example(NamedTuple):
+    """A row that can be used, or what is wrong with it."""
+
+    prompt: str
+    """All inputs together."""
+    answer: str | None
+    """None where rows have no answer, as for pre-training."""
+    fault: str | None = None
+    """The rule that the row breaks."""
+    detail: str | None = None
+    """What exactly."""
+
+
+class ExampleReader:
+    """Reads rows by an entry's columns.
+
+    Args:
+        entry: The entry.
+    """
+
+    def __init__(self, entry: DatasetEntry) -> None:
+        self._entry = entry
+        self._chat = is_chat(entry)
+        self._inputs = [name for key in _INPUTS if (name := column(entry, key))]
+        answer = "chosen" if entry.values.get("ranking") else "response"
+        self._answer = column(entry, answer)
+        # Where an entry names no columns, a row may lack `input`, but not every row.
+        optional = set() if isinstance(entry.values.get("columns"), dict) or self._chat else {"input"}
+        self._needed = [name for name in [*self._inputs, self._answer] if name and name not in optional]
+        self._unseen = optional
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the rows hold answers; those for pre-training do not."""
+        return self._chat or self._answer is not None
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Columns that rows may lack, and that no row so far has had: LLaMA-Factory stops without them."""
+        return frozenset(self._unseen)
+
+    def read(self, row: Mapping[Any, Any]) -> Example:
+        """Read one row."""
+        self._unseen -= row.keys()
+        if None in row:  # what csv.DictReader makes of fields beyond the header
+            return Example("", None, "ragged-row", f"{len(row[None])} more than the header")
+        if self._chat:
+            return self._read_chat(row)
+        missing = [name for name in self._needed if name not in row]
+        if missing:
+            return Example("", None, "missing-column", f"{missing[0]!r} among {', '.join(map(str, row))}")
+        prompt = _SEPARATOR.join(_text(row.get(name)) for name in self._inputs)
+        if self._answer is None:
+            return Example(prompt, None)
+        answer = row[self._answer]
+        if answer is None or (isinstance(answer, str) and not answer.strip()):
+            return Example(prompt, None, "empty-answer")
+        if not isinstance(answer, str):
+            return Example(prompt, None, "not-text", f"{self._answer!r} is {answer!r:.60}")
+        return Example(prompt, answer)
+
+    def _read_chat(self, row: Mapping[Any, Any]) -> Example:
+        messages = column(self._entry, "messages")
+        if messages not in row:
+            return Example("", None, "missing-column", f"{messages!r} among {', '.join(map(str, row))}")
+        turns = row[messages]
+        if not isinstance(turns, list) or not turns:
+            return Example("", None, "not-text", f"{messages!r} holds no messages")
+        prompt = _SEPARATOR.join(_text(turn) for turn in turns[:-1])
+        try:
+            answer = registry.reference_of(row, self._entry)
+        except TunebookError as error:
+            return Example(prompt, None, "empty-answer", error.problem)
+        return Example(prompt, answer, None if answer.strip() else "empty-answer")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return _SEPARATOR.join(_text(part) for part in value.values())
+    return "" if value is None else str(value)
+
+
+# Which row of which file a hashed row is, in a few numbers for each row that was left out before it.
+
+
+class _Run(NamedTuple):
+    """Rows that follow each other in one file."""
+
+    first: int
+    """Index of the first one."""
+    file: str
+    row: int
+    """Its row."""
+
+
+class RowPlaces:
+    """The places of rows that were taken in in order."""
+
+    def __init__(self) -> None:
+        self._runs: list[_Run] = []
+        self._count = 0
+        self._last: Place | None = None
+
+    def add(self, place: Place) -> None:
+        """Take the next row in."""
+        assert place.row is not None
+        last = self._last
+        if last is None or last.file != place.file or last.row != place.row - 1:
+            self._runs.append(_Run(self._count, place.file, place.row))
+        self._count, self._last = self._count + 1, place
+
+    def place(self, index: int, *, same_as: str | None = None) -> Place:
+        """Where the row of that index stands."""
+        run = self._runs[bisect_right(self._runs, index, key=lambda run: run.first) - 1]
+        return Place(run.file, run.row + index - run.first, None, same_as)
+
+
+# The bytes of a text file: those that are no UTF-8, byte order marks, NULs, and text decoded twice.
+
+_BLOCK = 1 << 20
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+# UTF-8 that was read as Windows-1252 or Latin-1 and saved again, and what decoders put for bad bytes.
+_MOJIBAKE = re.compile(r"Ã[\x80-\xbf€-™ƒŠŒŽœžŸ]|â€[\x80-\xbfœ™˜“”¢¦ž\x9d]|Â[\x80-\xbf]|ï¿½|ðŸ|\ufffd")
+
+
+def check_bytes(path: Path, ledger: Ledger) -> None:
+    """Read a text file once, in constant memory, and note what its bytes have wrong.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    line, done, bad = 1, 0, _Bad(0, b"")
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            if done == 0 and block.startswith((codecs.BOM_UTF8, *_UTF16)):
+                wide = block.startswith(_UTF16)
+                rule, detail = ("bad-encoding", "it is UTF-16") if wide else ("byte-order-mark", None)
+                ledger.add(rule, Place(path.name, None, 1), detail=detail)
+                if wide:
+                    return
+            if b"\0" in block:
+                _note_lines(block, re.compile(rb"\0"), line, path, ledger, "nul-character")
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                pending = decoder.getstate()[0]
+                bad = _note_bad(pending + block, line, done - len(pending), path, ledger, bad.line)
+                decoder.reset()
+                decoder.decode(bad.cut)
+            line += block.count(b"\n")
+            done += len(block)
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        ledger.add("bad-encoding", Place(path.name, None, line), detail=f"the file is cut at byte {done}")
+
+
+def mojibake(text: str) -> str | None:
+    """Return what looks wrongly decoded, with what is around it; None where nothing does.
+
+    >>> mojibake("it is cafÃ© time")
+    'it is cafÃ© time'
+    >>> mojibake("it is café time")
+    """
+    if text.isascii():
+        return None
+    found = _MOJIBAKE.search(text)
+    return None if found is None else text[max(0, found.start() - 15) : found.end() + 15]
+
+
+class _Bad(NamedTuple):
+    line: int
+    """The last one that was noted."""
+    cut: bytes
+    """Of the character that the block's end cuts."""
+
+
+def _note_bad(block: bytes, line: int, offset: int, path: Path, ledger: Ledger, noted: int) -> _Bad:
+    """Note each line behind `noted` in which a block holds bad bytes."""
+    start, cut = 0, b""
+    for text in block.split(b"\n"):
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            if start + len(text) == len(block) and error.reason == "unexpected end of data":
+                cut = text[error.start :]
+            elif line > noted:
+                noted, at = line, offset + start + error.start
+                detail = f"{text[error.start : error.end].hex(' ')} at byte {at} of the file"
+                ledger.add("bad-encoding", Place(path.name, None, line), detail=detail)
+        start += len(text) + 1
+        line += 1
+    return _Bad(noted, cut)
+
+
+def _note_lines(
+    block: bytes, wanted: re.Pattern[bytes], line: int, path: Path, ledger: Ledger, rule: str
+) -> None:
+    for number, text in enumerate(block.split(b"\n"), line):
+        if wanted.search(text):
+            ledger.add(rule, Place(path.name, None, number))
