@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tunebook.engines.axolotl.cache import prepared_path
-from tunebook.engines.axolotl.engine import Axolotl
-from tunebook.engines.axolotl.plugins import plugin_faults
-from tunebook.engines.axolotl.rows import label_fault
+from tunebook.engines.axolotl.datasets import label_fault
+from tunebook.engines.axolotl.engine import Axolotl, plugin_faults
 from tunebook.engines.axolotl.rules import PLUGIN, evaluation_faults
 
 ENVIRONMENT = Path(sys.prefix)

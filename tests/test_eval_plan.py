@@ -10,14 +10,12 @@ from click.testing import CliRunner
 from tunebook import engines
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
+from tunebook.evaluation import models as subjects
 from tunebook.evaluation import plan as plans
-from tunebook.evaluation import subjects
-from tunebook.evaluation.keys import journal_key
-from tunebook.evaluation.names import result_name, settings_words
+from tunebook.evaluation.job import Request, parse_shard
 from tunebook.evaluation.plan import plan_evaluation
 from tunebook.evaluation.ranking import markdown, rank
-from tunebook.evaluation.records import Subject
-from tunebook.evaluation.request import Request, parse_shard
+from tunebook.evaluation.records import Subject, journal_key, result_name, settings_words
 
 ROWS = [{"instruction": f"Is {n} even?", "input": "", "output": "No" if n % 2 else "Yes"} for n in range(6)]
 

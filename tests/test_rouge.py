@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from tunebook.errors import TunebookError
-from tunebook.metrics import load, rouge, rouge_lcs, rouge_lsum, rouge_tokens
+from tunebook.metrics import load, rouge, rouge_lcs, rouge_tokens
+from tunebook.metrics import rouge_lcs as rouge_lsum
 from tunebook.metrics.rouge_lcs import lcs_length
 from tunebook.types import Score
 

@@ -10,8 +10,8 @@ from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
 from eval_runs import TIMES, by_label, evaluate, files_of, in_training, kill_within, parts, records_of, tear
 
 from tunebook.evaluation import job
+from tunebook.evaluation.job import Request
 from tunebook.evaluation.plan import plan_evaluation
-from tunebook.evaluation.request import Request
 from tunebook.evaluation.run import start_of
 from tunebook.recipes import engine_yaml
 

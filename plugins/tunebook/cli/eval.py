@@ -131,8 +131,8 @@ def eval_(
       tunebook eval output/demo/recommend --checkpoints all --base
       tunebook eval output/demo/recommend --endpoint http://localhost:8000/v1
     """
+    from tunebook.evaluation.job import Request, parse_shard
     from tunebook.evaluation.plan import plan_evaluation
-    from tunebook.evaluation.request import Request, parse_shard
     from tunebook.evaluation.trackers import refuse_missing
 
     refuse_other_options(ctx, endpoint)
@@ -261,7 +261,7 @@ def run_engines(plan: EvalPlan) -> Ended:
 
 def write_results(plan: EvalPlan) -> list[dict[str, Any]]:
     """Write the results that are whole, and return them."""
-    from tunebook.evaluation.results import write_result
+    from tunebook.evaluation.finalise import write_result
 
     found = [write_result(unit, plan.request.output) for group in plan.groups for unit in group.units]
     return [result for result in found if result is not None]

@@ -150,7 +150,7 @@ def ask_server(
     """
     from tunebook.evaluation.endpoint import plan_endpoint
     from tunebook.evaluation.endpoint_run import ask
-    from tunebook.evaluation.results import write_result
+    from tunebook.evaluation.finalise import write_result
 
     plan = plan_endpoint(request)
     for note in plan.notes:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.errors import TunebookError
 from tunebook.evaluation.records import Subject
+from tunebook.evaluation.shots import ShotsRequest
 from tunebook.files import append_jsonl, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
 
 Method = Literal["answer", "generate", "perplexity"]
 
@@ -126,3 +128,50 @@ def progress_of(job: Job) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue
     return found
+
+
+# What a user asks `tunebook eval` for.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The command line, read."""
+
+    models: tuple[str, ...]
+    """Runs, `RUN@STEP`, checkpoints, or models."""
+    output: Path
+    checkpoints: str = "best"
+    """`best`, `last`, `all`, or steps with commas between."""
+    base: bool = False
+    """Evaluate what the runs were trained from, too."""
+    datasets: tuple[str, ...] = ()
+    """Registry entries; empty for each recipe's own."""
+    recipe: str | None = None
+    """Of models that no run left: how they are to be loaded and asked."""
+    as_models: bool = False
+    """Take every folder for a model's or adapter's own, asked as `recipe` says, even where a run left it."""
+    overrides: tuple[str, ...] = ()
+    method: Method | None = None
+    batch_size: int | None = None
+    batch_tokens: int | None = None
+    cache_on_host: bool = False
+    device_map: str | None = None
+    max_samples: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    shots: ShotsRequest | None = None
+    """Examples before each question."""
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read `I/M`.
+
+    >>> parse_shard("0/4")
+    (0, 4)
+
+    Raises:
+        TunebookError: It has another form, or I is not below M.
+    """
+    number, slash, count = text.partition("/")
+    if slash and number.isdigit() and count.isdigit() and int(number) < int(count):
+        return int(number), int(count)
+    raise TunebookError(f"--shard {text}: is no share", fix="write I/M with I from 0 to M - 1, e.g. 0/4")

@@ -5,18 +5,18 @@ Models that are loaded and asked alike share one process of the engine, so that 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import engines, paths
+from tunebook.checks.data import check_datasets
 from tunebook.data.registry import load_registry
-from tunebook.errors import TunebookError
+from tunebook.errors import TunebookError, join_errors
 from tunebook.evaluation.job import Job
-from tunebook.evaluation.keys import digest, journal_key
 from tunebook.evaluation.models import find_models
-from tunebook.evaluation.names import result_name, settings_words
-from tunebook.evaluation.plan_checks import check_sets, refuse_no_hook
+from tunebook.evaluation.records import digest, journal_key, result_name, settings_words
 from tunebook.evaluation.shots_data import with_shots
 from tunebook.runs import provenance
 from tunebook.runs.folder import VOLATILE_KEYS
@@ -24,10 +24,13 @@ from tunebook.runs.folder import VOLATILE_KEYS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tunebook.data.registry import Registry
+    from tunebook.engines import Engine
+    from tunebook.evaluation.job import Request
     from tunebook.evaluation.models import Model
     from tunebook.evaluation.records import Subject
-    from tunebook.evaluation.request import Request
-    from tunebook.types import EngineName
+    from tunebook.types import DatasetEntry, EngineName
+
 
 JOURNAL = ".journal"
 _ORDER = ("base", "adapter", "full", "endpoint")
@@ -245,3 +248,60 @@ def _block(values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     if not isinstance(names, list) or not isinstance(blocks, list) or name not in names:
         return None
     return {key: value for key, value in blocks[names.index(name)].items() if key != "path"}
+
+
+# What must be right before `tunebook eval` starts an engine.
+
+
+def check_sets(
+    registry: Registry,
+    entries: Mapping[str, DatasetEntry],
+    values: Mapping[str, Any],
+    request: Request,
+) -> None:
+    """Refuse data that cannot be evaluated as asked.
+
+    Args:
+        registry: Where the sets stand.
+        entries: Those of them to look at.
+        values: The evaluation recipe.
+        request: What is asked.
+
+    Raises:
+        TunebookError: One for each fault.
+    """
+    limit = values.get("max_samples")
+    errors = check_datasets(
+        registry, entries, list(entries), max_rows=limit if isinstance(limit, int) else None
+    )
+    if request.method in ("answer", "generate"):
+        errors += [
+            TunebookError(
+                f"--method {request.method}: {name} carries no metric that could judge an answer",
+                fix=f'add a "metric" to its entry in {registry.path}, or use --method perplexity',
+            )
+            for name, entry in entries.items()
+            if not any(spec.name != "perplexity" for spec in entry.metrics)
+        ]
+    if errors:
+        raise join_errors(errors)
+
+
+def refuse_no_hook(engine: Engine, environment: Path) -> None:
+    """Refuse an environment whose engine would start without tunebook.
+
+    Raises:
+        TunebookError: Saying how to mend that.
+    """
+    if not engine.uses_startup_hook:
+        return
+    if os.environ.get("TUNEBOOK_HOOK") == "0":
+        raise TunebookError(
+            "TUNEBOOK_HOOK=0 keeps tunebook out of the engine, so nothing can be measured",
+            fix="unset TUNEBOOK_HOOK",
+        )
+    if not paths.has_startup_hook(environment):
+        raise TunebookError(
+            f"{environment} has the engine but not tunebook, so nothing can be measured",
+            fix=f"`{environment}/bin/python -m pip install tunebook`",
+        )

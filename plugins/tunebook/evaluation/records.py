@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tunebook.types import MetricMode, MetricSpec
+
 
 Kind = Literal["base", "adapter", "full", "endpoint"]
 
@@ -118,3 +125,104 @@ class RawResult:
     """None where nothing was generated."""
     measured: bool
     scored: bool
+
+
+# What result files are called: told from what was evaluated, so that the same thing has the same name.
+
+_LONGEST = 200  # most file systems allow 255 bytes, and a suffix is to come
+
+
+def result_name(
+    *, recipe: str, run_label: str, dataset: str, subject: Subject, settings: str, digest: str
+) -> str:
+    """Return the name of a result without its suffix.
+
+    Args:
+        recipe: The recipe's name, of which the last part is taken.
+        run_label: What tells the run from others of its recipe.
+        dataset: The evaluation set.
+        subject: The model.
+        settings: How it was measured, in words: see `settings_words`.
+        digest: Hexadecimal; of everything about the recipe and the settings that decides the answers.
+    """
+    last = PurePath(recipe).stem
+    first = last if run_label in ("", last) else f"{last}.{run_label}"
+    kind = subject.kind if subject.kind == "base" or not subject.step else f"{subject.kind}-{subject.step}"
+    parts = [first, dataset, kind, PurePath(subject.base.rstrip("/")).name, f"{settings}-{digest[:8]}"]
+    name = "--".join(_slug(part) for part in parts)
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{digest[:8]}"
+
+
+def settings_words(*, method: str | None, max_samples: int | None, shots: int) -> str:
+    """Return how was measured, in the words of a file's name.
+
+    >>> settings_words(method=None, max_samples=200, shots=1)
+    'auto-1shot-n200'
+    """
+    words = [method or "auto"]
+    if shots:
+        words.append(f"{shots}shot")
+    if max_samples is not None:
+        words.append(f"n{max_samples}")
+    return "-".join(words)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+_=-]+", "_", text).strip("_.") or "_"
+
+
+# Tells whether an answer that is kept was given by these weights to these rows: the keys of journals.
+
+FORMAT = 1
+"""Rises when a journal written before can no longer be read."""
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "tokenizer*", "*.model")
+
+
+def journal_key(subject: Subject, dataset: str, deciding: Mapping[str, Any]) -> str:
+    """Return a hexadecimal digest of all that decides what a model gives for the rows of a set.
+
+    Args:
+        subject: The model. Its label and run decide nothing.
+        dataset: The set's name.
+        deciding: Recipe, data, versions and settings.
+    """
+    weights = {name: weights_identity(name) for name in {subject.path, subject.base}}
+    about = {
+        "format": FORMAT,
+        "kind": "adapter" if subject.kind == "adapter" else "whole",
+        "weights": weights[subject.path],
+        "base": weights[subject.base] if subject.kind == "adapter" else None,
+        "dataset": dataset,
+        **deciding,
+    }
+    return digest(about)[:32]
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain values, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_identity(name: str) -> list[Any]:
+    """Return what tells these weights from others: each file's name, size and time of change.
+
+    The content is not read: it may be hundreds of gigabytes. A name on a hub stands for itself.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return [name]
+    files = {path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.is_file()}
+    files = {path for path in files if path.name not in _CHANGING}
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
+    return [str(folder.resolve()), *facts]
+
+
+# An engine or a report may write these beside the weights later on.
+_CHANGING = frozenset(
+    {
+        *("trainer_state.json", "all_results.json", "eval_results.json", "train_results.json"),
+        *("training_args.bin", "optimizer.bin", "tokens_state.json"),
+    }
+)

@@ -12,8 +12,8 @@ from tunebook.data import sources
 from tunebook.data.registry import REGISTRY_FILE, load_registry
 from tunebook.engines.axolotl.datasets import render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
-from tunebook.evaluation.keys import digest
 from tunebook.evaluation.questions import read_questions
+from tunebook.evaluation.records import digest
 from tunebook.evaluation.shots import choose_shots
 from tunebook.files import write_json
 from tunebook.lengths.columns import names_of, needed_columns

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.scoring.telling import COLUMNS, markdown, telling_rows
+from tunebook.scoring.examples import COLUMNS, markdown, telling_rows
 from tunebook.types import EvalRecord, Score
 
 if TYPE_CHECKING:

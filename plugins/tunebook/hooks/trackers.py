@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunebook.scoring.telling import COLUMNS, markdown, telling_rows
+from tunebook.scoring.examples import COLUMNS, markdown, telling_rows
 from tunebook.types import EvalRecord
 
 

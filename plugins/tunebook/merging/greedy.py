@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.errors import TunebookError
+from tunebook.evaluation.job import Request
 from tunebook.evaluation.plan import plan_evaluation
-from tunebook.evaluation.request import Request
 from tunebook.runs.folder import FOLDER
 
 if TYPE_CHECKING:

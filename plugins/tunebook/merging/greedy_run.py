@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.evaluation import run as evaluation
-from tunebook.evaluation.keys import digest
+from tunebook.evaluation.finalise import write_result
 from tunebook.evaluation.plan import JOURNAL, plan_evaluation
-from tunebook.evaluation.results import write_result
+from tunebook.evaluation.records import digest
 from tunebook.merging.greedy import choose
 from tunebook.merging.plan import plan_merge
 from tunebook.merging.run import merge

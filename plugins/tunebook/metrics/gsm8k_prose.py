@@ -6,9 +6,7 @@ import re
 
 from tunebook.metrics import number
 from tunebook.metrics.math_text import plain as plain_text
-from tunebook.metrics.number import Number
-from tunebook.metrics.number_tokens import Token, has_digit, tokens
-from tunebook.metrics.number_words import may_spell_a_number, value_of_words
+from tunebook.metrics.number import Number, Token, has_digit, may_spell_a_number, tokens, value_of_words
 
 _WINDOWS = (250, 16_000)
 """Characters from the end that are read: the answer nearly always stands in the first window."""

@@ -13,8 +13,91 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tunebook.metrics.math_text import plain
-from tunebook.metrics.number_tokens import Token, has_digit, tokens
-from tunebook.metrics.number_words import value_of_words
+
+# English number words: `forty-two`, `one hundred and five`, `two dozen`, `half a million`.
+
+SCALES: dict[str, int] = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 1_000,
+    "million": 1_000_000,
+    "billion": 1_000_000_000,
+    "trillion": 1_000_000_000_000,
+    "k": 1_000,
+    "bn": 1_000_000_000,
+}
+_UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: value for value, word in enumerate(_UNITS.split())}
+_SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
+_SMALL["fourty"] = 40
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "thirds": 3,
+    "quarter": 4,
+    "quarters": 4,
+    "fifth": 5,
+    "fifths": 5,
+}
+_WORD = re.compile(r"[a-z]{1,12}|\S")
+_SIGN = frozenset({"minus", "negative"})
+_FIRST = frozenset({*_SMALL, *(word for word in SCALES if len(word) > 2), "half"})
+"""Words that a spelled number may begin with."""
+_LETTERS = tuple(word for word in _FIRST if not any(other in word for other in _FIRST - {word}))
+"""One of these stands in each of those words: `six` in `sixty`."""
+
+
+def may_spell_a_number(text: str) -> bool:
+    """Whether a text has the letters of a number word anywhere: True for `often`, which holds `ten`."""
+    distinct = " ".join({*text.lower().split()})
+    return any(map(distinct.__contains__, _LETTERS))
+
+
+def value_of_words(text: str) -> Fraction | None:
+    """The number that a text spells out, or None where it spells none or several.
+
+    >>> value_of_words("She has one hundred and forty-two apples."), value_of_words("half a dozen")
+    (Fraction(142, 1), Fraction(6, 1))
+    """
+    runs: list[Fraction] = []
+    run: list[str] = []
+    negative = False
+    words = _WORD.findall(text[:400].lower())
+    if _FIRST.isdisjoint(words):
+        return None
+    for word in [*words, "."]:
+        if word in _FIRST or (run and word in _PARTS):
+            run.append(word)
+        elif run and word in ("and", "-", "a", "of"):
+            continue
+        else:
+            if run:
+                runs.append(-_words_value(run) if negative else _words_value(run))
+                run = []
+            negative = word in _SIGN
+    # "one" is a number only where nothing else could be: "one of them has forty".
+    others = [value for value in runs if value != 1]
+    distinct = set(others or runs)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _words_value(run: list[str]) -> Fraction:
+    total, group = Fraction(0), Fraction(0)
+    for word in run:
+        if word in _PARTS:
+            # "two thirds", but "three and a half"; `half` alone or after a larger number adds.
+            group = group / _PARTS[word] if word != "half" or group == 1 else group + Fraction(1, 2)
+        elif word in _SMALL:
+            group += _SMALL[word]
+        elif SCALES[word] <= 100:
+            group = (group or Fraction(1)) * SCALES[word]
+        else:
+            total += (group or Fraction(1)) * SCALES[word]
+            group = Fraction(0)
+    return total + group
 
 
 class Number(NamedTuple):
@@ -216,3 +299,141 @@ def _is_range(text: str, left: Token, right: Token) -> bool:
     """`5-7` is a range and `50 - 8` a subtraction."""
     gap = text[left.end : right.start + 1].strip()
     return gap in {"-", "–", "—"} and left.value < right.value
+
+
+# Every number of a plain text, with sign, currency and scale. Every repeat in a pattern is bounded.
+
+
+class Token(NamedTuple):
+    """One number of a text, with its sign, currency and scale."""
+
+    value: Fraction
+    start: int
+    """Where its sign or currency begins."""
+    end: int
+    currency: bool
+
+
+_LITERAL = re.compile(
+    r"""
+      \d{1,3}(?:\.\d{3}){1,8},\d{1,2}(?!\d)                                       # 1.234,56
+    | \d{1,3}(?:\.\d{3}){2,8}(?![\d.,])                                            # 1.234.567
+    | \d{1,3}(?:,\d{3}){1,8}(?!\d)(?!,\d)(?:\.\d{1,40})?                           # 1,234.56
+    | \d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?!,\d)                                    # 12,34,567 (lakh)
+    | \d{1,3}(?:['_]\d{3}){1,8}(?!\d)(?:\.\d{1,40})?                               # 1'234
+    | \d{1,3}(?:\ \d{3}){1,8}(?!\d)(?![.,]\d{3})(?:\.\d{1,40})?                    # 1 234
+    | \d{1,60}(?!\d)(?:\.\d{1,40}(?!\d))?(?:[eE][-+]?\d{1,2}(?!\w))?               # 42, 4.2e1
+    | \.\d{1,40}(?!\d)
+    """,
+    re.VERBOSE,
+)
+_DIGIT_RUN = re.compile(r"\d+")
+_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|(?<![A-Za-z])(?:Rs\.?|USD|EUR|GBP))"
+_PREFIX = re.compile(
+    rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z",
+    re.IGNORECASE,
+)
+_CURRENCY_CODE = re.compile(r"(?<![A-Za-z])(?:rs|usd|eur|gbp)\Z", re.IGNORECASE)
+_PREFIX_ENDS = (
+    "-",
+    "–",
+    "+",
+    "$",
+    "€",
+    "£",
+    "¥",
+    "₹",
+    "₽",
+    "₩",
+    ".",
+    "minus",
+    "negative",
+    "usd",
+    "eur",
+    "gbp",
+    "rs",
+)
+_LONGEST_PREFIX = 12
+_SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+
+
+def has_digit(text: str) -> bool:
+    """Whether a text holds a digit of any script."""
+    if any(map(text.__contains__, "0123456789")):  # in a long text ten such scans outrun one by `re`
+        return True
+    return not text.isascii() and any(character.isdigit() for character in text)
+
+
+def tokens(text: str) -> list[Token]:
+    """Every number of a plain text, in order; its ordinals where it has no others."""
+    found: list[Token] = []
+    ordinals: list[Token] = []
+    at = 0
+    while run := _DIGIT_RUN.search(text, at):
+        at = run.end()
+        start = _start(text, run.start())
+        literal = None if start is None else _LITERAL.match(text, start)
+        if start is None or literal is None:
+            continue
+        at = max(at, literal.end())
+        value = _value(literal[0])
+        begin, negative, currency = _prefix(text, start)
+        scale = _SCALE.match(text, at)
+        if scale:
+            value *= SCALES[(scale[1] or scale[2]).lower()]
+        token = Token(-value if negative else value, begin, scale.end() if scale else at, currency)
+        (ordinals if _ORDINAL.match(text, at) else found).append(token)
+        at = token.end
+    return found or ordinals
+
+
+def _start(text: str, run: int) -> int | None:
+    """Where the number begins whose digits begin at `run`; None inside a word or a version (`1.2.3`)."""
+    before = text[max(0, run - 3) : run]
+    if before[-1:] == ".":
+        if before[-2:-1].isdigit():
+            return None
+        return run if before[-2:-1].isalpha() else run - 1
+    if before[-1:] == "_" and not before[-2:-1].isalnum():
+        return run  # emphasis: _42_
+    if before[-1:].isalpha() or before[-1:] == "_":
+        return run if _CURRENCY_CODE.search(text[max(0, run - 4) : run]) else None
+    return run
+
+
+class _Prefix(NamedTuple):
+    begin: int
+    negative: bool
+    currency: bool
+
+
+def _prefix(text: str, start: int) -> _Prefix:
+    window = text[max(0, start - _LONGEST_PREFIX) : start]
+    if not window.rstrip(" ").lower().endswith(_PREFIX_ENDS):
+        return _Prefix(start, negative=False, currency=False)
+    match = _PREFIX.search(window)
+    assert match is not None  # every part of it is optional
+    begin = start - len(window) + match.start()
+    negative = match["inner"] is not None or _is_negative(text[:begin][-3:], match["sign"])
+    return _Prefix(begin, negative, currency=match["currency"] is not None)
+
+
+def _value(number: str) -> Fraction:
+    number = number.replace("'", "").replace("_", "").replace(" ", "")
+    if ("," in number and number.rfind(",") > number.rfind(".") >= 0) or number.count(".") > 1:
+        number = number.replace(".", "").replace(",", ".")
+    number = number.replace(",", "")
+    return Fraction(int(number) if number.isdecimal() else number)
+
+
+def _is_negative(before: str, sign: str | None) -> bool:
+    """Whether what stands before a number is its sign and not a hyphen, an operator or a separator."""
+    if not sign or sign[0] == "+":
+        return False
+    if sign[0] not in "-–":
+        return True
+    if before.rstrip(" ")[-1:].isdigit() or before.rstrip(" ").endswith((")", "%")) or before[-1:].isalnum():
+        return False
+    # "Total - 42" separates; "-42" and a lone "- 42" are negative.
+    return not (sign.endswith(" ") and before.strip())

@@ -14,15 +14,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tunebook.metrics.rouge_lcs import lcs_length
-from tunebook.metrics.rouge_lsum import subsequences
+from tunebook.metrics.rouge_lcs import lcs_length, subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
 from tunebook.types import Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tunebook.metrics.rouge_lsum import Sentences
+    from tunebook.metrics.rouge_lcs import Sentences
 
 _Counted = TypeVar("_Counted", int, tuple[int, int])
 

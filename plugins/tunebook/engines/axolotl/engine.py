@@ -6,22 +6,26 @@ word. We look before it is started, and import nothing of it. Its keys are looke
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.registry import load_registry
 from tunebook.engines.axolotl.cache import prepared_path
-from tunebook.engines.axolotl.datasets import block_faults, entry_of_block, render_block
-from tunebook.engines.axolotl.evaluation import evaluation_values, start_values
-from tunebook.engines.axolotl.plugins import plugin_faults
-from tunebook.engines.axolotl.rows import label_fault
+from tunebook.engines.axolotl.datasets import block_faults, entry_of_block, label_fault, render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
 from tunebook.errors import TunebookError, join_errors
 from tunebook.types import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from tunebook.data.registry import Registry
+
 
 NO_TELEMETRY = {"AXOLOTL_DO_NOT_TRACK": "1"}
 """Axolotl reports to its makers unless told not to; runs that we start never do."""
@@ -225,3 +229,185 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
         pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=True)
         for name, block in pairs:
             yield from block_faults(block, registry.entry(name), directory)
+
+
+# An Axolotl training recipe, turned into the recipe that evaluates what it has trained.
+
+# What is about optimizing, saving, tracking and spreading over devices. Everything else may decide what a
+# model gives for a row, and stays.
+_TRAINING_ONLY = frozenset(
+    {
+        *(
+            "datasets",
+            "test_datasets",
+            "val_set_size",
+            "dataset_prepared_path",
+            "output_dir",
+            "lora_model_dir",
+        ),
+        *("shuffle_merged_datasets", "pretraining_dataset", "streaming", "skip_prepare_dataset"),
+        *(
+            "sample_packing",
+            "eval_sample_packing",
+            "pad_to_sequence_len",
+            "batch_flattening",
+            "group_by_length",
+        ),
+        *("train_on_inputs", "rl", "trl", "reward_model", "process_reward_model", "max_prompt_len"),
+        *("optimizer", "optim_args", "optim_target_modules", "lr_scheduler", "lr_scheduler_kwargs"),
+        *("lr_groups", "lr_div_factor", "lr_quadratic_warmup", "embedding_lr", "embedding_lr_scale"),
+        *("cosine_min_lr_ratio", "cosine_constant_lr_ratio", "warmup_steps", "warmup_ratio", "weight_decay"),
+        *("max_grad_norm", "adam_beta1", "adam_beta2", "adam_beta3", "adam_epsilon", "adam_epsilon2"),
+        *("num_epochs", "max_steps", "eval_steps", "evals_per_epoch", "eval_strategy", "evaluation_strategy"),
+        *("save_steps", "saves_per_epoch", "save_strategy", "save_total_limit", "save_first_step"),
+        *("save_only_model", "save_safetensors", "logging_steps", "load_best_model_at_end"),
+        *("metric_for_best_model", "greater_is_better", "early_stopping_patience", "resume_from_checkpoint"),
+        *("auto_resume_from_checkpoints", "loss_watchdog_threshold", "loss_watchdog_patience"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_offloading"),
+        *("neftune_noise_alpha", "noisy_embedding_alpha", "relora", "relora_cpu_offload", "torch_compile"),
+        *("unfrozen_parameters", "loraplus_lr_ratio", "loraplus_lr_embedding", "curriculum_sampling"),
+        *("deepspeed", "deepcompile", "fsdp", "fsdp_config", "fsdp_version", "fsdp_final_state_dict_type"),
+        *("tensor_parallel_size", "context_parallel_size", "dp_shard_size", "dp_replicate_size"),
+        *("sequence_parallel_degree", "use_ray", "ray_num_workers", "ray_run_name", "resources_per_worker"),
+        *("do_bench_eval", "do_causal_lm_eval", "eval_table_size", "generate_samples", "profiler_steps"),
+        *("hub_model_id", "hub_strategy", "hub_revision", "push_dataset_to_hub", "hf_mlflow_log_artifacts"),
+        *("use_wandb", "use_mlflow", "use_comet", "use_trackio", "use_tensorboard", "use_otel_metrics"),
+    }
+)
+_TRACKERS = ("wandb_", "mlflow_", "comet_", "trackio_", "otel_")
+
+
+def evaluation_values(
+    values: Mapping[str, Any],
+    blocks: Sequence[Mapping[str, Any]],
+    registry: Registry,
+    datasets: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the recipe with training off: same loader, template, limit of tokens and rows.
+
+    Args:
+        values: The resolved training recipe.
+        blocks: Its `test_datasets`, on this machine.
+        registry: Where `datasets` are looked up.
+        datasets: Registry entries to evaluate on; None for the recipe's own sets.
+
+    Raises:
+        TunebookError: The recipe has no evaluation set that the registry knows.
+    """
+    kept = {
+        key: value
+        for key, value in values.items()
+        if key not in _TRAINING_ONLY and not key.startswith(_TRACKERS)
+    }
+    names = list(datasets) if datasets is not None else list(values.get(NAMES_KEY) or [])
+    if datasets is not None:
+        blocks = [render_block(registry.entry(name), str(registry.path.parent)) for name in names]
+    if not names or len(names) != len(blocks):
+        raise TunebookError(
+            f"the recipe has no evaluation set that a registry knows: it has no `{NAMES_KEY}`",
+            fix="name one of the registry with --dataset",
+        )
+    return {
+        **kept,
+        # Axolotl wants something to train on. Of this it makes rows, and no pass over them.
+        "datasets": [dict(blocks[0])],
+        "test_datasets": [dict(block) for block in blocks],
+        DIRECTORY_KEY: str(registry.path.parent),
+        NAMES_KEY: names,
+        "plugins": list(dict.fromkeys([*(values.get("plugins") or []), PLUGIN])),
+        "eval_steps": 1,
+        "num_epochs": 1,
+        "dataloader_drop_last": False,
+    }
+
+
+def start_values(values: Mapping[str, Any], *, whole_model: str, adapter: str | None) -> dict[str, Any]:
+    """Return what is to be loaded first.
+
+    Args:
+        values: From `evaluation_values`.
+        whole_model: The model that the first subject is, or is put on.
+        adapter: Any adapter of its run, where it has one: without it Axolotl would make a fresh one.
+    """
+    base = values["base_model"]
+    # The rows are made with the tokenizer that training had.
+    first = {**values, "base_model": whole_model, "tokenizer_config": values.get("tokenizer_config") or base}
+    if adapter is None:
+        first.pop("adapter", None)
+        return first
+    return {**first, "lora_model_dir": adapter}
+
+
+# Whether the plugins that an Axolotl recipe names can be found in the engine's environment.
+#
+# Axolotl logs a plugin that it cannot import and trains without it. Here nothing is imported: the files are
+# looked for where that environment's Python would look.
+
+_ENGINE_PREFIX = "axolotl.integrations"
+"""Axolotl looks for a plugin here too, when it finds no module of the name alone."""
+
+_ASK = "import json, sys; print(json.dumps(sys.path))"
+_TRY = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+
+
+def plugin_faults(values: Mapping[str, Any], environment: Path) -> list[TunebookError]:
+    """Return the plugins of a recipe that Axolotl would not find.
+
+    Args:
+        values: The recipe.
+        environment: The virtual environment of the engine.
+    """
+    plugins = values.get("plugins") or []
+    if not isinstance(plugins, list):
+        return [TunebookError(f"plugins is {plugins!r}", fix="write it as a list of package.module.Class")]
+    faults = []
+    for plugin in plugins:
+        module, dot, name = str(plugin).rpartition(".")
+        if not dot or not name:
+            faults.append(
+                TunebookError(f"plugins: {plugin!r} names no class", fix="write package.module.Class")
+            )
+        elif not any(_exists(path, environment) for path in (module, f"{_ENGINE_PREFIX}.{module}")):
+            faults.append(
+                TunebookError(
+                    f"plugins: no module {module} in {environment}; Axolotl would go on without it",
+                    fix=f"correct {plugin}, or install its package there",
+                )
+            )
+    return faults
+
+
+def _exists(module: str, environment: Path) -> bool:
+    if _file_exists(module, _search_path(environment)):
+        return True
+    # Some editable installs answer through an import hook of theirs, which only that Python knows. This
+    # imports the packages above the module, so it is asked last, and not about the engine.
+    if module.startswith(f"{_ENGINE_PREFIX}."):
+        return False
+    asked = subprocess.run(
+        [environment / "bin" / "python", "-c", _TRY, module], capture_output=True, check=False
+    )
+    return asked.returncode == 0
+
+
+def _file_exists(module: str, search_path: Sequence[str]) -> bool:
+    places: Sequence[str] | None = search_path
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        if places is None:
+            return False
+        spec = PathFinder.find_spec(name, list(places))
+        if spec is None:
+            return False
+        places = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+    return True
+
+
+@cache
+def _search_path(environment: Path) -> tuple[str, ...]:
+    """The `sys.path` of that environment, folders of editable installs included."""
+    asked = subprocess.run(
+        [environment / "bin" / "python", "-c", _ASK], capture_output=True, text=True, check=True
+    )
+    return tuple(json.loads(asked.stdout.splitlines()[-1]))
