@@ -258,6 +258,14 @@ def test_bad_input_is_told_with_the_way_out(place, fault):
     assert fix in caught.value.fix
 
 
+def test_the_faults_of_all_models_are_named_together(place):
+    with pytest.raises(TunebookError) as caught:
+        ask(place, "output/node_00", "base", "output/node_0", datasets=("likes_tst",))
+    problems = [fault.problem for fault in caught.value.faults]
+    for part in ("there is no such run", "is not the output_dir of a run", "no dataset 'likes_tst'"):
+        assert sum(part in problem for problem in problems) == 1, problems
+
+
 def test_no_whole_checkpoint_says_why_each_is_none(place):
     run = place / "output" / "node_0"
     for step in (10, 20, 30):

@@ -259,8 +259,18 @@ def split(tmp_path, monkeypatch) -> Path:
     )
     lf = {"model_name_or_path": "m", "dataset_dir": "data", "dataset": "rows", "output_dir": "out"}
     (tmp_path / "lf.yaml").write_text(yaml.safe_dump(lf))
-    block = {"path": "data/rows.json", "type": "tunebook.hooks.axolotl_alpaca"}
-    ax = {"base_model": "m", "tunebook_dataset_dir": "data", "datasets": [block], "output_dir": "out"}
+    block = {"path": "data/rows.json", "split": "train", "type": "tunebook.hooks.axolotl_alpaca"}
+    ax = {
+        "base_model": "m",
+        "datasets": [block],
+        "test_datasets": [block],
+        "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
+        "tunebook_dataset_dir": "data",
+        "tunebook_eval_datasets": ["rows"],
+        "eval_steps": 2,
+        "learning_rate": 1e-4,
+        "output_dir": "out",
+    }
     (tmp_path / "ax.yaml").write_text(yaml.safe_dump(ax))
     return tmp_path / "split"
 
@@ -303,6 +313,29 @@ def test_a_plan_that_cannot_be_meant_is_refused(split, options, problem):
         options = {**options, "split": Path(options["split"])}
     with pytest.raises(TunebookError, match=problem):
         plan("lf.yaml", **options)
+
+
+def test_faults_of_the_recipe_and_of_the_plan_are_named_in_one_start(split):
+    recipe = yaml.safe_load(Path("lf.yaml").read_text()) | {"model_name_or_path": "./no_model"}
+    Path("lf.yaml").write_text(yaml.safe_dump(recipe | {"dataset": "nosuch", "learing_rate": 1.0}))
+    with pytest.raises(TunebookError) as caught:
+        plan("lf.yaml", nodes=2)
+    assert len(caught.value.faults) == 4
+    for part in ("no_model in", "no dataset 'nosuch'", "learing_rate: no such key", "the same thing on the"):
+        assert sum(part in fault.problem for fault in caught.value.faults) == 1, caught.value
+        assert all(fault.fix for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("recipe", ["lf.yaml", "ax.yaml"])
+def test_of_a_split_only_the_parts_have_to_be_there(split, recipe):
+    Path("data/rows.json").unlink()
+    if recipe == "ax.yaml":
+        # Axolotl's blocks name files; the registry says which entry each is.
+        Path("data/rows.json").touch()
+    assert plan(recipe, split=split).nodes == 2
+    (split / "node_0" / "rows.json").unlink()
+    with pytest.raises(TunebookError, match=r"rows\.json"):
+        plan(recipe, split=split)
 
 
 def test_axolotls_nodes_are_told_where_to_meet():

@@ -188,18 +188,19 @@ def test_the_engines_own_exit_status_is_ours(place):
         (
             [],
             lambda p: (p.registry["rec_test"].pop("metric"), p.registry["rec_test"].update(metrics="yes_no")),
-            "'metrics'",
+            'nothing reads the key "metrics"',
         ),
         (
             [],
             lambda p: (p.folder / "data" / "test.json").write_text(
-                '[{"output": "Yes"}, {"output": "Maybe"}]'
+                '[{"instruction": "?", "input": "", "output": "Yes"},'
+                ' {"instruction": "?", "input": "", "output": "Maybe"}]'
             ),
             "test.json, row 2: yes_no cannot use the reference 'Maybe'",
         ),
         ([], lambda p: p.hook.unlink(), "would not be measured"),
         (["dataset_dir=nowhere"], lambda p: None, "dataset_dir: there is no nowhere"),
-        (["deepspeed=no.json"], lambda p: None, "deepspeed: there is no no.json"),
+        (["deepspeed=no.json"], lambda p: None, "deepspeed: there is no file no.json"),
         (
             ["model_name_or_path=no/such/model"],
             lambda p: None,
@@ -229,13 +230,34 @@ def test_a_fault_is_two_lines_and_exit_status_2(place):
     assert not place.started
 
 
-def test_faults_of_several_datasets_are_told_together(place, plan):
+def test_faults_of_several_datasets_are_named_together(place, plan):
     (place.folder / "data" / "train.json").unlink()
-    (place.folder / "data" / "test.json").write_text('[{"output": 1}]')
+    (place.folder / "data" / "test.json").write_text('[{"instruction": "?", "input": "", "output": 1}]')
     with pytest.raises(TunebookError, match="2 faults") as error:
         plan()
     assert "train.json is missing" in error.value.problem
-    assert "test.json, row 1: 'output' is 1, not text" in error.value.problem
+    assert "test.json: output holds 1, which is no text" in error.value.problem
+
+
+def test_faults_of_every_kind_are_named_in_one_start_each_above_its_fix(place):
+    # Of a path, of the registry, of the keys, of the data, of the environment and of the folder.
+    place.write_recipe(model_name_or_path="./no_model", dataset="nosuch", learing_rate=1e-4, output_dir=None)
+    place.hook.unlink()
+    place.registry["rec_test"]["metric"] = "yes_know"
+    place.write_registry()
+    done = place.run()
+    assert done.returncode == 2
+    first, *lines = done.stderr.splitlines()
+    assert first == "error: 6 faults:"
+    problems, fixes = lines[::2], lines[1::2]
+    assert all(line.startswith("   fix: ") for line in fixes)
+    assert [line.partition(". ")[0] for line in problems] == list("123456")
+    for part in (
+        *("no_model in", "no dataset 'nosuch'", "learing_rate: no such key", "names no output_dir"),
+        *("there is no metric 'yes_know'", "would not be measured"),
+    ):
+        assert sum(part in line for line in problems) == 1, done.stderr
+    assert not place.started
 
 
 def test_an_unreadable_reference_in_training_data_alone_is_no_fault(place, plan):

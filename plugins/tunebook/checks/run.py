@@ -93,7 +93,9 @@ class Checked(NamedTuple):
     """A file's findings, and what the rules looked at; None where it could not be read that far."""
 
     result: CheckResult
-    subject: Subject | None
+    subject: Subject | None = None
+    recipe: Recipe | None = None
+    """What `subject` was made from: overlays and overrides merged in."""
 
 
 def check_recipe(
@@ -119,26 +121,27 @@ def check_recipe(
         TunebookError: There is no such recipe or overlay, or an override is no `key=value`.
     """
     root = home / "recipes"
-    path = _find(name_or_path, root)
+    path = catalog.recipe_path(name_or_path, root)
     name = catalog.recipe_name(path, root)
     file = _shown(path)
     other = checker_of(path)
     if other is not None:
-        return Checked(CheckResult(name=name, findings=in_order(list(other(path, file)))), None)
+        return Checked(CheckResult(name=name, findings=in_order(list(other(path, file)))))
     text = read_text(path)
     engine = engine_of(path, root, text)
     if engine is None:
-        return Checked(CheckResult(name=name, findings=(nobodys(text, file),)), None)
+        return Checked(CheckResult(name=name, findings=(nobodys(text, file),)))
     document = read_document(text, engine, file)
     if path.suffix == ".json":
         document = flat_document(document)
     if not document.values:
-        return Checked(CheckResult(name=name, findings=document.findings), None)
-    recipe = Recipe(name=name, engine=engine, path=path, values=document.values, header={})
+        return Checked(CheckResult(name=name, findings=document.findings))
+    header = {} if path.suffix == ".json" else catalog.read_header(text)
+    recipe = Recipe(name=name, engine=engine, path=path, values=document.values, header=header)
     changed = [_overlay(overlays.find_overlay(overlay, recipe, root), engine) for overlay in overlay_names]
     findings = [finding for part in (document, *changed) for finding in part.findings]
     if any(not part.values for part in changed):
-        return Checked(CheckResult(name=name, findings=in_order(findings)), None)
+        return Checked(CheckResult(name=name, findings=in_order(findings)))
     resolved = overlays.resolve(recipe, root, overlay_names, overrides)
     places = dict(document.places)
     for part in changed:
@@ -160,7 +163,7 @@ def check_recipe(
         gpus=gpus,
     )
     findings += [finding for rule in RULES for finding in rule(subject)]
-    return Checked(CheckResult(name=name, findings=in_order(findings)), subject)
+    return Checked(CheckResult(name=name, findings=in_order(findings)), subject, resolved.recipe)
 
 
 def refuse_errors(result: CheckResult) -> list[str]:
@@ -186,11 +189,6 @@ def refuse_errors(result: CheckResult) -> list[str]:
 def _where(finding: Finding) -> str:
     place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
     return f"{place}: {finding.key}: " if finding.key else f"{place}: "
-
-
-def _find(name_or_path: str, root: Path) -> Path:
-    path = Path(name_or_path).expanduser()
-    return path if path.is_file() else catalog.find_recipe(name_or_path, root).path
 
 
 def _shown(path: Path) -> str:

@@ -59,11 +59,11 @@ def bench(
     names: list[str | None] = [*attention.split(",")] if attention else [None]
     found = []
     with tempfile.TemporaryDirectory(prefix="tunebook-bench-") as folder:
+        plan = plan_training(recipe, overlays, [*overrides, f"output_dir={folder}"])
         for number, name in enumerate(names):
             output = Path(folder) / str(number)
-            plan = plan_training(recipe, overlays, [*overrides, f"output_dir={output}"])
             values = bench_values(
-                plan.recipe.values,
+                {**plan.recipe.values, "output_dir": str(output)},
                 plan.recipe.engine,
                 steps=steps + warmup,
                 attention=name,

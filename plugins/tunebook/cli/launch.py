@@ -71,6 +71,8 @@ def launch(ctx: click.Context, /, recipe: str, overrides: tuple[str, ...], **opt
         hosts=read_hosts(options["hosts"]) if options["hosts"] else (),
         cluster=read_cluster(options["cluster"]),
     )
+    for note in job.notes:
+        _say(note)
     rendered = render(job)
     if options["dry_run"]:
         _print_plan(job, rendered, via, options["after"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import engines, metrics, paths
 from tunebook.data.registry import load_registry
-from tunebook.errors import TunebookError
+from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.models import is_run
 from tunebook.evaluation.plan import JOURNAL, Unit
 from tunebook.evaluation.questions import read_questions
@@ -28,7 +28,7 @@ from tunebook.recipes.catalog import find_recipe, read_recipe
 from tunebook.runs import provenance
 from tunebook.runs.folder import FOLDER
 from tunebook.scoring.subset import seeded_subset
-from tunebook.training.plan import locate
+from tunebook.training.resolve import locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +201,9 @@ def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
     # The model and its sharding are the server's.
     kept = {key: value for key, value in values.items() if key not in ("deepspeed", "fsdp_config")}
     models = {key: kept.pop(key) for key in engine.model_keys if key in kept}
-    located, _ = locate(kept, engine, home)
+    faults = Faults()
+    located, _ = locate(kept, engine, home, faults)
+    faults.refuse()
     for key, value in models.items():
         beside = home / str(value)
         located[key] = str(beside) if isinstance(value, str) and beside.is_dir() else value

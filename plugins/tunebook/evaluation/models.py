@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import engines
-from tunebook.errors import TunebookError
+from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.records import Subject
 from tunebook.models.checkpoints import checkpoint_folders, fault
 from tunebook.recipes import overlays
 from tunebook.recipes.catalog import find_recipe, read_recipe
 from tunebook.runlog.evaluations import read_eval_metrics
 from tunebook.runs.folder import FOLDER
-from tunebook.training.plan import locate
+from tunebook.training.resolve import locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,11 +51,13 @@ class Model:
     notes: tuple[str, ...]
 
 
-def find_models(request: Request, home: Path) -> list[Model]:
+def find_models(request: Request, home: Path, faults: Faults) -> list[Model]:
     """Find everything that the command line names, each once.
 
-    Raises:
-        TunebookError: Something is neither a run nor a model, has no whole weights, or wants a recipe.
+    Args:
+        request: What is asked.
+        home: tunebook's own folder.
+        faults: Takes in what is neither a run nor a model, has no whole weights, or wants a recipe.
     """
     root = home / "recipes"
     found: dict[tuple[Path, str], None] = {}
@@ -67,10 +69,11 @@ def find_models(request: Request, home: Path) -> list[Model]:
     models = []
     for folder, wanted in found:
         label = label_of[folder]
-        if is_run(folder) and not request.as_models:
-            models.append(_of_run(folder, wanted, label, request, home, root))
-        else:
-            models.append(_of_model(folder, label, request, home, root))
+        with faults.gather():
+            if is_run(folder) and not request.as_models:
+                models.append(_of_run(folder, wanted, label, request, home, root))
+            else:
+                models.append(_of_model(folder, label, request, home, root))
     return models
 
 
@@ -172,7 +175,9 @@ def _resolve(recipe: Recipe, request: Request, home: Path, root: Path) -> tuple[
     recipe = overlays.resolve(recipe, root, (), request.overrides).recipe
     # Nothing is sharded in an evaluation: a file that says how may be gone.
     values = {key: value for key, value in recipe.values.items() if key not in _SHARDING}
-    values, notes = locate(values, engines.load(recipe.engine), home)
+    faults = Faults()
+    values, notes = locate(values, engines.load(recipe.engine), home, faults)
+    faults.refuse()
     return replace(recipe, values=values), tuple(notes)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook import engines, paths
 from tunebook.checks.data import check_datasets
 from tunebook.data.registry import load_registry
-from tunebook.errors import TunebookError, join_errors
+from tunebook.errors import Faults, TunebookError, join_errors
 from tunebook.evaluation.job import Job
 from tunebook.evaluation.models import find_models
 from tunebook.evaluation.records import digest, journal_key, result_name, settings_words
@@ -97,12 +97,16 @@ def plan_evaluation(request: Request) -> EvalPlan:
     """Find, check and arrange everything.
 
     Raises:
-        TunebookError: Something the user must mend first.
+        TunebookError: Something the user must fix first; the faults of all models together.
     """
     home = paths.home()
-    models = find_models(request, home)
+    faults = Faults()
     looked_at: dict[tuple[Path, str], dict[str, Any]] = {}
-    asked = [_ask(model, request, home, looked_at) for model in models]
+    asked = []
+    for model in find_models(request, home, faults):
+        with faults.gather():
+            asked.append(_ask(model, request, home, looked_at))
+    faults.refuse()
     together: dict[str, list[_Asked]] = {}
     for one in asked:
         key = {

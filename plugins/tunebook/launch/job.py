@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import engines, paths
 from tunebook.data import registry
 from tunebook.errors import TunebookError
 from tunebook.models.checkpoints import last_whole_checkpoint
-from tunebook.recipes import overlays
-from tunebook.recipes.catalog import find_recipe
 from tunebook.splits import joint_dataset_dir
+from tunebook.training.resolve import resolve_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +43,8 @@ class Job:
     hosts: tuple[Host, ...]
     """For ssh, one for each node; empty otherwise."""
     cluster: Cluster
+    notes: tuple[str, ...] = ()
+    """What the user should know before it starts, a line each."""
 
     @property
     def nodes(self) -> int:
@@ -84,20 +85,64 @@ def plan_job(
         cluster: The site's settings.
 
     Raises:
-        TunebookError: Something the user must mend first.
+        TunebookError: Something the user must fix first; all faults together.
     """
-    home = paths.home()
-    recipe = overlays.resolve(
-        find_recipe(name_or_path, home / "recipes"), home / "recipes", overlay_names, overrides
-    ).recipe
-    values = dict(recipe.values)
-    output_dir = values.get("output_dir")
-    if not isinstance(output_dir, str) or not output_dir:
-        raise TunebookError(f"{recipe.path}: names no output_dir", fix="add output_dir=output/<name>")
-    for path in (str(Path.cwd()), output_dir, str(split or "")):
+    found = resolve_recipe(name_or_path, overlay_names, overrides)
+    recipe, engine, faults = found.recipe, found.engine, found.faults
+    parts: list[Path] = []
+    if split:
+        with faults.gather():
+            parts = _parts(split)
+            shard = (joint_dataset_dir(split) if joint else parts[0]).absolute()
+            changed = engine.on_shard(recipe.values, shard)
+            # Each node reads its part, so what is wrong with the whole data does not count.
+            found = resolve_recipe(name_or_path, overlay_names, [*overrides, *_as_overrides(changed, recipe)])
+            faults = found.faults
+    count = 0
+    if parts or not split:
+        with faults.gather():
+            count = _count(nodes, parts, hosts, split=split, joint=joint)
+    for path in (str(Path.cwd()), str(found.output_dir), str(split or "")):
         if any(not character.isprintable() for character in path):
-            raise TunebookError(f"{path!r} holds characters that cannot be printed", fix="rename the folder")
-    parts = _parts(split) if split else []
+            faults.add(
+                TunebookError(f"{path!r} holds characters that cannot be printed", fix="rename the folder")
+            )
+    faults.refuse()
+    output = found.output_dir.absolute()
+    made = []
+    for rank in range(count):
+        one = dict(recipe.values)
+        if split:
+            one = engine.on_shard(one, shard if joint else parts[rank].absolute())
+        one["output_dir"] = str(output if joint else output / f"node_{rank}")
+        made.append(one)
+    return Job(
+        name=output.name,
+        recipe=recipe,
+        output=output,
+        project=Path.cwd(),
+        tunebook=Path(sys.executable).parent / "tunebook",
+        node_recipes=tuple(made),
+        joint=joint,
+        hosts=tuple(hosts[:count]),
+        cluster=cluster,
+        notes=found.notes,
+    )
+
+
+def _as_overrides(changed: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What differs from the recipe, as `key=value`: JSON is YAML."""
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in changed.items()
+        if value != recipe.values.get(key)
+    ]
+
+
+def _count(
+    nodes: int | None, parts: Sequence[Path], hosts: Sequence[Host], *, split: Path | None, joint: bool
+) -> int:
+    """How many nodes there are to be."""
     count = nodes or len(parts) or len(hosts)
     if not count:
         raise TunebookError("it is not said on how many nodes to run", fix="give --split, --hosts or --nodes")
@@ -114,27 +159,7 @@ def plan_job(
             f"{count} nodes would each train the same thing on the same data",
             fix="give each its part with --split, or train one model on all nodes with --joint",
         )
-    output = Path(output_dir).absolute()
-    engine = engines.load(recipe.engine)
-    made = []
-    for rank in range(count):
-        one = dict(values)
-        if split:
-            shard = joint_dataset_dir(split) if joint else parts[rank]
-            one = engine.on_shard(one, shard.absolute())
-        one["output_dir"] = str(output if joint else output / f"node_{rank}")
-        made.append(one)
-    return Job(
-        name=output.name,
-        recipe=recipe,
-        output=output,
-        project=Path.cwd(),
-        tunebook=Path(sys.executable).parent / "tunebook",
-        node_recipes=tuple(made),
-        joint=joint,
-        hosts=tuple(hosts[:count]),
-        cluster=cluster,
-    )
+    return count
 
 
 def unfinished(job: Job) -> list[str]:
@@ -156,4 +181,6 @@ def _parts(split: Path) -> list[Path]:
         if not (folder / registry.REGISTRY_FILE).is_file():
             raise TunebookError(f"{folder} holds no {registry.REGISTRY_FILE}", fix="split again")
         found.append(folder)
+    if not found:
+        raise TunebookError(f"{split} holds no node_0", fix="split again")
     return found

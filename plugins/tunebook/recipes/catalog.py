@@ -42,23 +42,32 @@ def iter_recipes(root: Path) -> Iterator[Recipe]:
 
 
 def find_recipe(name_or_path: str, root: Path) -> Recipe:
-    """Read the recipe of that name below `root`, or that file.
-
-    Args:
-        name_or_path: `llamafactory/demo/lora_sft_recommend`, the same with `recipes/` before or `.yaml`
-            behind it, or the path of any YAML file. A file in the current folder wins over a name.
-        root: A `recipes/` folder.
+    """Read the recipe of that name below `root`, or that file; see `recipe_path`.
 
     Raises:
         TunebookError: There is none, or it cannot be read.
     """
+    return read_recipe(recipe_path(name_or_path, root), root)
+
+
+def recipe_path(name_or_path: str, root: Path) -> Path:
+    """Return the file of the recipe of that name below `root`, or that file.
+
+    Args:
+        name_or_path: `llamafactory/demo/lora_sft_recommend`, the same with `recipes/` before or `.yaml`
+            after it, or the path of any YAML file. A file in the current folder wins over a name.
+        root: A `recipes/` folder.
+
+    Raises:
+        TunebookError: There is none.
+    """
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return read_recipe(path, root)
+        return path
     name = name_or_path.removeprefix("recipes/").removesuffix(".yaml")
     named = root / f"{name}.yaml"
     if named.is_file():
-        return read_recipe(named, root)
+        return named
     names = [recipe_name(file, root) for file in recipe_files(root)]
     problem = (
         f"{name_or_path} is a folder, not a recipe" if path.is_dir() else f"no such recipe: {name_or_path}"
