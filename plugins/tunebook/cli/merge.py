@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from tunebook import files
-from tunebook.cli import merge_greedy
 from tunebook.merging.layout import working_bytes
 from tunebook.merging.plan import plan_merge
-from tunebook.merging.record import greedy_lines
 from tunebook.merging.run import find_environment, merge
 
 if TYPE_CHECKING:
-    from tunebook.merging.greedy import GreedyPlan
     from tunebook.merging.plan import MergePlan
     from tunebook.types import EngineName
 
@@ -64,7 +61,6 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--engine", type=click.Choice(["llamafactory", "axolotl"]), help="Whose environment to compute in."
 )
-@merge_greedy.greedy_options
 @click.option("--dry-run", is_flag=True, help="Print the plan, sizes, memory and room; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan or result as JSON.")
 @click.pass_context
@@ -79,23 +75,19 @@ def merge_command(
     max_shard_size: int | None,
     check: bool,
     engine: EngineName | None,
-    greedy: str | None,
-    recipe: str | None,
-    evals: Path,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Merge an adapter into its base, or several models or adapters into one.
 
-    One adapter becomes a model; one full model is written as it is, without the state of its training. Of
-    several, the weighted average is made; with --greedy, of those that do not spoil it. The folder
-    appears once it is whole and its logits are those of its inputs; exit status 1, and the result in
-    OUTPUT.failed, where they are not.
+    One adapter becomes a model; one full model is written as it is, without its optimizer state. Several
+    become their weighted average. The folder appears once it is complete and its logits equal those of
+    its inputs; where they do not, the result is in OUTPUT.failed and the exit status is 1.
 
     \b
     Example:
       tunebook merge output/demo/lora --checkpoint best -o output/demo/merged
-      tunebook merge output/node_0 output/node_1 output/node_2 --greedy my_validation -o output/soup
+      tunebook merge output/node_0 output/node_1 output/node_2 -o output/soup
     """
     plan = plan_merge(
         inputs,
@@ -106,20 +98,14 @@ def merge_command(
         as_kind=as_kind,
         max_shard_bytes=max_shard_size,
     )
-    greedily = merge_greedy.plan_of(plan, greedy, recipe, evals, weights)
     environment = find_environment(plan, engine)
-    figures = _figures(plan, environment, greedily)
+    figures = _figures(plan, environment)
     if dry_run:
-        click.echo(
-            json.dumps(figures, indent=2, ensure_ascii=False) if as_json else _told(plan, figures, greedily)
-        )
+        click.echo(json.dumps(figures, indent=2, ensure_ascii=False) if as_json else _told(plan, figures))
         return
     if not as_json:
-        click.echo(_told(plan, figures, greedily), err=True)
-    chosen = None
-    if greedily is not None:
-        plan, chosen = merge_greedy.choose_inputs(greedily, environment, max_shard_size)
-    outcome = merge(plan, environment=environment, check=check, greedy=chosen)
+        click.echo(_told(plan, figures), err=True)
+    outcome = merge(plan, environment=environment, check=check)
     if as_json:
         click.echo(
             json.dumps(
@@ -129,8 +115,6 @@ def merge_command(
             )
         )
     else:
-        for line in greedy_lines(chosen) if chosen else []:
-            click.echo(line)
         parity = outcome.record["parity"]
         for line in parity["lines"] if parity else ["Not checked (--no-check)."]:
             click.echo(line)
@@ -141,7 +125,7 @@ def merge_command(
         ctx.exit(1)
 
 
-def _figures(plan: MergePlan, environment: Path, greedily: GreedyPlan | None) -> dict[str, Any]:
+def _figures(plan: MergePlan, environment: Path) -> dict[str, Any]:
     return {
         "way": plan.way,
         "what": plan.what,
@@ -168,14 +152,13 @@ def _figures(plan: MergePlan, environment: Path, greedily: GreedyPlan | None) ->
         "free_bytes": files.free_bytes(plan.output),
         "environment": str(environment),
         "notes": list(plan.notes),
-        "greedy": greedily and merge_greedy.figures(greedily),
     }
 
 
-def _told(plan: MergePlan, figures: dict[str, Any], greedily: GreedyPlan | None) -> str:
-    lines = [plan.what] if greedily is None else merge_greedy.told(greedily)
+def _told(plan: MergePlan, figures: dict[str, Any]) -> str:
+    lines = [plan.what]
     for given in figures["inputs"]:
-        share = f", weight {given['weight']:.6g}" if len(plan.inputs) > 1 and not greedily else ""
+        share = f", weight {given['weight']:.6g}" if len(plan.inputs) > 1 else ""
         lines.append(f"  {given['folder']}: {given['kind']}, {given['chosen']}{share}")
     if figures["base"]:
         lines.append(f"  base: {figures['base']}")

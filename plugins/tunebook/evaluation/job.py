@@ -148,8 +148,6 @@ class Request:
     """Registry entries; empty for each recipe's own."""
     recipe: str | None = None
     """Of models that no run left: how they are to be loaded and asked."""
-    as_models: bool = False
-    """Take every folder for a model's or adapter's own, asked as `recipe` says, even where a run left it."""
     overrides: tuple[str, ...] = ()
     method: Method | None = None
     batch_size: int | None = None

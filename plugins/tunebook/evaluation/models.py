@@ -62,15 +62,14 @@ def find_models(request: Request, home: Path, faults: Faults) -> list[Model]:
     root = home / "recipes"
     found: dict[tuple[Path, str], None] = {}
     for given in request.models:
-        one = (_path(given), "") if request.as_models else _split(given, request.checkpoints)
-        found.setdefault(one, None)
+        found.setdefault(_split(given, request.checkpoints), None)
     folders = list(dict.fromkeys(folder for folder, _ in found))
     label_of = dict(zip(folders, labels(folders), strict=True))
     models = []
     for folder, wanted in found:
         label = label_of[folder]
         with faults.gather():
-            if is_run(folder) and not request.as_models:
+            if is_run(folder):
                 models.append(_of_run(folder, wanted, label, request, home, root))
             else:
                 models.append(_of_model(folder, label, request, home, root))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunebook.merging.weights import Weights
 
 FILE = "tunebook_merge.json"
-FORMAT = 1
+FORMAT = 2
 """It rises when a key changes its meaning or goes."""
 
 _SUMMARY = (
@@ -42,7 +42,6 @@ def record(
     plan: MergePlan,
     notes: list[str],
     parity: Mapping[str, Any] | None,
-    greedy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what `tunebook_merge.json` holds, secrets taken out.
 
@@ -50,7 +49,6 @@ def record(
         plan: What was done.
         notes: What the reader should know.
         parity: The result of the check; None where it was left out.
-        greedy: How the inputs were chosen; None where the user chose them.
     """
     found = {
         "format": FORMAT,
@@ -64,7 +62,6 @@ def record(
         "output_bytes": plan.bytes,
         "notes": notes,
         "parity": parity and dict(parity),
-        "greedy": greedy and dict(greedy),
     }
     return dict(redact(found))
 
@@ -105,8 +102,6 @@ def card(found: Mapping[str, Any], *, adapter: bool) -> str:
             told = ", ".join(f"{key} {value}" for key, value in given["recipe"].items())
             lines += [f"- `{given['name']}` was trained with {given['engine']}: {told}"]
     lines += [f"- {note}" for note in found["notes"]]
-    if found.get("greedy"):
-        lines += ["", "## How the inputs were chosen", "", *greedy_lines(found["greedy"])]
     lines += ["", "## Check", "", *_parity(found["parity"]), ""]
     return "\n".join(lines)
 
@@ -115,30 +110,6 @@ def _parity(parity: Mapping[str, Any] | None) -> list[str]:
     if parity is None:
         return ["Not checked (`--no-check`)."]
     return [str(line) for line in parity["lines"]]
-
-
-def greedy_lines(greedy: Mapping[str, Any]) -> list[str]:
-    """Return each step of a greedy soup, as Markdown."""
-    better = "larger" if greedy["larger_is_better"] else "smaller"
-    by = f"By `{greedy['figure']}` on {greedy['dataset']}, {better} is better"
-    lines = [
-        f"{by}; asked as in `{greedy['recipe']}`.",
-        "",
-        "| candidate | its own figure | the soup's without it | with it | n | unparsed | with it | |",
-        "|---|--:|--:|--:|--:|--:|--:|---|",
-    ]
-    lines += [
-        f"| `{step['candidate']}` | {_shown(step['own'])} | {_shown(step['without'])} | "
-        f"{_shown(step['with'])} | {step['n']:,} | {step['n_unparsed']:,} | "
-        f"{step['n_unparsed_with']:,} | "
-        f"{'kept' if step['kept'] else 'left out'} |"
-        for step in greedy["steps"]
-    ]
-    return [*lines, "", greedy["note"]]
-
-
-def _shown(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.6g}"
 
 
 def _input(given: Input, weight: float) -> dict[str, Any]:

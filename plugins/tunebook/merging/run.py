@@ -18,7 +18,7 @@ from tunebook.runs import processes
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from tunebook.merging.plan import MergePlan
     from tunebook.types import EngineName
@@ -37,9 +37,7 @@ class Outcome:
     ok: bool
 
 
-def merge(
-    plan: MergePlan, *, environment: Path, check: bool, greedy: Mapping[str, Any] | None = None
-) -> Outcome:
+def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
     """Make the output of a plan.
 
     Until it is whole and checked it stands in a hidden folder beside the output. What a killed merge left
@@ -49,7 +47,6 @@ def merge(
         plan: From `plan_merge`.
         environment: The virtual environment whose torch, transformers and peft are used.
         check: Whether logits of the result are compared with those of its inputs.
-        greedy: How the inputs were chosen, where `merging.greedy` has chosen them.
 
     Raises:
         TunebookError: The tensors could not be made; nothing is left.
@@ -61,7 +58,7 @@ def merge(
         found = None
         if check:
             found = _checked(plan, made, scratch, environment)
-        recorded = record.record(plan, notes, found, greedy)
+        recorded = record.record(plan, notes, found)
         record.write(made, recorded, adapter=plan.adapter_config is not None)
         ok = found is None or found["ok"]
         target = plan.output if ok else _free(plan.output.with_name(f"{plan.output.name}.failed"))
