@@ -43,7 +43,7 @@ def evaluate(side: str, rows: list[dict[str, list[int]]], batch: int) -> dict[st
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
     from transformers.data import DataCollatorForSeq2Seq
 
-    from tunebook.hooks import answers
+    from tunebook.hooks import forward as answers
     from tunebook.hooks.attach import attach
     from tunebook.hooks.preparation import EngineWords, EvaluationSet
 

@@ -59,7 +59,7 @@ def run(case: str, tokens: int, answer: int, budget: float, name: str | None) ->
     """Run one case in this process."""
     import torch
 
-    from tunebook.hooks import answers, room
+    from tunebook.hooks import forward, memory
     from tunebook.hooks.batches import collate
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -91,12 +91,12 @@ def run(case: str, tokens: int, answer: int, budget: float, name: str | None) ->
             if case == "stock":
                 value = model(**inputs, labels=batch.labels, use_cache=False).loss.item()
             elif case == "ours":
-                found = answers.forward(
-                    model, batch, keep_answers_only=True, read_at_a_time=room.read_at_a_time(model, batch)
+                found = forward.forward(
+                    model, batch, keep_answers_only=True, read_at_a_time=memory.read_at_a_time(model, batch)
                 )[0]
                 value = found.nll / found.tokens
             else:
-                piece = room.prefill_at_a_time(model, 1, tokens) if case == "generate in pieces" else None
+                piece = memory.prefill_at_a_time(model, 1, tokens) if case == "generate in pieces" else None
                 value = model.generate(
                     **{name: inputs[name] for name in ("input_ids", "attention_mask")},
                     do_sample=False,
@@ -197,8 +197,7 @@ def main() -> None:
     chosen = parser.parse_args()
     import transformers.generation
 
-    import tunebook.hooks.answers  # for all cases at once
-    import tunebook.hooks.room  # noqa: F401
+    import tunebook.hooks.memory  # noqa: F401
 
     del transformers
     print(f"one row, answer of {chosen.answer_tokens:,} tokens, {chosen.budget:g} GiB beside the weights")

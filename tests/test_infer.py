@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunebook.cli.infer import infer
 from tunebook.errors import TunebookError
-from tunebook.hooks.infer import windows
+from tunebook.hooks.infer_job import windows
 from tunebook.inference import output
 from tunebook.inference.conversations import conversation_of
 from tunebook.models import contract

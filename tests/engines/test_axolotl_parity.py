@@ -153,7 +153,7 @@ def axolotl_rows(axolotl_recipe, data: Path, names: tuple[str, ...]) -> dict[str
     from axolotl.loaders import load_tokenizer
     from axolotl.utils.dict import DictDefault
 
-    from tunebook.hooks.axolotl_sets import build_set
+    from tunebook.hooks.axolotl import build_set
 
     registry = load_registry(data)
     cfg = DictDefault(yaml.safe_load(axolotl_recipe("like_train", "like_eval").read_text()))

@@ -84,14 +84,14 @@ def stock(model, batch):
 
 
 def ours(model, batch, monkeypatch, *, logits_at_a_time=2**27, read_at_a_time=None, class_ids=()):
-    from tunebook.hooks import answers, heads
-    from tunebook.hooks.wrappers import takes_position_ids
+    from tunebook.hooks import forward
+    from tunebook.hooks.forward import takes_position_ids
 
     monkeypatch.setattr(heads, "LOGITS_AT_A_TIME", logits_at_a_time)
     inputs = dict(batch.inputs)
     if not takes_position_ids(model):
         inputs.pop("position_ids")
-    return answers.forward(
+    return forward.forward(
         model,
         batch._replace(inputs=inputs),
         keep_answers_only=True,
@@ -102,7 +102,7 @@ def ours(model, batch, monkeypatch, *, logits_at_a_time=2**27, read_at_a_time=No
 
 def counted(model):
     """How often the model's head and its decoder's first layer ran, as a list that fills."""
-    from tunebook.hooks.wrappers import decoder_of, innermost
+    from tunebook.hooks.forward import decoder_of, innermost
 
     calls = {"head": 0, "decoder": 0}
 
@@ -211,14 +211,14 @@ def test_ddp_gives_the_same(models, batch, monkeypatch, tmp_path):
 
 
 def test_a_rank_with_fewer_pieces_makes_as_many_passes_as_the_others(models, batch, monkeypatch):
-    from tunebook.hooks import answers, heads
+    from tunebook.hooks import forward
 
     model = models("qwen3")
     calls = counted(model)
     monkeypatch.setattr(heads, "LOGITS_AT_A_TIME", 90 * 600)
-    alone = answers.forward(model, batch, keep_answers_only=True)
+    alone = forward.forward(model, batch, keep_answers_only=True)
     own, calls["head"] = calls["head"], 0
-    in_step = answers.forward(model, batch, keep_answers_only=True, agree=lambda number: number + 3)
+    in_step = forward.forward(model, batch, keep_answers_only=True, agree=lambda number: number + 3)
     assert calls["head"] == own + 3
     assert in_step == alone
 
@@ -241,11 +241,11 @@ def trainer(models, tmp_path):
 
 def generated(trainer, rows, *, new_tokens=6, batches=None, limits=None):
     """Ids by row of `generate_batches`, and the batches handed over."""
+    from tunebook.hooks.decoding import Texts
     from tunebook.hooks.generation import generate_batches
+    from tunebook.hooks.memory import Limits
     from tunebook.hooks.preparation import EvaluationSet, Prepared
-    from tunebook.hooks.room import Limits
     from tunebook.hooks.rows import read_rows
-    from tunebook.hooks.texts import Texts
 
     texts = Texts(trainer.processing_class, frozenset({1}))
 
@@ -279,7 +279,7 @@ def generated(trainer, rows, *, new_tokens=6, batches=None, limits=None):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_prompts_read_in_pieces_are_answered_as_prompts_read_whole(trainer, rows, monkeypatch, name):
-    from tunebook.hooks.wrappers import decoder_of
+    from tunebook.hooks.forward import decoder_of
     from tunebook.memory import inference
 
     asked = trainer(name)
@@ -341,21 +341,21 @@ def test_another_error_in_a_batch_is_not_taken_for_want_of_memory(trainer, rows,
 
 def test_what_does_not_fit_is_said_before_it_starts_with_what_would(trainer, rows, monkeypatch, capsys):
     from tunebook.errors import TunebookError
-    from tunebook.hooks import room
+    from tunebook.hooks import memory
 
     asked = trainer()
     monkeypatch.setattr(asked.model, "generate", lambda **_: pytest.fail("it was started"))
     # Two layers with two heads of 16 in fp32 are 512 bytes a token.
-    sizes = room.sizes_of(asked.model)
-    alone = room.need(sizes, [56], 6, room.Limits()).total
-    monkeypatch.setattr(room, "free_bytes", lambda _model: 1.5 * alone)
+    sizes = memory.sizes_of(asked.model)
+    alone = memory.need(sizes, [56], 6, memory.Limits()).total
+    monkeypatch.setattr(memory, "free_bytes", lambda _model: 1.5 * alone)
     with pytest.raises(TunebookError, match=r"3 of 3 rows will not fit: a batch of 3 x 63 tokens") as caught:
-        generated(asked, rows, limits=room.Limits(strict=True))
+        generated(asked, rows, limits=memory.Limits(strict=True))
     assert "--batch-tokens" in caught.value.fix
     assert "generation: at most 3 x 63 tokens, keys and values 94.5 KiB" in capsys.readouterr().out
-    monkeypatch.setattr(room, "free_bytes", lambda _model: 0.5 * alone)
+    monkeypatch.setattr(memory, "free_bytes", lambda _model: 0.5 * alone)
     with pytest.raises(TunebookError) as caught:
-        generated(asked, rows, batches=[[0]], limits=room.Limits(strict=True))
+        generated(asked, rows, batches=[[0]], limits=memory.Limits(strict=True))
     assert "limit the length to " in caught.value.fix
     assert "--device-map auto" in caught.value.fix
 

@@ -84,7 +84,7 @@ class Answered:
     hits: int
     """Of these, how many the argmax gets right."""
     prediction: str
-    """As far as greedy decoding would give it too; see `hooks.examples`."""
+    """As far as greedy decoding would give it too; see `hooks.evaluator`."""
     class_logprobs: tuple[float, ...] = ()
 
 

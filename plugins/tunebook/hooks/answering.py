@@ -16,14 +16,14 @@ from transformers import TextStreamer, set_seed
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import collate
+from tunebook.hooks.decoding import Texts, stop_ids
 from tunebook.hooks.generation import generating, generation_settings
-from tunebook.hooks.infer import WINDOW_BATCHES, Job, rows_of, windows
-from tunebook.hooks.texts import Texts, stop_ids
+from tunebook.hooks.infer_job import WINDOW_BATCHES, Job, rows_of, windows
 from tunebook.inference.conversations import Conversation
 from tunebook.types import IGNORED
 
 if TYPE_CHECKING:
-    from tunebook.hooks.loading import Encoder
+    from tunebook.hooks.encoder import Encoder
 
 
 class Answer(NamedTuple):

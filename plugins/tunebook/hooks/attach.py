@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch
-from tunebook.hooks.evaluation import Evaluator
-from tunebook.hooks.leavings import say
+from tunebook.hooks.decoding import Texts, stop_ids
+from tunebook.hooks.evaluator import Evaluator
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
-from tunebook.hooks.texts import Texts, stop_ids
+from tunebook.hooks.results import say
 from tunebook.scoring.figures import reported_names
 
 if TYPE_CHECKING:

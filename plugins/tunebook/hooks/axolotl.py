@@ -11,11 +11,16 @@ it skips `post_trainer_create` for the latter.
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from axolotl.integrations.base import BasePlugin, PluginManager
+from axolotl.utils.data import sft
+from axolotl.utils.data.shared import load_dataset_with_config
+from axolotl.utils.data.utils import handle_long_seq_in_dataset
 from axolotl.utils.dict import DictDefault
 
 from tunebook import __version__, metrics
@@ -24,14 +29,14 @@ from tunebook.engines.axolotl.cache import prepared_path
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
-from tunebook.hooks.axolotl_sets import build_sets, refuse_unlabelled
-from tunebook.hooks.axolotl_weights import steps_of_weights
 from tunebook.hooks.contract import Told, note
-from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.hooks.results import say
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
 from tunebook.models import contract
+from tunebook.models.checkpoints import checkpoint_folders
+from tunebook.types import IGNORED
 
 
 class TunebookPlugin(BasePlugin):  # type: ignore[misc]
@@ -160,3 +165,142 @@ def _stop(error: TunebookError, job: Job | None = None) -> NoReturn:
         stop(job, error)
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+# Builds each named evaluation set through Axolotl's own loader, whole, fresh and in the file's order.
+#
+# Axolotl merges `test_datasets` into one set, shuffles it, keeps it in a cache whose key does not cover the
+# files' content, and drops rows above its length limit with one line among hundreds. We ask the same loader
+# for one block at a time, before merging and caching.
+
+_LOAD_ONE = "_load_and_process_single_dataset"
+_ROWS_LOOKED_AT = 1000
+_ROWS_WORTH_A_POOL = 10_000
+"""Evaluation rows from which on `dataset_num_proc` is used. Each worker imports the engine anew."""
+
+
+def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
+    """Load and tokenise the evaluation sets, by registry name, in the recipe's order.
+
+    Args:
+        cfg: Axolotl's configuration, validated.
+        trainer: Its trainer, for the tokenizer and so that one process works before the others.
+
+    Raises:
+        TunebookError: A set is empty, or this Axolotl lacks the loader we call.
+    """
+    if not hasattr(sft, _LOAD_ONE):
+        raise TunebookError(
+            f"this Axolotl has no {_LOAD_ONE} in {sft.__name__}: tunebook {__version__} cannot load its sets",
+            fix="install the Axolotl that tunebook's constraints name",
+        )
+    names = list(cfg.tunebook_eval_datasets)
+    with trainer.args.main_process_first(local=True, desc="evaluation sets"):
+        return {
+            name: build_set(name, block, cfg, trainer.processing_class)
+            for name, block in zip(names, cfg.test_datasets, strict=True)
+        }
+
+
+def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any:
+    """Load and tokenise one block; says so where rows are missing.
+
+    Raises:
+        TunebookError: No row is left.
+    """
+    limit = cfg.eval_sequence_len or cfg.sequence_len
+    block = DictDefault(block)
+    source = load_dataset_with_config(block, cfg.hf_use_auth_token)
+    rows = None if isinstance(source, dict) else len(source)  # a mapping: several splits, one is taken
+    if rows is not None and rows < _ROWS_WORTH_A_POOL:
+        cfg = DictDefault({**cfg, "dataset_num_proc": None})
+    dataset, _ = getattr(sft, _LOAD_ONE)(
+        dataset_config=block, cfg=cfg, tokenizer=tokenizer, split="test", seed=cfg.seed
+    )
+    kept = handle_long_seq_in_dataset(dataset, limit, cfg)
+    if len(kept) == 0:
+        raise TunebookError(
+            f"{name}: none of the {len(dataset)} rows of the evaluation set is within sequence_len = {limit}",
+            fix="raise `sequence_len`, or mend the block of `test_datasets`",
+        )
+    if rows is not None and rows != len(kept):
+        because = f"Axolotl drops rows above sequence_len = {limit}"
+        if len(kept) == len(dataset):
+            because = f"the type {block['type']!r} leaves the others out"
+        say(f"warning: {name}: {len(kept)} of {rows} rows are evaluated: {because}")
+    return kept
+
+
+def refuse_unlabelled(train_dataset: Any) -> None:
+    """Stop where the first training rows carry no loss at all, which would train on nothing in silence.
+
+    Raises:
+        TunebookError: None of the first rows has a supervised token.
+    """
+    if not hasattr(train_dataset, "__len__") or "labels" not in train_dataset.column_names:
+        return
+    rows = min(len(train_dataset), _ROWS_LOOKED_AT)
+    for start in range(0, rows, 100):
+        labels = train_dataset[start : min(start + 100, rows)]["labels"]
+        if any(label != IGNORED for row in labels for label in row):
+            return
+    raise TunebookError(
+        f"none of the first {rows} training rows has a label: the loss would be 0 and nothing learned",
+        fix="mend the columns or `roles_to_train` of the blocks of `datasets`",
+    )
+
+
+# Which weights `axolotl evaluate` has loaded, and how many optimizer steps stand behind them.
+#
+# Axolotl evaluates the recipe's `base_model`, and with `adapter` a freshly made adapter on it, unless it is
+# told otherwise on the command line. Nothing in its output says that what was trained is not what was scored.
+
+
+def steps_of_weights(cfg: Any) -> int:
+    """Return the optimizer steps behind the loaded weights; 0 for a model as it was published.
+
+    Raises:
+        TunebookError: A fresh adapter was made, or the bare base was loaded although a model trained from it
+            lies in the output folder.
+    """
+    output_dir = Path(cfg.output_dir)
+    if cfg.adapter and not cfg.lora_model_dir:
+        raise TunebookError(
+            f"`adapter: {cfg.adapter}` without `lora_model_dir`: a fresh adapter would be scored",
+            fix=f"add `--lora-model-dir {output_dir}`, or a checkpoint in it; to score the base model, "
+            "remove `adapter` and set another `output_dir`",
+        )
+    loaded = Path(cfg.lora_model_dir or cfg.base_model)
+    if loaded.resolve().is_relative_to(output_dir.resolve()):
+        return _steps(loaded, output_dir)
+    if not cfg.lora_model_dir and _holds_weights(output_dir):
+        raise TunebookError(
+            f"`base_model: {loaded}` would be scored, not the model that was trained into {output_dir}",
+            fix=f"add `--base-model {output_dir}`, or a checkpoint in it; to score the base model, "
+            "set another `output_dir`",
+        )
+    say(f"evaluating {loaded}, which was not trained into {output_dir}")
+    return _steps(loaded, loaded)
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or bool(checkpoint_folders(folder))
+
+
+def _steps(loaded: Path, run: Path) -> int:
+    """Read the step from the checkpoint; for a run's final model from the state of its last checkpoint."""
+    state = _state(loaded)
+    if state is not None:
+        return int(state["global_step"])
+    checkpoints = checkpoint_folders(run)
+    state = _state(checkpoints[-1]) if checkpoints else None
+    if state is None:
+        return 0
+    # The final model is the best checkpoint where one was chosen, the last step's otherwise.
+    best = state.get("best_model_checkpoint") and state.get("best_global_step")
+    return int(best or state["global_step"])
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    path = folder / "trainer_state.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -15,11 +15,11 @@ import torch
 from transformers import GenerationConfig
 
 from tunebook.hooks.batches import Batch, Batches
+from tunebook.hooks.decoding import Texts
+from tunebook.hooks.forward import innermost
+from tunebook.hooks.memory import Limits, check_generation, halving, prefill_at_a_time
 from tunebook.hooks.preparation import Prepared
-from tunebook.hooks.room import Limits, check_generation, halving, prefill_at_a_time
-from tunebook.hooks.shards import FILLER, Rank, deal, gather, in_step
-from tunebook.hooks.texts import Texts
-from tunebook.hooks.wrappers import innermost
+from tunebook.hooks.ranks import FILLER, Rank, deal, gather, in_step
 
 _NO_LIMITS = Limits()
 

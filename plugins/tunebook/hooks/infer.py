@@ -7,52 +7,18 @@ soon as all rows before them are answered.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
-from tunebook.data.rows import iter_rows
 from tunebook.errors import TunebookError
-from tunebook.hooks.loading import Encoder, Weights, load_encoder, load_model
-from tunebook.inference.conversations import Conversation, conversation_of
-
-WINDOW_BATCHES = 8
-"""Rows are sorted by length within so many batches: less padding, and answers still come out in order."""
-
-
-class Job(NamedTuple):
-    """What is to be done; every path is absolute."""
-
-    weights: Weights
-    beside: Weights | None
-    """A second model that answers the same rows: the base."""
-    input: str | None
-    prompt: str | None
-    """A single prompt in the place of `input`; its answer is streamed to stdout."""
-    output: str | None
-    """Answers are appended to it."""
-    done: int
-    """Rows whose answers are in `output` already."""
-    rows: int
-    system: str | None
-    thinking: bool | None
-    max_new_tokens: int
-    batch_size: int
-    sampling: dict[str, Any]
-    """Arguments of transformers' GenerationConfig, `seed` apart; empty for greedy answers."""
-    seed: int
-
-
-def read_job(path: Path) -> Job:
-    """Read what `tunebook infer` has written."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    beside = values.pop("beside")
-    weights = Weights(**values.pop("weights"))
-    return Job(weights=weights, beside=None if beside is None else Weights(**beside), **values)
+from tunebook.hooks.encoder import Encoder
+from tunebook.hooks.infer_job import Job, read_job
+from tunebook.hooks.loading import load_encoder, load_model
+from tunebook.inference.conversations import conversation_of
 
 
 def main() -> None:
@@ -116,34 +82,6 @@ def _warn(job: Job, encoder: Encoder, err: IO[str]) -> None:
             file=err,
             flush=True,
         )
-
-
-def rows_of(job: Job) -> Iterator[tuple[Mapping[str, Any], Conversation]]:
-    """Yield the input's rows with what they ask."""
-    assert job.input is not None
-    path = Path(job.input)
-    for number, row in enumerate(iter_rows(path), 1):
-        yield row, conversation_of(row, f"{path}, row {number}", system=job.system)
-
-
-def windows(
-    rows: Iterator[tuple[Mapping[str, Any], Conversation]], size: int, done: int
-) -> Iterator[tuple[int, Sequence[tuple[Mapping[str, Any], Conversation]]]]:
-    """Yield rows in windows that begin at multiples of `size`, with the number of their first row.
-
-    Windows that are answered already are passed over; one that is answered in part comes again whole, so
-    that the rows in a batch, and with them every last bit of an answer, are those of an unbroken run.
-    """
-    window: list[tuple[Mapping[str, Any], Conversation]] = []
-    start = 0
-    for row in rows:
-        window.append(row)
-        if len(window) == size:
-            if start + size > done:
-                yield start, window
-            start, window = start + size, []
-    if window and start + len(window) > done:
-        yield start, window
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Job, job_of_environment
 from tunebook.hooks.attach import attach
-from tunebook.hooks.leavings import say
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
+from tunebook.hooks.results import say
 from tunebook.hooks.rows import common_suffix
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model

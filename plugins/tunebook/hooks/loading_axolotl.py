@@ -15,7 +15,7 @@ from axolotl.prompt_strategies.chat_template import ChatTemplateStrategy
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.axolotl_alpaca import AlpacaStrategy
-from tunebook.hooks.loading import Encoded, Encoder, Message, Weights, before_the_answer
+from tunebook.hooks.encoder import Encoded, Encoder, Message, Weights, before_the_answer
 from tunebook.types import IGNORED
 
 _ANSWER = "x"

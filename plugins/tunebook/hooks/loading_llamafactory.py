@@ -10,7 +10,7 @@ from llamafactory.hparams import get_infer_args
 from llamafactory.model import load_model, load_tokenizer
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.loading import Encoded, Message, Weights
+from tunebook.hooks.encoder import Encoded, Message, Weights
 from tunebook.types import IGNORED
 
 # What only a training needs, and what stands elsewhere in `Weights`.

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.loading import Encoded, Message, Weights
+from tunebook.hooks.encoder import Encoded, Message, Weights
 from tunebook.types import IGNORED
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunebook.errors import TunebookError
+from tunebook.hooks.decoding import Texts
 from tunebook.hooks.rows import AnswerRow, read_rows
-from tunebook.hooks.texts import Texts
 from tunebook.scoring.subset import seeded_subset
 from tunebook.types import Metric, MetricMode, MetricSpec
 

@@ -17,8 +17,9 @@ from transformers import AutoTokenizer
 
 from tunebook import files
 from tunebook.errors import TunebookError
+from tunebook.hooks.encoder import Encoder, Weights
 from tunebook.hooks.infer import engine_talks_to
-from tunebook.hooks.loading import Encoder, Weights, load_encoder
+from tunebook.hooks.loading import load_encoder
 from tunebook.hooks.rows import spans
 from tunebook.types import IGNORED
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers.trainer_callback import TrainerCallback
 
-from tunebook.hooks.leavings import say
+from tunebook.hooks.results import say
 from tunebook.runs.stop import of_environment
 
 

@@ -21,13 +21,13 @@ from tunebook.errors import TunebookError
 from tunebook.evaluation.job import Failure, Job, leave_error, leave_failure, leave_progress
 from tunebook.evaluation.journal import Finished, Journal, Part
 from tunebook.evaluation.records import Answered, Generated, Subject
-from tunebook.hooks.leavings import say
+from tunebook.hooks.decoding import Texts, stop_ids
+from tunebook.hooks.memory import Limits
 from tunebook.hooks.preparation import EvaluationSet
-from tunebook.hooks.room import Limits
-from tunebook.hooks.shards import Rank
+from tunebook.hooks.ranks import Rank
+from tunebook.hooks.results import say
 from tunebook.hooks.sweep_models import Models
 from tunebook.hooks.sweep_sets import SetWork, Share, plan_set
-from tunebook.hooks.texts import Texts, stop_ids
 from tunebook.types import MetricSpec
 
 

@@ -10,12 +10,12 @@ from tunebook.evaluation.job import Job
 from tunebook.evaluation.journal import Finished
 from tunebook.evaluation.records import Answered, Generated, SetHeader, SetRow
 from tunebook.hooks import generation
-from tunebook.hooks.answers import RowResult
-from tunebook.hooks.batching import form_batches
-from tunebook.hooks.examples import read_answer
+from tunebook.hooks.batches import form_batches
+from tunebook.hooks.decoding import Texts
+from tunebook.hooks.evaluator import read_answer
+from tunebook.hooks.forward import RowResult
 from tunebook.hooks.preparation import Prepared
-from tunebook.hooks.shards import Rank
-from tunebook.hooks.texts import Texts
+from tunebook.hooks.ranks import Rank
 from tunebook.scoring.subset import seeded_subset
 
 

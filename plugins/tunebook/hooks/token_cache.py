@@ -22,7 +22,7 @@ from typing import Any
 from tunebook.engines.llamafactory import cache
 from tunebook.errors import TunebookError
 from tunebook.files import write_json
-from tunebook.hooks.leavings import say
+from tunebook.hooks.results import say
 from tunebook.runs.token_cache import is_ours
 
 # With one of these LLaMA-Factory has replaced the model's name by a folder before we see it.

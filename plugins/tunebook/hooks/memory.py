@@ -13,8 +13,8 @@ import torch
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch, halves
-from tunebook.hooks.leavings import say
-from tunebook.hooks.wrappers import attention_of, innermost, text_config
+from tunebook.hooks.forward import attention_of, innermost, text_config
+from tunebook.hooks.results import say
 from tunebook.memory import read_shape
 from tunebook.memory.caches import cache_bytes, reads_in_pieces
 from tunebook.memory.inference import answer_piece, generation_memory, piece

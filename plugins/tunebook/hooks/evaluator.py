@@ -7,25 +7,22 @@ import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from tunebook.hooks import answers, examples, leavings
-from tunebook.hooks.answers import RowResult
+from tunebook.hooks import forward
 from tunebook.hooks.batches import Batch, Batches
-from tunebook.hooks.evaluation_left import leave
+from tunebook.hooks.decoding import Texts
+from tunebook.hooks.forward import RowResult, innermost, takes_index_tensor, takes_position_ids
+from tunebook.hooks.generation import Generated
+from tunebook.hooks.memory import halving, read_at_a_time
 from tunebook.hooks.preparation import EngineWords, EvaluationSet, Prepared, prepare
-from tunebook.hooks.room import halving, read_at_a_time
-from tunebook.hooks.shards import FILLER, deal, gather, in_step, largest, rank_of
-from tunebook.hooks.texts import Texts
-from tunebook.hooks.trackers import track
-from tunebook.hooks.wrappers import innermost, takes_index_tensor, takes_position_ids
+from tunebook.hooks.ranks import FILLER, deal, gather, in_step, largest, rank_of
+from tunebook.hooks.results import append_figures, headline, say, write_records
 from tunebook.scoring import figures
+from tunebook.scoring.examples import COLUMNS, markdown, record_of, telling_rows
 from tunebook.types import EvalRecord
-
-if TYPE_CHECKING:
-    from tunebook.hooks.generation import Generated
 
 
 class Evaluator:
@@ -67,7 +64,7 @@ class Evaluator:
             prepared = prepare(self.sets[prefix], dataset, self.texts, self.words)
             self._prepared[prefix] = prepared
             for note in prepared.notes:
-                leavings.say(note)
+                say(note)
         return self._prepared[prefix]
 
     def change_texts(self, texts: Texts) -> None:
@@ -106,7 +103,7 @@ class Evaluator:
             generated = generate(self.trainer, dataset, prepared, self.texts, self.rank)
         finished = time.perf_counter()
         step = _step_of_weights(self.trainer)
-        found = examples.records(prepared, dataset, self.texts, results, generated, step)
+        found = records(prepared, dataset, self.texts, results, generated, step)
         values = self._figures(prepared, results, found, generated)
         if generated:
             values["generation_seconds"] = finished - generating
@@ -133,7 +130,7 @@ class Evaluator:
             inputs.pop("position_ids")
         batch = batch._replace(inputs=inputs, labels=batch.labels.to(device))
         with self.trainer.compute_loss_context_manager():
-            found: list[RowResult] = answers.forward(
+            found: list[RowResult] = forward.forward(
                 model,
                 batch,
                 keep_answers_only=self._answers_only(model),
@@ -194,7 +191,7 @@ class Evaluator:
         if self._keep_answers_only is None:
             self._keep_answers_only = takes_index_tensor(model)
             if not self._keep_answers_only:
-                leavings.say(
+                say(
                     f"{type(innermost(model)).__name__} does not take an index tensor as "
                     "`logits_to_keep`: evaluation computes logits at every position, as the engine does"
                 )
@@ -229,7 +226,7 @@ class Evaluator:
         )
         late = [name for name in values if name not in names]
         if late:
-            leavings.say(
+            say(
                 f"{prepared.chosen.name}: {', '.join(late)} had no value at the first evaluation; "
                 "from now on only in eval_metrics.jsonl"
             )
@@ -245,3 +242,181 @@ def _step_of_weights(trainer: Any) -> int:
     if not trainer.is_in_train and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         return int(state.best_global_step)
     return int(state.global_step)
+
+
+# What an evaluation leaves in the run's folder and in the log.
+
+
+def leave(
+    trainer: Any,
+    output_dir: Path,
+    prepared: Prepared,
+    found: Sequence[EvalRecord],
+    values: Mapping[str, float],
+    step: int,
+    seconds: float,
+) -> None:
+    """Write the line of figures and the records of one evaluation, and say the figures that matter.
+
+    Args:
+        trainer: Whose evaluation it was.
+        output_dir: The run's folder.
+        prepared: The set.
+        found: The records, by row.
+        values: The figures.
+        step: Optimizer steps behind the weights.
+        seconds: How long the evaluation took.
+    """
+    stderr = figures.standard_errors(prepared.metrics, found)
+    reasons = figures.unparsed_reasons(found)
+    first = prepared.metrics[0] if prepared.metrics else None
+    names = figures.reported_names(prepared.metrics)[first.name] if first else {}
+    chosen = figures.selection(prepared.metrics)
+    n = len(found) if first else len(prepared.rows)
+    append_figures(
+        output_dir,
+        {
+            "dataset": prepared.chosen.name,
+            "step": step,
+            "epoch": trainer.state.epoch,
+            "in_training": trainer.is_in_train,
+            "mode": prepared.mode,
+            "n": n,
+            "n_unparsed": sum(reasons.values()),
+            "unparsed_reasons": reasons,
+            "answers_cut": int(values["answers_cut"]),
+            "metric": [metric.name for metric in prepared.metrics],
+            "signatures": figures.signatures(prepared.metrics),
+            "select_by": chosen.figure,
+            "larger_is_better": chosen.larger_is_better,
+            "values": {name: value for name, value in values.items() if math.isfinite(value)},
+            "not_finite": [name for name, value in values.items() if not math.isfinite(value)],
+            "stderr": stderr,
+            "seconds": round(seconds, 3),
+            "tokens": sum(row.length for row in prepared.rows),
+        },
+    )
+    write_records(output_dir, prepared.chosen.name, step, found)
+    lead = [chosen.figure, *list(names.values())[:2], "loss"] if first else ["loss", "perplexity"]
+    line = headline(values, stderr, lead, n, seconds)
+    say(f"step {step}, {prepared.chosen.name}: {line}")
+
+
+# Examples and final figures for the experiment trackers that the run reports to.
+#
+# The trainer's own callbacks log the figures, since they are ordinary metrics. What they cannot log is text:
+# which answers were wrong, and how. And a figure that W&B shows in its overview has to be in its summary.
+
+
+def track(
+    trainer: Any,
+    name: str,
+    records: Sequence[EvalRecord],
+    metrics: Mapping[str, float],
+    signatures: Mapping[str, str],
+) -> None:
+    """Send one evaluation's examples to W&B and TensorBoard, where the run reports to them.
+
+    Args:
+        trainer: The engine's trainer, on the first rank.
+        name: The evaluation set.
+        records: All of its scored rows.
+        metrics: The figures under the names that the trainer logs, e.g. `eval_accuracy`.
+        signatures: By metric: what is to be published with its figures.
+    """
+    rows = telling_rows(records)
+    if "wandb" in trainer.args.report_to:
+        _to_wandb(trainer, name, rows, {**metrics, **_named(signatures)})
+    for callback in trainer.callback_handler.callbacks:
+        writer = getattr(callback, "tb_writer", None)
+        if writer is not None and rows:
+            writer.add_text(f"eval/{name}/examples", markdown(rows), trainer.state.global_step)
+
+
+def _named(signatures: Mapping[str, str]) -> dict[str, str]:
+    return {f"eval_{metric}_signature": signature for metric, signature in signatures.items()}
+
+
+def _to_wandb(
+    trainer: Any, name: str, rows: Sequence[tuple[Any, ...]], summary: Mapping[str, float | str]
+) -> None:
+    import wandb
+
+    if wandb.run is None:  # the callback starts the run when training starts
+        return
+    if rows:
+        table = wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
+        # Beside the step, not as the step: the trainer's callback logs so, and W&B counts its own.
+        wandb.log({f"eval/{name}/examples": table, "train/global_step": trainer.state.global_step})
+    if not trainer.is_in_train:
+        wandb.run.summary.update({key.replace("eval_", "eval/", 1): value for key, value in summary.items()})
+
+
+# From what the passes found to one record per example.
+
+
+def records(
+    prepared: Prepared,
+    dataset: Any,
+    texts: Texts,
+    results: Sequence[RowResult],
+    generated: Mapping[int, Generated],
+    step: int,
+) -> list[EvalRecord]:
+    """Score every row that is to be scored.
+
+    Args:
+        prepared: The set.
+        dataset: The engine's tokenised rows, for the prompts.
+        texts: The decoder.
+        results: Of the answer pass, one per row, in order.
+        generated: By row; empty in answer mode.
+        step: Optimizer steps taken.
+    """
+    found = []
+    for index in prepared.scored:
+        row, result = prepared.rows[index], results[index]
+        if prepared.mode == "generate":
+            prediction = texts.answer(generated[index].ids)
+        else:
+            prediction = read_answer(texts, result.argmax_ids, row.answer_ids)
+        found.append(
+            record_of(
+                dataset=prepared.chosen.name,
+                step=step,
+                index=index,
+                prompt=texts.prompt(dataset[index]["input_ids"][: row.answer.start]),
+                prediction=prediction,
+                reference=prepared.references[index],
+                mode=prepared.mode,
+                metrics=prepared.metrics,
+                classes_of=prepared.classes_of,
+                nll=result.nll,
+                reference_tokens=result.tokens,
+                class_logprobs=result.class_logprobs,
+                generation_cut=index in generated and generated[index].cut,
+                answer_cut=row.cut,
+            )
+        )
+    return found
+
+
+def read_answer(texts: Texts, argmax: Sequence[int], reference: Sequence[int]) -> str:
+    """The text that greedy decoding would give, as far as a teacher-forced argmax tells it."""
+    return texts.answer(_greedy_prefix(argmax, reference))
+
+
+def _greedy_prefix(argmax: Sequence[int], reference: Sequence[int]) -> list[int]:
+    """The part of a teacher-forced argmax that greedy decoding would produce too.
+
+    Up to and including the first token that differs, the model has read nothing but its own choices.
+
+    >>> _greedy_prefix([4, 7, 9], [4, 5, 9])
+    [4, 7]
+    """
+    prefix: list[int] = []
+    for predicted, wanted in zip(argmax, reference, strict=False):
+        prefix.append(predicted)
+        if predicted != wanted:
+            break
+    return prefix
