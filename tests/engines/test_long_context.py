@@ -87,7 +87,7 @@ def ours(model, batch, monkeypatch, *, logits_at_a_time=2**27, read_at_a_time=No
     from tunebook.hooks import forward
     from tunebook.hooks.forward import takes_position_ids
 
-    monkeypatch.setattr(heads, "LOGITS_AT_A_TIME", logits_at_a_time)
+    monkeypatch.setattr(forward, "LOGITS_AT_A_TIME", logits_at_a_time)
     inputs = dict(batch.inputs)
     if not takes_position_ids(model):
         inputs.pop("position_ids")
@@ -215,7 +215,7 @@ def test_a_rank_with_fewer_pieces_makes_as_many_passes_as_the_others(models, bat
 
     model = models("qwen3")
     calls = counted(model)
-    monkeypatch.setattr(heads, "LOGITS_AT_A_TIME", 90 * 600)
+    monkeypatch.setattr(forward, "LOGITS_AT_A_TIME", 90 * 600)
     alone = forward.forward(model, batch, keep_answers_only=True)
     own, calls["head"] = calls["head"], 0
     in_step = forward.forward(model, batch, keep_answers_only=True, agree=lambda number: number + 3)
