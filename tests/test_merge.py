@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from merge_cases import LAYERS, MODEL, make_adapter, make_model
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.merging import carry, layout, parity, record
+from tunebook.merging import layout, record
+from tunebook.merging import layout as carry
+from tunebook.merging import run as parity
 from tunebook.merging.plan import plan_merge
 
 

@@ -11,11 +11,15 @@ from test_contract import write_safetensors
 from test_infer import CONTRACT
 from tunebook.models import contract
 from tunebook.models.source import find_model
-from tunebook.verification.align import align, first_difference
-from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings
-from tunebook.verification.samples import read_samples
-from tunebook.verification.saved_files import file_findings
-from tunebook.verification.served_files import generation_eos
+from tunebook.verification.prompts import (
+    align,
+    answer_findings,
+    first_difference,
+    prompt_findings,
+    read_samples,
+    stop_findings,
+)
+from tunebook.verification.saved_files import file_findings, generation_eos
 
 IDS = st.lists(st.integers(0, 3), max_size=12)
 

@@ -12,7 +12,7 @@ from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.inference import output as outputs
 from tunebook.inference.conversations import OUTPUT_COLUMNS, conversation_of
-from tunebook.inference.process import run_module, weights_of
+from tunebook.inference.output import run_module, weights_of
 from tunebook.models.source import find_model, weights_sha256
 
 if TYPE_CHECKING:

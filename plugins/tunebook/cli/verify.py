@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook.errors import TunebookError
-from tunebook.inference.process import run_module, weights_of
+from tunebook.inference.output import run_module, weights_of
 from tunebook.models.source import find_model
-from tunebook.verification.align import align, first_difference
-from tunebook.verification.prompts import answer_findings, prompt_findings, stop_findings, trained_prompt
-from tunebook.verification.samples import REASONING, SAMPLES, read_samples
-from tunebook.verification.saved_files import file_findings
-from tunebook.verification.served_files import generation_eos, served_tokenizer, template_changed
+from tunebook.verification.prompts import (
+    REASONING,
+    SAMPLES,
+    align,
+    answer_findings,
+    first_difference,
+    prompt_findings,
+    read_samples,
+    stop_findings,
+    trained_prompt,
+)
+from tunebook.verification.saved_files import (
+    file_findings,
+    generation_eos,
+    served_tokenizer,
+    template_changed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunebook.models.source import ModelSource
-    from tunebook.verification.findings import Finding
+    from tunebook.verification.prompts import Finding
 
 _MARKS = {"equal": "ok", "note": "note", "differs": "DIFFERS", "unknown": "unknown"}
 _BEFORE, _LINES = 3, 14

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tunebook.merging.adapters import Adapter
     from tunebook.merging.inputs import Input
-    from tunebook.merging.weights import TensorSource
+    from tunebook.merging.tensors import TensorSource
 
 # What a save writes by itself, and what changes no weight.
 _OF_A_SAVE = frozenset(

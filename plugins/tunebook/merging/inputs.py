@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.errors import TunebookError
-from tunebook.merging.weights import adapter_weights, model_weights
+from tunebook.merging.tensors import adapter_weights, model_weights
 from tunebook.models import checkpoints
 from tunebook.models.source import find_model
 from tunebook.recipes import engine_yaml
@@ -18,7 +18,7 @@ from tunebook.runs import folder as run_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tunebook.merging.weights import Weights
+    from tunebook.merging.tensors import Weights
     from tunebook.types import EngineName
 
 Kind = Literal["adapter", "model"]

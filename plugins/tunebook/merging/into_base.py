@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError, join_errors
-from tunebook.merging.tensors import LowRank, NewRows, Tensor, Term
-from tunebook.merging.weights import FLOATS
+from tunebook.merging.tensors import FLOATS, LowRank, NewRows, Tensor, Term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tunebook.merging.adapters import Adapter
-    from tunebook.merging.weights import TensorSource, Weights
+    from tunebook.merging.tensors import TensorSource, Weights
 
 HEAD = "lm_head.weight"
 _SHOWN = 5

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunebook.merging.tensors import as_job
-from tunebook.merging.weights import ITEM_BYTES
+from tunebook import __version__, files
+from tunebook.errors import TunebookError
+from tunebook.merging.inputs import read_json
+from tunebook.merging.tensors import ITEM_BYTES, as_job
+from tunebook.models import contract
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from tunebook.merging.tensors import Tensor
+
 
 CHUNK_BYTES = 32 << 20
 """Rows are computed in pieces of so many bytes of fp32."""
@@ -121,3 +127,112 @@ def working_bytes(tensors: Sequence[Tensor], chunk_bytes: int = CHUNK_BYTES) -> 
         matrices = tensor.rank * sum(tensor.shape[:2]) * _F32 if tensor.rank else 0
         most = max(most, _PIECES * piece + 2 * matrices)
     return most
+
+
+# What goes with the weights: tokenizer, chat template, generation settings and configuration.
+
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("additional_chat_templates",),
+)
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_OF_THE_MODEL = ("generation_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
+# What an engine was told about the base and its adapter, and what would make it load a merged model wrongly.
+_OF_THE_TRAINING = frozenset(
+    {
+        *("quantization_bit", "quantization_method", "quantization_type", "double_quantization"),
+        *("load_in_4bit", "load_in_8bit", "gptq", "bnb_config_kwargs", "adapter", "adapter_name_or_path"),
+        *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear"),
+        *("lora_modules_to_save", "peft_use_dora", "peft_use_rslora", "lora_rank", "lora_target"),
+        *("additional_target", "use_rslora", "use_dora", "pissa_init", "finetuning_type"),
+    }
+)
+
+
+def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str, Any] | None) -> list[str]:
+    """Copy what belongs to a model beside its weights.
+
+    Args:
+        target: The folder of the new model or adapter.
+        trained: What was trained (of several, the first): its tokenizer and chat template are taken.
+        base: The adapter's base, whose files are taken where `trained` has none; None for a model.
+        config: `config.json` to write; None for an adapter.
+
+    Returns:
+        What was changed on the way, a line each.
+    """
+    sources = [trained] if base is None else [trained, base]
+    # The files of a tokenizer belong together: all from one folder.
+    for group in (_TOKENIZER, _PROCESSOR):
+        for folder in sources:
+            if _copy(folder, target, group):
+                break
+    if config is None:
+        return []
+    _copy(base or trained, target, _OF_THE_MODEL)
+    notes = []
+    settings = dict(config)
+    if settings.get("use_cache") is False:
+        # Engines switch the cache off to train; a model that is saved so generates without one.
+        settings["use_cache"] = True
+        notes.append("use_cache was false, as training leaves it, and is true again")
+    files.write_json(target / "config.json", settings)
+    return notes
+
+
+def carry_contract(target: Path, found: Mapping[str, Any], adapter_config: Mapping[str, Any] | None) -> None:
+    """Write the contract of what was trained as that of the merged model or adapter.
+
+    Args:
+        target: The folder of the result.
+        found: The contract of what was trained.
+        adapter_config: `adapter_config.json` of the result; None where it is a model.
+    """
+    made = {**found, "merged_with": f"tunebook {__version__}"}
+    if adapter_config is None:
+        made["settings"] = {k: v for k, v in found["settings"].items() if k not in _OF_THE_TRAINING}
+        made["adapter"] = None
+    elif found["adapter"]:
+        made["adapter"] = {key: adapter_config.get(key, value) for key, value in found["adapter"].items()}
+    files.write_json(target / contract.FILE, made)
+
+
+def settings_of(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's `config.json` with changes made where the model keeps those keys.
+
+    Raises:
+        TunebookError: The file is missing or damaged.
+    """
+    config = read_json(folder / "config.json")
+    for key, value in changes.items():
+        inner = config.get("text_config")
+        if isinstance(inner, dict) and key in inner:
+            config["text_config"] = inner = {**inner, key: value}
+        if key in config or not (isinstance(inner, dict) and key in inner):
+            config[key] = value
+    return config
+
+
+def _copy(folder: Path, target: Path, patterns: Sequence[str]) -> bool:
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    for path in found:
+        if path.is_dir():
+            shutil.copytree(path, target / path.name)
+        else:
+            # Not the link: in the hub's cache files are links into a store that may be cleaned.
+            shutil.copyfile(path, target / path.name)
+    return bool(found)
+
+
+def refuse_existing(output: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        TunebookError: `output` exists.
+    """
+    if output.exists() or output.is_symlink():
+        raise TunebookError(
+            f"{output}: is there already, and is not overwritten",
+            fix="choose another folder with -o, or remove it",
+        )

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook import files
 from tunebook.checks.outputs import LEAST_BYTES
 from tunebook.errors import TunebookError
-from tunebook.merging import carry
-from tunebook.merging.adapters import read_adapter
-from tunebook.merging.bases import find_base
+from tunebook.merging import layout
+from tunebook.merging.adapters import read_adapter, stack_adapters
 from tunebook.merging.differences import refuse_differences
-from tunebook.merging.inputs import find_input
+from tunebook.merging.inputs import find_input, read_json
 from tunebook.merging.into_base import merge_into_base
 from tunebook.merging.layout import LIBRARIES_BYTES, shards, working_bytes
-from tunebook.merging.stacking import stack_adapters
-from tunebook.merging.tensors import Tensor, Term, average
-from tunebook.merging.weights import FLOATS
+from tunebook.merging.tensors import FLOATS, Tensor, Term, average, model_weights
+from tunebook.models.source import local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from tunebook.merging.adapters import Adapter
-    from tunebook.merging.bases import Base
     from tunebook.merging.inputs import Input
     from tunebook.merging.layout import Shard
+    from tunebook.merging.tensors import Weights
+
 
 Way = Literal["into the base", "several into the base", "stacked adapters", "averaged models", "copied"]
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -103,7 +102,7 @@ def plan_merge(
     Raises:
         TunebookError: The inputs are no models or adapters, do not fit together, or there is no room.
     """
-    carry.refuse_existing(output)
+    layout.refuse_existing(output)
     inputs = [find_input(argument, checkpoint) for argument in arguments]
     shares = _shares(weights, len(inputs))
     adapters = (
@@ -184,7 +183,7 @@ def _models(
         shards=tuple(
             shards(tensors, limit or _limit(first.weights.files[0].bytes, len(first.weights.files)))
         ),
-        config=carry.settings_of(first.folder, {}),
+        config=layout.settings_of(first.folder, {}),
         adapter_config=None,
         notes=tuple(notes),
     )
@@ -209,7 +208,7 @@ def _into_base(
         base=base,
         output=output,
         shards=tuple(shards(merged.tensors, limit or _limit(largest, len(base.weights.files)))),
-        config=carry.settings_of(base.folder, merged.config),
+        config=layout.settings_of(base.folder, merged.config),
         adapter_config=None,
         notes=(*notes, *base.notes, *merged.notes),
     )
@@ -254,3 +253,68 @@ def _check_room(plan: MergePlan) -> None:
             f"{needed / 2**30:.1f} GiB",
             fix="free some space, or choose a folder on a larger disk with -o",
         )
+
+
+# Finds the base model of adapters on this machine.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The model that adapters were trained on."""
+
+    name: str
+    """As the adapters, or the user, name it."""
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Weights
+    notes: tuple[str, ...]
+
+
+def find_base(adapters: Sequence[Input], override: str | None) -> Base:
+    """Find the base model of adapters.
+
+    Args:
+        adapters: All of one base, as `differences` has proved.
+        override: The folder or hub name that the user gave; None for what the adapters name.
+
+    Raises:
+        TunebookError: It is not on this machine, or its weights are quantised or not safetensors.
+    """
+    first = adapters[0]
+    named = first.origin.base
+    revision = first.origin.revision
+    name = override or named
+    if not name:
+        raise TunebookError(
+            f"{first.folder}/adapter_config.json: base_model_name_or_path is empty",
+            fix="name the base with --base",
+        )
+    folder = local_folder(name, revision if override is None else None)
+    if folder is None:
+        raise TunebookError(
+            f"the base model {name} is not on this machine",
+            fix=f"download it (`hf download {name}`), or name its folder with --base"
+            if len(Path(name).parts) <= 2 and not name.startswith((".", "/", "~"))
+            else "name its folder with --base",
+        )
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise TunebookError(
+            f"{folder}: the base's own weights are quantised ({method}): rounding would lose the adapter",
+            fix="give the unquantised model with --base",
+        )
+    weights = model_weights(folder)
+    if weights is None:
+        raise TunebookError(
+            f"{folder}: holds no model.safetensors", fix="download the safetensors files of the base model"
+        )
+    notes = []
+    if override is not None and named and local_folder(named, revision) != folder:
+        notes.append(f"the base is {override}, as --base says; the adapter names {named}")
+    if any(adapter.origin.quantised for adapter in adapters):
+        notes.append(
+            "the adapter was trained on a quantised copy of the base and is merged into the unquantised "
+            "weights: it was never evaluated on exactly these"
+        )
+    return Base(name=name, folder=folder, config=config, weights=weights, notes=tuple(notes))

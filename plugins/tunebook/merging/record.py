@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tunebook.merging.inputs import Input
     from tunebook.merging.plan import MergePlan
-    from tunebook.merging.weights import Weights
+    from tunebook.merging.tensors import Weights
 
 FILE = "tunebook_merge.json"
 FORMAT = 2

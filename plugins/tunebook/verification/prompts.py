@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tunebook.verification.align import first_difference
-from tunebook.verification.findings import Finding
+from tunebook.data.rows import iter_rows
+from tunebook.errors import TunebookError
+from tunebook.inference.conversations import conversation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
 
 _AS_SERVED = "as served"
 
@@ -172,3 +177,109 @@ def stop_findings(
         )
     else:
         yield Finding(check="stop tokens", level="equal", message=f"answers were closed with {shown}")
+
+
+# The conversations that both sides write.
+
+_QUESTION = {"role": "user", "content": "Is 6 greater than 4? Answer Yes or No."}
+_ANSWER = {"role": "assistant", "content": "Yes"}
+_SYSTEM = {"role": "system", "content": "Answer in one word."}
+_MORE = {"role": "user", "content": "And 3 than 8?"}
+_LAST = {"role": "assistant", "content": "No"}
+_REASONED = {"role": "assistant", "content": "<think>\nSix is more than four.\n</think>\n\nYes"}
+
+SAMPLES: tuple[dict[str, Any], ...] = (
+    {"name": "one turn", "messages": [_QUESTION, _ANSWER]},
+    {"name": "system prompt", "messages": [_SYSTEM, _QUESTION, _ANSWER]},
+    {"name": "two turns", "messages": [_QUESTION, _ANSWER, _MORE, _LAST]},
+    {"name": "system prompt, two turns", "messages": [_SYSTEM, _QUESTION, _ANSWER, _MORE, _LAST]},
+    {"name": "reasoning in the first answer", "messages": [_QUESTION, _REASONED, _MORE, _LAST]},
+)
+"""Without tools. The last is written only for models that were trained to think."""
+REASONING = "reasoning in the first answer"
+
+_ROWS = 20
+
+
+def read_samples(path: Path) -> list[dict[str, Any]]:
+    """Read conversations from a file in any shape that `tunebook infer` reads; the first 20 rows.
+
+    Raises:
+        TunebookError: The file cannot be read, or holds no rows.
+    """
+    found = []
+    for number, row in enumerate(iter_rows(path), 1):
+        conversation = conversation_of(row, f"{path}, row {number}")
+        answer = {"role": "assistant", "content": conversation.reference or _ANSWER["content"]}
+        found.append({"name": f"{path.name}, row {number}", "messages": [*conversation.messages, answer]})
+        if number == _ROWS:
+            break
+    if not found:
+        raise TunebookError(f"{path}: holds no rows", fix="write one conversation a row into it")
+    return found
+
+
+# What a comparison has found.
+
+Level = Literal["equal", "note", "differs", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    level: Level
+    """`unknown`: nothing tells what training used. Only `differs` makes the command exit 1."""
+    message: str
+    fix: str | None = None
+    """The step that ends it; set where the level is `differs`."""
+
+
+# Two lists of tokens side by side, where they begin to differ.
+
+
+class Pair(NamedTuple):
+    """One line of an alignment; None on the side that has no such token."""
+
+    trained: int | None
+    served: int | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides have this token."""
+        return self.trained == self.served
+
+
+def align(trained: Sequence[int], served: Sequence[int]) -> list[Pair]:
+    """Align two lists of token ids by their longest common runs.
+
+    >>> [tuple(pair) for pair in align([1, 2, 3], [1, 3])]
+    [(1, 1), (2, None), (3, 3)]
+    """
+    pairs: list[Pair] = []
+    for _, begin, end, other, until in SequenceMatcher(None, trained, served, autojunk=False).get_opcodes():
+        left, right = list(trained[begin:end]), list(served[other:until])
+        width = max(len(left), len(right))
+        padding: list[int | None] = [None] * width
+        pairs += [
+            Pair(a, b)
+            for a, b in zip(
+                [*left, *padding][:width] if left else padding,
+                [*right, *padding][:width] if right else padding,
+                strict=True,
+            )
+        ]
+    return pairs
+
+
+def first_difference(trained: Sequence[int], served: Sequence[int]) -> int | None:
+    """Return the position at which two lists begin to differ; None where they are equal.
+
+    >>> first_difference([1, 2], [1, 2, 3])
+    2
+    """
+    for place, (left, right) in enumerate(zip(trained, served, strict=False)):
+        if left != right:
+            return place
+    return None if len(trained) == len(served) else min(len(trained), len(served))
