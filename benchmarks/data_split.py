@@ -86,8 +86,8 @@ def make(folder: Path, megabytes: int) -> tuple[Path, Path]:
 
 def tunebook(source: Path, out: Path, **options: object) -> None:
     from tunebook.splits.entries import find_subject
-    from tunebook.splits.options import SplitOptions
     from tunebook.splits.outputs import Names
+    from tunebook.splits.plan import SplitOptions
     from tunebook.splits.run import Job, split
 
     split(
@@ -216,17 +216,17 @@ def balance() -> None:
     """How even the parts of 64 nodes are, by each rule, on sizes alone."""
     import numpy as np
 
-    from tunebook.splits import deal
+    from tunebook.splits import assign
 
     rng = np.random.default_rng(0)
     sizes = np.exp(rng.normal(6, 1, 200_000)).astype(np.int64)
     sizes[rng.integers(0, len(sizes), 20)] = rng.integers(350_000, 1_050_000, 20)
     nodes = 64
     dealt = {
-        "in turn": deal.deal_in_turn(0, len(sizes), nodes),
+        "in turn": assign.deal_in_turn(0, len(sizes), nodes),
         "by size": np.concatenate(
             list(
-                deal.deal_by_size(
+                assign.deal_by_size(
                     lambda: iter([sizes.astype(np.uint32)]), len(sizes), int(sizes.sum()), nodes
                 )
             )

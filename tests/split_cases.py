@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tunebook.splits.entries import find_subject
-from tunebook.splits.options import SplitOptions
 from tunebook.splits.outputs import Names
+from tunebook.splits.plan import SplitOptions
 from tunebook.splits.run import Job, split
 
 COLUMNS = ["prompt", "question", "response"]

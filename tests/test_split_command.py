@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, shuffle):
         written(self, rows)
 
     monkeypatch.setattr(writing.Part, "write", write)
-    monkeypatch.setattr("tunebook.splits.chunks._CHUNK_BYTES", 10_000)
+    monkeypatch.setattr("tunebook.splits.copy._CHUNK_BYTES", 10_000)
     with pytest.raises(TunebookError, match="no space is left"):
         split_file(tmp_path / "d.csv", tmp_path / "out", shuffle=shuffle)
     assert [path.name for path in tmp_path.iterdir()] == ["d.csv"]
@@ -194,7 +194,7 @@ def test_a_kill_at_any_moment_leaves_nothing_that_looks_finished(tmp_path, optio
 def test_a_split_is_taken_up_where_it_was_cut_off(tmp_path, monkeypatch):
     source = tmp_path / "d.csv"
     source.write_text(csv_text([(str(number), '"q"\n' * 50, "r") for number in range(3000)]))
-    monkeypatch.setattr("tunebook.splits.chunks._CHUNK_BYTES", 20_000)
+    monkeypatch.setattr("tunebook.splits.copy._CHUNK_BYTES", 20_000)
     monkeypatch.setattr("tunebook.splits.copy._JOURNAL_BYTES", 50_000)
     monkeypatch.setattr("tunebook.splits.shuffle._JOURNAL_BYTES", 50_000)
     monkeypatch.setattr("tunebook.splits.shuffle._BYTES_PER_ROW", 500_000)

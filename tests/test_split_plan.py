@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunebook.splits import deal, holdout
-from tunebook.splits.hashing import row_keys
-from tunebook.splits.options import SplitOptions
-from tunebook.splits.plan import plan_rows
+from tunebook.splits import assign
+from tunebook.splits import plan as holdout
+from tunebook.splits.assign import row_keys
+from tunebook.splits.plan import SplitOptions, plan_rows
 
 HUNDRED_MILLION = r"""
 import re
@@ -31,7 +31,7 @@ print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 def deal_sizes(sizes, nodes: int, block: int = 1000) -> np.ndarray:
     sizes = np.asarray(sizes, np.uint32)
     blocks = lambda: (sizes[at : at + block] for at in range(0, len(sizes), block))  # noqa: E731
-    return np.concatenate(list(deal.deal_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
+    return np.concatenate(list(assign.deal_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
 
 
 def test_the_plan_never_changes():
@@ -87,7 +87,7 @@ def test_long_tails_are_balanced(nodes, spread):
 
 @given(rows=st.integers(1, 300), nodes=st.integers(1, 9), seed=st.integers(0, 2**40))
 def test_each_run_of_rows_is_dealt_to_all_nodes(rows, nodes, seed):
-    dealt = deal.deal_at_random(0, rows, nodes, seed)
+    dealt = assign.deal_at_random(0, rows, nodes, seed)
     assert len(dealt) == rows
     for start in range(0, rows, nodes):
         run = dealt[start : start + nodes].tolist()

@@ -24,18 +24,17 @@ from rich.table import Table
 from tunebook import metrics
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
-from tunebook.splits import run, shards
-from tunebook.splits.deal import MAX_NODES
+from tunebook.splits import job_array, run
+from tunebook.splits.assign import MAX_NODES
 from tunebook.splits.entries import find_subject
-from tunebook.splits.options import DEFAULT_MEMORY, Balance, SplitOptions
 from tunebook.splits.outputs import Names, spread
+from tunebook.splits.plan import DEFAULT_MEMORY, Balance, SplitOptions
 from tunebook.splits.scan import CountTokens
 from tunebook.splits.writing import Listener
 
 if TYPE_CHECKING:
     from tunebook.splits.entries import Subject
-    from tunebook.splits.options import SplitOptions
-    from tunebook.splits.plan import PartPlan
+    from tunebook.splits.plan import PartPlan, SplitOptions
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -186,10 +185,10 @@ def split(
                 _, plans = run.preview(job)
                 result = None
             elif shard is not None:
-                shards.run_task(job, shard.task, shard.tasks)
+                job_array.run_task(job, shard.task, shard.tasks)
                 return
             else:
-                result = shards.merge(job, merge) if merge is not None else run.split(job)
+                result = job_array.merge(job, merge) if merge is not None else run.split(job)
                 plans = []
     if result is None:
         show_preview(subject, options, plans, as_json)

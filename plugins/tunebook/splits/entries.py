@@ -12,7 +12,7 @@ import orjson
 from tunebook.data.registry import data_files, load_registry
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
-from tunebook.splits.parquet import column_names
+from tunebook.splits.parquet_split import column_names
 from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, open_source
 

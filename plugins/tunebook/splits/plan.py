@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tunebook.errors import TunebookError
-from tunebook.splits import deal
-from tunebook.splits.deal import EVAL, NO_ROW, Nodes
-from tunebook.splits.holdout import choose_groups, choose_rows
-from tunebook.splits.options import GROUP_TABLE, SplitOptions
-from tunebook.splits.spans import ROW, TapeWriter
-from tunebook.splits.tapes import Tapes
+from tunebook.splits import assign
+from tunebook.splits.assign import EVAL, NO_ROW, Nodes, row_keys
+from tunebook.splits.spans import ROW, Tapes, TapeWriter
 
 _BLOCK_ROWS = 1 << 16
 
@@ -88,7 +85,7 @@ def _by_row(tapes: Tapes, options: SplitOptions, rows: int) -> Iterator[Nodes]:
         return _without(_sizes(tapes, options), held)
 
     total = sum(int(block.sum(dtype=np.int64)) for block in sizes())
-    dealt = deal.deal_by_size(sizes, rows - len(held), total, options.nodes)
+    dealt = assign.deal_by_size(sizes, rows - len(held), total, options.nodes)
     return _with_holdout(dealt, held, rows)
 
 
@@ -97,9 +94,9 @@ def _balanced_by_number(options: SplitOptions, rows: int) -> Iterator[Nodes]:
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         if options.shuffle:
-            yield deal.deal_at_random(start, stop, options.nodes, options.seed)
+            yield assign.deal_at_random(start, stop, options.nodes, options.seed)
         else:
-            yield deal.deal_in_turn(start, stop, options.nodes)
+            yield assign.deal_in_turn(start, stop, options.nodes)
 
 
 def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
@@ -126,7 +123,7 @@ def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
             fix=f"choose --nodes between 1 and {present}",
         )
     # A group of empty texts has no tokens and still has to go somewhere: weigh it as one.
-    node_of = deal.deal_whole_groups(
+    node_of = assign.deal_whole_groups(
         np.where((rows_of > 0) & ~held, np.maximum(weights, 1), 0), options.nodes
     )
     node_of[held] = EVAL
@@ -209,3 +206,76 @@ def _measure(tapes: Tapes, options: SplitOptions) -> list[PartPlan]:
 def _sums(part: Numbers, values: Numbers, parts: int) -> npt.NDArray[np.int64]:
     # In doubles, which are exact here: a block holds less than 2**53.
     return np.bincount(part, weights=values, minlength=parts).astype(np.int64)
+
+
+# Which rows are held out for evaluation: those with the smallest keys, so neither order nor nodes matter.
+
+_KEYS_AT_A_TIME = 1 << 20
+
+
+def choose_rows(rows: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return `wanted` of `rows` rows, ascending. Memory grows with `wanted`, not with `rows`."""
+    best_keys = np.empty(0, np.uint64)
+    best_rows = np.empty(0, np.int64)
+    for start in range(0, rows if wanted else 0, _KEYS_AT_A_TIME):
+        keys = row_keys(seed, start, min(start + _KEYS_AT_A_TIME, rows))
+        full = len(best_keys) == wanted
+        good = np.flatnonzero(keys < best_keys.max()) if full else np.arange(len(keys))
+        best_keys = np.concatenate((best_keys, keys[good]))
+        best_rows = np.concatenate((best_rows, start + good))
+        if len(best_keys) > wanted:
+            # Stable, so that of two rows with one key the earlier one is taken.
+            kept = np.argsort(best_keys, kind="stable")[:wanted]
+            best_keys, best_rows = best_keys[kept], best_rows[kept]
+    return np.sort(best_rows)
+
+
+def choose_groups(rows_of: npt.NDArray[np.int64], wanted: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Return which groups are held out: whole ones in random order, as long as they fit into `wanted` rows.
+
+    Args:
+        rows_of: Rows of each group; 0 for a group that is not there.
+        wanted: Rows to hold out; fewer are where the last ones would need part of a group.
+        seed: Decides the order.
+    """
+    chosen = np.zeros(len(rows_of), np.bool_)
+    left = wanted
+    for group in np.argsort(row_keys(seed, 0, len(rows_of)), kind="stable").tolist():
+        size = int(rows_of[group])
+        if 0 < size <= left:
+            chosen[group] = True
+            left -= size
+        if not left:
+            break
+    return chosen
+
+
+# What is asked of a split, and the limits of what can be.
+
+Balance = Literal["rows", "bytes", "tokens"]
+
+DEFAULT_MEMORY = 256 << 20
+"""Bytes."""
+GROUP_TABLE = 1 << 20
+"""Groups are told apart by 20 bits of a hash: two that fall together stay together, and memory is bounded."""
+PARSE_JSON_UP_TO = 256 << 20
+"""Bytes of sources up to which each JSON row is parsed by default, which costs as much again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """What decides the content of the parts: with the same sources, the same options give the same bytes."""
+
+    nodes: int
+    seed: int = 0
+    balance: Balance = "rows"
+    shuffle: bool = True
+    eval_rows: int = 0
+    """Rows to hold out, before the split."""
+    group_by: str | None = None
+    """Column whose equal values stay on one node."""
+    tokenizer: str | None = None
+    """File or folder, for `balance="tokens"`."""
+    skip_bad: bool = False
+    parse_json: bool | None = None
+    """None: where the sources are no larger than `PARSE_JSON_UP_TO`."""

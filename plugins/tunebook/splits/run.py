@@ -12,13 +12,12 @@ from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import BadRow
 from tunebook.splits.entries import Subject
-from tunebook.splits.options import DEFAULT_MEMORY, SplitOptions
 from tunebook.splits.outputs import Names, Outputs, finish, request_of
 from tunebook.splits.parquet_split import scan_parquet, write_parquet
 from tunebook.splits.parts import State
-from tunebook.splits.plan import PartPlan, write_plan
+from tunebook.splits.plan import DEFAULT_MEMORY, PartPlan, SplitOptions, write_plan
 from tunebook.splits.scan import CountTokens, Scanned, scan_sources
-from tunebook.splits.tapes import Tapes
+from tunebook.splits.spans import Tapes
 from tunebook.splits.workshop import Workshop
 from tunebook.splits.writing import SILENT, Listener, TextWriter
 

@@ -14,14 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tunebook.errors import TunebookError
-from tunebook.splits.chunks import read_chunks
-from tunebook.splits.copy import OnBytes, Save, by_target, slices, write_joint
-from tunebook.splits.deal import EVAL
-from tunebook.splits.hashing import range_of, row_keys
+from tunebook.splits.assign import EVAL, range_of, row_keys
+from tunebook.splits.copy import OnBytes, Save, by_target, read_chunks, slices, write_joint
 from tunebook.splits.parts import Part
 from tunebook.splits.plan import PartPlan
 from tunebook.splits.sources import SourceFile
-from tunebook.splits.tapes import Tapes
+from tunebook.splits.spans import Tapes
 
 _ENTRY = np.dtype([("key", "<u8"), ("length", "<u4")])
 _BYTES_PER_ROW = 48

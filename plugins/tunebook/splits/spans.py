@@ -76,3 +76,62 @@ class TapeWriter:
         """Append one array to each tape, in the order of the tapes."""
         for stream, tape, array in zip(self._streams, self._tapes, values, strict=True):
             stream.write(np.ascontiguousarray(array, dtype=tape.dtype).data)
+
+
+# The tapes of one split: what a scan leaves of the sources, and what the plan adds.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tapes:
+    """Numbers of each span and of each row, in one folder."""
+
+    folder: Path
+
+    @property
+    def lengths(self) -> Tape:
+        """Bytes of each span."""
+        return Tape(path=self.folder / "lengths", dtype="<u4")
+
+    @property
+    def kinds(self) -> Tape:
+        """Kind of each span."""
+        return Tape(path=self.folder / "kinds", dtype="u1")
+
+    @property
+    def groups(self) -> Tape:
+        """Group of each row."""
+        return Tape(path=self.folder / "groups", dtype="<u4")
+
+    @property
+    def tokens(self) -> Tape:
+        """Tokens of each row."""
+        return Tape(path=self.folder / "tokens", dtype="<u4")
+
+    @property
+    def destinations(self) -> Tape:
+        """Of each span: its node, or what `deal` names besides."""
+        return Tape(path=self.folder / "destinations", dtype="<u2")
+
+    def row_bytes(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the bytes of each row, in blocks."""
+        for lengths, kinds in zip(self.lengths.blocks(), self.kinds.blocks(), strict=True):
+            yield lengths[kinds == ROW]
+
+    def row_destinations(self) -> Iterator[npt.NDArray[np.uint16]]:
+        """Yield the destination of each row, in blocks."""
+        for destinations, kinds in zip(self.destinations.blocks(), self.kinds.blocks(), strict=True):
+            yield destinations[kinds == ROW]
+
+
+# One setting of the C library, without which half the time of a scan goes into page faults.
+
+_BYTES = 20 << 20
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed arrays instead of handing it back to the system each time.
+
+    glibc raises its thresholds for that (`M_MMAP_THRESHOLD`, see mallopt(3)) when a block of up to 32 MB is
+    freed. The block is never touched, so it costs no memory. Elsewhere this does nothing.
+    """
+    np.empty(_BYTES, np.uint8)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebook.errors import TunebookError
-from tunebook.splits.tapes import Tapes
+from tunebook.splits.spans import Tapes
 
 MANIFEST = "manifest.json"
 

@@ -10,10 +10,64 @@ import numpy.typing as npt
 
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import BLANKS, Checks, json_problem
-from tunebook.splits.csv_records import find_records
-from tunebook.splits.json_records import find_objects
 from tunebook.splits.sources import SourceFile, line_at
 from tunebook.splits.spans import GAP, ROW, SKIPPED
+
+# Objects of a JSON file, found by the depth of the braces outside strings; nothing is parsed.
+
+_QUOTE, _BACKSLASH = 34, 92
+_CHANGE_OF_DEPTH = np.zeros(256, np.int32)
+_CHANGE_OF_DEPTH[[ord("{"), ord("[")]] = 1
+_CHANGE_OF_DEPTH[[ord("}"), ord("]")]] = -1
+
+
+class Objects(NamedTuple):
+    """What lies in a buffer that begins between two objects."""
+
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    """Offsets of each whole object or array, and after it."""
+    closed_at: int | None
+    """Offset after the bracket that closes what the objects lie in; what follows is not searched."""
+
+
+def find_objects(buffer: npt.NDArray[np.uint8]) -> Objects:
+    """Find the outermost objects and arrays of `buffer`."""
+    special = buffer == _QUOTE
+    special |= buffer == _BACKSLASH
+    # `{` and `}` differ from `[` and `]` by one bit.
+    folded = buffer | np.uint8(0x20)
+    special |= folded == ord("{")
+    special |= folded == ord("}")
+    places = np.flatnonzero(special)
+    found = buffer[places]
+    quotes = (found == _QUOTE) & ~_escaped(places, found)
+    outside = np.cumsum(quotes, dtype=np.uint32) & 1 == 0
+    change = np.where(outside & ~quotes, _CHANGE_OF_DEPTH[found], 0)
+    depth = np.cumsum(change)
+    closed = np.flatnonzero(depth < 0)
+    end = int(closed[0]) if len(closed) else len(depth)
+    change, depth = change[:end], depth[:end]
+    starts = places[np.flatnonzero((change == 1) & (depth == 1))]
+    ends = places[np.flatnonzero((change == -1) & (depth == 0))] + 1
+    closed_at = int(places[end]) + 1 if len(closed) else None
+    return Objects(starts[: len(ends)], ends, closed_at)
+
+
+def _escaped(places: npt.NDArray[np.int64], found: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Whether an odd number of backslashes stands directly before each place."""
+    escaped = np.zeros(len(places), np.bool_)
+    backslash = found == _BACKSLASH
+    if not backslash.any():
+        return escaped
+    follows = np.zeros(len(places), np.bool_)
+    follows[1:] = (np.diff(places) == 1) & backslash[:-1]
+    # A run of backslashes begins at one that follows none.
+    begins = np.where(backslash & ~follows, places, -1)
+    run = places - np.maximum.accumulate(begins) + 1
+    escaped[1:] = follows[1:] & (run[:-1] % 2 == 1)
+    return escaped
+
 
 _NEWLINE, _RETURN, _OPENING, _CLOSING = 10, 13, ord("{"), ord("}")
 
@@ -159,3 +213,97 @@ class _ArrayCut:
 def _between(text: bytes) -> str:
     shown = text.strip(BLANKS)[:20].decode("utf-8", "replace")
     return f"is no list of JSON objects: {shown!r} stands between them" if shown else "a comma is missing"
+
+
+# Records of a CSV file, found by the parity of the quotes before each newline; nothing is parsed.
+#
+# Exact for RFC 4180. A file that breaks it announces itself (a quote that opens inside a field, a lone
+# carriage return) and is read by `csv_by_parser` instead.
+
+_COMMA = 44
+
+_GATHER_BELOW = 12
+"""Bytes outside quotes are collected where they are less than this fraction; both ways find the same."""
+
+
+class Records(NamedTuple):
+    """What lies in a buffer that begins at the start of a record."""
+
+    ends: npt.NDArray[np.int64]
+    """Offset after the newline of each whole record."""
+    fields: npt.NDArray[np.int64]
+    """Fields of each."""
+    broken_at: int | None
+    """Offset of the first byte that RFC 4180 does not allow; what is said of records after it is wrong."""
+
+
+def find_records(buffer: npt.NDArray[np.uint8], *, at_end: bool) -> Records:
+    """Find the records of `buffer`.
+
+    Args:
+        buffer: Bytes of the file from the start of a record.
+        at_end: The file ends with the buffer: what follows the last newline is a record too.
+
+    A blank line is a record of one field and of at most two bytes.
+    """
+    quotes = np.flatnonzero(buffer == _QUOTE)
+    places, found = _outside_quotes(buffer, quotes)
+    broken_at = min(
+        (
+            at
+            for at in (_first_stray_quote(buffer, quotes[::2]), _first_lone_return(buffer, places, found))
+            if at is not None
+        ),
+        default=None,
+    )
+    newlines = np.flatnonzero(found == _NEWLINE)
+    commas = np.flatnonzero(found == _COMMA)
+    ends = places[newlines] + 1
+    commas_before = np.searchsorted(commas, newlines)
+    if at_end and len(buffer) and (not len(ends) or ends[-1] != len(buffer)):
+        if len(quotes) % 2 and broken_at is None:
+            broken_at = int(quotes[-1])
+        ends = np.append(ends, len(buffer))
+        commas_before = np.append(commas_before, len(commas))
+    return Records(ends, np.diff(commas_before, prepend=0) + 1, broken_at)
+
+
+def _outside_quotes(
+    buffer: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Offsets of all newlines and commas outside quotes, and perhaps of more, and what stands there."""
+    # Before the first quote, from each second one to the next, and from the last one on if it closes.
+    begins = np.concatenate(([0], quotes[1::2] + 1))
+    ends = quotes[::2] if len(quotes) % 2 else np.append(quotes[::2], len(buffer))
+    lengths = ends - begins
+    bare = int(lengths.sum())
+    if bare * _GATHER_BELOW < len(buffer):
+        # Long texts are quoted and little lies between them: look at that alone.
+        shift = begins - (np.cumsum(lengths) - lengths)
+        places = np.arange(bare) + np.repeat(shift, lengths)
+        return places, buffer[places]
+    special = buffer == _NEWLINE
+    special |= buffer == _COMMA
+    special |= buffer == _RETURN
+    places = np.flatnonzero(special)
+    if len(quotes):
+        places = places[np.searchsorted(quotes, places) & 1 == 0]
+    return places, buffer[places]
+
+
+def _first_stray_quote(buffer: npt.NDArray[np.uint8], opening: npt.NDArray[np.int64]) -> int | None:
+    """A quote opens a field where a field begins, or continues one as the second of a doubled quote."""
+    before = buffer[opening - 1]
+    allowed = (before == _COMMA) | (before == _NEWLINE) | (before == _QUOTE) | (opening == 0)
+    strays = np.flatnonzero(~allowed)
+    return int(opening[strays[0]]) if len(strays) else None
+
+
+def _first_lone_return(
+    buffer: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], found: npt.NDArray[np.uint8]
+) -> int | None:
+    returns = places[found == _RETURN]
+    # At the very end of the buffer the next byte is not known yet, and the record not whole.
+    known = returns[returns + 1 < len(buffer)]
+    lone = known[buffer[known + 1] != _NEWLINE]
+    return int(lone[0]) if len(lone) else None
