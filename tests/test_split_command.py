@@ -191,49 +191,41 @@ def test_a_kill_at_any_moment_leaves_nothing_that_looks_finished(tmp_path, optio
     assert killed
 
 
-def test_a_split_is_taken_up_where_it_was_cut_off(tmp_path, monkeypatch):
+def test_a_split_that_was_cut_off_starts_again_and_gives_the_same_bytes(tmp_path, monkeypatch):
     source = tmp_path / "d.csv"
     source.write_text(csv_text([(str(number), '"q"\n' * 50, "r") for number in range(3000)]))
     monkeypatch.setattr("tunebook.splits.copy._CHUNK_BYTES", 20_000)
-    monkeypatch.setattr("tunebook.splits.copy._JOURNAL_BYTES", 50_000)
-    monkeypatch.setattr("tunebook.splits.shuffle._JOURNAL_BYTES", 50_000)
     monkeypatch.setattr("tunebook.splits.shuffle._BYTES_PER_ROW", 500_000)
-    for number, (stops, options) in enumerate(
-        (
-            ((1, 3, 6), {"shuffle": False}),
-            ((1, 4, 10, 11, 14), {"eval_rows": 50, "names": {"joint": True}}),
-        )
-    ):
+    for number, options in enumerate(({"shuffle": False}, {"eval_rows": 50, "names": {"joint": True}})):
         whole = split_file(source, tmp_path / f"whole{number}", nodes=4, **options)
-        for stop_at in stops:
+        for stop_at in (1, 40, 90):
             out = tmp_path / f"out{number}.{stop_at}"
             with monkeypatch.context() as patched:
                 cut_off(patched, stop_at)
                 with pytest.raises(KeyboardInterrupt):
                     split_file(source, out, nodes=4, **options)
-            with pytest.raises(TunebookError, match="unfinished split with other options"):
-                split_file(source, out, nodes=3, **options)
+            assert not out.exists()
+            # Other options do not meet what was left, either.
+            other = split_file(source, out, nodes=3, **options)
+            assert len(other["nodes"]) == 3
+            shutil.rmtree(out)
             assert split_file(source, out, nodes=4, **options) == whole
+            assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def cut_off(patched, stop_at: int) -> None:
-    """Interrupt the split behind its `stop_at`-th journal, with rows written that the journal does not have."""
-    saved = split_run.Workshop.save
+    """Interrupt the split after its `stop_at`-th write of rows, which are on disk by then."""
     written = writing.Part.write
     count = 0
 
-    def save(self, values):
-        nonlocal count
-        count += 1
-        saved(self, values)
-
     def write(self, rows):
+        nonlocal count
         written(self, rows)
+        count += 1
         if count >= stop_at:
             self._stream.flush()
             raise KeyboardInterrupt
 
-    patched.setattr(split_run.Workshop, "save", save)
     patched.setattr(writing.Part, "write", write)
 
 

@@ -17,8 +17,7 @@ HUNDRED_MILLION = r"""
 import re
 from pathlib import Path
 import numpy as np
-from tunebook.splits.options import SplitOptions
-from tunebook.splits.plan import plan_rows
+from tunebook.splits.plan import SplitOptions, plan_rows
 counts = np.zeros(65536, np.int64)
 for block in plan_rows(SplitOptions(nodes=64, eval_rows=1000), 100_000_000):
     counts += np.bincount(block, minlength=65536)

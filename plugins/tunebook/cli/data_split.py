@@ -144,8 +144,7 @@ def split(
 
     NAME is an entry of the registry; FILE a .csv, .json, .jsonl or .parquet file. OUTPUT/node_<i> holds the
     rows of one node and a dataset_info.json with the same names, so a recipe runs with dataset_dir set to
-    it. OUTPUT/manifest.json tells what is where. A split that was cut off goes on when the command is given
-    again.
+    it. OUTPUT/manifest.json says what is where. A split that was cut off leaves no OUTPUT and starts again.
 
     \b
     Example:
@@ -180,7 +179,7 @@ def split(
         )
         if shard is not None and merge is not None:
             raise TunebookError("--shard and --merge are two steps", fix="run all shards, then --merge")
-        with _told_how_to_go_on():
+        with _says_that_nothing_is_finished():
             if dry_run:
                 _, plans = run.preview(job)
                 result = None
@@ -222,11 +221,11 @@ def _checked_memory(memory: int) -> int:
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
+def _says_that_nothing_is_finished() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("nothing is finished yet; the same command goes on from here", err=True)
+        click.echo("nothing is finished yet; the same command starts again", err=True)
         raise
 
 

@@ -14,11 +14,7 @@ from tunebook.splits.parts import Part
 from tunebook.splits.sources import SourceFile, check_unchanged
 from tunebook.splits.spans import Tapes
 
-_JOURNAL_BYTES = 256 << 20
-
 OnBytes = Callable[[int], None]
-Save = Callable[[int], None]
-"""Told the spans that are done, when all parts hold exactly these."""
 
 
 def copy_rows(
@@ -27,8 +23,6 @@ def copy_rows(
     parts: Sequence[Part],
     *,
     joint: Part | None,
-    spans_done: int,
-    save: Save,
     on_bytes: OnBytes,
 ) -> None:
     """Append each row to the part it is dealt to, in the order of the source.
@@ -38,24 +32,17 @@ def copy_rows(
         tapes: With `destinations`.
         parts: By node, and last the hold-out where there is one.
         joint: Gets every row that is not held out.
-        spans_done: Where to begin.
-        save: Called every 256 MB.
         on_bytes: For a progress bar.
 
     Raises:
         TunebookError: A source was changed since the scan.
     """
-    unsaved = 0
-    for chunk in read_chunks(sources, tapes, spans_done):
+    for chunk in read_chunks(sources, tapes):
         targets = np.where(chunk.destinations == EVAL, len(parts) - 1, chunk.destinations)
         for target, chosen in by_target(targets):
             parts[target].write(slices(chunk, chosen))
         write_joint(chunk, joint)
         on_bytes(len(chunk.data))
-        unsaved += len(chunk.data)
-        if unsaved >= _JOURNAL_BYTES:
-            save(chunk.spans_done)
-            unsaved = 0
 
 
 def write_joint(chunk: Chunk, joint: Part | None) -> None:

@@ -1,15 +1,14 @@
-"""Files that rows are appended to, with a hash of all that went in, so that each can be taken up again."""
+"""Files that rows are appended to, with a hash of all that went in."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import xxhash
 
-from tunebook.errors import TunebookError
 from tunebook.splits.sources import SourceFile
 
 _READ_BYTES = 1 << 20
@@ -49,29 +48,20 @@ def layout_of(source: SourceFile) -> Layout:
 
 
 class Part:
-    """A file that grows by whole rows. Close it with `finish`, or `close` to go on later.
+    """A file that grows by whole rows. Close it with `finish`; `close` leaves it without its end.
 
     Args:
-        path: Made, or taken up where `state` is given.
-        layout: What stands around the rows.
-        state: From `state()` of an earlier process.
-
-    Raises:
-        TunebookError: The file is not what it was at `state`.
+        path: Made anew.
+        layout: What is around the rows.
     """
 
-    def __init__(self, path: Path, layout: Layout, state: State | None = None) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
         self.path, self._layout = path, layout
         self._hash = xxhash.xxh3_128()
         self._bytes = self._rows = 0
         self._open_line = False
-        self._stream: IO[bytes]
-        if state is None:
-            self._stream = path.open("wb")
-            self._put(layout.prefix)
-        else:
-            self._stream = path.open("r+b")
-            self._take_up(state)
+        self._stream: IO[bytes] = path.open("wb")
+        self._put(layout.prefix)
 
     def write(self, rows: Sequence[bytes]) -> None:
         """Append rows; of those with line endings only the last may lack one."""
@@ -114,20 +104,3 @@ class Part:
             self._stream.write(data)
             self._hash.update(data)
             self._bytes += len(data)
-
-    def _take_up(self, state: State) -> None:
-        left = state.bytes
-        while left and (data := self._stream.read(min(left, _READ_BYTES))):
-            self._hash.update(data)
-            left -= len(data)
-        if left or self._hash.hexdigest() != state.digest:
-            raise TunebookError(f"{self.path}: is not what the journal says", fix="split again")
-        self._stream.seek(state.bytes)
-        self._stream.truncate()
-        self._bytes, self._rows, self._open_line = state.bytes, state.rows, state.open_line
-
-
-def state_from_json(values: Sequence[Any]) -> State:
-    """Read what `list(state)` wrote."""
-    size, rows, open_line, digest = values
-    return State(int(size), int(rows), bool(open_line), str(digest))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.splits.checks import BadRow
 from tunebook.splits.entries import Subject
 from tunebook.splits.outputs import Names, Outputs, finish, request_of
 from tunebook.splits.parquet_split import scan_parquet, write_parquet
@@ -43,7 +42,7 @@ class Job:
         """Names of what is written."""
         return Outputs(subject=self.subject, options=self.options, names=self.names)
 
-    def workshop(self, tasks: int = 1) -> Workshop:
+    def workshop(self, tasks: int = 0) -> Workshop:
         """Where it is made."""
         request = request_of(self.subject, self.options, self.names, self.memory)
         return Workshop(out=self.out.absolute(), request=request, tasks=tasks)
@@ -62,7 +61,7 @@ def preview(job: Job) -> tuple[Scanned, list[PartPlan]]:
 
 
 def split(job: Job) -> dict[str, Any]:
-    """Make the split, or finish one that was cut off; return its manifest.
+    """Make the split; return its manifest.
 
     Raises:
         TunebookError: The data or the request is at fault, or there is no space; nothing is left behind.
@@ -74,21 +73,9 @@ def split(job: Job) -> dict[str, Any]:
         return manifest
     check_names(job)
     with workshop.opened():
-        journal = workshop.journal()
-        if journal.get("stage") is None:
-            scanned, plans = scan_and_plan(job, workshop.tapes)
-            check_space(job, plans)
-            journal = {
-                "stage": "write",
-                "scanned": _scanned_to_json(scanned),
-                "plans": [asdict(p) for p in plans],
-            }
-            workshop.save(journal)
-        else:
-            job.listener.say("taking up the split that was cut off")
-        scanned = _scanned_from_json(journal["scanned"])
-        plans = [PartPlan(**plan) for plan in journal["plans"]]
-        states, joint = _write(job, workshop, journal, plans)
+        scanned, plans = scan_and_plan(job, workshop.tapes)
+        check_space(job, plans)
+        states, joint = _write(job, workshop, plans)
         return finish(workshop, job.outputs, scanned, plans, states, joint)
 
 
@@ -138,9 +125,7 @@ def check_names(job: Job) -> None:
     job.outputs.registry(0)
 
 
-def _write(
-    job: Job, workshop: Workshop, journal: dict[str, Any], plans: Sequence[PartPlan]
-) -> tuple[list[State], State | None]:
+def _write(job: Job, workshop: Workshop, plans: Sequence[PartPlan]) -> tuple[list[State], State | None]:
     if job.subject.sources[0].format == "parquet":
         return write_parquet(
             job.subject.sources,
@@ -153,21 +138,5 @@ def _write(
             stage=job.listener.stage,
             on_bytes=job.listener.on_bytes,
         )
-    with TextWriter(
-        job.outputs, workshop, journal, plans, memory=job.memory, listener=job.listener
-    ) as writer:
+    with TextWriter(job.outputs, workshop, plans, memory=job.memory, listener=job.listener) as writer:
         return writer.shuffled() if job.options.shuffle else writer.in_order()
-
-
-def _scanned_to_json(scanned: Scanned) -> dict[str, Any]:
-    return asdict(scanned)
-
-
-def _scanned_from_json(values: dict[str, Any]) -> Scanned:
-    return Scanned(
-        rows=values["rows"],
-        hashes=values["hashes"],
-        bad=tuple(BadRow(*bad) for bad in values["bad"]),
-        n_bad=values["n_bad"],
-        notes=tuple(values["notes"]),
-    )

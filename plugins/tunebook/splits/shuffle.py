@@ -15,7 +15,7 @@ import numpy as np
 
 from tunebook.errors import TunebookError
 from tunebook.splits.assign import EVAL, range_of, row_keys
-from tunebook.splits.copy import OnBytes, Save, by_target, read_chunks, slices, write_joint
+from tunebook.splits.copy import OnBytes, by_target, read_chunks, slices, write_joint
 from tunebook.splits.parts import Part
 from tunebook.splits.plan import PartPlan
 from tunebook.splits.sources import SourceFile
@@ -24,7 +24,6 @@ from tunebook.splits.spans import Tapes
 _ENTRY = np.dtype([("key", "<u8"), ("length", "<u4")])
 _BYTES_PER_ROW = 48
 """Memory that sorting takes for each row besides its bytes."""
-_JOURNAL_BYTES = 256 << 20
 _WRITE_ROWS = 4096
 _WRITE_BYTES = 4 << 20
 
@@ -74,8 +73,6 @@ def scatter(
     *,
     seed: int,
     joint: Part | None,
-    spans_done: int,
-    save: Save,
     on_bytes: OnBytes,
 ) -> None:
     """Write each row to the bucket that its part and key say, and its key and length beside it."""
@@ -83,8 +80,7 @@ def scatter(
     n_parts = int(part_of[-1]) + 1
     first = np.searchsorted(part_of, np.arange(n_parts))
     count = np.bincount(part_of)
-    unsaved = 0
-    for chunk in read_chunks(sources, tapes, spans_done):
+    for chunk in read_chunks(sources, tapes):
         rows = len(chunk.destinations)
         keys = row_keys(seed, chunk.first_row, chunk.first_row + rows)
         part = np.where(chunk.destinations == EVAL, n_parts - 1, chunk.destinations)
@@ -97,10 +93,6 @@ def scatter(
             index.write([entries[chosen].tobytes()])
         write_joint(chunk, joint)
         on_bytes(len(chunk.data))
-        unsaved += len(chunk.data)
-        if unsaved >= _JOURNAL_BYTES:
-            save(chunk.spans_done)
-            unsaved = 0
 
 
 def gather(bucket: Bucket, part: Part, newline: bytes | None) -> int:

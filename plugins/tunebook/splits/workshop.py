@@ -19,7 +19,6 @@ from tunebook.splits.spans import Tapes
 MANIFEST = "manifest.json"
 
 _REQUEST = "request.json"
-_JOURNAL = "journal.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +29,8 @@ class Workshop:
     """The folder that it will be."""
     request: Mapping[str, Any]
     """Everything that decides the content of `out`, as JSON."""
-    tasks: int = 1
-    """Of the job array that shares the hidden folder."""
+    tasks: int = 0
+    """Of the job array that shares the hidden folder; 0 where there is none."""
 
     @property
     def folder(self) -> Path:
@@ -64,13 +63,12 @@ class Workshop:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make or take up the hidden folder; it goes where the work fails, and stays where it is cut off.
+        """Make the hidden folder, which goes where the work fails; what a killed split left in it goes first.
 
-        The folder of a job array stays in any case: a failed task leaves it to the others, which share it.
+        The folder of a job array stays in any case: its tasks share it, and a failed one can be run again.
 
         Raises:
-            TunebookError: An unfinished split with other options is there; another process works on it; the
-                disk is full.
+            TunebookError: Another process works on it; a job array with other options does; the disk is full.
         """
         try:
             self.work.mkdir(parents=True, exist_ok=True)
@@ -79,7 +77,7 @@ class Workshop:
                 f"{self.out}: cannot be made: {err.strerror}", fix="choose another --output"
             ) from err
         with (self.work / "lock").open("wb") as lock:
-            if self.tasks == 1:
+            if not self.tasks:
                 self._lock(lock.fileno())
             self._claim()
             try:
@@ -103,37 +101,24 @@ class Workshop:
         self.folder.rename(self.out)
         sync_folder(self.out.parent)
 
-    def journal(self) -> dict[str, Any]:
-        """Return what was last saved; empty where nothing was."""
-        with suppress(OSError, ValueError):
-            values: dict[str, Any] = json.loads((self.work / _JOURNAL).read_text(encoding="utf-8"))
-            return values
-        return {}
-
-    def save(self, values: Mapping[str, Any]) -> None:
-        """Replace the journal."""
-        replace_json(self.work / _JOURNAL, values)
-
     def _give_up(self) -> None:
-        if self.tasks == 1:
+        if not self.tasks:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _claim(self) -> None:
-        """Note what is made here, or see that it is the same.
+        """Delete what a killed split left, or see that an unfinished job array makes the same.
 
         Raises:
-            TunebookError: It is not.
+            TunebookError: The array does not.
         """
         path, wanted = self.work / _REQUEST, {**self.request, "tasks": self.tasks}
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            if self.tasks == 1:
-                # Of a split that was killed in its very last moment: whole parts, but of what?
-                for left in self.folder.iterdir():
-                    if left != self.work:
-                        shutil.rmtree(left) if left.is_dir() else left.unlink()
-            replace_json(path, wanted)
+            if not self.tasks:
+                self._clear()
+            else:
+                replace_json(path, wanted)
             return
         if found != wanted:
             raise TunebookError(
@@ -141,6 +126,14 @@ class Workshop:
                 f"{', '.join(_differences(found, wanted))}",
                 fix=f"give the same command again to finish it, or delete {self.folder}",
             )
+
+    def _clear(self) -> None:
+        """Delete all but the lock: what another split left would be taken for part of this one."""
+        for left in (*self.folder.iterdir(), *self.work.iterdir()):
+            if left.is_dir() and left != self.work:
+                shutil.rmtree(left)
+            elif left.is_file() and left.name != "lock":
+                left.unlink()
 
     def _lock(self, descriptor: int) -> None:
         try:
