@@ -19,7 +19,7 @@ from tunebook.runs import processes
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tunebook.merging.plan import MergePlan
     from tunebook.types import EngineName
