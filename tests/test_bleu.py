@@ -17,7 +17,7 @@ CORPORA = st.lists(st.tuples(PREDICTIONS, REFERENCES), min_size=1, max_size=6)
 PAIR = ("The cat sat on a mat.", "The cat sat on the mat.")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CORPORA)
 def test_bleu_of_many_scores_equals_sacrebleu_over_the_corpus(corpus):
     predictions, references = map(list, zip(*corpus, strict=True))
@@ -28,7 +28,7 @@ def test_bleu_of_many_scores_equals_sacrebleu_over_the_corpus(corpus):
     assert figures["length_ratio"] == expected.sys_len / expected.ref_len
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CORPORA)
 def test_chrf_of_many_scores_equals_sacrebleu_over_the_corpus(corpus):
     predictions, references = map(list, zip(*corpus, strict=True))
@@ -36,7 +36,6 @@ def test_chrf_of_many_scores_equals_sacrebleu_over_the_corpus(corpus):
     assert figures["chrf"] == sacrebleu.corpus_chrf(predictions, [references]).score
 
 
-@settings(max_examples=100, deadline=None)
 @given(PREDICTIONS, REFERENCES)
 def test_one_score_equals_sacrebleu_on_the_sentence(prediction, reference):
     expected = sacrebleu.sentence_bleu(prediction, [reference]).score

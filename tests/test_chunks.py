@@ -43,7 +43,7 @@ def texts_of(text, pieces):
     return [text[piece.start : piece.end] for piece in pieces]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(DOCUMENTS, min_size=1, max_size=3), limit=st.integers(24, 80), share=st.floats(0, 0.5))
 def test_the_pieces_without_their_overlaps_are_the_document(tokenizer, texts, limit, share):
     cutter = Cutter(tokenizer, limit, int(limit * share))

@@ -145,7 +145,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
 def test_rows_are_read_alike_however_they_are_written_and_cut(rows, indent, escape, chunk):
     import tempfile

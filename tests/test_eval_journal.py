@@ -85,7 +85,7 @@ def whole(tmp_path_factory):
     return journal
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cuts=st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_killed_at_any_byte_and_any_number_of_times_it_comes_out_the_same(whole, tmp_path_factory, cuts):
     journal = Journal(tmp_path_factory.mktemp("killed"))

@@ -120,7 +120,7 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE, HOSTILE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_hostile_name_stays_a_name(output, host):
     made = render(job(Path("/shared") / output))
     for name in ("launch_node.sh", "submit.slurm", "launch_all_nodes.sh"):

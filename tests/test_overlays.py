@@ -101,7 +101,7 @@ OVERRIDES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(OVERRIDES), min_size=1, max_size=4))
 def test_overrides_are_read_as_llamafactory_reads_its_command_line(overrides):
     omegaconf = pytest.importorskip("omegaconf")
@@ -120,7 +120,7 @@ MAPPINGS = st.recursive(
 RECIPES = st.dictionaries(st.sampled_from("abc"), MAPPINGS, min_size=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(RECIPES, RECIPES)
 def test_an_overlay_merges_as_omegaconf_merges(base, change):
     omegaconf = pytest.importorskip("omegaconf")

@@ -32,7 +32,7 @@ def stem(word):
     return rouge_tokens.stem(word.encode()).decode()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(WORDS)
 @example("")
 @example("ies")

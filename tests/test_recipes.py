@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
@@ -72,7 +72,6 @@ def test_a_value_is_read_as_llamafactory_reads_it(scalar):
     assert repr(found) == repr(expected)  # repr, since nan differs from itself and 1 equals True
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="0123456789.eE+-_:abnoyxZ ", min_size=1, max_size=8))
 def test_any_plain_scalar_is_read_as_llamafactory_reads_it(scalar):
     text = f"key: {scalar}\n"
@@ -104,7 +103,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(["lr", "on", "path"]), VALUES, min_size=1))
 def test_what_we_write_is_read_back_by_both_engines(values):
     text = engine_yaml.dump(values)

@@ -60,7 +60,7 @@ def english_like(rng, words):
     return "\n".join(" ".join(flat[start:end]) for start, end in itertools.pairwise([0, *cuts, words]))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(TEXTS, TEXTS, st.booleans())
 @example("a x", "a a", False)
 @example("", "", True)
@@ -118,7 +118,7 @@ def test_the_two_oracles_agree():
         )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=14), min_size=1, max_size=4),
     st.lists(st.integers(1, 6), min_size=1, max_size=14),

@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
@@ -61,7 +61,7 @@ def damage(path, kind, start, length):
         path.unlink()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(DAMAGE)
 @example([(Path("trainer_state.json"), "lose", 0.333984375, 0.25)])  # two entries become one
 @example([(Path("trainer_state.json"), "lose", 0.0625, 1.0)])  # one of them without its loss
@@ -96,7 +96,7 @@ def test_a_damaged_run_is_reported_with_numbers_that_were_logged_or_refused(dama
                 assert row.values == known[row.dataset, row.step]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["llamafactory.log", "transformers4.log", "transformers4_nan.log"]),
     st.floats(0, 1),
@@ -155,7 +155,7 @@ def same(one, other):
         assert np.array_equal(series.values, other[name].values, equal_nan=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ENTRIES, st.sampled_from(["", "'"]))
 def test_a_log_decoded_by_columns_is_what_the_slow_way_reads(entries, quote):
     with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +170,7 @@ def test_a_log_decoded_by_columns_is_what_the_slow_way_reads(entries, quote):
         assert [note.message for note in fast.notes] == [note.message for note in slow.notes]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ENTRIES, st.floats(0, 1), st.integers(0, 40))
 def test_a_state_file_decoded_by_columns_is_what_the_slow_way_reads(entries, start, length):
     history = [
@@ -192,7 +192,7 @@ def test_a_state_file_decoded_by_columns_is_what_the_slow_way_reads(entries, sta
                 assert (fast.trainer, fast.summary) == (slow.trainer, slow.summary)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.lists(NUMBERS.filter(lambda number: abs(number) != float("inf")), min_size=3, max_size=3),
@@ -252,7 +252,7 @@ def test_of_equal_steps_the_later_counts_however_they_came(blocks):
     assert not columns.series()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["zeros", "noise", "cut", "gone"]), st.floats(0, 1), st.integers(1, 700))
 def test_a_damaged_event_file_loses_points_and_gains_none(kind, start, length):
     (path, _) = sorted((FIXTURES / "runs" / "movies").rglob("events.out.*"))
@@ -273,7 +273,6 @@ def test_a_damaged_event_file_loses_points_and_gains_none(kind, start, length):
             assert all(struct.pack("<f", value) in data for value in one.values.tolist())
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(data):
     with tempfile.TemporaryDirectory() as folder:

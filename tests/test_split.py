@@ -57,7 +57,7 @@ def assert_dealt(expected: list[dict], out: Path, manifest: dict) -> None:
     assert sizes == [part["rows"] for part in manifest["nodes"]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=ROWS,
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -92,7 +92,7 @@ def test_each_csv_row_goes_to_one_node_unchanged(
     in_temporary_folder(test)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=ROWS,
     style=st.sampled_from(["jsonl", "array", "indented array"]),
@@ -123,7 +123,7 @@ def test_each_json_row_goes_to_one_node_unchanged(
     in_temporary_folder(test)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     text=st.lists(st.sampled_from(['"', ",", "\n", "\r", "\r\n", "a", " ", '""']), max_size=30).map("".join)
 )
@@ -152,7 +152,6 @@ def test_any_csv_at_all_is_read_as_the_csv_module_reads_it(text):
     in_temporary_folder(test)
 
 
-@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, newline=st.sampled_from(["\n", "\r\n"]), cut=st.integers(0, 40), stray=st.booleans())
 def test_both_ways_to_look_outside_quotes_find_the_same(rows, newline, cut, stray):
     text = csv_text(rows, newline=newline).encode()
@@ -410,7 +409,7 @@ def test_the_split_of_a_resumed_job_is_the_same(folder):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=ROWS,
     tasks=st.integers(1, 9),

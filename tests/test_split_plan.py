@@ -57,7 +57,7 @@ def test_a_hundred_million_rows_are_planned_in_the_memory_of_a_few():
     assert int(done.stdout) < 100_000  # kB
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sizes=st.lists(st.one_of(st.integers(0, 20), st.integers(0, 10_000)), min_size=1, max_size=60),
     nodes=st.integers(1, 12),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+from engine_cases import Run
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {

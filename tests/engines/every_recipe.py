@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import ROOT
+from engine_cases import ROOT
 
 from recipe_cases import MODEL_KEYS, Case, twin_of
 from tunebook.recipes import engine_yaml

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from axolotl_fixtures import LORA, axolotl_recipe, learned, prepared, run_many, state_of
-from conftest import Run, sums
+from engine_cases import Run, sums
 from infer_cases import differing, rows_of, tunebook, verify
 
 pytestmark = pytest.mark.axolotl

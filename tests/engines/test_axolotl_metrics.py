@@ -17,7 +17,7 @@ from axolotl_fixtures import (
     run_many,
     state_of,
 )
-from conftest import Run, liking
+from engine_cases import Run, liking
 
 pytestmark = pytest.mark.axolotl
 

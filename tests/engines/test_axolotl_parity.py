@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from axolotl_fixtures import ENVIRONMENT, axolotl_recipe, prepared, run_many
-from conftest import liking, sums
+from engine_cases import liking, sums
 
 from tunebook import paths
 from tunebook.data.registry import load_registry

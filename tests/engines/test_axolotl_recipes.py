@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from engine_cases import ROOT
 
 from recipe_cases import shipped
 from tunebook import paths

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import ROOT, sums
+from engine_cases import ROOT, sums
 
 from tunebook import paths
 from tunebook.errors import TunebookError

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from conftest import Run
+from engine_cases import Run
 from infer_cases import differing, kill_after_some_rows, rows_of, tunebook, verify
 
 pytestmark = pytest.mark.engine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Run
+from engine_cases import Run
 
 pytestmark = pytest.mark.engine
 

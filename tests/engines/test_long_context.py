@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from engine_cases import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.axolotl]
 

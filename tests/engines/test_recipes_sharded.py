@@ -9,7 +9,7 @@ from pathlib import Path
 import every_recipe
 import pytest
 import yaml
-from conftest import ROOT
+from engine_cases import ROOT
 
 from recipe_cases import cases
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from engine_cases import ROOT, Run
 
 pytestmark = pytest.mark.engine
 
