@@ -12,9 +12,8 @@ from click.testing import CliRunner
 from tunebook import paths
 from tunebook.cli.doctor import doctor
 from tunebook.cli.main import cli
-from tunebook.doctor import environments, machine, network
+from tunebook.doctor import environments, machine
 from tunebook.doctor.facts import Environment, Facts, Flash, Gpu, Machine, Network
-from tunebook.doctor.needs import needs_of
 from tunebook.doctor.probe import MARK
 from tunebook.doctor.rules_environment import (
     attention_in_use,
@@ -26,7 +25,7 @@ from tunebook.doctor.rules_environment import (
     wheel_url,
 )
 from tunebook.doctor.rules_machine import usable_gpus
-from tunebook.doctor.run import judge
+from tunebook.doctor.run import judge, needs_of
 from tunebook.recipes import catalog
 
 GIB = 2**30
@@ -324,7 +323,7 @@ def test_driver_cards_and_compiler_are_asked_of_their_programs(tmp_path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.delenv("CUDA_PATH", raising=False)
-    found = machine.gather(tmp_path)
+    found = machine.gather_machine(tmp_path)
     assert (found.driver, found.driver_cuda, found.nvcc) == ("550.54.15", (12, 4), (12, 1))
     assert found.gpus == (T4,)
 
@@ -333,7 +332,7 @@ def test_this_machine_is_gathered_and_no_token_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret_of_mine")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = machine.gather(tmp_path / "not" / "there")
+    found = machine.gather_machine(tmp_path / "not" / "there")
     assert found.tokens == {"HF_TOKEN": True, "WANDB_API_KEY": False}
     assert found.memory > found.memory_available > 0
     assert found.disk_free > 0
@@ -346,14 +345,14 @@ def test_a_port_that_is_listened_on_is_in_use_and_a_hub_that_refuses_is_told(mon
         listener.listen()
         port = listener.getsockname()[1]
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        found = network.gather(range(port, port + 1))
+        found = machine.gather_network(range(port, port + 1))
         assert found.busy_ports == (port,)
         assert (found.offline, found.hub_error) == (True, None)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    refused = network.gather(range(port, port + 1))
+    refused = machine.gather_network(range(port, port + 1))
     assert refused.busy_ports == ()
     assert "refused" in refused.hub_error
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tunebook.errors import TunebookError
-from tunebook.runs import background, live
-from tunebook.runs.live.log_tail import parse_log
-from tunebook.runs.live.state import GpuUse, parse_uses
+from tunebook.runs import live, processes
+from tunebook.runs.live import GpuUse, parse_log, parse_uses
 
 LOGS = Path(__file__).parent / "fixtures" / "logs"
 CLI = [sys.executable, "-m", "tunebook.cli.main"]
@@ -107,16 +106,16 @@ def sleeper(tmp_path):
     script = f"""
 import os, signal, sys, time
 from pathlib import Path
-from tunebook.runs import background
+from tunebook.runs import processes
 folder = Path({str(tmp_path / "run" / "tunebook")!r})
 def work():
-    signal.signal(signal.SIGUSR1, lambda *_: (background.record_end(folder, {{"exit_status": 138, "stopped_by": "request"}}), os._exit(138)))
-    background.record_self(folder, {{"log": {str(tmp_path / "run" / "train.log")!r}}})
+    signal.signal(signal.SIGUSR1, lambda *_: (processes.record_end(folder, {{"exit_status": 138, "stopped_by": "request"}}), os._exit(138)))
+    processes.record_self(folder, {{"log": {str(tmp_path / "run" / "train.log")!r}}})
     (folder / "run.json").write_text("{{}}")
     print("at work", flush=True)
     time.sleep(60)
     return 0
-print(background.detach(work, Path({str(tmp_path / "run" / "train.log")!r})))
+print(processes.detach(work, Path({str(tmp_path / "run" / "train.log")!r})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
     pid = int(done.stdout)
@@ -158,7 +157,7 @@ def test_another_process_under_the_same_pid_is_not_taken_for_the_run(sleeper):
 def test_a_restart_of_the_machine_ends_every_process(sleeper):
     _, folder = sleeper
     record = json.loads((folder / "tunebook" / "process.json").read_text())
-    assert background.life(record | {"boot": "another"}) == "ended"
+    assert processes.life(record | {"boot": "another"}) == "ended"
 
 
 def test_stop_asks_the_process_of_the_run_and_waits_for_its_end(sleeper):

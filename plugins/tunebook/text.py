@@ -35,6 +35,15 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def gib(size: float) -> str:
+    """Bytes as GiB, rounded up: what is asked for must not look smaller than it is.
+
+    >>> gib(2**30), gib(2**30 + 1)
+    ('1 GiB', '1.1 GiB')
+    """
+    return f"{math.ceil(size / 2**30 * 10) / 10:g} GiB"
+
+
 def markdown(text: object) -> str:
     """Text that GitHub shows as it is, in a table cell too."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", str(text))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import paths
-from tunebook.doctor.needs import gib
 from tunebook.doctor.rules_environment import attention_in_use, is_published, wheel_of
 from tunebook.doctor.run import Report, examine
 from tunebook.recipes import catalog, overlays
 from tunebook.redact import redact
+from tunebook.text import gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

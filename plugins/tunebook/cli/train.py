@@ -16,7 +16,6 @@ from tunebook import files
 from tunebook.models.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.recipes import engine_yaml
 from tunebook.redact import redact
-from tunebook.runs import background as background_process
 from tunebook.runs import folder as run_folder
 from tunebook.runs import processes, provenance, stop, token_cache
 from tunebook.training.plan import plan_training
@@ -129,7 +128,7 @@ def _prepare(plan: TrainPlan) -> int | None:
 
 def _start_in_background(plan: TrainPlan, lock: int | None) -> None:
     log = plan.output_dir / LOG
-    pid = background_process.detach(lambda: _run(plan, lock, log=log), log)
+    pid = processes.detach(lambda: _run(plan, lock, log=log), log)
     _say(f"started as process {pid}; its output goes to {log}")
     _say(f"watch it: tunebook status {plan.output_dir} --watch")
     _say(f"end it: tunebook stop {plan.output_dir}")
@@ -143,7 +142,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     # Whoever has sent our output to a file says so here, as launch_node.sh does.
     printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
     about = {"started": _now(), "engine": plan.recipe.engine, "log": printed}
-    background_process.record_self(folder, about)
+    processes.record_self(folder, about)
     ended = _run_engine(plan.command, request, keep_open=() if lock is None else (lock,))
     code, saved = ended.code, request.checkpoint()
     if saved is not None:
@@ -161,7 +160,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
         _say(_how_to_go_on(plan))
     stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
     end = {"ended": _now(), "exit_status": code, "stopped_by": stopped_by}
-    background_process.record_end(folder, about | end)
+    processes.record_end(folder, about | end)
     request.clear()
     return code
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunebook.doctor.facts import Finding
-from tunebook.doctor.needs import gib
 from tunebook.runs import provenance
+from tunebook.text import gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from tunebook.doctor.facts import Finding
-from tunebook.doctor.needs import gib
 from tunebook.doctor.rules_environment import QWEN3, install, numbers
 from tunebook.doctor.rules_machine import usable_gpus
+from tunebook.text import gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,10 +1,11 @@
-"""The state of one run, from its folder: its process, its log, and the figures it has left so far."""
+"""What a run is doing now, by the files it leaves and by its process; nothing is asked of it."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tunebook.errors import TunebookError
 from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.runlog.console import DICTIONARY, parse
+from tunebook.runlog.records import PhaseName
+from tunebook.runlog.timeline import BAR, SIGNS, last_number
 from tunebook.runlog.tolerant_json import as_float, read_object
-from tunebook.runs import background
 from tunebook.runs import folder as run_folder
-from tunebook.runs.live.log_tail import LogState, read_log
-from tunebook.runs.processes import descendants
+from tunebook.runs import processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 Life = Literal["running", "finished", "failed", "stopped", "killed", "unknown"]
 
-_TAIL_BYTES = 64 << 10
+_LAST_LINE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,9 @@ def read_state(folder: Path, *, now: float | None = None) -> RunState:
         pid=pid if isinstance(pid, int) else None,
         host=record.get("host"),
         log=log,
-        gpus=tuple(gpus_of([pid, *descendants(pid)])) if life == "running" and isinstance(pid, int) else (),
+        gpus=tuple(gpus_of([pid, *processes.descendants(pid)]))
+        if life == "running" and isinstance(pid, int)
+        else (),
     )
 
 
@@ -133,7 +137,7 @@ def _life(record: Mapping[str, Any], ours: Path) -> tuple[Life, str]:
             ("finished", "") if (ours / "finished.json").is_file() else ("unknown", "not started by tunebook")
         )
     if "exit_status" not in record:
-        lives = background.life(record)
+        lives = processes.life(record)
         if lives == "running":
             return "running", ""
         return (
@@ -205,7 +209,7 @@ def is_running(folder: Path) -> bool:
 
 def _record(ours: Path) -> dict[str, Any]:
     with suppress(OSError):
-        return read_object(ours / background.RECORD_FILE) or {}
+        return read_object(ours / processes.RECORD_FILE) or {}
     return {}
 
 
@@ -214,7 +218,7 @@ def _last_line(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _TAIL_BYTES))
+            stream.seek(max(0, size - _LAST_LINE_BYTES))
             lines = stream.read().split(b"\n")
     except OSError:
         return {}
@@ -226,7 +230,7 @@ def _last_line(path: Path) -> dict[str, Any]:
     return {}
 
 
-# Which GPUs the processes of a run use, and how busy these are, as nvidia-smi tells.
+# Which GPUs the processes of a run use, and how busy these are, as nvidia-smi says.
 
 _APPS = ("--query-compute-apps=gpu_uuid,pid,used_memory",)
 _CARDS = ("--query-gpu=uuid,index,utilization.gpu,memory.used,memory.total",)
@@ -288,3 +292,124 @@ def _ask(arguments: tuple[str, ...]) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
+
+
+# The console log: phase, progress, speed, loss. Both engines draw tqdm bars with carriage returns between
+# lines of several loggers; ranks may be interleaved. The latest sign in the text decides, so a few hundred
+# kilobytes of its end are enough, however long the log.
+
+HEAD_BYTES = 2 << 20
+"""Where the counts are announced."""
+TAIL_BYTES = 256 << 10
+
+_SIGNS: tuple[tuple[PhaseName, re.Pattern[bytes]], ...] = tuple(
+    (phase, re.compile(pattern)) for phase, pattern in SIGNS
+)
+_TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)|Maximum number of steps set at (\d+)")
+_BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)|^  \"batch_size\": (\d+)", re.MULTILINE)
+
+
+class LogState(NamedTuple):
+    """Where a run stands, as far as its log says; None for what it does not say."""
+
+    phase: PhaseName
+    step: int | None
+    total_steps: int | None
+    part_done: int | None
+    """How far the phase's own bar is, e.g. examples tokenised or evaluation batches done."""
+    part_total: int | None
+    steps_per_second: float | None
+    seconds_left: float | None
+    """Of training, evaluations not counted in: the bar's own estimate."""
+    loss: float | None
+    """The last one logged; NaN where it was."""
+    rows_per_step: int | None
+    """Examples per optimizer step, over all ranks."""
+    tokens_per_second: float | None
+
+
+def read_log(path: Path) -> LogState:
+    """Read the head and the tail of a console log.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - TAIL_BYTES))
+        tail = stream.read(TAIL_BYTES)
+    return parse_log(head, tail)
+
+
+def parse_log(head: bytes, tail: bytes) -> LogState:
+    """Tell where a run stands from the beginning and the end of its log, which may overlap."""
+    total = _total_by_bar(head) or last_number(_TOTAL, head) or last_number(_TOTAL, tail)
+    phase, at = _latest_sign(tail)
+    if at < 0:
+        phase, _ = _latest_sign(head)
+    step = part_done = part_total = None
+    rate = left = None
+    for bar in BAR.finditer(tail):
+        done, whole = int(bar["done"]), int(bar["total"])
+        if bar["label"] is None and (whole == total or (total is None and phase == "training")):
+            step, total, rate, left = done, whole, _rate(bar), _seconds(bar["left"])
+            # Drawn again behind an evaluation's or a checkpoint's lines: training goes on.
+            if bar.start() > at and done < whole:
+                phase, part_done, part_total = "training", None, None
+        elif bar.start() >= at:
+            part_done, part_total = done, whole
+    if phase == "training":
+        part_done = part_total = None
+    logged = [entry for entry in parse(DICTIONARY.findall(tail))[0] if "loss" in entry]
+    last = logged[-1] if logged else {}
+    tokens = next((last[key] for key in last if key.startswith("tokens/") and "per_sec" in key), None)
+    return LogState(
+        phase=phase,
+        step=step,
+        total_steps=total,
+        part_done=part_done,
+        part_total=part_total,
+        steps_per_second=rate,
+        seconds_left=left,
+        loss=as_float(last.get("loss")),
+        rows_per_step=last_number(_BATCH, head),
+        tokens_per_second=as_float(tokens),
+    )
+
+
+def _latest_sign(text: bytes) -> tuple[PhaseName, int]:
+    """The phase whose sign stands last, and where; `starting` and -1 where there is none."""
+    found: tuple[PhaseName, int] = ("starting", -1)
+    for phase, pattern in _SIGNS:
+        last = -1
+        for match in pattern.finditer(text):
+            last = match.start()
+        if last > found[1]:
+            found = (phase, last)
+    return found
+
+
+def _total_by_bar(head: bytes) -> int | None:
+    """Steps by the first bar of training: what Axolotl announces leaves `max_steps` out of account."""
+    start = max(head.rfind(b"Starting trainer..."), head.rfind(b"***** Running training *****"))
+    bars = BAR.finditer(head, start) if start >= 0 else ()
+    return next((int(bar["total"]) for bar in bars if bar["label"] is None), None)
+
+
+def _rate(bar: re.Match[bytes]) -> float | None:
+    """Steps per second: tqdm turns the fraction over where a step takes longer than a second."""
+    number = as_float(bar["rate"].decode())
+    if not number:
+        return None
+    return number if bar["unit"].endswith(b"/s") else 1 / number
+
+
+def _seconds(clock: bytes) -> float | None:
+    parts = clock.decode().split(":")
+    if not all(part.isdigit() for part in parts):
+        return None
+    seconds = 0.0
+    for part in parts:
+        seconds = seconds * 60 + int(part)
+    return seconds
