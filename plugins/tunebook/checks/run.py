@@ -203,7 +203,6 @@ def _overlay(path: Path, engine: EngineName) -> Document:
 
 # Tells what a file is: whose recipe, and for which of the engine's commands.
 
-_MODEL_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
 
 # Of a file with neither engine's model key: the share of its keys that an engine must know.
 _MOSTLY = 0.6
@@ -229,7 +228,7 @@ def engine_of(path: Path, root: Path, text: str) -> EngineName | None:
         if folder in catalog.ENGINES:
             return folder
     keys = _keys(text)
-    by_model = [engine for engine, key in _MODEL_KEYS.items() if key in keys]
+    by_model = [engine for engine, key in catalog.MODEL_KEY.items() if key in keys]
     if len(by_model) == 1:
         return by_model[0]
     shares: dict[EngineName, float] = {

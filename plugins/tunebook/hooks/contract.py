@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from transformers.trainer_callback import TrainerCallback
 
 from tunebook import __version__, files
-from tunebook.models import contract, hub_cache
+from tunebook.models import contract, source
 from tunebook.redact import redact
 from tunebook.types import EngineName
 
@@ -225,7 +225,7 @@ def _base(name: str, revision: str | None, config: Any) -> dict[str, Any]:
     local = folder.is_dir()
     commit = None if local else getattr(config, "_commit_hash", None)
     if not local and commit is None:
-        snapshot = hub_cache.snapshot(name, revision or "main")
+        snapshot = source.snapshot(name, revision or "main")
         commit = snapshot.name if snapshot is not None else None
     return {
         "name_or_path": str(folder.absolute()) if local else name,

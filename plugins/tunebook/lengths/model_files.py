@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.lengths.counting import TOKENIZER_FILE, read_tokenizer
-from tunebook.models import hub_cache
+from tunebook.models import source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,9 +71,7 @@ def find_folder(model: str, *, revision: str, cache_dir: str | None, key: str) -
             fix=f'write one: python -c "from transformers import AutoTokenizer as t; '
             f"t.from_pretrained('{model}').save_pretrained('{model}')\"",
         )
-    found = (
-        hub_cache.snapshot(model, revision) if cache_dir is None else _own_cache(model, revision, cache_dir)
-    )
+    found = source.snapshot(model, revision) if cache_dir is None else _own_cache(model, revision, cache_dir)
     if found is not None and (found / TOKENIZER_FILE).is_file():
         return found
     raise TunebookError(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook import paths
 from tunebook.errors import TunebookError
-from tunebook.models import contract, hub_cache
+from tunebook.models import contract
 from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
-from tunebook.recipes.catalog import find_recipe, read_recipe
+from tunebook.recipes.catalog import MODEL_KEY, find_recipe, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunebook.types import EngineName, Recipe
 
+
 _WEIGHTS = ("adapter_model*.safetensors", "model*.safetensors", "adapter_model*.bin", "pytorch_model*.bin")
-_BASE_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ def find_model(
 def local_folder(model: str, revision: str | None = None) -> Path | None:
     """Return the folder of a model's files on this machine; None where they are not here."""
     folder = Path(model).expanduser()
-    return folder if folder.is_dir() else hub_cache.snapshot(model, revision or "main")
+    return folder if folder.is_dir() else snapshot(model, revision or "main")
 
 
 def weights_sha256(folder: Path) -> str:
@@ -214,11 +215,29 @@ def _base(
             raise TunebookError(f"{config}: is no JSON: {err}", fix="save the adapter again") from err
         if named.get("base_model_name_or_path"):
             return str(named["base_model_name_or_path"]), named.get("revision")
-    key = None if engine is None else _BASE_KEYS[engine]
+    key = None if engine is None else MODEL_KEY[engine]
     return (str(settings[key]), None) if key is not None and key in settings else (None, None)
 
 
 def _replaced(source: ModelSource, base: str, folder: Path) -> ModelSource:
-    from dataclasses import replace
-
     return replace(source, base=str(folder) if Path(base).is_dir() else base, revision=None)
+
+
+def snapshot(model: str, revision: str = "main") -> Path | None:
+    """Return the folder of a model's files in the local cache; None where it has not been downloaded.
+
+    Args:
+        model: Its name on the hub, `name` or `owner/name`.
+        revision: Branch, tag or commit.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    repository = root / f"models--{model.replace('/', '--')}"
+    reference = repository / "refs" / revision
+    try:
+        commit = reference.read_text(encoding="ascii").strip() if reference.is_file() else revision
+    except OSError:
+        return None
+    folder = repository / "snapshots" / commit
+    return folder if folder.is_dir() else None

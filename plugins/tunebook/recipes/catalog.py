@@ -19,8 +19,8 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 HEADER_FACTS = ("purpose", "hardware", "expected", "source")
 """The facts that open every recipe of ours, in this order."""
 
-# The key that names the base model, and so tells whose recipe a file is.
-_MODEL_KEYS: dict[str, EngineName] = {"model_name_or_path": "llamafactory", "base_model": "axolotl"}
+MODEL_KEY: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
+"""The key that names the base model, and so says whose recipe a file is."""
 
 _FACT = re.compile(rf"#\s*({'|'.join(HEADER_FACTS)}):\s*(.*)")
 
@@ -130,7 +130,7 @@ def _engine_by_folder(path: Path, root: Path) -> EngineName | None:
 
 
 def _engine_by_model(path: Path, keys: Mapping[str, Any]) -> EngineName:
-    found = [engine for key, engine in _MODEL_KEYS.items() if key in keys]
+    found = [engine for engine, key in MODEL_KEY.items() if key in keys]
     if len(found) == 1:
         return found[0]
     raise TunebookError(

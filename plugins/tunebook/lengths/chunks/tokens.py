@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tunebook.errors import TunebookError
 from tunebook.lengths.counting import TOKENIZER_FILE, Counter, counter
-from tunebook.models import hub_cache
+from tunebook.models import source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def tokenizer_file(model: str) -> Path:
         TunebookError: There is none.
     """
     path = Path(model).expanduser()
-    folder = path if path.exists() else hub_cache.snapshot(model)
+    folder = path if path.exists() else source.snapshot(model)
     if folder is None:
         raise TunebookError(
             f"there is no tokenizer {model}: no such file or folder, and no such model in the hub's cache",
