@@ -7,8 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tunebook.cli import data as data_commands
-from tunebook.cli.main import COMMANDS, LazyGroup, cli
+from tunebook.cli.main import COMMANDS, DATA_COMMANDS, LazyGroup, cli
 from tunebook.errors import TunebookError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +27,7 @@ def here(monkeypatch) -> Path:
     return REPOSITORY
 
 
-TABLES = [("", COMMANDS), ("data ", data_commands.COMMANDS)]
+TABLES = [("", COMMANDS), ("data ", DATA_COMMANDS)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tunebook.checks.data_audit import answers, audit
 from tunebook.checks.data_audit.findings import RULES, Ledger
-from tunebook.cli.data import data
+from tunebook.cli.main import data
 from tunebook.errors import TunebookError
 
 QUESTIONS = [f"Did case {number} end with a verdict?" for number in range(40)]

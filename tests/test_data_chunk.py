@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from token_files import byte_level
-from tunebook.cli.data import data
+from tunebook.cli.main import data
 from tunebook.errors import TunebookError
 from tunebook.lengths.chunks import output
 

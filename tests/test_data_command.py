@@ -3,7 +3,7 @@ import json
 import yaml
 from click.testing import CliRunner
 
-from tunebook.cli.data import data
+from tunebook.cli.main import data
 from tunebook.errors import TunebookError
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -19,13 +19,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
     Readers see the old file or the new one. Text is written as UTF-8. After return the bytes are on disk.
     """
+    with open_atomic(path, "wb") as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears whole when the block has ended well, or not at all; as `write_atomic`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename is only atomic within one file system; by pid, since two
     # processes may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+        with temporary.open(mode, encoding="utf-8" if mode == "w" else None) as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -1,4 +1,4 @@
-"""A progress bar over the bytes of what is read, on stderr, where that is a terminal."""
+"""Progress bars over the bytes of what is read, on stderr, where that is a terminal."""
 
 from __future__ import annotations
 
@@ -21,16 +21,31 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def byte_progress(label: str, total: int, *, to: TextIO | None = None) -> Iterator[Callable[[int], None]]:
+def byte_progress(
+    label: str, total: int | None, *, to: TextIO | None = None
+) -> Iterator[Callable[[int], None]]:
     """Show a bar, and give the function that is told how many bytes have been read so far.
 
     Args:
         label: What is being done, e.g. `checking`.
-        total: Bytes in all.
+        total: Bytes in all; None where that is not known.
         to: Where to show it; None for stderr.
     """
-    console = Console(file=to, stderr=to is None)
-    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(to) as progress:
         task = progress.add_task(label, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+def progress_bar(to: TextIO | None = None) -> Progress:
+    """Return a bar whose tasks count bytes and are called by their descriptions."""
+    console = Console(file=to, stderr=to is None, highlight=False)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

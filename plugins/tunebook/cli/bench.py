@@ -13,6 +13,7 @@ import click
 
 from tunebook import engines, files, memory
 from tunebook.bench import Figures, bench_values, figures_of
+from tunebook.cli.parts import overlay_option, say
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.recipes import engine_yaml
@@ -29,7 +30,7 @@ _GIB = 2**30
 @click.command("bench")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@overlay_option
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Steps to time.")
 @click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Steps before them.")
 @click.option(
@@ -40,7 +41,7 @@ _GIB = 2**30
 def bench(
     recipe: str,
     overrides: tuple[str, ...],
-    overlays: tuple[str, ...],
+    overlay_names: tuple[str, ...],
     steps: int,
     warmup: int,
     attention: str | None,
@@ -59,7 +60,7 @@ def bench(
     names: list[str | None] = [*attention.split(",")] if attention else [None]
     found = []
     with tempfile.TemporaryDirectory(prefix="tunebook-bench-") as folder:
-        plan = plan_training(recipe, overlays, [*overrides, f"output_dir={folder}"])
+        plan = plan_training(recipe, overlay_names, [*overrides, f"output_dir={folder}"])
         for number, name in enumerate(names):
             output = Path(folder) / str(number)
             values = bench_values(
@@ -70,10 +71,7 @@ def bench(
                 synthetic=synthetic,
             )
             if not as_json:
-                click.echo(
-                    f"tunebook: training {steps + warmup} steps, {name or 'attention as the recipe says'}",
-                    err=True,
-                )
+                say(f"training {steps + warmup} steps, {name or 'attention as the recipe says'}")
             raw = _train(plan, values, output)
             shape, full, estimated = _expected(plan, len(provenance.gpus()) or 1)
             figures = figures_of(raw, warmup=min(warmup, len(raw["steps"]) - 1), shape=shape, full=full)

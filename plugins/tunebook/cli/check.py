@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,18 @@ from tunebook.checks import run
 from tunebook.checks import run as several
 from tunebook.checks.arithmetic import preview
 from tunebook.checks.findings import diff_of, mend
+from tunebook.cli.parts import count_findings, overlay_option, print_finding
 
 if TYPE_CHECKING:
     from tunebook.checks.findings import CheckResult, Finding
     from tunebook.checks.subject import Command
 
 _ROUNDS = 3
-_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
 
 
 @click.command("check")
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
-@click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@overlay_option
 @click.option(
     "--gpus", default=1, show_default=True, type=click.IntRange(1), help="GPUs to count batches for."
 )
@@ -50,7 +49,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
 def check(
     ctx: click.Context,
     arguments: tuple[str, ...],
-    overlays: tuple[str, ...],
+    overlay_names: tuple[str, ...],
     gpus: int,
     wanted_batch: int | None,
     command: Command | None,
@@ -76,7 +75,7 @@ def check(
     home = paths.home()
 
     def look(name: str) -> run.Checked:
-        checked = run.check_recipe(name, home, overlays, overrides, command=command, gpus=gpus)
+        checked = run.check_recipe(name, home, overlay_names, overrides, command=command, gpus=gpus)
         return checked if wanted_batch is None else several.with_effective_batch(checked, wanted_batch)
 
     checked = [look(name) for name in names]
@@ -106,12 +105,8 @@ def check(
 def _print(result: CheckResult) -> None:
     for finding in result.findings:
         place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
-        click.echo(f"{place}: {severity} [{finding.rule}] {_key(finding)}{finding.message}")
-        if finding.text:
-            click.echo(f"    {finding.text}")
-        if finding.fix:
-            click.echo(f"    fix: {finding.fix}")
+        message = f"{_key(finding)}{finding.message}"
+        print_finding(place, finding.severity, finding.rule, message, finding.fix, below=finding.text)
 
 
 def _key(finding: Finding) -> str:
@@ -119,9 +114,7 @@ def _key(finding: Finding) -> str:
 
 
 def _print_summary(results: list[CheckResult]) -> None:
-    counts = Counter(finding.severity for result in results for finding in result.findings)
-    graver = [(name, counts[name]) for name in ("error", "warning") if counts[name]]
-    found = ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in graver)
+    found = count_findings(finding.severity for result in results for finding in result.findings)
     files = "1 file" if len(results) == 1 else f"{len(results)} files"
     mechanical = sum(finding.edit is not None for result in results for finding in result.findings)
     more = f"; --fix mends {mechanical} of them" if mechanical else ""

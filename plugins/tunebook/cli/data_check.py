@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from tunebook import engines, paths
 from tunebook.checks.data_audit.audit import SHOWN, Audited, audit, leaks
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.cli.parts import count_findings, print_finding, say
 from tunebook.data import registry as datasets
 from tunebook.data import sources as data_sources
 from tunebook.errors import TunebookError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tunebook.checks.data_audit.findings import DataFinding
     from tunebook.data.sources import Source
     from tunebook.types import Recipe
-
-_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
 
 
 class _Sets(NamedTuple):
@@ -139,7 +137,7 @@ def _add_recipe(recipe: Recipe, sets: _Sets) -> None:
     for name in engine.dataset_names(values):
         entry = registry.entry(name)
         if not datasets.data_files(entry):
-            click.echo(f"tunebook: {name}: not on this machine but on a hub, and not checked", err=True)
+            say(f"{name}: not on this machine but on a hub, and not checked")
             continue
         source = data_sources.of_entry(entry)
         trained = name not in evaluated or name in also_trained
@@ -149,10 +147,8 @@ def _add_recipe(recipe: Recipe, sets: _Sets) -> None:
             sets.evaluated[f"{name} (evaluation)" if trained else name] = source
     blocks = len(values.get("datasets") or ())
     if blocks > len(sets.trained):
-        click.echo(
-            f"tunebook: {blocks - len(sets.trained)} blocks of `datasets` have no entry in {folder} and are "
-            "not checked",
-            err=True,
+        say(
+            f"{blocks - len(sets.trained)} blocks of `datasets` have no entry in {folder} and are not checked"
         )
 
 
@@ -166,16 +162,18 @@ def _record(audited: Audited) -> dict[str, object]:
 
 def _print(audited: Audited) -> None:
     for finding in audited.findings:
-        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
-        click.echo(f"{finding.dataset}: {severity} [{finding.rule}] {finding.message}")
-        if finding.places:
-            click.echo(f"    {_places(finding)}")
-        if finding.fix:
-            click.echo(f"    fix: {finding.fix}")
+        print_finding(
+            finding.dataset,
+            finding.severity,
+            finding.rule,
+            finding.message,
+            finding.fix,
+            below=_places(finding),
+        )
 
 
 def _places(finding: DataFinding) -> str:
-    """The places by file, in one line."""
+    """The places by file, in one line; empty where there are none."""
     files = list(dict.fromkeys(place.file for place in finding.places))
     more = ", ..." if finding.count > len(finding.places) else ""
     return (
@@ -188,12 +186,7 @@ def _places(finding: DataFinding) -> str:
 
 
 def _print_summary(read: list[Audited]) -> None:
-    counts = Counter(finding.severity for audited in read for finding in audited.findings)
-    found = ", ".join(
-        f"{counts[name]} {name}{'s' if counts[name] != 1 else ''}"
-        for name in ("error", "warning")
-        if counts[name]
-    )
+    found = count_findings(finding.severity for audited in read for finding in audited.findings)
     rows = sum(len(audited.hashes) for audited in read)
     sets = "1 set" if len(read) == 1 else f"{len(read)} sets"
     click.echo(f"{sets}, {rows} rows: {found or 'clean'}", err=True)

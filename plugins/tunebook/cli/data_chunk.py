@@ -11,6 +11,7 @@ import click
 
 from tunebook import engines, paths
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.cli.parts import say
 from tunebook.data import sources
 from tunebook.data.tables import iter_table
 from tunebook.errors import TunebookError
@@ -92,7 +93,7 @@ def chunk(
         rows: Iterator[Any] = _rows(source, on_bytes)
         if column is None:
             column, rows = choose_column(rows, source.entry)
-            click.echo(f"tunebook: cutting the column {column!r}", err=True)
+            say(f"cutting the column {column!r}")
         pieces = chunk_rows(rows, column, cutter, form, tally)
         path = write_pieces(output, new_name, pieces, new_entry(source.entry, f"{new_name}.jsonl", form))
     if as_json:

@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from tunebook import metrics
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.errors import TunebookError
+from tunebook.progress import progress_bar
 from tunebook.splits import job_array, run
 from tunebook.splits.assign import MAX_NODES
 from tunebook.splits.entries import find_subject
@@ -232,15 +225,7 @@ def _says_that_nothing_is_finished() -> Iterator[None]:
 @contextmanager
 def _listener() -> Iterator[Listener]:
     """A bar for each stage and sentences, on stderr; the bar only where that is a terminal."""
-    console = Console(stderr=True, highlight=False)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", visible=False)
         stage: Callable[[str, int], None] = lambda name, total: progress.reset(  # noqa: E731
             task, description=name, total=total, visible=True

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunebook import paths
+from tunebook.cli.parts import count_findings, overlay_option, print_finding
 from tunebook.doctor.rules_environment import attention_in_use, is_published, wheel_of
 from tunebook.doctor.run import Report, examine
-from tunebook.recipes import catalog, overlays
+from tunebook.recipes.overlays import resolve_named
 from tunebook.redact import redact
 from tunebook.text import gib
 
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the JSON; it rises when a key changes its meaning or goes."""
 
-_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
-
 
 @click.command("doctor")
 @click.argument("recipe", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
-)
+@overlay_option
 @click.option("--json", "as_json", is_flag=True, help="Print facts and findings as JSON; sizes in bytes.")
 @click.pass_context
 def doctor(
@@ -53,17 +49,13 @@ def doctor(
     Example:
       tunebook doctor llamafactory/qwen3-32b/full_sft_csv_chat
     """
-    report = _examine(_resolve(recipe, overlay_names, overrides) if recipe else None)
+    root = paths.home() / "recipes"
+    report = _examine(resolve_named(recipe, root, overlay_names, overrides).recipe if recipe else None)
     if as_json:
         click.echo(json.dumps(_plain(report), indent=2))
     else:
         _print(report)
     ctx.exit(0 if report.healthy else 1)
-
-
-def _resolve(name: str, overlay_names: tuple[str, ...], overrides: tuple[str, ...]) -> Recipe:
-    root = paths.home() / "recipes"
-    return overlays.resolve(catalog.find_recipe(name, root), root, overlay_names, overrides).recipe
 
 
 def _examine(recipe: Recipe | None) -> Report:
@@ -103,12 +95,9 @@ def _print(report: Report) -> None:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
     click.echo()
     for finding in report.findings:
-        severity = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
-        click.echo(f"{finding.where}: {severity} [{finding.rule}] {finding.message}")
-        click.echo(f"    fix: {finding.fix}")
-    counts = Counter[str](finding.severity for finding in report.findings)
-    named = [f"{counts[name]} {name}{'s' if counts[name] != 1 else ''}" for name in _COLOURS if counts[name]]
-    click.echo(f"{'well' if report.healthy else 'not well'}: {', '.join(named) or 'nothing found'}", err=True)
+        print_finding(finding.where, finding.severity, finding.rule, finding.message, finding.fix)
+    found = count_findings((one.severity for one in report.findings), ("error", "warning", "hint"))
+    click.echo(f"{'well' if report.healthy else 'not well'}: {found or 'nothing found'}", err=True)
 
 
 def _lines(facts: Facts) -> Iterator[tuple[str, str]]:

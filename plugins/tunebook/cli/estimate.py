@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import memory, paths
+from tunebook.cli.parts import overlay_option
 from tunebook.data.registry import data_files, load_registry
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.memory.schedule import schedule
-from tunebook.recipes import catalog, overlays
+from tunebook.recipes.overlays import resolve_named
 
 if TYPE_CHECKING:
     from tunebook.memory.from_recipe import Run
@@ -38,9 +39,7 @@ _EVALUATION_TERMS = {
 @click.command("estimate")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
-)
+@overlay_option
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs of the run.")
 @click.option(
     "--gpu-gb", type=click.FloatRange(min=1), help="A GPU's memory in GiB: what fits, and what to change."
@@ -77,8 +76,7 @@ def estimate(
     Example:
       tunebook estimate llamafactory/qwen3-0.6b/qlora_sft_movielens --gpu-gb 24
     """
-    root = paths.home() / "recipes"
-    resolved = overlays.resolve(catalog.find_recipe(recipe, root), root, overlay_names, overrides).recipe
+    resolved = resolve_named(recipe, paths.home() / "recipes", overlay_names, overrides).recipe
     run = read_run(resolved)
     if rows is None:
         rows = _count_rows(resolved)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import files
+from tunebook.cli.parts import overlay_option, say
 from tunebook.errors import TunebookError
 from tunebook.launch import plan_job, read_cluster, render, slurm
 from tunebook.launch.cluster import read_hosts
@@ -27,7 +28,7 @@ RECORD = "job.json"
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--via", type=click.Choice(["local", "ssh", "slurm"]), required=True)
-@click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@overlay_option
 @click.option(
     "--split",
     type=click.Path(path_type=Path, file_okay=False),
@@ -63,7 +64,7 @@ def launch(ctx: click.Context, /, recipe: str, overrides: tuple[str, ...], **opt
         raise TunebookError(f"--via {via} takes no --after", fix="leave it out: only SLURM has a queue")
     job = plan_job(
         recipe,
-        options["overlays"],
+        options["overlay_names"],
         overrides,
         split=options["split"],
         nodes=options["nodes"],
@@ -72,16 +73,16 @@ def launch(ctx: click.Context, /, recipe: str, overrides: tuple[str, ...], **opt
         cluster=read_cluster(options["cluster"]),
     )
     for note in job.notes:
-        _say(note)
+        say(note)
     rendered = render(job)
     if options["dry_run"]:
         _print_plan(job, rendered, via, options["after"])
         return
     for name, text in rendered.items():
         files.write_atomic(job.folder / name, text)
-    _say(f"wrote {', '.join(rendered)} to {job.folder}")
+    say(f"wrote {', '.join(rendered)} to {job.folder}")
     for note in unfinished(job):
-        _say(note)
+        say(note)
     if via == "slurm":
         _submit(job, options["after"])
         return
@@ -95,15 +96,15 @@ def _submit(job: Job, after: str | None) -> None:
     (job.folder / "no_requeue").unlink(missing_ok=True)
     job_id = slurm.submit(job.folder / "submit.slurm", after=after)
     _record(job, "slurm", started=_now(), job_id=job_id)
-    _say(f"submitted as job {job_id}")
-    _say(f"watch it: tunebook status {job.output} --watch, or squeue --jobs {job_id}")
-    _say(f"end it: tunebook stop {job.output}")
+    say(f"submitted as job {job_id}")
+    say(f"watch it: tunebook status {job.output} --watch, or squeue --jobs {job_id}")
+    say(f"end it: tunebook stop {job.output}")
 
 
 def _run(job: Job, via: str, nodes: list[Node], limit: int, *, fail_fast: bool) -> int:
     started = _now()
     _record(job, via, started=started, nodes=[{"rank": node.rank, "where": node.where} for node in nodes])
-    _say(f"watch them: tunebook status {job.output} --watch")
+    say(f"watch them: tunebook status {job.output} --watch")
     code = 0
     try:
         run_nodes(nodes, limit=limit, fail_fast=fail_fast, changed=_say_node)
@@ -116,19 +117,19 @@ def _run(job: Job, via: str, nodes: list[Node], limit: int, *, fail_fast: bool) 
     _record(job, via, started=started, nodes=ends, ended=_now())
     bad = [node for node in nodes if node.state != "done"]
     for node in bad:
-        _say(
+        say(
             f"node {node.rank} ({node.where}): {_how(node)}; "
             f"see {job.output}/logs/node_{node.rank}.log and {node.output}"
         )
     if not bad:
-        _say(f"all {len(nodes)} nodes are done")
+        say(f"all {len(nodes)} nodes are done")
         runs = str(job.output) if job.joint else f"{job.output}/node_*"
-        _say(f"next: tunebook report {runs} -o reports/{job.name}")
+        say(f"next: tunebook report {runs} -o reports/{job.name}")
     return code or (1 if bad else 0)
 
 
 def _say_node(node: Node) -> None:
-    _say(f"node {node.rank} ({node.where}): {_how(node)}")
+    say(f"node {node.rank} ({node.where}): {_how(node)}")
 
 
 def _how(node: Node) -> str:
@@ -166,7 +167,3 @@ def _print_plan(job: Job, rendered: dict[str, str], via: str, after: str | None)
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _say(line: str) -> None:
-    click.echo(f"tunebook: {line}", err=True)

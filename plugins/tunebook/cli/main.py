@@ -1,4 +1,4 @@
-"""The `tunebook` command: the table of its verbs, and its exit codes."""
+"""The `tunebook` command: the tables of its verbs, and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import click
 from tunebook import __version__
 from tunebook.errors import TunebookError
 
-# A group of commands that are found by name and imported only when they are run.
-
-# verb -> (module, attribute, help). The help stands here too, so that a group's `--help` imports none
-# of its commands; tests/test_cli.py holds the two equal.
+# verb -> (module, attribute, help). The help is here too, so that a group's `--help` imports none of its
+# commands; tests/test_cli.py holds the two equal.
 CommandTable = dict[str, tuple[str, str, str]]
 
 
@@ -86,7 +84,7 @@ COMMANDS: CommandTable = {
         "Time a short real training of a recipe: speed, memory, waiting for data, use of the device.",
     ),
     "data": (
-        "tunebook.cli.data",
+        "tunebook.cli.main",
         "data",
         "Split, measure, check and list the data that recipes train on.",
     ),
@@ -114,6 +112,49 @@ COMMANDS: CommandTable = {
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
 
+DATA_COMMANDS: CommandTable = {
+    "split": (
+        "tunebook.cli.data_split",
+        "split",
+        "Split a dataset between nodes; each gets a folder that is a whole dataset_dir.",
+    ),
+    "ls": (
+        "tunebook.cli.data_registry",
+        "ls",
+        "List the datasets of the registry and what is measured on each.",
+    ),
+    "show": (
+        "tunebook.cli.data_registry",
+        "show",
+        "Show an entry, and the block that says the same in an Axolotl recipe.",
+    ),
+    "lengths": (
+        "tunebook.cli.data_lengths",
+        "lengths",
+        "Show how long rows are in tokens, and what the recipe's limit cuts off.",
+    ),
+    "filter": (
+        "tunebook.cli.data_filter",
+        "filter_rows",
+        "Leave out rows by their length in tokens, and copy the others unchanged.",
+    ),
+    "chunk": (
+        "tunebook.cli.data_chunk",
+        "chunk",
+        "Cut long documents into pieces of at most so many tokens.",
+    ),
+    "check": (
+        "tunebook.cli.data_check",
+        "check",
+        "Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.",
+    ),
+    "verify": (
+        "tunebook.cli.data_registry",
+        "verify",
+        "Prove a split: its parts are as they were written and hold each row of the source once.",
+    ),
+}
+
 
 @click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tunebook")
@@ -124,6 +165,16 @@ def cli() -> None:
     Example:
       tunebook train llamafactory/demo/full_sft_recommend
       tunebook report output/demo/recommend -o reports/demo
+    """
+
+
+@click.group("data", cls=LazyGroup, table=DATA_COMMANDS)
+def data() -> None:
+    """Split, measure, check and list the data that recipes train on.
+
+    \b
+    Example:
+      tunebook data show movielens_eval
     """
 
 

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import files, paths
+from tunebook.cli.parts import overlay_option
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import catalog, engine_yaml, overlays
 
 if TYPE_CHECKING:
     from tunebook.recipes.overlays import Resolved
     from tunebook.types import Recipe
-
-_OVERLAY = click.option(
-    "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
-)
 
 
 @click.command("ls")
@@ -56,7 +53,7 @@ def ls(engine: str | None, as_json: bool) -> None:
 @click.command("show")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@_OVERLAY
+@overlay_option
 @click.option("--json", "as_json", is_flag=True, help="Print values, header and who set each value as JSON.")
 def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...], as_json: bool) -> None:
     """Show one recipe, with its overlays merged in.
@@ -69,7 +66,7 @@ def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...]
       tunebook show llamafactory/qwen3-0.6b/qlora_sft_movielens -o smoke
     """
     root = paths.home() / "recipes"
-    resolved = overlays.resolve(catalog.find_recipe(recipe, root), root, overlay_names, overrides)
+    resolved = overlays.resolve_named(recipe, root, overlay_names, overrides)
     if as_json:
         click.echo(json.dumps(_as_dict(resolved), indent=2, ensure_ascii=False, default=str))
         return
@@ -83,7 +80,7 @@ def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...]
 @click.argument("recipe")
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@_OVERLAY
+@overlay_option
 def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple[str, ...]) -> None:
     """Copy a recipe, to make it yours.
 

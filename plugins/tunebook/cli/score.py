@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from tunebook import metrics
+from tunebook import files, metrics
+from tunebook.progress import byte_progress
 from tunebook.scoring import prediction_files
 from tunebook.scoring import score as scoring
 from tunebook.scoring.score import Collector, Scored, Summary
@@ -63,7 +53,9 @@ def score(
       tunebook score yes_no output/demo/lora/generated_predictions.jsonl --json
     """
     collector = Collector(metrics.load(metric))
-    with _progress(file) as on_bytes, _records_file(records) as stream:
+    size = file.stat().st_size if file.exists() else None
+    verdicts = files.open_atomic(records) if records is not None else nullcontext()
+    with byte_progress("scoring", size) as on_bytes, verdicts as stream:
         rows = prediction_files.read_predictions(
             file, prediction_column=prediction_column, reference_column=reference_column, on_bytes=on_bytes
         )
@@ -87,38 +79,6 @@ def _record(scored: Scored) -> str:
         "score": asdict(scored.score),
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-@contextmanager
-def _records_file(path: Path | None) -> Iterator[IO[str] | None]:
-    """A file that appears whole, when everything has been scored, or not at all."""
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            yield stream
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(file: Path) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes of the file on stderr, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        TaskProgressColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("scoring", total=file.stat().st_size if file.exists() else None)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _print(summary: Summary) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunebook.cli.parts import say
 from tunebook.errors import TunebookError
 from tunebook.launch import slurm
 from tunebook.runlog.tolerant_json import read_object
@@ -56,20 +57,20 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
             click.echo(f"would stop {state.folder}: process {state.pid}")
         return
     for state in running:
-        _say(f"{state.folder}: {'interrupting' if now else 'asking for a checkpoint'} (process {state.pid})")
+        say(f"{state.folder}: {'interrupting' if now else 'asking for a checkpoint'} (process {state.pid})")
         _signal(state, signal.SIGINT if now else signal.SIGUSR1)
     left = running if now else _wait(running, wait)
     if not now:
         for state in left:
-            _say(f"{state.folder}: has not answered in {wait:g} s; interrupting")
+            say(f"{state.folder}: has not answered in {wait:g} s; interrupting")
             _signal(state, signal.SIGINT)
     left = _wait(left, _INTERRUPT_SECONDS)
     for state in running:
         if state not in left:
             after, saved = live.read_state(state.folder), live.newest_checkpoint(state.folder)
-            _say(f"{state.folder}: {after.life} {after.detail}; last checkpoint: {saved or 'none'}")
+            say(f"{state.folder}: {after.life} {after.detail}; last checkpoint: {saved or 'none'}")
     for state in left:
-        _say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
+        say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
     unreachable = [state for state in states if state.life == "unknown"]
     ctx.exit(1 if left or unreachable else 0)
 
@@ -90,10 +91,10 @@ def _folders(run: Path, *, now: bool, dry_run: bool) -> list[Path]:
         slurm.cancel(task)
     if now:
         slurm.cancel(job_id)
-        _say(f"{run}: cancelled job {job_id}")
+        say(f"{run}: cancelled job {job_id}")
     else:
         slurm.ask_to_stop(job_id)
-        _say(f"{run}: asked job {job_id} for a checkpoint; see `tunebook status {run}`")
+        say(f"{run}: asked job {job_id} for a checkpoint; see `tunebook status {run}`")
     return []
 
 
@@ -108,9 +109,9 @@ def _is_here(state: RunState) -> bool:
         return True
     if state.life == "unknown":
         where = f"tunebook stop {state.folder}" if state.detail.startswith("on ") else "its own terminal"
-        _say(f"{state.folder}: {state.detail}; nothing was done: end it there ({where})")
+        say(f"{state.folder}: {state.detail}; nothing was done: end it there ({where})")
     else:
-        _say(f"{state.folder}: {state.life}, nothing to stop")
+        say(f"{state.folder}: {state.life}, nothing to stop")
     return False
 
 
@@ -130,7 +131,3 @@ def _wait(states: list[RunState], seconds: float) -> list[RunState]:
         time.sleep(0.2)
         left = [state for state in left if live.is_running(state.folder)]
     return left
-
-
-def _say(line: str) -> None:
-    click.echo(f"tunebook: {line}", err=True)

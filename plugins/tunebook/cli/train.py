@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook import files
+from tunebook.cli.parts import overlay_option, say
 from tunebook.models.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.recipes import engine_yaml
 from tunebook.redact import redact
@@ -35,7 +36,7 @@ LOG = "train.log"
 @click.command("train")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-o", "--overlay", "overlays", multiple=True, metavar="NAME|PATH", help="Merge an overlay in.")
+@overlay_option
 @click.option("--background", is_flag=True, help="Return at once; the run outlives the terminal.")
 @click.option(
     "--cache",
@@ -51,7 +52,7 @@ def train(
     ctx: click.Context,
     recipe: str,
     overrides: tuple[str, ...],
-    overlays: tuple[str, ...],
+    overlay_names: tuple[str, ...],
     background: bool,
     cache: str | None,
     changed_data: bool,
@@ -69,11 +70,11 @@ def train(
     """
     if cache is not None and "=" in cache:
         raise click.UsageError(f"--cache took {cache!r} for its folder: write --cache last, or --cache=DIR")
-    plan = plan_training(recipe, overlays, overrides, cache=cache, changed_data=changed_data)
+    plan = plan_training(recipe, overlay_names, overrides, cache=cache, changed_data=changed_data)
     for note in plan.notes:
-        _say(note)
+        say(note)
     if plan.holding.state == "finished":
-        _say(f"{plan.output_dir} already holds this run, finished; overwrite_output_dir=true runs it again")
+        say(f"{plan.output_dir} already holds this run, finished; overwrite_output_dir=true runs it again")
         _say_results(plan)
         return
     if dry_run:
@@ -104,7 +105,7 @@ def _prepare(plan: TrainPlan) -> int | None:
     """Make the run folder this start's own, and return the lock on it."""
     lock = run_folder.lock(plan.output_dir) if plan.output_dir.exists() else None
     if plan.replace_old:
-        _say(f"moved the old folder to {run_folder.move_aside(plan.output_dir)}")
+        say(f"moved the old folder to {run_folder.move_aside(plan.output_dir)}")
         run_folder.release(lock)
         lock = None
     if lock is None:
@@ -129,9 +130,9 @@ def _prepare(plan: TrainPlan) -> int | None:
 def _start_in_background(plan: TrainPlan, lock: int | None) -> None:
     log = plan.output_dir / LOG
     pid = processes.detach(lambda: _run(plan, lock, log=log), log)
-    _say(f"started as process {pid}; its output goes to {log}")
-    _say(f"watch it: tunebook status {plan.output_dir} --watch")
-    _say(f"end it: tunebook stop {plan.output_dir}")
+    say(f"started as process {pid}; its output goes to {log}")
+    say(f"watch it: tunebook status {plan.output_dir} --watch")
+    say(f"end it: tunebook stop {plan.output_dir}")
 
 
 def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
@@ -147,17 +148,17 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     code, saved = ended.code, request.checkpoint()
     if saved is not None:
         code = 128 + signal.SIGUSR1
-        _say(f"stopped as asked; {_how_to_go_on(plan)}")
+        say(f"stopped as asked; {_how_to_go_on(plan)}")
     elif code == 0:
         files.write_json(folder / "finished.json", {"finished": _now(), "exit_status": 0})
-        _say(f"finished: {plan.output_dir}")
+        say(f"finished: {plan.output_dir}")
         _say_results(plan)
     elif ended.stopped_by:
         how = "Ctrl-C" if ended.stopped_by is signal.SIGINT else ended.stopped_by.name
-        _say(f"stopped by {how}; {_how_to_go_on(plan)}")
+        say(f"stopped by {how}; {_how_to_go_on(plan)}")
     else:
-        _say(f"the engine failed with exit status {code}; its own message stands above")
-        _say(_how_to_go_on(plan))
+        say(f"the engine failed with exit status {code}; its own message stands above")
+        say(_how_to_go_on(plan))
     stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
     end = {"ended": _now(), "exit_status": code, "stopped_by": stopped_by}
     processes.record_end(folder, about | end)
@@ -196,8 +197,8 @@ def _say_results(plan: TrainPlan) -> None:
     best, value = state.get("best_model_checkpoint"), state.get("best_metric")
     if best:
         by = plan.recipe.values.get("metric_for_best_model", "loss")
-        _say(f"best checkpoint: {best} ({by} {value:.4f})")
-    _say(f"next: tunebook report {plan.output_dir} -o reports/{plan.output_dir.name}")
+        say(f"best checkpoint: {best} ({by} {value:.4f})")
+    say(f"next: tunebook report {plan.output_dir} -o reports/{plan.output_dir.name}")
 
 
 def _print_plan(plan: TrainPlan) -> None:
@@ -213,7 +214,3 @@ def _print_plan(plan: TrainPlan) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _say(line: str) -> None:
-    click.echo(f"tunebook: {line}", err=True)

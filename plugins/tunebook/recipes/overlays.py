@@ -17,6 +17,7 @@ import yaml
 
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import engine_yaml
+from tunebook.recipes.catalog import find_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +65,13 @@ def resolve(
     return Resolved(
         replace(recipe, values=values, overlays=applied), {key: origins[key] for key in _leaves(values)}
     )
+
+
+def resolve_named(
+    name_or_path: str, root: Path, overlays: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> Resolved:
+    """Read the recipe of that name, or that file, and merge; see `catalog.find_recipe` and `resolve`."""
+    return resolve(find_recipe(name_or_path, root), root, overlays, overrides)
 
 
 def find_overlay(name_or_path: str, recipe: Recipe, root: Path) -> Path:

@@ -1,0 +1,35 @@
+"""What several commands have: the option for overlays, lines for people on stderr, and findings in colour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import click
+
+overlay_option = click.option(
+    "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
+)
+
+_COLOURS = {"error": "red", "warning": "yellow", "hint": "blue"}
+
+
+def say(line: str) -> None:
+    """Print a line for people, on stderr: stdout is for results."""
+    click.echo(f"tunebook: {line}", err=True)
+
+
+def print_finding(
+    where: str, severity: str, rule: str, message: str, fix: str | None, *, below: str | None = None
+) -> None:
+    """Print a finding: where and what, the text or the rows at fault, and the fix."""
+    click.echo(f"{where}: {click.style(severity, fg=_COLOURS[severity], bold=True)} [{rule}] {message}")
+    for line in (below, fix and f"fix: {fix}"):
+        if line:
+            click.echo(f"    {line}")
+
+
+def count_findings(severities: Iterable[str], shown: Iterable[str] = ("error", "warning")) -> str:
+    """Return how many findings there are of each shown severity, e.g. `2 errors, 1 warning`; may be empty."""
+    counts = Counter(severities)
+    return ", ".join(f"{counts[name]} {name}{'s' * (counts[name] != 1)}" for name in shown if counts[name])
