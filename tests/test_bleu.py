@@ -58,7 +58,7 @@ def test_an_empty_prediction_is_unparsed_and_still_counts(name):
     figures = metric.aggregate(scores)
     assert figures["unparsed_rate"] == 0.5
     assert figures[name] < metric.aggregate(scores[:1])[name]
-    assert set(figures) == set(metric.figures)
+    assert set(figures) == set(metric.names)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])

@@ -116,7 +116,7 @@ def test_the_aggregate_counts_what_it_could_not_read():
     assert figures["exact_match"] == 0.25
     assert figures["exact_match_parsed"] == 0.5
     assert figures["unparsed_rate"] == 0.5
-    assert set(figures) <= set(gsm8k.METRIC.figures)
+    assert set(figures) <= set(gsm8k.METRIC.names)
 
 
 def test_a_question_that_opens_the_task_is_no_made_up_one():

@@ -53,8 +53,8 @@ number = 3
 def test_every_built_in_metric_loads_under_its_name(name):
     metric = metrics.load(name)
     assert metric.name == name
-    assert metric.select_by in metric.figures
-    assert metric.smaller_is_better <= set(metric.figures)
+    assert metric.select_by in metric.names
+    assert metric.smaller_is_better <= set(metric.names)
     assert name in metrics.names()
 
 

@@ -226,7 +226,7 @@ def test_figures_are_means_with_buckets_by_reference_length():
     assert (figures["n_ref_0_127"], figures["n_ref_128_511"], figures["n_ref_512_2047"]) == (2.0, 1.0, 0.0)
     assert figures["rougeL_ref_0_127"] == 0.5
     assert "rougeL_ref_512_2047" not in figures
-    assert figures.keys() <= set(rouge.METRIC.figures)
+    assert figures.keys() <= set(rouge.METRIC.names)
 
 
 def test_no_scores_give_no_figures():

@@ -150,5 +150,5 @@ def test_the_metric_names_every_figure_it_gives(pairs, margins):
     scores = scores_of(*zip(*pairs, strict=True))
     if margins:
         scores = [with_margin(score, 0.5) for score in scores]
-    assert set(yes_no.METRIC.aggregate(scores)) <= set(yes_no.METRIC.figures)
-    assert yes_no.METRIC.select_by in yes_no.METRIC.figures
+    assert set(yes_no.METRIC.aggregate(scores)) <= set(yes_no.METRIC.names)
+    assert yes_no.METRIC.select_by in yes_no.METRIC.names

@@ -77,6 +77,31 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number that an evaluation ends with: all that anybody has to know of it besides its value."""
+
+    name: str
+    """As it is logged, without `eval_`."""
+    label: str = ""
+    """Its name for readers; the plain name where it has none."""
+    smaller_is_better: bool = False
+    may_be_undefined: bool = False
+    """Some predictions leave it undefined, on rows where others define it. A trainer is given NaN for it,
+    because its model card needs the same names at every evaluation."""
+    low: float | None = 0.0
+    """The least value it can have; None where there is none."""
+    high: float | None = 1.0
+    """The largest."""
+    from_zero: bool = True
+    """Whether a chart's axis begins at 0."""
+
+    def __post_init__(self) -> None:
+        """Give a figure without a label its name for one."""
+        if not self.label:
+            object.__setattr__(self, "label", self.name.replace("_", " ").replace("/", " "))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A metric: how one prediction is scored and how scores become figures."""
 
@@ -85,17 +110,17 @@ class Metric:
     """`score(prediction, reference)`. Raises ValueError when the reference is unusable."""
     aggregate: Callable[[Sequence[Score]], Mapping[str, float]]
     """Figures over all scores, by name. A figure that is not defined for these scores is left out."""
-    figures: tuple[str, ...]
-    """Every name `aggregate` may return, the most telling first."""
+    figures: tuple[Figure, ...]
+    """Every figure `aggregate` may return, the most telling first. A bare name may be given for a figure
+    that needs no more said of it, or with the two sets below."""
     select_by: str
-    """The figure to choose checkpoints by; one of `figures`."""
+    """Name of the figure to choose checkpoints by."""
     smaller_is_better: frozenset[str] = frozenset()
-    """Figures of which a smaller value is the better one."""
+    """Names of the figures of which a smaller value is better; those that say so themselves are added."""
     figures_complete: bool = True
     """False for a user's function, whose dict may hold names that are known only once it has run."""
     may_be_undefined: frozenset[str] = frozenset()
-    """Figures that some predictions leave undefined, on rows where others define them. A trainer is given
-    NaN for these, because its model card needs the same names at every evaluation."""
+    """As `smaller_is_better`; see `Figure.may_be_undefined`."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For metrics whose answer is one of a few words: canonical answer -> its spellings, e.g.
     `{"yes": ("Yes", " Yes", "yes", ...), ...}`. Only such metrics can work from answer positions."""
@@ -103,6 +128,30 @@ class Metric:
     """What has to be published with the figures so that they can be compared, e.g. sacrebleu's signature."""
     default_max_new_tokens: int = 16
     """Upper bound of generated tokens where the registry entry names none."""
+
+    def __post_init__(self) -> None:
+        """Make every figure a `Figure`, and the two sets what the figures say."""
+        figures = tuple(
+            one
+            if isinstance(one, Figure)
+            else Figure(
+                name=one,
+                smaller_is_better=one in self.smaller_is_better,
+                may_be_undefined=one in self.may_be_undefined,
+                low=None,
+                high=None,
+            )
+            for one in self.figures
+        )
+        object.__setattr__(self, "figures", figures)
+        for flag in ("smaller_is_better", "may_be_undefined"):
+            found = {one.name for one in figures if getattr(one, flag)}
+            object.__setattr__(self, flag, getattr(self, flag) | found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the figures, in their order."""
+        return tuple(one.name for one in self.figures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

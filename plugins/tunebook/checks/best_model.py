@@ -5,13 +5,58 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from tunebook.checks.figures import SMALLER_IS_BETTER, produced
+from tunebook import metrics
+from tunebook.errors import TunebookError
+from tunebook.metrics.figures import LOSS_FIGURES, known_figures
+from tunebook.scoring.figures import reported_figures
+from tunebook.types import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
     from tunebook.checks.subject import Subject
+
+
+_FROM_TRAINER = (
+    LOSS_FIGURES[0],
+    *(
+        Figure(name=name, high=None)
+        for name in ("runtime", "samples_per_second", "steps_per_second", "epoch")
+    ),
+)
+_GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+"""LLaMA-Factory's own, with `predict_with_generate`."""
+
+
+def produced(subject: Subject) -> dict[str, Figure] | None:
+    """Return what evaluations end with, by name without `eval_`.
+
+    None where it is not known: a user's function, a metric that cannot be loaded, an entry that is not
+    there; other rules say so.
+    """
+    found = {figure.name: figure for figure in _FROM_TRAINER}
+    if subject.get("compute_accuracy"):
+        found["accuracy"] = Figure(name="accuracy")
+    if subject.get("predict_with_generate"):
+        found |= {name: Figure(name=name) for name in _GENERATED}
+    entries = subject.entries(subject.evaluation_sets)
+    if len(entries) < len(subject.evaluation_sets):
+        return None
+    by_set: dict[str, Figure] = {}
+    each = len(entries) > 1 and bool(subject.get("eval_on_each_dataset"))
+    for entry in entries:
+        try:
+            asked = [metrics.load(spec.name) for spec in entry.metrics if spec.name != "perplexity"]
+        except TunebookError:
+            return None
+        if not all(metric.figures_complete for metric in asked):
+            return None
+        of_set = dict(found)
+        if entry.metrics:
+            of_set |= reported_figures(asked, generates=any(m.mode != "answer" for m in entry.metrics))
+        by_set |= {f"{entry.name}_{name}" if each else name: one for name, one in of_set.items()}
+    return by_set or found
 
 
 def check_best_model(subject: Subject) -> Iterator[Finding]:
@@ -88,7 +133,7 @@ def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
         rule="metric-not-produced",
         severity="error",
         message=f"no evaluation produces {name!r}: the run ends at the first one",
-        fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names[:12])}",
+        fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(list(names)[:12])}",
         edit=subject.rewrite("metric_for_best_model", close[0]) if close else None,
     )
 
@@ -115,32 +160,38 @@ def _early_stopping(subject: Subject) -> Iterator[Finding]:
 
 
 def _direction(subject: Subject) -> Iterator[Finding]:
-    """The Trainer takes larger for better unless the name ends in `loss` or it is told otherwise."""
+    """The Trainer takes larger for better unless the name ends in `loss` or it is told otherwise.
+
+    Where our metrics are measured, the hook turns that round for a figure of which smaller is better.
+    """
     wanted = subject.get("metric_for_best_model")
-    if not isinstance(wanted, str):
+    names = produced(subject)
+    if not isinstance(wanted, str) or names is None:
+        return
+    bare = wanted.removeprefix("eval_")
+    chosen = names.get(bare) or known_figures().get(bare)
+    if chosen is None:
         return
     told = subject.values.get("greater_is_better")
-    figure = next((name for name in SMALLER_IS_BETTER if wanted.endswith(name)), None)
-    ends_in_loss = wanted.endswith("loss")
-    if figure and told is not False and (told is True or not ends_in_loss):
+    ours = any(entry.metrics for entry in subject.entries(subject.evaluation_sets))
+    larger_taken = told is True or (told is not False and not wanted.endswith("loss"))
+    # Axolotl drops `false`, so that the Trainer goes by the name.
+    larger_taken |= told is False and subject.engine == "axolotl" and not wanted.endswith("loss")
+    if chosen.smaller_is_better and larger_taken:
+        if ours and told is not True:
+            return
         yield subject.finding(
-            "greater_is_better" if told is True else "metric_for_best_model",
+            "metric_for_best_model" if told is None else "greater_is_better",
             rule="greater-is-better",
-            severity="error",
-            message=f"the largest {wanted} would be taken for the best",
+            severity="hint" if ours else "error",
+            message=f"smaller is better of {wanted}: tunebook sets greater_is_better to false"
+            if ours
+            else f"the largest {wanted} would be taken for the best",
             fix="choose by a figure of which larger is better, or by eval_loss"
             if subject.engine == "axolotl"
             else "set greater_is_better: false",
         )
-    elif figure and not ends_in_loss and told is False and subject.engine == "axolotl":
-        yield subject.finding(
-            "greater_is_better",
-            rule="greater-is-better",
-            severity="error",
-            message=f"Axolotl drops `false`, so the largest {wanted} would be taken for the best",
-            fix="choose by a figure of which larger is better, or by eval_loss",
-        )
-    elif not figure and told is False and subject.engine == "llamafactory":
+    elif not chosen.smaller_is_better and told is False and subject.engine == "llamafactory":
         yield subject.finding(
             "greater_is_better",
             rule="greater-is-better",

@@ -43,7 +43,7 @@ def row_figures(metric: Metric, pair: Pair) -> list[str]:
     Raises:
         TunebookError: The metric gives rows no figure.
     """
-    known = [name for name in metric.figures if name in pair.first and name not in _DESCRIPTIVE]
+    known = [name for name in metric.names if name in pair.first and name not in _DESCRIPTIVE]
     if not known:
         known = sorted(name for name in pair.first if name.startswith("sentence_"))
     if not metric.figures_complete:

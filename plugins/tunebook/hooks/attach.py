@@ -7,7 +7,7 @@ model card all get them. A callback's `on_evaluate` comes too late for half of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,11 @@ from tunebook.hooks.decoding import Texts, stop_ids
 from tunebook.hooks.evaluator import Evaluator
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.results import say
-from tunebook.scoring.figures import reported_names
+from tunebook.metrics.figures import GENERATION_CUT
+from tunebook.scoring.figures import reported_figures
 
 if TYPE_CHECKING:
     import torch
-
-LOSS_FIGURES = ("loss", "perplexity", "token_accuracy", "answers_cut")
-"""Figures of every evaluation, whatever its metrics."""
-_SMALLER_IS_BETTER = frozenset({"loss", "perplexity", "answers_cut", "unparsed_rate", "generation_cut_rate"})
 
 
 class _EvaluatesAnswers:
@@ -81,17 +78,23 @@ def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWord
     for prefix in sets:
         name = prefix.removeprefix("eval_")
         datasets = trainer.eval_dataset
-        trainer.tunebook.prepare(prefix, datasets[name] if isinstance(datasets, dict) else datasets)
+        rows = datasets[name] if isinstance(datasets, dict) else datasets
+        _check_generates(trainer.args, prefix, trainer.tunebook.prepare(prefix, rows).mode)
 
 
 def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
     """Fail now on a best-model metric that would fail at the first evaluation, or select the worst model."""
-    wanted = args.metric_for_best_model
-    if wanted is None:
+    key = _best_metric(args)
+    if key is None:
         return
-    key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     produced = {
-        f"{prefix}_{name}": better for prefix, chosen in sets.items() for name, better in _figures(chosen)
+        f"{prefix}_{name}": figure
+        for prefix, chosen in sets.items()
+        for name, figure in reported_figures(
+            [metric for metric, _ in chosen.metrics],
+            # Without a mode the rows decide, which are read later: see `_check_generates`.
+            generates=any(spec.mode != "answer" for _, spec in chosen.metrics),
+        ).items()
     }
     if key not in produced and any(
         not m.figures_complete for chosen in sets.values() for m, _ in chosen.metrics
@@ -99,21 +102,24 @@ def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
         return  # a user's function: its figures are known when it has run
     if key not in produced:
         raise TunebookError(
-            f"metric_for_best_model is {wanted!r}, which no evaluation will report",
+            f"metric_for_best_model is {args.metric_for_best_model!r}, which no evaluation will report",
             fix="choose one of: " + ", ".join(name.removeprefix("eval_") for name in produced),
         )
-    if produced[key] == "smaller" and args.greater_is_better:
+    if produced[key].smaller_is_better and args.greater_is_better:
         # transformers takes every name that does not end in "loss" for one where greater is better.
         args.greater_is_better = False
-        say(f"{wanted}: smaller is better; greater_is_better set to false")
+        say(f"{args.metric_for_best_model}: smaller is better; greater_is_better set to false")
 
 
-def _figures(chosen: EvaluationSet) -> Iterator[tuple[str, str]]:
-    """Every figure the set will report, and whether `greater` or `smaller` is better."""
-    for name in LOSS_FIGURES:
-        yield name, "smaller" if name in _SMALLER_IS_BETTER else "greater"
-    metrics = [metric for metric, _ in chosen.metrics]
-    for metric in metrics:
-        for figure, name in reported_names(metrics)[metric.name].items():
-            smaller = figure in _SMALLER_IS_BETTER | metric.smaller_is_better
-            yield name, "smaller" if smaller else "greater"
+def _check_generates(args: Any, prefix: str, mode: str) -> None:
+    """Fail now where the best model is chosen by what is measured only where answers are generated."""
+    if _best_metric(args) == f"{prefix}_{GENERATION_CUT.name}" and mode != "generate":
+        raise TunebookError(
+            f"metric_for_best_model is {args.metric_for_best_model!r}, and no answer is generated",
+            fix='write "mode": "generate" beside the metric\'s name, or choose another figure',
+        )
+
+
+def _best_metric(args: Any) -> str | None:
+    wanted: str | None = args.metric_for_best_model
+    return wanted if wanted is None or wanted.startswith("eval_") else f"eval_{wanted}"

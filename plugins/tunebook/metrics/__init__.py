@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from tunebook import extensions
 from tunebook.errors import TunebookError
-from tunebook.types import Metric
+from tunebook.types import Figure, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 GROUP = "tunebook.metrics"
+
+UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True)
+"""Share of the predictions that could not be read; every metric of ours has it."""
 
 _BUILT_IN = {
     "yes_no": "tunebook.metrics.yes_no",
@@ -35,6 +38,15 @@ def names() -> tuple[str, ...]:
         TunebookError: Two metrics have one name.
     """
     return (*_BUILT_IN, *extensions.installed(GROUP, built_in=_BUILT_IN))
+
+
+def installed() -> Iterator[Metric]:
+    """Yield every metric that has a name, the built-in ones first, without those that fail to load."""
+    for name in names():
+        try:
+            yield load(name)
+        except TunebookError:
+            continue
 
 
 def load(name: str) -> Metric:

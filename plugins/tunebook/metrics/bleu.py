@@ -6,7 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.types import Metric, Score
+from tunebook.metrics import UNPARSED
+from tunebook.types import Figure, Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +91,12 @@ METRIC = Metric(
     name="bleu",
     score=score,
     aggregate=aggregate,
-    figures=("bleu", "brevity_penalty", "length_ratio", "unparsed_rate"),
+    figures=(
+        Figure(name="bleu", label="BLEU", high=100.0),
+        Figure(name="brevity_penalty"),
+        Figure(name="length_ratio", high=None),
+        UNPARSED,
+    ),
     select_by="bleu",
     signature=signature,
     default_max_new_tokens=512,

@@ -6,7 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.types import Metric, Score
+from tunebook.metrics import UNPARSED
+from tunebook.types import Figure, Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +78,7 @@ METRIC = Metric(
     name="chrf",
     score=score,
     aggregate=aggregate,
-    figures=("chrf", "unparsed_rate"),
+    figures=(Figure(name="chrf", label="chrF", high=100.0), UNPARSED),
     select_by="chrf",
     signature=signature,
     default_max_new_tokens=512,

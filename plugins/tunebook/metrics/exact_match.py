@@ -10,8 +10,9 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
+from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import visible
-from tunebook.types import Metric, Score
+from tunebook.types import Figure, Metric, Score
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
@@ -71,8 +72,7 @@ METRIC = Metric(
     name="exact_match",
     score=score,
     aggregate=aggregate,
-    figures=("exact_match", "verbatim", "unparsed_rate"),
+    figures=(Figure(name="exact_match"), Figure(name="verbatim"), UNPARSED),
     select_by="exact_match",
-    smaller_is_better=frozenset({"unparsed_rate"}),
     default_max_new_tokens=64,
 )

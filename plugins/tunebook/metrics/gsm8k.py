@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from tunebook.metrics import gsm8k_rules
+from tunebook.metrics import UNPARSED, gsm8k_rules
 from tunebook.metrics.gsm8k_rules import Reading
 from tunebook.metrics.response import visible
-from tunebook.types import Metric, Score
+from tunebook.types import Figure, Metric, Score
 
 TOLERANCE = Fraction(1, 10**6)
 """Relative distance at which two numbers are equal: 0.333333 is one third."""
@@ -150,8 +150,13 @@ METRIC = Metric(
     name="gsm8k",
     score=score,
     aggregate=aggregate,
-    figures=("exact_match", "strict_match", "flexible_extract", "exact_match_parsed", "unparsed_rate"),
+    figures=(
+        Figure(name="exact_match"),
+        Figure(name="strict_match"),
+        Figure(name="flexible_extract"),
+        Figure(name="exact_match_parsed"),
+        UNPARSED,
+    ),
     select_by="exact_match",
-    smaller_is_better=frozenset({"unparsed_rate"}),
     default_max_new_tokens=512,
 )

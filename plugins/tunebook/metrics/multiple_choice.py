@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import visible
-from tunebook.types import Metric, Score
+from tunebook.types import Figure, Metric, Score
 
 LETTERS = "ABCDE"
 
@@ -111,9 +112,12 @@ METRIC = Metric(
     name="multiple_choice",
     score=score,
     aggregate=aggregate,
-    figures=("accuracy", "majority_accuracy", "unparsed_rate"),
+    figures=(
+        Figure(name="accuracy"),
+        Figure(name="majority_accuracy", label="majority baseline"),
+        UNPARSED,
+    ),
     select_by="accuracy",
-    smaller_is_better=frozenset({"unparsed_rate"}),
     classes={letter: (letter, f" {letter}", f"({letter}", f" ({letter}") for letter in LETTERS},
     default_max_new_tokens=16,
 )

@@ -14,9 +14,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from tunebook.metrics import UNPARSED
 from tunebook.metrics.rouge_lcs import lcs_length, subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
-from tunebook.types import Metric, Score
+from tunebook.types import Figure, Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -138,10 +139,14 @@ METRIC = Metric(
     score=judge,
     aggregate=aggregate,
     figures=(
-        *TYPES,
-        "length_ratio",
-        "unparsed_rate",
-        *(f"{figure}_{bucket}" for bucket in BUCKETS for figure in ("rougeL", "n")),
+        *(Figure(name=kind, label=kind.replace("rouge", "ROUGE-")) for kind in TYPES),
+        Figure(name="length_ratio", high=None),
+        UNPARSED,
+        *(
+            Figure(name=f"{kind}_{bucket}", high=1.0 if kind == "rougeL" else None)
+            for bucket in BUCKETS
+            for kind in ("rougeL", "n")
+        ),
     ),
     select_by="rougeL",
     default_max_new_tokens=512,

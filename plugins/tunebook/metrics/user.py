@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunebook.errors import TunebookError
-from tunebook.types import Metric, Score
+from tunebook.metrics import UNPARSED
+from tunebook.types import Figure, Metric, Score
 
 DEFAULT_FIGURE = "score"
 """The figure of a function that returns one number; a dict that is to choose checkpoints has it as a key."""
@@ -36,10 +37,9 @@ def metric_of_function(name: str, function: Callable[[str, str], Any]) -> Metric
         name=name,
         score=score,
         aggregate=means,
-        figures=(DEFAULT_FIGURE, "unparsed_rate"),
+        figures=(Figure(name=DEFAULT_FIGURE, low=None, high=None), UNPARSED),
         select_by=DEFAULT_FIGURE,
         figures_complete=False,
-        smaller_is_better=frozenset({"unparsed_rate"}),
     )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import median
 
-from tunebook.metrics import classification, yes_no_rules
+from tunebook.metrics import UNPARSED, yes_no_rules
 from tunebook.metrics.response import visible
 from tunebook.metrics.yes_no_hits import Reading
 from tunebook.metrics.yes_no_words import Answer
-from tunebook.types import Metric, Score
+from tunebook.types import Figure, Metric, Score
 
 
 def read(text: str) -> Reading:
@@ -78,6 +78,8 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     scikit-learn's `zero_division=0` has it. The last six figures need `values["margin"]`, log p(yes) -
     log p(no) in nats at the answer position, and `values["class_mass"]`, p(yes) + p(no), of every score.
     """
+    from tunebook.metrics import classification
+
     if not scores:
         return {}
     n = len(scores)
@@ -107,6 +109,8 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
 
 
 def _from_margins(scores: Sequence[Score]) -> dict[str, float]:
+    from tunebook.metrics import classification
+
     truth = [score.reference == "yes" for score in scores]
     margins = [score.values["margin"] for score in scores]
     probabilities = classification.probability(margins)
@@ -126,33 +130,31 @@ def _from_margins(scores: Sequence[Score]) -> dict[str, float]:
 
 METRIC = Metric(
     name="yes_no",
-    may_be_undefined=frozenset({"accuracy_parsed"}),
     score=score,
     aggregate=aggregate,
     figures=(
-        "accuracy",
-        "f1",
-        "macro_f1",
-        "precision",
-        "recall",
-        "specificity",
-        "balanced_accuracy",
-        "mcc",
-        "predicted_yes_rate",
-        "base_rate",
-        "majority_accuracy",
-        "accuracy_parsed",
-        "unparsed_rate",
-        "lexical_rate",
-        "auroc",
-        "average_precision",
-        "brier",
-        "ece",
-        "class_mass",
-        "class_mass_median",
+        Figure(name="accuracy"),
+        Figure(name="macro_f1", label="macro-F1"),
+        Figure(name="f1", label="F1 (yes)"),
+        Figure(name="precision", label="precision (yes)"),
+        Figure(name="recall", label="recall (yes)"),
+        Figure(name="balanced_accuracy"),
+        Figure(name="mcc", label="Matthews correlation", low=-1.0, from_zero=False),
+        Figure(name="specificity", label="specificity (no)"),
+        Figure(name="auroc", label="AUROC"),
+        Figure(name="average_precision"),
+        Figure(name="predicted_yes_rate", label="share answered yes"),
+        Figure(name="base_rate", label="share of yes in the set"),
+        Figure(name="accuracy_parsed", label="accuracy of what was read", may_be_undefined=True),
+        Figure(name="brier", label="Brier score", smaller_is_better=True),
+        Figure(name="ece", label="calibration error", smaller_is_better=True),
+        Figure(name="class_mass", label="probability on yes or no"),
+        Figure(name="class_mass_median", label="median probability on yes or no"),
+        UNPARSED,
+        Figure(name="majority_accuracy", label="majority baseline"),
+        Figure(name="lexical_rate", smaller_is_better=True),
     ),
     select_by="macro_f1",
-    smaller_is_better=frozenset({"unparsed_rate", "lexical_rate", "brier", "ece"}),
     classes={
         "yes": ("Yes", " Yes", "yes", " yes", "YES", " YES"),
         "no": ("No", " No", "no", " no", "NO", " NO"),

@@ -128,7 +128,7 @@ def figure(measured: Measured, name: str, *, larger_is_better: bool | None = Non
     """One figure of one evaluation as a record."""
     evaluation = measured.evaluation
     if larger_is_better is None:
-        larger_is_better = not figures.known(name).smaller_is_better
+        larger_is_better = not figures.figure(name).smaller_is_better
     return Figure(
         name=name,
         label=figures.label(name),

@@ -299,7 +299,7 @@ def disagreements(answers: Sequence[Answers], figure: Figure, ranking: Ranking) 
         assert outcome.metric is not None
         by = outcome.difference.name
         if by not in outcome.verdicts.first:  # macro-F1 and its like: rows are right or wrong
-            by = next((name for name in outcome.metric.figures if name in outcome.verdicts.first), "")
+            by = next((name for name in outcome.metric.names if name in outcome.verdicts.first), "")
         if not by:
             continue
         larger = by not in outcome.metric.smaller_is_better

@@ -144,7 +144,7 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
     } - {"loss", figures.BASELINE, *figures.NOT_FIGURES}
     found = []
     for name in figures.order(names, None):
-        known = figures.known(name)
+        declared = figures.figure(name)
         lines = [line for run in runs for line in evaluated(run, name, len(runs), several=several)]
         if not lines or _is_flat(lines):
             continue
@@ -154,14 +154,14 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
                 id=_id(name),
                 title=label[0].upper() + label[1:],
                 y_label="",
-                y_format=known.number_format,
-                y_zero=known.from_zero,
+                y_format="~g",
+                y_zero=declared.from_zero,
                 about=about(label, lines),
                 last_step=0,
                 lines=tuple(lines),
                 references=_references(runs, name, several=several),
                 marks=_marks(runs, name, several=several),
-                secondary=name in figures.KNOWN and name not in figures.FIRST,
+                secondary=figures.is_secondary(name),
             )
         )
     return found
@@ -256,13 +256,13 @@ def length_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
                     lines.append(replace(line, key=line.key if several else where, label=where, dataset=kind))
         if not lines:
             continue
-        known, label = figures.known(figure), figures.label(figure)
+        declared, label = figures.figure(figure), figures.label(figure)
         yield Chart(
             id="by_length_" + re.sub(r"[^\w.-]", "_", figure),
             title=f"{label[0].upper()}{label[1:]} by length of the reference",
             y_label="",
-            y_format=known.number_format,
-            y_zero=known.from_zero,
+            y_format="~g",
+            y_zero=declared.from_zero,
             about=about(f"{label} by length of the reference", lines),
             last_step=0,
             lines=tuple(lines),

@@ -196,10 +196,10 @@ def _metric_of(answers: Answers) -> tuple[Metric, str] | str:
             metric = metrics.load(name)
         except TunebookError as err:
             return err.problem
-        if answers.figure in metric.figures or not metric.figures_complete:
+        if answers.figure in metric.names or not metric.figures_complete:
             return metric, answers.figure
         own = answers.figure.removeprefix(f"{name.rpartition(':')[2]}_")
-        if own in metric.figures:
+        if own in metric.names:
             return metric, own
     if not answers.metrics:
         return "no metric was at work, so that no single answers were written down"

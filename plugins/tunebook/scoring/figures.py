@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from tunebook.errors import TunebookError
-from tunebook.types import EvalRecord, Metric
+from tunebook.metrics.figures import GENERATION_CUT, LOSS_FIGURES
+from tunebook.types import EvalRecord, Figure, Metric
 
 
 class Loss(NamedTuple):
@@ -118,13 +119,27 @@ def reported_names(metrics: Sequence[Metric]) -> dict[str, dict[str, str]]:
 
     Its own; where several metrics of a set have a figure of one name, `<metric>_<figure>`.
     """
-    owners = Counter(figure for metric in metrics for figure in metric.figures)
+    owners = Counter(figure for metric in metrics for figure in metric.names)
     return {
         metric.name: {
-            figure: figure if owners[figure] == 1 else _prefixed(metric, figure) for figure in metric.figures
+            figure: figure if owners[figure] == 1 else _prefixed(metric, figure) for figure in metric.names
         }
         for metric in metrics
     }
+
+
+def reported_figures(metrics: Sequence[Metric], *, generates: bool) -> dict[str, Figure]:
+    """Return every figure that an evaluation with these metrics reports, by the name it is reported under.
+
+    Args:
+        metrics: Those of the set.
+        generates: Whether answers are generated.
+    """
+    found = {figure.name: figure for figure in LOSS_FIGURES}
+    if generates:
+        found[GENERATION_CUT.name] = GENERATION_CUT
+    names = reported_names(metrics)
+    return found | {names[one.name][figure.name]: figure for one in metrics for figure in one.figures}
 
 
 def _prefixed(metric: Metric, figure: str) -> str:
@@ -148,7 +163,7 @@ def standard_errors(metrics: Sequence[Metric], records: Sequence[EvalRecord]) ->
     errors: dict[str, float] = {}
     for metric in metrics:
         samples = [record.scores[metric.name].values for record in records]
-        for figure in metric.figures:
+        for figure in metric.names:
             values = [sample[figure] for sample in samples if figure in sample]
             if len(values) > 1:
                 errors[names[metric.name][figure]] = stdev(values) / math.sqrt(len(values))

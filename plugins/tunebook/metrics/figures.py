@@ -1,0 +1,83 @@
+"""Figures that belong to no metric, and what is known of a figure by its name. No numpy.
+
+What a metric's own figures are called, and which are better smaller, is said in that metric's `METRIC`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from tunebook import metrics
+from tunebook.types import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+UNPARSED = metrics.UNPARSED
+
+LOSS_FIGURES = (
+    Figure(name="loss", label="evaluation loss", smaller_is_better=True, low=0.0, high=None, from_zero=False),
+    Figure(
+        name="perplexity",
+        smaller_is_better=True,
+        may_be_undefined=True,
+        low=1.0,
+        high=None,
+        from_zero=False,
+    ),
+    Figure(name="token_accuracy"),
+    Figure(name="answers_cut", smaller_is_better=True, high=None),
+)
+"""Of every evaluation that we make, whatever its metrics."""
+
+GENERATION_CUT = Figure(
+    name="generation_cut_rate", label="share cut by max_new_tokens", smaller_is_better=True
+)
+"""Of every evaluation that generates."""
+
+_ENGINES = (
+    Figure(
+        name="ppl",
+        label="the engine's perplexity (ppl)",
+        smaller_is_better=True,
+        low=1.0,
+        high=None,
+        from_zero=False,
+    ),
+)
+"""What an engine logs itself."""
+
+
+@functools.cache
+def known_figures() -> Mapping[str, Figure]:
+    """Return every figure of ours and of the metrics that are installed, by name, in reading order.
+
+    Where two metrics have a figure of one name, the first says what it is; a package whose import fails
+    says nothing here, and everything where it is asked for by name.
+    """
+    found: dict[str, Figure] = {}
+    for figure in (*LOSS_FIGURES[:2], *_ENGINES, *_of_metrics(), *LOSS_FIGURES[2:], GENERATION_CUT):
+        found.setdefault(figure.name, figure)
+    return found
+
+
+def _of_metrics() -> Iterator[Figure]:
+    for metric in metrics.installed():
+        yield from metric.figures
+
+
+def figure(name: str) -> Figure:
+    """Return what is known of a figure; of an unknown one, that a loss is better smaller, and no range."""
+    return known_figures().get(name) or Figure(
+        name=name, smaller_is_better=name.endswith("loss"), low=None, high=None, from_zero=False
+    )
+
+
+def label(name: str) -> str:
+    """The figure's name for readers.
+
+    >>> label("macro_f1"), label("my_score")
+    ('macro-F1', 'my score')
+    """
+    return figure(name).label
