@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from tunebook import files, paths
-from tunebook.launch import Job, read_cluster, render
-from tunebook.launch.cluster import read_hosts
+from tunebook.launch import all_files
+from tunebook.launch.cluster import read_cluster, read_hosts
+from tunebook.launch.plan import LaunchPlan
 from tunebook.recipes.catalog import find_recipe
 
 RECIPE = "llamafactory/qwen3-32b/full_sft_csv_chat"
@@ -43,7 +44,7 @@ def main(output: Path) -> None:
     recipe = find_recipe(RECIPE, paths.home() / "recipes")
     runs = SHARED / "output" / "qwen3-32b"
     split = SHARED / "output" / "csv_4"
-    job = Job(
+    plan = LaunchPlan(
         name="qwen3-32b",
         recipe=recipe,
         output=runs,
@@ -61,7 +62,7 @@ def main(output: Path) -> None:
         hosts=read_hosts(output / "hosts.txt"),
         cluster=read_cluster(output / "cluster.yaml"),
     )
-    for name, text in render(job).items():
+    for name, text in all_files(plan).items():
         if not name.endswith(".yaml"):
             files.write_atomic(output / name, text)
     click.echo(f"wrote {output}")

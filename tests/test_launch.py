@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tunebook.engines.axolotl.engine import Axolotl
 from tunebook.errors import TunebookError
-from tunebook.launch import Cluster, Job, plan_job, read_cluster, render
-from tunebook.launch.cluster import Host, read_hosts
+from tunebook.launch import LAUNCHERS, StartOptions, all_files, load
+from tunebook.launch.cluster import Cluster, Host, read_cluster, read_hosts
+from tunebook.launch.plan import LaunchPlan, plan_launch
 from tunebook.types import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,7 @@ VARIANTS = {
 }
 
 
-def job(output: Path = Path("/shared/run"), **changes) -> Job:
+def job(output: Path = Path("/shared/run"), **changes) -> LaunchPlan:
     recipe = Recipe(
         name="r", engine="llamafactory", path=Path("r.yaml"), values={}, header={"purpose": "a test"}
     )
@@ -68,7 +69,7 @@ def job(output: Path = Path("/shared/run"), **changes) -> Job:
         "hosts": (Host("a@node0", "10.0.0.1"), Host("node1", "node1")),
         "cluster": Cluster(),
     }
-    return Job(**values | changes)
+    return LaunchPlan(**values | changes)
 
 
 def test_the_ready_made_files_are_what_is_rendered_today(tmp_path):
@@ -84,9 +85,17 @@ def test_the_ready_made_files_are_what_is_rendered_today(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_of_the_table_says_what_it_would_run(name):
+    options = StartOptions(after="4711", parallel=None, fail_fast=False)
+    commands = load(name).commands(job(), options)
+    assert len(commands) == (1 if name == "slurm" else 2)
+    assert all("/shared/run/launch/" in command for command in commands)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_bash_and_shellcheck_find_nothing_in_what_is_rendered(tmp_path, variant):
-    made = render(job(**VARIANTS[variant]))
+    made = all_files(job(**VARIANTS[variant]))
     for name, text in made.items():
         (tmp_path / name).write_text(text)
     scripts = [tmp_path / name for name in made if name.endswith((".sh", ".slurm"))]
@@ -105,7 +114,7 @@ def test_no_directive_for_sbatch_holds_a_variable(variant):
     # sbatch reads these lines itself: a variable would be taken as it is written.
     directives = [
         line
-        for line in render(job(**VARIANTS[variant]))["submit.slurm"].splitlines()
+        for line in all_files(job(**VARIANTS[variant]))["submit.slurm"].splitlines()
         if line.startswith("#SBATCH")
     ]
     assert directives
@@ -122,7 +131,7 @@ HOSTILE = st.text(
 @given(HOSTILE, HOSTILE)
 @settings(max_examples=60)
 def test_a_hostile_name_stays_a_name(output, host):
-    made = render(job(Path("/shared") / output))
+    made = all_files(job(Path("/shared") / output))
     for name in ("launch_node.sh", "submit.slurm", "launch_all_nodes.sh"):
         lines = made[name].splitlines()
         (assigned,) = [line for line in lines if line.startswith(("output=", "launch="))][:1]
@@ -152,7 +161,7 @@ def test_launch_node_hands_on_its_recipe_whole_and_the_exit_status(tmp_path):
     made = job(folder, tunebook=recorder, project=tmp_path)
     (folder / "launch").mkdir(parents=True)
     script = folder / "launch" / "launch_node.sh"
-    script.write_text(render(made)["launch_node.sh"])
+    script.write_text(all_files(made)["launch_node.sh"])
     for arguments in (["1"], ["--attended", "1"]):
         process = subprocess.Popen(
             ["bash", script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -173,7 +182,7 @@ def test_launch_node_hands_on_its_recipe_whole_and_the_exit_status(tmp_path):
 @pytest.mark.parametrize("rank", ["", "2", "-1", "x", "1; touch pwned"])
 def test_launch_node_refuses_a_rank_that_is_none(tmp_path, rank):
     script = tmp_path / "launch_node.sh"
-    script.write_text(render(job(tmp_path / "run"))["launch_node.sh"])
+    script.write_text(all_files(job(tmp_path / "run"))["launch_node.sh"])
     done = subprocess.run(["bash", script, rank], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "RANK from 0 to 1" in done.stderr
@@ -275,9 +284,9 @@ def split(tmp_path, monkeypatch) -> Path:
     return tmp_path / "split"
 
 
-def plan(recipe: str, **options) -> Job:
+def plan(recipe: str, **options) -> LaunchPlan:
     given_ = {"split": None, "nodes": None, "joint": False, "hosts": (), "cluster": Cluster()}
-    return plan_job(recipe, (), (), **given_ | options)
+    return plan_launch(recipe, (), (), **given_ | options)
 
 
 def test_each_node_of_llamafactory_reads_its_own_part(split):

@@ -1,7 +1,7 @@
 """What others add: entry points and `package.module:function` references, loaded by name.
 
-Three groups exist: `tunebook.metrics`, `tunebook.engines` and `tunebook.launchers`. A name that is
-taken twice and an import that fails stop the run: a plugin that is skipped in silence is a wrong result.
+There is one group, `tunebook.metrics`. A name that is taken twice and an import that fails stop the run: a
+plugin that is skipped in silence is a wrong result.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 
 PROMPT_CHARACTERS = 300
 ANSWER_CHARACTERS = 400
@@ -24,6 +25,11 @@ def number(value: float) -> str:
     if 0.01 <= size < 10 or size == 0:
         return f"{value:.3f}"
     return f"{value:.4g}"
+
+
+def utc_now() -> str:
+    """This moment, as records keep it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def p_value(value: float) -> str:

@@ -101,7 +101,7 @@ def test_what_sbatch_refuses_is_said_in_its_own_words(cluster, place):
     launched = place.launch("--via", "slurm", "--split", place.folder / "split")[:-1]
     out = cluster.run(*launched, settings, check=False)
     assert "invalid partition specified: nowhere" in out
-    assert "mend cluster.yaml" in out
+    assert "correct cluster.yaml" in out
 
 
 def test_a_joint_job_starts_every_node_with_the_same_meeting_place(cluster, place):

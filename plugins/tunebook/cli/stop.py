@@ -13,7 +13,8 @@ import click
 
 from tunebook.cli.parts import say
 from tunebook.errors import TunebookError
-from tunebook.launch import slurm
+from tunebook.launch import LAUNCHERS, load
+from tunebook.launch.plan import FOLDER, RECORD
 from tunebook.runlog.tolerant_json import read_object
 from tunebook.runs import live, processes
 
@@ -76,31 +77,23 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
 
 
 def _folders(run: Path, *, now: bool, dry_run: bool) -> list[Path]:
-    """The runs at or below a folder; those of a SLURM job are stopped by SLURM, and none is left to us."""
-    record = _job(run)
-    if record.get("via") != "slurm":
+    """The runs at or below a folder; none where the launcher itself has stopped them."""
+    record = _record(run)
+    via = str(record.get("via"))
+    said = load(via).stop(run, record, now=now, dry_run=dry_run) if via in LAUNCHERS else None
+    if said is None:
         return live.find_runs(run) or [run]
-    job_id = str(record["job_id"])
     if dry_run:
-        click.echo(f"would stop job {job_id} of SLURM")
-        return []
-    # Without this file a job that was asked to stop goes back into the queue, as before its time limit.
-    (run / "launch" / "no_requeue").touch()
-    waiting = [task for task, state in slurm.states(job_id).items() if state == "PENDING"]
-    for task in waiting:
-        slurm.cancel(task)
-    if now:
-        slurm.cancel(job_id)
-        say(f"{run}: cancelled job {job_id}")
+        click.echo(said)
     else:
-        slurm.ask_to_stop(job_id)
-        say(f"{run}: asked job {job_id} for a checkpoint; see `tunebook status {run}`")
+        say(said)
     return []
 
 
-def _job(run: Path) -> dict[str, Any]:
+def _record(run: Path) -> dict[str, Any]:
+    """How the launch below `run` was started; empty where `run` is no launch."""
     with suppress(OSError):
-        return read_object(run / "launch" / "job.json") or {}
+        return read_object(run / FOLDER / RECORD) or {}
     return {}
 
 

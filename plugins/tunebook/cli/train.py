@@ -7,7 +7,6 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +18,7 @@ from tunebook.recipes import engine_yaml
 from tunebook.redact import redact
 from tunebook.runs import folder as run_folder
 from tunebook.runs import processes, provenance, stop, token_cache
+from tunebook.text import utc_now
 from tunebook.training.plan import plan_training
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     request.clear()
     # Whoever has sent our output to a file says so here, as launch_node.sh does.
     printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
-    about = {"started": _now(), "engine": plan.recipe.engine, "log": printed}
+    about = {"started": utc_now(), "engine": plan.recipe.engine, "log": printed}
     processes.record_self(folder, about)
     ended = _run_engine(plan.command, request, keep_open=() if lock is None else (lock,))
     code, saved = ended.code, request.checkpoint()
@@ -150,7 +150,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
         code = 128 + signal.SIGUSR1
         say(f"stopped as asked; {_how_to_go_on(plan)}")
     elif code == 0:
-        files.write_json(folder / "finished.json", {"finished": _now(), "exit_status": 0})
+        files.write_json(folder / "finished.json", {"finished": utc_now(), "exit_status": 0})
         say(f"finished: {plan.output_dir}")
         _say_results(plan)
     elif ended.stopped_by:
@@ -160,7 +160,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
         say(f"the engine failed with exit status {code}; its own message stands above")
         say(_how_to_go_on(plan))
     stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
-    end = {"ended": _now(), "exit_status": code, "stopped_by": stopped_by}
+    end = {"ended": utc_now(), "exit_status": code, "stopped_by": stopped_by}
     processes.record_end(folder, about | end)
     request.clear()
     return code
@@ -210,7 +210,3 @@ def _print_plan(plan: TrainPlan) -> None:
     added = [f"{key}={value}" for key, value in plan.command.env.items()]
     click.echo(f"# would run: {' '.join([*added, *plan.command.argv])}\n")
     click.echo(_recipe_text(plan), nl=False)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,6 +5,7 @@ An engine is an object with the methods of `Engine`. They start and write nothin
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -136,15 +137,14 @@ class Engine(Protocol):
         ...
 
 
+_ENGINES: dict[EngineName, str] = {
+    "llamafactory": "tunebook.engines.llamafactory.engine:LlamaFactory",
+    "axolotl": "tunebook.engines.axolotl.engine:Axolotl",
+}
+
+
 def load(name: EngineName) -> Engine:
-    """Return the engine of that name.
-
-    Each is imported when it is asked for: its checks are its own.
-    """
-    if name == "llamafactory":
-        from tunebook.engines.llamafactory.engine import LlamaFactory
-
-        return LlamaFactory()
-    from tunebook.engines.axolotl.engine import Axolotl
-
-    return Axolotl()
+    """Import and return the engine of that name."""
+    module, _, attribute = _ENGINES[name].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), attribute)()
+    return engine

@@ -1,4 +1,4 @@
-"""Submits to SLURM, asks it about jobs, and ends them, through its own commands."""
+"""The launcher of SLURM: submits, asks about jobs, and ends them, through SLURM's own commands."""
 
 from __future__ import annotations
 
@@ -6,10 +6,82 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
+from tunebook.launch import Launcher
+from tunebook.launch.plan import FOLDER, render, write_record
+from tunebook.text import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tunebook.launch import StartOptions
+    from tunebook.launch.plan import LaunchPlan
 
 _ID = re.compile(r"^(\d+)(;\S+)?$")
+
+
+class _Slurm(Launcher):
+    """The nodes are an array job, or one job over all."""
+
+    has_queue = True
+
+    def files(self, plan: LaunchPlan) -> dict[str, str]:
+        """Return the job script."""
+        return {"submit.slurm": render("submit.slurm", plan)}
+
+    def commands(self, plan: LaunchPlan, options: StartOptions) -> list[str]:
+        """Return the command that submits."""
+        return [" ".join(["sbatch", "--parsable", *_dependency(options.after), str(_script(plan))])]
+
+    def start(self, plan: LaunchPlan, options: StartOptions, say: Callable[[str], None]) -> int:
+        """Submit the launch as one job, and return at once.
+
+        Raises:
+            TunebookError: There is no SLURM here, or it refuses.
+        """
+        (plan.folder / _NO_REQUEUE).unlink(missing_ok=True)
+        job_id = submit(_script(plan), after=options.after)
+        write_record(plan, "slurm", started=utc_now(), job_id=job_id)
+        say(f"submitted as job {job_id}")
+        say(f"watch it: tunebook status {plan.output} --watch, or squeue --jobs {job_id}")
+        say(f"end it: tunebook stop {plan.output}")
+        return 0
+
+    def stop(self, run: Path, record: Mapping[str, Any], *, now: bool, dry_run: bool) -> str:
+        """Cancel the tasks that wait, and ask the others for a checkpoint.
+
+        Raises:
+            TunebookError: SLURM refuses.
+        """
+        job_id = str(record["job_id"])
+        if dry_run:
+            return f"would stop job {job_id} of SLURM"
+        # Without this file a job that was asked to stop goes back into the queue, as before its time limit.
+        (run / FOLDER / _NO_REQUEUE).touch()
+        for task, state in states(job_id).items():
+            if state == "PENDING":
+                _scancel(task)
+        if now:
+            _scancel(job_id)
+            return f"{run}: cancelled job {job_id}"
+        _scancel("--batch", "--signal=USR1", job_id)
+        return f"{run}: asked job {job_id} for a checkpoint; see `tunebook status {run}`"
+
+
+SLURM = _Slurm()
+
+_NO_REQUEUE = "no_requeue"
+"""Below the launch's folder; submit.slurm looks for it."""
+
+
+def _script(plan: LaunchPlan) -> Path:
+    return plan.folder / "submit.slurm"
+
+
+def _dependency(after: str | None) -> list[str]:
+    return [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
 
 
 def submit(script: Path, *, after: str | None = None) -> str:
@@ -23,36 +95,16 @@ def submit(script: Path, *, after: str | None = None) -> str:
         TunebookError: There is no SLURM here, or it refuses; with its own words.
     """
     _require("sbatch")
-    options = [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
-    done = subprocess.run(
-        ["sbatch", "--parsable", *options, str(script)], capture_output=True, text=True, check=False
-    )
+    argv = ["sbatch", "--parsable", *_dependency(after), str(script)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     lines = done.stdout.split()
     found = _ID.match(lines[-1]) if lines else None
     if done.returncode != 0 or found is None:
         raise TunebookError(
             f"sbatch refuses {script}: {done.stderr.strip() or done.stdout.strip()}",
-            fix="mend cluster.yaml by what it says, or the script itself, and submit that by hand",
+            fix="correct cluster.yaml by what it says, or the script itself, and submit that by hand",
         )
     return found[1]
-
-
-def ask_to_stop(job_id: str) -> None:
-    """Have a job's runs write a checkpoint and end, and not be requeued by it; see submit.slurm.
-
-    Raises:
-        TunebookError: SLURM refuses.
-    """
-    _scancel("--batch", "--signal=USR1", job_id)
-
-
-def cancel(job_id: str) -> None:
-    """End a job, waiting or running.
-
-    Raises:
-        TunebookError: SLURM refuses.
-    """
-    _scancel(job_id)
 
 
 def states(job_id: str) -> dict[str, str]:

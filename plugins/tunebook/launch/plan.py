@@ -1,16 +1,23 @@
-"""What a launch is going to do: the nodes, and the recipe that each of them runs."""
+"""What a launch is going to do: its nodes, the recipe that each of them runs, and the files for both."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+
 from tunebook.data import registry
 from tunebook.errors import TunebookError
+from tunebook.files import write_json
 from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.recipes import engine_yaml
 from tunebook.splits import joint_dataset_dir
 from tunebook.training.resolve import resolve_recipe
 
@@ -22,10 +29,14 @@ if TYPE_CHECKING:
 
 FOLDER = "launch"
 """Below `output_dir`: what is rendered."""
+RECORD = "job.json"
+"""In that folder: how the nodes were started."""
+FREE_PORT = 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+"""A program for a node's own Python: a port that is free here may be taken there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class LaunchPlan:
     """One recipe on several nodes."""
 
     name: str
@@ -61,7 +72,7 @@ class Job:
         return self.output if self.joint else self.output / f"node_{rank}"
 
 
-def plan_job(
+def plan_launch(
     name_or_path: str,
     overlay_names: Sequence[str],
     overrides: Sequence[str],
@@ -71,7 +82,7 @@ def plan_job(
     joint: bool,
     hosts: Sequence[Host],
     cluster: Cluster,
-) -> Job:
+) -> LaunchPlan:
     """Find and merge the recipe, and make each node's own from it.
 
     Args:
@@ -116,7 +127,7 @@ def plan_job(
             one = engine.on_shard(one, shard if joint else parts[rank].absolute())
         one["output_dir"] = str(output if joint else output / f"node_{rank}")
         made.append(one)
-    return Job(
+    return LaunchPlan(
         name=output.name,
         recipe=recipe,
         output=output,
@@ -162,11 +173,11 @@ def _count(
     return count
 
 
-def unfinished(job: Job) -> list[str]:
+def unfinished(plan: LaunchPlan) -> list[str]:
     """Say, for each node that has run before, where it will go on; a line each."""
     notes = []
-    for rank in range(1 if job.joint else job.nodes):
-        found = last_whole_checkpoint(job.node_output(rank)).path
+    for rank in range(1 if plan.joint else plan.nodes):
+        found = last_whole_checkpoint(plan.node_output(rank)).path
         if found is not None:
             notes.append(f"node {rank} goes on from {found}")
     return notes
@@ -184,3 +195,51 @@ def _parts(split: Path) -> list[Path]:
     if not found:
         raise TunebookError(f"{split} holds no node_0", fix="split again")
     return found
+
+
+def write_record(plan: LaunchPlan, via: str, **more: Any) -> None:
+    """Keep what `tunebook status` and `tunebook stop` need to find the nodes."""
+    record = {
+        "via": via,
+        "name": plan.name,
+        "joint": plan.joint,
+        "outputs": [str(plan.node_output(rank)) for rank in range(1 if plan.joint else plan.nodes)],
+        **more,
+    }
+    write_json(plan.folder / RECORD, record)
+
+
+def node_files(plan: LaunchPlan) -> dict[str, str]:
+    """Return `launch_node.sh`, which every launcher starts, and the recipes, by name below `plan.folder`."""
+    files = {"launch_node.sh": render("launch_node.sh", plan)}
+    for rank, values in enumerate(plan.node_recipes[:1] if plan.joint else plan.node_recipes):
+        whose = "all nodes" if plan.joint else f"node {rank}"
+        header = [f"# {key}: {value}" for key, value in plan.recipe.header.items()]
+        made = f"# made from {plan.recipe.name} by tunebook launch, for {whose}"
+        name = "recipe.yaml" if plan.joint else f"node_{rank}.yaml"
+        files[name] = "\n".join([*header, "", made, "", engine_yaml.dump(values)])
+    return files
+
+
+def render(name: str, plan: LaunchPlan) -> str:
+    """Return a file made from `templates/<name>.j2`, so that what is started can be read and kept."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - shell, not HTML: every value goes through `quote`
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    environment.filters["word"] = _word
+    return environment.get_template(f"{name}.j2").render(plan=plan, cluster=plan.cluster, free_port=FREE_PORT)
+
+
+def _word(name: str) -> str:
+    """A name that may stand on an `#SBATCH` line, where nothing can be quoted."""
+    return re.sub(r"[^\w.\-]+", "-", name).strip("-") or "tunebook"
+
+
+def _template(name: str) -> str:
+    return (resources.files("tunebook.launch") / "templates" / name).read_text(encoding="utf-8")
