@@ -302,9 +302,6 @@ HEAD_BYTES = 2 << 20
 """Where the counts are announced."""
 TAIL_BYTES = 256 << 10
 
-_SIGNS: tuple[tuple[PhaseName, re.Pattern[bytes]], ...] = tuple(
-    (phase, re.compile(pattern)) for phase, pattern in SIGNS
-)
 _TOTAL = re.compile(rb"Total optimization steps = ([\d,]+)|Maximum number of steps set at (\d+)")
 _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)|^  \"batch_size\": (\d+)", re.MULTILINE)
 
@@ -381,7 +378,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
 def _latest_sign(text: bytes) -> tuple[PhaseName, int]:
     """The phase whose sign stands last, and where; `starting` and -1 where there is none."""
     found: tuple[PhaseName, int] = ("starting", -1)
-    for phase, pattern in _SIGNS:
+    for phase, pattern in SIGNS:
         last = -1
         for match in pattern.finditer(text):
             last = match.start()
