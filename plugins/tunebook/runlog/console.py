@@ -18,7 +18,6 @@ import orjson
 
 from tunebook.runlog.columns import Columns, later_wins
 from tunebook.runlog.joining import WentBack
-from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Sourced
 from tunebook.runlog.timeline import Start, Timeline, last_number
 from tunebook.runlog.tolerant_json import as_float
@@ -40,7 +39,6 @@ _TRAINABLE = re.compile(rb"trainable params: ([\d,]+)|Number of trainable parame
 _RANKS = re.compile(rb"Process rank: \d+, world size: (\d+), device: cuda")
 _HEAD = 4 << 20
 """The announcements stand at the start of a log."""
-_LOSS = b"{'loss'"
 _OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
 
 
@@ -93,11 +91,11 @@ def read_console(path: Path, source: str) -> Console | None:
     summary: dict[str, float] = {}
     table, timeline = _Table(), Timeline()
     bad = 0
-    for chunk in chunks(path):
-        parsed, torn = parse(table.add_alike(chunk))
+    for chunk in _chunks(path):
+        entries, torn = parse(DICTIONARY.findall(chunk))
         bad += torn
-        summary |= table.add(parsed)
-        timeline.feed(chunk.rest)
+        summary |= table.add(entries)
+        timeline.feed(chunk)
     if not table.size and not summary:
         return None
     per_epoch = _steps_per_epoch(announced)
@@ -133,21 +131,6 @@ class _Table:
         self.size = 0
         self._columns = {kind: Columns("") for kind in (False, True)}
         self._epochs = {kind: array("d") for kind in (False, True)}
-
-    def add_alike(self, chunk: Chunk) -> list[bytes]:
-        """Take the training entries where all are alike; returns what is to be parsed one by one."""
-        found = [one for one in chunk.at_ends if one.startswith(_LOSS)]
-        table = number_table(b",".join(found), b"'") if found and chunk.is_plain else None
-        if table is None or "epoch" not in table or np.isnan(table["epoch"]).any():
-            return chunk.dictionaries()
-        first = len(self._epochs[False])
-        epochs = table.pop("epoch")
-        self._epochs[False].frombytes(epochs.tobytes())
-        self._columns[False].add_table(np.arange(first, first + len(epochs)), table)
-        self.size += len(epochs)
-        if len(found) == len(chunk.at_ends):
-            return []
-        return DICTIONARY.findall(b"\n".join([one for one in chunk.at_ends if not one.startswith(_LOSS)]))
 
     def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
         """Take the entries of training and evaluation; returns the closing figures among the others."""
@@ -365,8 +348,6 @@ def _agreed(ahead: NDArray[np.float64], interval: int) -> int:
 # Finds and parses the dictionaries that a Trainer prints between progress bars.
 
 _CHUNK = 1 << 20
-_OPEN = b"{'"
-_OF_TRAINER = re.compile(rb"'(?:loss|epoch|eval_)")
 DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
 """Never anchored to the start of a line: the rest of a bar stands there."""
 _WORDS = (
@@ -379,50 +360,21 @@ _WORDS = (
 )
 
 
-class Chunk(NamedTuple):
-    """Some lines of a log, each whole."""
-
-    lines: list[bytes]
-    at_ends: list[bytes]
-    """What lines end with that end with `}`, from their first `{` on: mostly the dictionaries."""
-    rest: bytes
-    """The lines that do not end with `}`."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no dictionary of a Trainer stands elsewhere than at the end of a line."""
-        return _OPEN not in self.rest or not _OF_TRAINER.search(self.rest)
-
-    def dictionaries(self) -> list[bytes]:
-        """All dictionaries, wherever they stand."""
-        return DICTIONARY.findall(b"\n".join(self.lines))
-
-
-def chunks(path: Path) -> Iterator[Chunk]:
+def _chunks(path: Path) -> Iterator[bytes]:
     """The log in pieces of about a megabyte; a line is never cut in two."""
     begun = b""
     with path.open("rb") as file:
         while data := file.read(_CHUNK):
-            lines = data.split(b"\n")
-            lines[0] = begun + lines[0]
-            begun = lines.pop()
-            if len(begun) > _CHUNK:
+            text = begun + data
+            end = text.rfind(b"\n") + 1
+            if not end and len(text) > _CHUNK:
                 # Bars alone, which are drawn over each other.
-                end = begun.rfind(b"\r") + 1 or len(begun)
-                lines.append(begun[:end])
-                begun = begun[end:]
-            if lines:
-                yield _chunk(lines)
+                end = text.rfind(b"\r") + 1 or len(text)
+            begun = text[end:]
+            if end:
+                yield text[:end]
     if begun:
-        yield _chunk([begun])
-
-
-def _chunk(lines: list[bytes]) -> Chunk:
-    return Chunk(
-        lines,
-        [line[line.find(b"{") :] for line in lines if line[-1:] == b"}"],
-        b"\n".join([line for line in lines if line[-1:] != b"}"]) + b"\n",
-    )
+        yield begun
 
 
 def parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:

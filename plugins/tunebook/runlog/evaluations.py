@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.runlog.records import Evaluation, Example, Note
-from tunebook.runlog.tolerant_json import as_float, as_int, read_lines
+from tunebook.runlog.tolerant_json import as_float, as_int, numbers_of, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -63,11 +63,11 @@ def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
         dataset=dataset,
         step=step,
         epoch=as_float(line.get("epoch")),
-        values=_numbers(line.get("values")),
-        stderr=_numbers(line.get("stderr")),
+        values=numbers_of(line.get("values")),
+        stderr=numbers_of(line.get("stderr")),
         n=as_int(line.get("n")),
         n_unparsed=as_int(line.get("n_unparsed")),
-        unparsed_reasons={str(k): int(v) for k, v in _numbers(reasons).items()},
+        unparsed_reasons={str(k): int(v) for k, v in numbers_of(reasons).items()},
         answers_cut=as_int(line.get("answers_cut")),
         mode=line["mode"] if isinstance(line.get("mode"), str) else None,
         metrics=tuple(str(name) for name in metrics) if isinstance(metrics, list) else (),
@@ -79,12 +79,6 @@ def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
         after_training=line.get("in_training") is False,
         signatures=texts_of(line.get("signatures")),
     )
-
-
-def _numbers(value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        return {}
-    return {str(name): number for name, entry in value.items() if (number := as_float(entry)) is not None}
 
 
 def texts_of(value: object) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tunebook.runlog.joining import WentBack, merge
 from tunebook.runlog.logs import read_consoles, read_event_files, read_gpu_logs, read_wandb_runs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
 from tunebook.runlog.settings import OwnRecords, read_own_records, read_settings, trained_parameters
-from tunebook.runlog.tolerant_json import as_float, read_object
+from tunebook.runlog.tolerant_json import numbers_of, read_object
 from tunebook.runlog.trainer_files import read_states, read_trainer_log
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ class _Reader:
             if values is None:
                 self.notes.append(Note(kind="lost", file=name, message="damaged; nothing could be read"))
                 continue
-            numbers = {
-                key: number for key, value in values.items() if (number := as_float(value)) is not None
-            }
+            numbers = numbers_of(values)
             if numbers.keys() - found.keys():
                 sources.append(name)
             found = numbers | found

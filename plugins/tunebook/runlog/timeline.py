@@ -74,7 +74,8 @@ _MARKS: tuple[tuple[_Mark, re.Pattern[bytes]], ...] = (
     ("stamp", _STAMP),
     ("saved", _SAVED),
     *(("resumed", pattern) for pattern in _RESUMED),
-    *SIGNS,
+    # What is logged in between tells nothing new: after a saving, training goes on by the bar.
+    *((phase, pattern) for phase, pattern in SIGNS if b"loss" not in pattern.pattern),
 )
 
 BAR = re.compile(

@@ -110,10 +110,17 @@ def as_float(value: object) -> float | None:
 
 
 def as_int(value: object) -> int | None:
-    """A whole number out of a JSON value, or None where it is none.
+    """A whole number of at most 64 bits out of a JSON value, or None where it is none.
 
     >>> as_int(3.0), as_int("x")
     (3, None)
     """
     number = as_float(value)
-    return int(number) if number is not None and number == number and number.is_integer() else None
+    return int(number) if number is not None and abs(number) < 1 << 63 and number.is_integer() else None
+
+
+def numbers_of(values: object) -> dict[str, float]:
+    """The numbers of a JSON object by name; none where it is no object."""
+    if not isinstance(values, dict):
+        return {}
+    return {str(name): number for name, value in values.items() if (number := as_float(value)) is not None}

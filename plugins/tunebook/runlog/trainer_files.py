@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.runlog.columns import Columns
-from tunebook.runlog.joining import WentBack, join_starts
 from tunebook.runlog.records import Note, Series
+from tunebook.runlog.series import SeriesBuilder, WentBack, join_starts
 from tunebook.runlog.tolerant_json import as_int, read_lines
 from tunebook.runlog.trainer_state import TrainerState, read_trainer_state
 
@@ -44,12 +43,10 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
     Raises:
         OSError: The file cannot be read.
     """
-    columns = Columns(source)
+    points = SeriesBuilder(source)
     lines = read_lines(path)
     total = None
     bad = lines.bad
-    steps: list[int] = []
-    entries: list[dict[str, Any]] = []
     went_back: list[WentBack] = []
     last_step, clock, before = 0, 0.0, 0.0
     for line in lines.objects:
@@ -68,13 +65,11 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
         if seconds is not None:
             clock = seconds
             entry["elapsed_seconds"] = before + seconds
-        steps.append(step)
-        entries.append(entry)
-    columns.add(steps, entries)
+        points.add(step, entry)
     notes = (
         [Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out")] if bad else []
     )
-    return TrainerLog(columns.series(), total, went_back, notes)
+    return TrainerLog(points.series(), total, went_back, notes)
 
 
 def _seconds(clock: object) -> float | None:

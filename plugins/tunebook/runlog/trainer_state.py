@@ -1,17 +1,16 @@
-"""Reads `trainer_state.json`, whole or cut off, of any length, without holding its entries."""
+"""Reads `trainer_state.json`, whole or cut off, of any length."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from tunebook.runlog.columns import Columns
-from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Note, Series, Trainer
-from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers
+from tunebook.runlog.series import SeriesBuilder
+from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,8 +24,8 @@ _ENTRY = re.compile(rb"\{[^{}]*\}")
 _START = re.compile(rb'"log_history"\s*:\s*\[')
 _EPOCH = b'"epoch":'
 _BETWEEN = b" \t\r\n,"
-_OF_EVALUATION = b'"eval_'
-_BLOCK = 1 << 22
+_BLOCK = 10_000
+"""Entries parsed at once."""
 _SUMMARY_KEYS = frozenset({"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second"})
 
 
@@ -52,24 +51,23 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     Raises:
         OSError: The file cannot be read.
     """
-    columns = Columns(source)
+    entries = _Entries(path.read_bytes())
+    points = SeriesBuilder(source)
     summary: dict[str, float] = {}
-    with path.open("rb") as file:
-        found = _Entries(file, columns)
-        for block in found:
-            _take(block, columns, summary)
-    facts = _facts(found.around)
+    for entry in entries:
+        _take(entry, points, summary)
+    facts = _facts(entries.around)
     notes = []
     if facts is None:
-        facts = _salvage(found.around)
-        if not facts and not found.read:
+        facts = _salvage(entries.around)
+        if not facts and not entries.read:
             return None
-        message = f"cut off after {found.read} log entries; the rest is lost"
+        message = f"cut off after {entries.read} log entries; the rest is lost"
         notes.append(Note(kind="lost", file=source, message=message))
-    elif found.damaged:
-        message = f"{found.damaged} damaged stretches of log entries were left out"
+    elif entries.damaged:
+        message = f"{entries.damaged} damaged stretches of log entries were left out"
         notes.append(Note(kind="lost", file=source, message=message))
-    series, torn = drop_torn(columns.series())
+    series, torn = drop_torn(points.series())
     if torn:
         message = f"{torn} log entries whose epoch does not fit their step were left out"
         notes.append(Note(kind="lost", file=source, message=message))
@@ -77,136 +75,60 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
 
 
 class _Entries:
-    """The whole entries of `log_history`, a block at a time; afterwards, what stands around them.
+    """The whole entries of `log_history`; afterwards, what is around them."""
 
-    Training entries that are all alike go straight into the columns.
-    """
-
-    def __init__(self, file: BinaryIO, columns: Columns) -> None:
-        self._columns = columns
-        self.around = b""
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self.around = text
         """The file without its entries."""
         self.read = 0
         self.damaged = 0
-        self._file = file
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        text = self._head()
-        while text:
-            # A whole block at once; where that fails, at the end of the list or at damage, one by one.
-            close = text.find(b"]")
-            end = text.rfind(b"}", 0, close if close >= 0 else len(text)) + 1
-            if (others := self._take_alike(text[:end])) is not None:
-                yield others
-                more = b"" if close >= 0 else self._file.read(_BLOCK)
-                text = text[end:]
-                if not more:
-                    break
-                text += more
-                continue
-            end = text.rfind(b"}") + 1
-            try:
-                block = loads_numbers(b"[" + text[:end].lstrip(_BETWEEN) + b"]")
-                # One object of two entries: lines between them are gone, and of equal keys the later holds.
-                if text.count(_EPOCH, 0, end) > len(block):
-                    raise ValueError("an entry names its epoch twice")
-                self.read += len(block)
-                yield block
-                at_the_end = False
-            except ValueError:
-                found, end, at_the_end = self._whole(text)
-                yield self._parse(found)
-            more = b"" if at_the_end else self._file.read(_BLOCK)
-            text = text[end:]
-            if not more:
-                break
-            text += more
-        self.around += text + self._file.read()
-
-    def _take_alike(self, text: bytes) -> list[dict[str, Any]] | None:
-        """Take the training entries of a block where all are alike; returns the other entries, or None."""
-        training = text.strip(_BETWEEN)
-        others: list[dict[str, Any]] = []
-        table = number_table(training, b'"')
-        if table is None and _OF_EVALUATION in training:
-            entries = [entry.strip(_BETWEEN) for entry in text.split(b"}")[:-1]]
-            evaluations = [entry for entry in entries if _OF_EVALUATION in entry]
-            if any(entry.count(_EPOCH) > 1 for entry in evaluations):
-                return None
-            try:
-                others = loads_numbers(b"[" + b"},".join(evaluations) + b"}]")
-            except ValueError:
-                return None
-            training = b"},".join(entry for entry in entries if _OF_EVALUATION not in entry) + b"}"
-            table = number_table(training, b'"')
-        if table is None or not {"step", "epoch", "loss"}.issubset(table):
-            return None
-        at = table.pop("step")
-        if not (at == np.rint(at)).all():
-            return None
-        table[TRAINING] = table["epoch"]
-        self._columns.add_table(at.astype(np.int64), table)
-        self.read += len(at) + len(others)
-        return others
-
-    def _whole(self, text: bytes) -> tuple[list[bytes], int, bool]:
-        """The whole entries of a block, where the last of them ends, and whether the list ends behind it."""
-        found: list[bytes] = []
-        after = 0
-        for match in _ENTRY.finditer(text):
-            between = text[after : match.start()].strip(_BETWEEN)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not (start := _START.search(self._text)):
+            return
+        after = start.end()
+        block: list[bytes] = []
+        for match in _ENTRY.finditer(self._text, after):
+            between = self._text[after : match.start()].strip(_BETWEEN)
             if between.startswith(b"]"):
-                return found, after, True
-            self.damaged += bool(between)
-            if match.group().count(_EPOCH) > 1:
-                self.damaged += 1
-            else:
-                found.append(match.group())
+                break
             after = match.end()
-        return found, after, False
+            # One object of two entries: lines between them are gone, and of equal keys the later holds.
+            two_in_one = match.group().count(_EPOCH) > 1
+            self.damaged += bool(between) + two_in_one
+            if not two_in_one:
+                block.append(match.group())
+            if len(block) == _BLOCK:
+                yield from self._parse(block)
+                block = []
+        yield from self._parse(block)
+        self.around = self._text[: start.end()] + self._text[after:]
 
-    def _head(self) -> bytes:
-        """Read up to where the entries begin; returns what was read beyond."""
-        text = b""
-        while more := self._file.read(_BLOCK):
-            text += more
-            if start := _START.search(text):
-                self.around = text[: start.end()]
-                return text[start.end() :]
-        self.around = text
-        return b""
-
-    def _parse(self, found: list[bytes]) -> list[dict[str, Any]]:
+    def _parse(self, block: list[bytes]) -> list[dict[str, Any]]:
         try:
-            entries: list[dict[str, Any]] = loads_numbers(b"[" + b",".join(found) + b"]")
+            entries: list[dict[str, Any]] = loads_numbers(b"[" + b",".join(block) + b"]")
         except ValueError:
-            entries = [entry for one in found if (entry := _facts(one)) is not None]
-            self.damaged += len(found) - len(entries)
+            entries = [entry for one in block if (entry := _facts(one)) is not None]
+            self.damaged += len(block) - len(entries)
         self.read += len(entries)
         return entries
 
 
-def _take(block: list[dict[str, Any]], columns: Columns, summary: dict[str, float]) -> None:
-    steps, entries = [], []
-    for entry in block:
-        step = entry.pop("step", None)
-        step = step if type(step) is int else as_int(step)
-        if "train_loss" in entry and entry.keys() >= _SUMMARY_KEYS:
-            for name, value in entry.items():
-                if (number := as_float(value)) is not None:
-                    summary[name] = number
-        elif step is not None:
-            if "epoch" in entry:
-                # An evaluation has the step of a training entry: each is judged by its own epoch. One that
-                # damage has made of both kinds is judged as both.
-                evaluated = any(name.startswith("eval_") for name in entry)
-                if evaluated:
-                    entry[EVALUATION] = entry["epoch"]
-                if not evaluated or not OF_TRAINING.isdisjoint(entry):
-                    entry[TRAINING] = entry["epoch"]
-            steps.append(step)
-            entries.append(entry)
-    columns.add(steps, entries)
+def _take(entry: dict[str, Any], points: SeriesBuilder, summary: dict[str, float]) -> None:
+    step = as_int(entry.pop("step", None))
+    if "train_loss" in entry and entry.keys() >= _SUMMARY_KEYS:
+        summary.update(numbers_of(entry))
+    elif step is not None:
+        if "epoch" in entry:
+            # An evaluation has the step of a training entry: each is judged by its own epoch. One that
+            # damage has made of both kinds is judged as both.
+            evaluated = any(name.startswith("eval_") for name in entry)
+            if evaluated:
+                entry[EVALUATION] = entry["epoch"]
+            if not evaluated or not OF_TRAINING.isdisjoint(entry):
+                entry[TRAINING] = entry["epoch"]
+        points.add(step, entry)
 
 
 def _facts(data: bytes) -> dict[str, Any] | None:

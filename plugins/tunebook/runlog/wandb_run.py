@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.redact import redact
-from tunebook.runlog.columns import Columns
 from tunebook.runlog.gpus import Samples
 from tunebook.runlog.records import Note, Series
+from tunebook.runlog.series import SeriesBuilder
 from tunebook.runlog.tensorboard import trainer_name
 from tunebook.runlog.tolerant_json import loads
 from tunebook.runlog.wandb_format import MAGIC, Records, double, fields, signed, zigzag
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 _STEP, _OWN_STEP, _CLOCK = "train/global_step", "_step", "_runtime"
-_BLOCK = 20_000
-"""Rows of history that are held at once."""
 _GPU = re.compile(r"gpu\.(\d+)\.(gpu|memoryAllocatedBytes|powerWatts)(?:/l:(.+))?")
 _MIB = 1 << 20
 # Of some four hundred keys of model, Trainer and engine, those that say what was trained and how.
@@ -102,8 +100,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.unreadable = 0
-        self._columns = {name: Columns(source) for name in (_STEP, _OWN_STEP)}
-        self._rows: list[dict[str, float]] = []
+        self._points = {name: SeriesBuilder(source) for name in (_STEP, _OWN_STEP)}
         self._summary: dict[str, float] = {}
         self._config: dict[str, Any] = {}
         self._samples = Samples(source)
@@ -121,9 +118,7 @@ class _Reader:
         kind, message = found
         if kind == HISTORY:
             row = items(message)
-            self._rows.append({key: n for key in row if (n := number_of(row[key])) is not None})
-            if len(self._rows) >= _BLOCK:
-                self._flush()
+            self._history({key: n for key in row if (n := number_of(row[key])) is not None})
         elif kind == STATS:
             self._sample(message)
         elif kind == SUMMARY:
@@ -138,13 +133,11 @@ class _Reader:
         else:
             self._about(kind, message)
 
-    def _flush(self) -> None:
-        """The Trainer names its step; what others log beside it has W&B's own count of rows alone."""
-        rows, self._rows = self._rows, []
-        for name, columns in self._columns.items():
-            mine = [row for row in rows if name in row and (name == _STEP or _STEP not in row)]
-            steps = [int(row[name]) for row in mine]
-            columns.add(steps, [_named(row) for row in mine])
+    def _history(self, row: Mapping[str, float]) -> None:
+        """The Trainer names its step; what others log beside it has only W&B's own count of rows."""
+        name = _STEP if _STEP in row else _OWN_STEP
+        if name in row:
+            self._points[name].add(int(row[name]), _named(row))
 
     def _sample(self, message: bytes) -> None:
         at = None
@@ -191,9 +184,8 @@ class _Reader:
                     self._started = timestamp(value)
 
     def result(self, records: Records) -> WandbRun | None:
-        self._flush()
-        by_trainer = self._columns[_STEP].series()
-        series = by_trainer or self._columns[_OWN_STEP].series()
+        by_trainer = self._points[_STEP].series()
+        series = by_trainer or self._points[_OWN_STEP].series()
         self._samples.names = dict(enumerate(self._cards))
         gpus = self._samples.gpus()
         if not (series or self._summary or self._config or gpus):
