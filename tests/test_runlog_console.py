@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tunebook.runlog import read_run
 from tunebook.runlog.console import read_console, steps_of
-from tunebook.runlog.number_table import number_table
 from tunebook.runlog.tensorboard import read_events
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -172,35 +171,3 @@ def test_every_line_of_a_dense_log_has_a_step_of_its_own(tmp_path):
     loss = read_text(tmp_path, head + "".join(lines)).series["loss"]
     assert loss.steps.tolist() == list(range(1, 30_001))
     assert int(np.isnan(loss.values).sum()) == 30
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{'loss': 1.0, 'epoch': 1},{'norm': 1.0, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'epoch': 2, 'loss': 1.0}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': '1.0', 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1.0}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1.0.5, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': , 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1.0, 2.0, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': inf, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': nana, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1}{'loss': 1.0, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': true, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': false, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': null, 'epoch': 2}",
-        "{'a_name_that_is_longer_than_what_is_left': 1.0},{''}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1 0, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1\x7f0, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1\x000, 'epoch': 2}",
-        "{'loss': 1.0, 'epoch': 1},{'loss': 1.0, 'epoch': 2",
-        "{'loss': '1.0', 'epoch': '1'},{'loss': '1.0, 'epoch': '2'}",
-        "{'loss': '1,0', 'epoch': '1'},{'loss': '1.0', 'epoch': '2'}",
-        "{'loss': 1.0, 'loss': 1},{'loss': 1.0, 'loss': 2}",
-        "{'loss': True, 'epoch': 1},{'loss': True, 'epoch': 2}",
-    ],
-)
-def test_what_is_not_all_alike_or_no_number_is_left_to_the_slow_way(text):
-    assert number_table(text.encode(), b"'") is None
-    assert number_table(text.replace("'", '"').encode(), b'"') is None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import struct
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from hypothesis import example, given, settings
@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
 from tunebook.report.data import gather
-from tunebook.runlog import read_run
-from tunebook.runlog.columns import Columns
+from tunebook.runlog import read_run, timeline
 from tunebook.runlog.console import read_console
-from tunebook.runlog.number_table import number_table
 from tunebook.runlog.records import Series
+from tunebook.runlog.series import SeriesBuilder
 from tunebook.runlog.tensorboard import read_events
 from tunebook.runlog.trainer_state import TRAINING, drop_torn, read_trainer_state
 
@@ -120,136 +119,70 @@ def test_a_damaged_console_log_loses_lines_and_gains_none(name, start, length, t
             assert value in values
 
 
-NUMBERS = st.one_of(
-    st.floats(allow_nan=True, allow_infinity=False, width=32),
-    st.integers(-(10**6), 10**6),
-    st.sampled_from([1e-05, 1e22, -0.0, float("nan"), float("inf")]),
-)
-ENTRIES = st.lists(
-    st.tuples(NUMBERS, NUMBERS, st.sampled_from(["train", "train", "train", "eval", "torn", "warning"])),
-    min_size=1,
-    max_size=12,
-)
-
-
-def printed(entries, quote):
-    """Lines as a Trainer prints them, `quote` around the numbers, with noise in between."""
-    lines = ["Num update steps per epoch = 10"]
-    for place, (loss, norm, kind) in enumerate(entries, 1):
-        pairs = {"loss": loss, "grad_norm": norm} if kind != "eval" else {"eval_loss": loss}
-        pairs["epoch"] = place / 10
-        text = ", ".join(f"'{name}': {quote}{number!r}{quote}" for name, number in pairs.items())
-        line = f"\r 10%|#   | {place}/99 [00:01<00:09]\r\x1b[A{{{text}}}"
-        if kind == "torn":
-            line = line[: len(line) - 5]
-        elif kind == "warning":
-            line += "\n[rank1]: UserWarning: {'device': 'cuda:1'} was given"
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def same(one, other):
-    assert one.keys() == other.keys()
-    for name, series in one.items():
-        assert series.steps.tolist() == other[name].steps.tolist()
-        assert np.array_equal(series.values, other[name].values, equal_nan=True)
-
-
-@settings(max_examples=150)
-@given(ENTRIES, st.sampled_from(["", "'"]))
-def test_a_log_decoded_by_columns_is_what_the_slow_way_reads(entries, quote):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "train.log"
-        path.write_text(printed(entries, quote), encoding="utf-8")
-        fast = read_console(path, "l")
-        with mock.patch("tunebook.runlog.console.number_table", return_value=None):
-            slow = read_console(path, "l")
-    assert (fast is None) == (slow is None)
-    if fast is not None:
-        same(fast.series, slow.series)
-        assert [note.message for note in fast.notes] == [note.message for note in slow.notes]
-
-
-@settings(max_examples=150)
-@given(ENTRIES, st.floats(0, 1), st.integers(0, 40))
-def test_a_state_file_decoded_by_columns_is_what_the_slow_way_reads(entries, start, length):
-    history = [
-        {"epoch": place / 10, "eval_loss" if kind == "eval" else "loss": loss, "norm": norm, "step": place}
-        for place, (loss, norm, kind) in enumerate(entries, 1)
+PIECES = st.sampled_from(
+    [
+        "{'loss': 1.5, 'epoch': 0.1}",
+        "2026-11-20 23:06:36,846",
+        "[2026-11-20 23:06:38,896] [INFO] [axolotl.cli.config] config:",
+        "auto-resume functionality to resume from checkpoint at /a/2026-11-20T10:00:00/checkpoint-20",
+        "Resuming training from checkpoint with epoch 2 and global step 40",
+        "Continuing training from global step 40",
+        *("Process rank: 0, world size: 2", "Process rank: x", "Generating train split", "Generating split"),
+        *("***** Running training *****", "***** Running Evaluation *****", "***** Running x", "saved in "),
+        *("Loading dataset a", "Loading weights: 100%|##| 2/2 [00:01<00:00, 2it/s]", "Training completed"),
+        *("\r 10%|#   | 1/20 [00:01<00:09, 2.1s/it]", "\n", " ", "20", "*"),
     ]
-    data = json.dumps({"global_step": 1, "log_history": history, "max_steps": 9}, indent=2).encode()
-    at = int(start * len(data))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trainer_state.json"
-        for text in (data, data[:at] + data[at + length :]):
-            path.write_bytes(text)
-            fast = read_trainer_state(path, "s")
-            with mock.patch("tunebook.runlog.trainer_state.number_table", return_value=None):
-                slow = read_trainer_state(path, "s")
-            assert (fast is None) == (slow is None)
-            if fast is not None:
-                same(fast.series, slow.series)
-                assert (fast.trainer, fast.summary) == (slow.trainer, slow.summary)
-
-
-@settings(max_examples=200)
-@given(
-    st.lists(
-        st.lists(NUMBERS.filter(lambda number: abs(number) != float("inf")), min_size=3, max_size=3),
-        min_size=1,
-    ),
-    st.sampled_from([(", ", ": "), (",", ":"), (",\n\t  ", ": ")]),
-    st.integers(0, 400),
-    st.sampled_from(["", "0", ",", '"', "}", " ", "null", "1, "]),
 )
-def test_a_table_of_numbers_is_what_a_parser_reads_or_none(rows, separators, at, changed):
-    keys = ["a", "learning_rate_of_the_second_group", "step"]
-    text = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], separators=separators)[1:-1]
-    found = number_table(text.encode(), b'"')
-    assert list(found) == keys
-    assert np.array_equal(np.transpose(list(found.values())), np.array(rows, dtype=float), equal_nan=True)
-    # A byte lost or another put in its place.
-    text = text[:at] + changed + text[at + 1 :]
-    found = number_table(text.encode(), b'"')
-    if found is not None:
-        entries = json.loads(f"[{text}]")
-        assert all(list(entry) == list(found) for entry in entries)
-        for name, column in found.items():
-            assert np.array_equal(column, [float(entry[name]) for entry in entries], equal_nan=True)
+
+
+@given(st.lists(PIECES).map(" ".join))
+def test_the_signs_that_are_searched_for_one_by_one_are_those_of_one_pattern_of_all(text):
+    together = re.compile(b"|".join(b"(?:" + pattern.pattern + b")" for _, pattern in timeline.MARKS))
+    found = [match.span() for _, match in timeline.find_marks(text.encode())]
+    assert found == [match.span() for match in together.finditer(text.encode())]
 
 
 @given(
     st.lists(
         st.tuples(
-            st.booleans(),
             st.sampled_from([("loss", "norm"), ("loss",), ("norm", "loss", "epoch"), ("epoch",)]),
-            st.lists(st.integers(0, 6), min_size=1, max_size=5),
+            st.integers(0, 6),
         ),
-        max_size=8,
+        max_size=12,
     )
 )
-def test_of_equal_steps_the_later_counts_however_they_came(blocks):
-    columns, expected, number = Columns("s"), {}, 0.0
-    for as_table, names, steps in blocks:
-        table = {name: [] for name in names}
-        for step in steps:
-            for name in names:
-                number += 1
-                table[name].append(number)
-                expected.setdefault(name, {})[step] = number
-        if as_table:
-            arrays = {name: np.array(values) for name, values in table.items()}
-            columns.add_table(np.array(steps, dtype=np.int64), arrays)
-        else:
-            columns.add(
-                steps, [dict(zip(names, row, strict=True)) for row in zip(*table.values(), strict=True)]
-            )
+def test_of_equal_steps_the_later_counts_whatever_else_the_entries_have(entries):
+    builder, expected = SeriesBuilder("s"), {}
+    for number, (names, step) in enumerate(entries):
+        # transformers 5 prints numbers as texts; True and null are no numbers.
+        builder.add(
+            step, {name: str(number) if number % 2 else float(number) for name in names} | {"x": True}
+        )
+        for name in names:
+            expected.setdefault(name, {})[step] = number
     found = {
         name: dict(zip(one.steps.tolist(), one.values.tolist(), strict=True))
-        for name, one in columns.series().items()
+        for name, one in builder.series().items()
     }
     assert found == {name: dict(sorted(values.items())) for name, values in expected.items()}
-    assert not columns.series()
+
+
+@given(st.lists(st.tuples(st.floats(width=32), st.booleans()), min_size=1), st.sampled_from([None, 2]))
+def test_a_state_file_has_the_numbers_that_the_trainer_wrote(logged, indent):
+    history = [
+        {"epoch": place / 10, "eval_loss" if evaluated else "loss": loss, "step": place}
+        for place, (loss, evaluated) in enumerate(logged, 1)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trainer_state.json"
+        path.write_text(json.dumps({"log_history": history, "max_steps": 9}, indent=indent), encoding="utf-8")
+        found = read_trainer_state(path, "s")
+    for name in ("loss", "eval_loss"):
+        expected = {entry["step"]: entry[name] for entry in history if name in entry}
+        if expected:
+            assert found.series[name].steps.tolist() == list(expected)
+            assert np.array_equal(found.series[name].values, list(expected.values()), equal_nan=True)
+    assert (found.notes, found.trainer.max_steps) == ([], 9)
 
 
 @settings(max_examples=60)

@@ -11,8 +11,8 @@ import pytest
 
 from tunebook.runlog import read_run
 from tunebook.runlog.console import read_console
-from tunebook.runlog.joining import join_starts
 from tunebook.runlog.records import Series
+from tunebook.runlog.series import join_starts
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS, LOGS = FIXTURES / "runs", FIXTURES / "logs"

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
-from tunebook.runlog.columns import Columns, later_wins
-from tunebook.runlog.joining import WentBack
 from tunebook.runlog.records import Note, Series, Sourced
+from tunebook.runlog.series import SeriesBuilder, WentBack, later_wins
 from tunebook.runlog.timeline import Start, Timeline, last_number
-from tunebook.runlog.tolerant_json import as_float
+from tunebook.runlog.tolerant_json import as_float, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -89,19 +88,34 @@ def read_console(path: Path, source: str) -> Console | None:
     """
     announced = _announced(path)
     summary: dict[str, float] = {}
-    table, timeline = _Table(), Timeline()
+    training, evaluation, timeline = _Logged(), _Logged(), Timeline()
     bad = 0
     for chunk in _chunks(path):
         entries, torn = parse(DICTIONARY.findall(chunk))
         bad += torn
-        summary |= table.add(entries)
+        for entry in entries:
+            if "epoch" not in entry:
+                continue
+            if "loss" not in entry and "train_loss" in entry and "train_runtime" in entry:
+                summary |= numbers_of(entry)
+            elif not _OF_TRAINING.isdisjoint(entry):
+                training.add(entry)
+            elif any(name.startswith("eval_") for name in entry):
+                evaluation.add(entry)
         timeline.feed(chunk)
-    if not table.size and not summary:
+    if not (training.epochs or evaluation.epochs or summary):
         return None
     per_epoch = _steps_per_epoch(announced)
     resumed = sum(start.resumed_at is not None for start in timeline.starts)
-    series, how, went_back = table.series(source, per_epoch, resumed=resumed)
-    notes = [Note(kind="read", file=source, message=how)] if table.size else []
+    series: dict[str, Series] = {}
+    for kind in (training, evaluation):
+        _put_all(series, kind, per_epoch, source)
+    went_back = _went_back(training, per_epoch, source, resumed=resumed)
+    if per_epoch is None:
+        how = "no step count was printed: the axis counts the entries of the log"
+    else:
+        how = f"steps are worked out from the printed epoch, {per_epoch:g} steps each"
+    notes = [Note(kind="read", file=source, message=how)] if series else []
     if bad:
         notes.append(Note(kind="lost", file=source, message=f"{bad} torn lines were left out"))
     if went_back:
@@ -124,76 +138,44 @@ def read_console(path: Path, source: str) -> Console | None:
     )
 
 
-class _Table:
-    """The entries' numbers by epoch, training and evaluation apart."""
+class _Logged:
+    """The entries of training, or those of evaluation: their epochs, and their numbers by place."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self._columns = {kind: Columns("") for kind in (False, True)}
-        self._epochs = {kind: array("d") for kind in (False, True)}
+        self.epochs = array("d")
+        self.points = SeriesBuilder("")
 
-    def add(self, entries: list[dict[str, Any]]) -> dict[str, float]:
-        """Take the entries of training and evaluation; returns the closing figures among the others."""
-        summary: dict[str, float] = {}
-        training, evaluation = [], []
-        for entry in entries:
-            if "epoch" not in entry:
-                continue
-            if "loss" in entry:
-                training.append(entry)
-            elif "train_loss" in entry and "train_runtime" in entry:
-                summary |= {
-                    key: number for key, value in entry.items() if (number := as_float(value)) is not None
-                }
-            elif not _OF_TRAINING.isdisjoint(entry):
-                training.append(entry)
-            elif any(name.startswith("eval_") for name in entry):
-                evaluation.append(entry)
-        for kind, found in ((False, training), (True, evaluation)):
-            epochs = [as_float(entry.pop("epoch")) for entry in found]
-            kept = [entry for entry, epoch in zip(found, epochs, strict=True) if epoch is not None]
-            first = len(self._epochs[kind])
-            self._epochs[kind].extend(epoch for epoch in epochs if epoch is not None)
-            self._columns[kind].add(range(first, first + len(kept)), kept)
-            self.size += len(kept)
-        return summary
+    def add(self, entry: dict[str, Any]) -> None:
+        epoch = as_float(entry.pop("epoch"))
+        if epoch is not None:
+            self.points.add(len(self.epochs), entry)
+            self.epochs.append(epoch)
 
-    def series(
-        self, source: str, per_epoch: float | None, *, resumed: int
-    ) -> tuple[dict[str, Series], str, list[WentBack]]:
-        """The series by step; how the steps were found; where training went back.
-
-        Args:
-            source: The log's name.
-            per_epoch: Optimizer steps in an epoch; None where nothing tells.
-            resumed: How often the log says that training is resumed.
-        """
-        made: dict[str, Series] = {}
-        went_back: list[WentBack] = []
-        for evaluation, columns in self._columns.items():
-            if not self._epochs[evaluation]:
-                continue
-            epochs = np.frombuffer(self._epochs[evaluation])
-            steps = np.arange(1, len(epochs) + 1) if per_epoch is None else steps_of(epochs, per_epoch)
-            if not evaluation:
-                places = np.flatnonzero(epochs[1:] < epochs[:-1])
-                # The last step alone may be taken again; without a word of it, another rank has printed.
-                again = np.flatnonzero(epochs[1:] <= epochs[:-1])
-                places = again if len(places) < len(again) <= resumed else places
-                went_back = [WentBack(int(steps[at]), int(steps[at + 1]), source) for at in places.tolist()]
-            # Names that stand in the same entries share one array of places, and so one of steps.
-            shared: dict[int, NDArray[np.int64]] = {}
-            for name, series in columns.series().items():
-                places = series.steps
-                if len(places) == len(steps):
-                    shared[id(places)] = steps
-                elif id(places) not in shared:
-                    shared[id(places)] = steps[places]
-                _put(made, name, shared[id(places)], series.values, source)
-            _put(made, "epoch", steps, epochs, source)
+    def steps(self, per_epoch: float | None) -> NDArray[np.int64]:
         if per_epoch is None:
-            return made, "no step count was printed: the axis counts the entries of the log", went_back
-        return made, f"steps are worked out from the printed epoch, {per_epoch:g} steps each", went_back
+            return np.arange(1, len(self.epochs) + 1)
+        return steps_of(np.array(self.epochs), per_epoch)
+
+
+def _put_all(made: dict[str, Series], logged: _Logged, per_epoch: float | None, source: str) -> None:
+    if not logged.epochs:
+        return
+    steps = logged.steps(per_epoch)
+    for name, series in logged.points.series().items():
+        _put(made, name, steps[series.steps], series.values, source)
+    _put(made, "epoch", steps, np.array(logged.epochs), source)
+
+
+def _went_back(training: _Logged, per_epoch: float | None, source: str, *, resumed: int) -> list[WentBack]:
+    """Where training went back; `resumed` is how often the log says that it is resumed."""
+    if not training.epochs:
+        return []
+    epochs, steps = np.array(training.epochs), training.steps(per_epoch)
+    places = np.flatnonzero(epochs[1:] < epochs[:-1])
+    # Only the last step may be taken again; where the log does not say so, another rank has printed.
+    again = np.flatnonzero(epochs[1:] <= epochs[:-1])
+    places = again if len(places) < len(again) <= resumed else places
+    return [WentBack(int(steps[at]), int(steps[at + 1]), source) for at in places.tolist()]
 
 
 def _put(

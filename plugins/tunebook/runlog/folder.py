@@ -12,9 +12,9 @@ from tunebook.runlog import phases
 from tunebook.runlog.evaluations import from_series, read_eval_metrics, record_files
 from tunebook.runlog.files import RunFiles, checkpoints, find_files
 from tunebook.runlog.gpus import fullest
-from tunebook.runlog.joining import WentBack, merge
 from tunebook.runlog.logs import read_consoles, read_event_files, read_gpu_logs, read_wandb_runs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
+from tunebook.runlog.series import WentBack, merge
 from tunebook.runlog.settings import OwnRecords, read_own_records, read_settings, trained_parameters
 from tunebook.runlog.tolerant_json import numbers_of, read_object
 from tunebook.runlog.trainer_files import read_states, read_trainer_log
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tunebook.runlog.console import Console
-    from tunebook.runlog.joining import WentBack
     from tunebook.runlog.records import Evaluation
+    from tunebook.runlog.series import WentBack
 
 
 # Logged once at the end, when they are closing figures and no curve.

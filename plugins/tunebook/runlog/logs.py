@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.runlog.console import Console, read_console
 from tunebook.runlog.gpus import read_gpu_csv
-from tunebook.runlog.joining import Joined, WentBack, join_starts
 from tunebook.runlog.records import Note
+from tunebook.runlog.series import Joined, WentBack, join_starts
 from tunebook.runlog.tensorboard import read_events
 from tunebook.runlog.wandb_run import WandbRun, read_wandb
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.runlog.columns import later_wins
 from tunebook.runlog.records import Note, Series
+from tunebook.runlog.series import later_wins
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -70,11 +70,11 @@ _RESUMED = (
     re.compile(rb"auto-resume functionality to resume from checkpoint at \S*checkpoint-\d+"),
 )
 _Mark = PhaseName | Literal["stamp", "saved", "resumed"]
-_MARKS: tuple[tuple[_Mark, re.Pattern[bytes]], ...] = (
+MARKS: tuple[tuple[_Mark, re.Pattern[bytes]], ...] = (
     ("stamp", _STAMP),
     ("saved", _SAVED),
     *(("resumed", pattern) for pattern in _RESUMED),
-    # What is logged in between tells nothing new: after a saving, training goes on by the bar.
+    # Not the logged entries: Python writes them late, some in the middle of a saving.
     *((phase, pattern) for phase, pattern in SIGNS if b"loss" not in pattern.pattern),
 )
 
@@ -151,7 +151,7 @@ class Timeline:
     def feed(self, text: bytes) -> None:
         """Take the next piece, which ends at the end of a line."""
         stamp_end, bars_from = -_SAME_LINE, 0
-        for kind, match in _marks(text):
+        for kind, match in find_marks(text):
             timed = match.start() - stamp_end < _SAME_LINE
             if kind == "stamp":
                 at = _seconds(match.group())
@@ -253,9 +253,9 @@ class Timeline:
         return new
 
 
-def _marks(text: bytes) -> Iterator[tuple[_Mark, re.Match[bytes]]]:
+def find_marks(text: bytes) -> Iterator[tuple[_Mark, re.Match[bytes]]]:
     """All signs and stamps in the order of the text; what lies within another is left out."""
-    found = [(match.start(), kind, match) for kind, pattern in _MARKS for match in pattern.finditer(text)]
+    found = [(match.start(), kind, match) for kind, pattern in MARKS for match in pattern.finditer(text)]
     found.sort(key=lambda one: one[0])
     end = 0
     for start, kind, match in found:

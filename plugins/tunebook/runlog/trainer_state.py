@@ -116,7 +116,8 @@ class _Entries:
 
 
 def _take(entry: dict[str, Any], points: SeriesBuilder, summary: dict[str, float]) -> None:
-    step = as_int(entry.pop("step", None))
+    step = entry.pop("step", None)
+    step = step if type(step) is int else as_int(step)
     if "train_loss" in entry and entry.keys() >= _SUMMARY_KEYS:
         summary.update(numbers_of(entry))
     elif step is not None:
