@@ -2,10 +2,14 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
+from engine_cases import Run
 
 pytestmark = pytest.mark.engine
 
@@ -101,3 +105,27 @@ def test_on_random_labels_the_metric_says_so_where_token_accuracy_flatters(recip
     assert all(abs(value - 0.5) < 0.12 for value in honest)
     # The same number, under the name that says what it is.
     assert ours.logged("eval_token_accuracy") == pytest.approx(stock.logged("eval_accuracy"), abs=1e-6)
+
+
+def test_the_smallest_brier_score_is_the_best_by_both_doors(recipe, train, tmp_path):
+    values = recipe(
+        metric_for_best_model="brier", load_best_model_at_end=True, max_steps=12, eval_steps=4, save_steps=4
+    )
+    runs = [train(values)]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**values, "output_dir": str(tmp_path / "output")}))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "tunebook", "train", file],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    runs.append(Run(done.returncode, done.stdout, tmp_path / "output"))
+    for run in runs:
+        assert run.code == 0, run.log[-3000:]
+        assert "brier: smaller is better; greater_is_better set to false" in run.log
+        scores = {line["step"]: line["values"]["brier"] for line in run.evaluations() if line["in_training"]}
+        assert run.state()["best_metric"] == min(scores.values()) < max(scores.values())
+        assert run.state()["best_global_step"] == min(scores, key=scores.__getitem__)

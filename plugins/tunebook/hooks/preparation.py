@@ -79,15 +79,21 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
     notes = _note_cut_rows(chosen, rows, words)
     mode, note = _mode(chosen, rows, references, texts)
     classes_of = next((metric for metric, _ in chosen.metrics if metric.classes), None)
+    class_ids: list[list[int]] = []
+    if classes_of and _is_direct_set(classes_of, rows, references, texts):
+        class_ids = _class_ids(classes_of, [rows[index] for index in usable], references, texts)
+        if not class_ids:
+            note.append(
+                f"{chosen.name}: {classes_of.name}: no token tells the set's classes apart, so AUROC, "
+                "average precision, Brier score and calibration are left out"
+            )
     return Prepared(
         chosen=chosen,
         rows=rows,
         references=references,
         mode=mode,
         scored=_subset(usable, chosen) if mode == "generate" else usable,
-        class_ids=_class_ids(classes_of, texts)
-        if classes_of and _is_direct_set(classes_of, rows, references, texts)
-        else [],
+        class_ids=class_ids,
         classes_of=classes_of,
         max_new_tokens=max(
             (spec.max_new_tokens or metric.default_max_new_tokens for metric, spec in chosen.metrics),
@@ -166,11 +172,26 @@ def _references_usable(chosen: EvaluationSet, row: AnswerRow, reference: str) ->
     return True
 
 
-def _class_ids(metric: Metric, texts: Texts) -> list[list[int]]:
-    """Token ids that only one class may begin with; empty when a class has none of its own."""
-    found = [texts.first_ids(words) for words in metric.classes.values()]
-    shared = {token for ids in found for token in ids if sum(token in other for other in found) > 1}
-    own = [sorted(ids - shared) for ids in found]
+def _class_ids(
+    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+) -> list[list[int]]:
+    """Token ids that only one class may begin with, by class; empty where a class has none of its own.
+
+    They are those that the set's own labels begin with, in whatever language. Where a class is spelt as the
+    metric knows it, its other spellings count as well, also of a class that does not occur in the set.
+    """
+    found: dict[str, set[int]] = {name: set() for name in metric.classes}
+    for row in rows:
+        name = metric.score("", references[row.index]).reference
+        if name in found:
+            found[name].add(row.answer_ids[0])
+    spelt = {name: texts.first_ids(words) for name, words in metric.classes.items()}
+    if all(ids & spelt[name] for name, ids in found.items() if ids):
+        found = {name: ids | spelt[name] for name, ids in found.items()}
+    own = [
+        sorted(ids.difference(*(other for one, other in found.items() if one != name)))
+        for name, ids in found.items()
+    ]
     return own if all(own) else []
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.metrics import UNPARSED
+from tunebook.metrics.response import reference_text, shown
 from tunebook.types import Figure, Metric, Score
 
 if TYPE_CHECKING:
@@ -22,17 +23,17 @@ def score(prediction: str, reference: str) -> Score:
     Returns:
         `sentence_bleu` from 0 to 100, with sacrebleu's smoothing and effective order; the lengths
         `bleu_prediction_tokens` and `bleu_reference_tokens`; `bleu_matches_<n>` and `bleu_ngrams_<n>` for n
-        from 1 to 4. An empty prediction scores 0.0 and has `parsed=None`.
+        from 1 to 4. A prediction that shows nothing scores 0.0 and has `parsed=None`. Of both texts
+        what a reader of the chat sees is compared: without thoughts, see `response.shown`.
 
     Raises:
-        ValueError: The reference is empty.
+        ValueError: The reference shows nothing.
         TunebookError: sacrebleu is not installed.
 
     Source: Post, "A call for clarity in reporting BLEU scores", 2018, https://aclanthology.org/W18-6319.
     """
-    if not reference.strip():
-        raise ValueError("BLEU needs a reference that is not empty")
-    result = _bleu(sentence=True).sentence_score(prediction, [reference])
+    said, reason = shown(prediction)
+    result = _bleu(sentence=True).sentence_score(said, [reference_text(reference)])
     values = {
         "sentence_bleu": float(result.score),
         "bleu_prediction_tokens": float(result.sys_len),
@@ -41,9 +42,7 @@ def score(prediction: str, reference: str) -> Score:
     for order, (matches, ngrams) in enumerate(zip(result.counts, result.totals, strict=True), 1):
         values[f"bleu_matches_{order}"] = float(matches)
         values[f"bleu_ngrams_{order}"] = float(ngrams)
-    if prediction.strip():
-        return Score(values=values, parsed=prediction)
-    return Score(values=values, parsed=None, reason="empty")
+    return Score(values=values, parsed=None if reason else said, reason=reason)
 
 
 def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.metrics import UNPARSED
+from tunebook.metrics.response import reference_text, shown
 from tunebook.types import Figure, Metric, Score
 
 if TYPE_CHECKING:
@@ -27,24 +28,22 @@ def score(prediction: str, reference: str) -> Score:
 
     Returns:
         `sentence_chrf` from 0 to 100; `chrf_prediction_ngrams_<n>`, `chrf_reference_ngrams_<n>` and
-        `chrf_matches_<n>` for n from 1 to 6. An empty prediction scores 0.0 and has `parsed=None`.
+        `chrf_matches_<n>` for n from 1 to 6. A prediction that shows nothing scores 0.0 and has
+        `parsed=None`. Of both texts what a reader of the chat sees is compared: without thoughts.
 
     Raises:
-        ValueError: The reference is empty.
+        ValueError: The reference shows nothing.
         TunebookError: sacrebleu is not installed.
 
     Source: Popovic, "chrF: character n-gram F-score for automatic MT evaluation", 2015,
     https://aclanthology.org/W15-3049.
     """
-    if not reference.strip():
-        raise ValueError("chrF needs a reference that is not empty")
+    said, reason = shown(prediction)
     # The counts have no public name in sacrebleu 2; its own significance tests take them from here too.
-    (counts,) = _chrf()._extract_corpus_statistics([prediction], [[reference]])
+    (counts,) = _chrf()._extract_corpus_statistics([said], [[reference_text(reference)]])
     values = {name: float(count) for name, count in zip(_COUNTS, counts, strict=True)}
     values["sentence_chrf"] = float(_chrf()._aggregate_and_compute([counts]).score)
-    if prediction.strip():
-        return Score(values=values, parsed=prediction)
-    return Score(values=values, parsed=None, reason="empty")
+    return Score(values=values, parsed=None if reason else said, reason=reason)
 
 
 def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:

@@ -1,56 +1,74 @@
 """Exact match: the visible answer equals the reference, up to case, punctuation, articles and blanks.
 
 Source: the normalisation of SQuAD's official script (Rajpurkar et al., 2016,
-https://arxiv.org/abs/1606.05250). Thoughts and special tokens are removed first, which it does not do.
+https://arxiv.org/abs/1606.05250). Ours also takes thoughts and special tokens off both sides, compares
+compatible Unicode forms as equal, and removes the punctuation of every script, not of ASCII alone.
 """
 
 from __future__ import annotations
 
 import re
 import string
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from tunebook.metrics import UNPARSED
-from tunebook.metrics.response import visible
+from tunebook.metrics.response import fold, reference_text, shown
 from tunebook.types import Figure, Metric, Score
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """Lower case without punctuation, articles and repeated blanks.
+    """Lower case without punctuation, articles and repeated blanks; look-alike characters are equal.
 
-    >>> normalise("The  Eiffel Tower!")
-    'eiffel tower'
+    >>> normalise("The  Eiffel Tower!"), normalise("「東京」。"), normalise("１８ ％")
+    ('eiffel tower', '東京', '18')
     """
-    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    if text.isascii():
+        plain = text.lower().translate(_ASCII_PUNCTUATION)
+    else:
+        # Case is folded before compatible forms are composed, and after: some letters need both.
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", fold(text)).casefold())
+        plain = plain.translate(_punctuation())
+    return " ".join(_ARTICLE.sub(" ", plain).split())
+
+
+@cache
+def _punctuation() -> dict[int, None]:
+    """Every character that Unicode calls punctuation, and ASCII's symbols, as SQuAD's script removes them."""
+    found = [code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P")]
+    return dict.fromkeys([*found, *map(ord, string.punctuation)])
 
 
 def score(prediction: str, reference: str) -> Score:
-    """Compare a prediction with the reference.
+    """Compare a prediction with the reference; of both, what a reader of the chat sees.
 
     Returns:
         `exact_match` 1.0 or 0.0 after `normalise`, `verbatim` without it (outer blanks aside).
 
     Raises:
-        ValueError: The reference is blank: the data is wrong, not the model.
+        ValueError: The reference shows nothing: the data is wrong, not the model.
 
     >>> score("<think>Rome?</think> Paris.", "paris").values["exact_match"]
     1.0
+    >>> score("It’s fine", "It’s fine").values
+    {'exact_match': 1.0, 'verbatim': 1.0}
     """
-    wanted = reference.strip()
-    if not wanted:
-        raise ValueError("the reference is blank")
-    said = visible(prediction)
-    if said.reason is not None:
+    wanted = reference_text(reference, turn=True)
+    said, reason = shown(prediction, turn=True)
+    if reason is not None:
         return Score(
-            values={"exact_match": 0.0, "verbatim": 0.0}, parsed=None, reference=wanted, reason=said.reason
+            values={"exact_match": 0.0, "verbatim": 0.0}, parsed=None, reference=wanted, reason=reason
         )
-    equal = normalise(said.text) == normalise(wanted) if normalise(wanted) else said.text == wanted
+    # A reference of punctuation alone is compared as it is.
+    equal = normalise(said) == normalise(wanted) if normalise(wanted) else fold(said) == fold(wanted)
     return Score(
-        values={"exact_match": float(equal), "verbatim": float(said.text == wanted)},
-        parsed=said.text,
+        values={"exact_match": float(equal), "verbatim": float(said == wanted)},
+        parsed=said,
         reference=wanted,
         rule="visible",
     )

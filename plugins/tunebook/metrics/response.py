@@ -46,17 +46,47 @@ def visible(output: str) -> Visible:
     >>> visible("<think>It floats, so")
     Visible(text='', reason='unfinished_think')
     """
-    if "&" in output and "&lt;" in output:
-        output = output.replace("&lt;", "<").replace("&gt;", ">")
-    turn = last_assistant_turn(output)
-    said, unfinished = _without_thoughts(turn)
-    said = _before_end_token(said)
+    said, reason = shown(output, turn=True)
     if len(said) > MAX_VISIBLE:
         said = f"{said[:_HEAD]}\n{said[-_TAIL:]}"
     said = fold(said).strip()
+    # What is folded away altogether, such as zero-width spaces, leaves nothing to see.
+    return Visible(said, None) if said else Visible("", reason or "empty")
+
+
+def shown(output: str, *, turn: bool = False) -> Visible:
+    """Return what a reader sees, whole and in its own characters, in Unicode's composed form (NFC).
+
+    For figures that compare texts, of predictions and references alike: thoughts are no part of the answer
+    on either side, and a text always equals itself.
+
+    Args:
+        output: A prediction or a reference.
+        turn: Take the last assistant turn of what holds a conversation. Not for texts that may quote one.
+
+    >>> shown("<think>\\n\\n</think>\\n\\nIt’s fine")
+    Visible(text='It’s fine', reason=None)
+    """
+    if "&" in output and "&lt;" in output:
+        output = output.replace("&lt;", "<").replace("&gt;", ">")
+    said, unfinished = _without_thoughts(last_assistant_turn(output) if turn else output)
+    said = _before_end_token(said).strip()
     if said:
-        return Visible(said, None)
+        return Visible(said if said.isascii() else unicodedata.normalize("NFC", said), None)
     return Visible("", "unfinished_think" if unfinished else "empty")
+
+
+def reference_text(reference: str, *, turn: bool = False) -> str:
+    """Return what a reader sees of a reference; see `shown`.
+
+    Raises:
+        ValueError: That is nothing.
+    """
+    text, reason = shown(reference, turn=turn)
+    if reason is not None:
+        why = "is blank" if reason == "empty" else "ends inside its thoughts"
+        raise ValueError(f"the reference {why}")
+    return text
 
 
 # ------------------------------------------------------------------------------------------- thoughts

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tunebook.metrics import UNPARSED
+from tunebook.metrics.response import reference_text, shown
 from tunebook.metrics.rouge_lcs import lcs_length, subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
 from tunebook.types import Figure, Metric, Score
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tunebook.metrics.rouge_lcs import Sentences
+
+_LATIN = re.compile("[A-Za-z]")
 
 _Counted = TypeVar("_Counted", int, tuple[int, int])
 
@@ -89,22 +93,36 @@ def judge(prediction: str, reference: str) -> Score:
 
     Returns:
         The F-measures by their names, from 0 to 1, and `prediction_words` and `reference_words`. A prediction
-        without a word scores 0.0 and has `parsed=None`, with the reason `empty` or `no word`.
+        without a word scores 0.0 and has `parsed=None`, with the reason `empty`, `unfinished_think` or
+        `no word`. Of both texts what a reader of the chat sees is compared: without thoughts.
 
     Raises:
-        ValueError: The reference holds no word of a-z or 0-9, so that every prediction would score 0.
+        ValueError: Less than half of the reference's letters are a-z, which are all that ROUGE compares.
         TunebookError: As for `score`.
     """
     ids = word_ids(use_stemmer=True)
-    predicted, wanted = sentences(prediction, ids), sentences(reference, ids)
-    if not wanted:
-        raise ValueError(f"ROUGE compares words of a-z and 0-9; the reference holds none: {reference[:80]!r}")
+    said, reason = shown(prediction)
+    text = reference_text(reference)
+    predicted, wanted = sentences(said, ids), sentences(text, ids)
+    if not wanted or not _mostly_scored(text):
+        raise ValueError(
+            "ROUGE compares words of a-z and 0-9, and less than half of the reference's letters are such; "
+            f"measure chrf instead: {text[:80]!r}"
+        )
     values = {name: rouge.fmeasure for name, rouge in zip(TYPES, _score(predicted, wanted), strict=True)}
     values["prediction_words"] = float(sum(map(len, predicted)))
     values["reference_words"] = float(sum(map(len, wanted)))
     if predicted:
-        return Score(values=values, parsed=prediction)
-    return Score(values=values, parsed=None, reason="no word" if prediction.strip() else "empty")
+        return Score(values=values, parsed=said)
+    return Score(values=values, parsed=None, reason=reason or "no word")
+
+
+def _mostly_scored(text: str) -> bool:
+    """Whether at least half of the letters are a-z: else ROUGE is that of a text's numbers and names."""
+    if text.isascii():
+        return True
+    letters = sum(map(str.isalpha, text))
+    return 2 * len(_LATIN.findall(text)) >= letters
 
 
 def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
