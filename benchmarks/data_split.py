@@ -85,14 +85,14 @@ def make(folder: Path, megabytes: int) -> tuple[Path, Path]:
 
 
 def tunebook(source: Path, out: Path, **options: object) -> None:
-    from tunebook.splits.entries import find_subject
-    from tunebook.splits.outputs import Names
+    from tunebook.splits.entries import find_dataset
+    from tunebook.splits.manifest import Names
     from tunebook.splits.plan import SplitOptions
-    from tunebook.splits.run import Job, split
+    from tunebook.splits.run import SplitJob, split
 
     split(
-        Job(
-            subject=find_subject(str(source), Path()),
+        SplitJob(
+            dataset=find_dataset(str(source), Path()),
             options=SplitOptions(nodes=NODES, **options),  # type: ignore[arg-type]
             names=Names(eval_name=None, eval_metric=None, node_names=False, joint=False),
             out=out,
@@ -223,10 +223,10 @@ def balance() -> None:
     sizes[rng.integers(0, len(sizes), 20)] = rng.integers(350_000, 1_050_000, 20)
     nodes = 64
     dealt = {
-        "in turn": assign.deal_in_turn(0, len(sizes), nodes),
+        "in turn": assign.assign_in_turn(0, len(sizes), nodes),
         "by size": np.concatenate(
             list(
-                assign.deal_by_size(
+                assign.assign_by_size(
                     lambda: iter([sizes.astype(np.uint32)]), len(sizes), int(sizes.sum()), nodes
                 )
             )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tunebook.splits.entries import find_subject
-from tunebook.splits.outputs import Names
+from tunebook.splits.entries import find_dataset
+from tunebook.splits.manifest import Names
 from tunebook.splits.plan import SplitOptions
-from tunebook.splits.run import Job, split
+from tunebook.splits.run import SplitJob, split
 
 COLUMNS = ["prompt", "question", "response"]
 NASTY = [
@@ -74,10 +74,10 @@ def read(path: Path) -> list[dict]:
 
 def job(
     source, out: Path, *, names=None, dataset_dir=Path("nowhere"), memory=256 << 20, count=None, **options
-) -> Job:
+) -> SplitJob:
     names = {"eval_name": None, "eval_metric": None, "node_names": False, "joint": False, **(names or {})}
-    return Job(
-        subject=find_subject(str(source), dataset_dir),
+    return SplitJob(
+        dataset=find_dataset(str(source), dataset_dir),
         options=SplitOptions(**{"nodes": 2, **options}),
         names=Names(**names),
         out=out,

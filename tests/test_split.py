@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from split_cases import COLUMNS, ROWS, csv_text, job, parts, read, read_csv, read_json, split_file
 from tunebook.errors import TunebookError
+from tunebook.splits.csv_rows import find_records, parse_records
 from tunebook.splits.job_array import merge, run_task
-from tunebook.splits.outputs import joint_dataset_dir
-from tunebook.splits.record_ends import find_records
-from tunebook.splits.rows import parse_records
+from tunebook.splits.manifest import joint_dataset_dir
 from tunebook.splits.run import preview, split
 
 
@@ -159,7 +158,7 @@ def test_both_ways_to_look_outside_quotes_find_the_same(rows, newline, cut, stra
     with pytest.MonkeyPatch.context() as patched:
         found = []
         for fraction in (0, 10**9):
-            patched.setattr("tunebook.splits.record_ends._GATHER_BELOW", fraction)
+            patched.setattr("tunebook.splits.csv_rows._GATHER_BELOW", fraction)
             found.append([str(value) for value in find_records(buffer, at_end=cut % 2 == 0)])
     assert found[0] == found[1]
 

@@ -17,7 +17,7 @@ from split_cases import csv_text, job, split_file
 from tunebook.cli.data_split import split as command
 from tunebook.errors import TunebookError
 from tunebook.splits import run as split_run
-from tunebook.splits import writing
+from tunebook.splits.write import PartWriter
 
 
 def fail(folder: Path, source: Path, *options: str) -> str:
@@ -91,7 +91,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkey
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, shuffle):
     (tmp_path / "d.csv").write_text(csv_text([("a", "b" * 1000, "c")] * 1000))
-    written = writing.Part.write
+    written = PartWriter.write
     room = [100_000]
 
     def write(self, rows):
@@ -100,8 +100,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch, shuffle):
             raise OSError(errno.ENOSPC, "No space left on device")
         written(self, rows)
 
-    monkeypatch.setattr(writing.Part, "write", write)
-    monkeypatch.setattr("tunebook.splits.copy._CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(PartWriter, "write", write)
+    monkeypatch.setattr("tunebook.splits.write._BLOCK_BYTES", 10_000)
     with pytest.raises(TunebookError, match="no space is left"):
         split_file(tmp_path / "d.csv", tmp_path / "out", shuffle=shuffle)
     assert [path.name for path in tmp_path.iterdir()] == ["d.csv"]
@@ -194,11 +194,11 @@ def test_a_kill_at_any_moment_leaves_nothing_that_looks_finished(tmp_path, optio
 def test_a_split_that_was_cut_off_starts_again_and_gives_the_same_bytes(tmp_path, monkeypatch):
     source = tmp_path / "d.csv"
     source.write_text(csv_text([(str(number), '"q"\n' * 50, "r") for number in range(3000)]))
-    monkeypatch.setattr("tunebook.splits.copy._CHUNK_BYTES", 20_000)
+    monkeypatch.setattr("tunebook.splits.write._BLOCK_BYTES", 20_000)
     monkeypatch.setattr("tunebook.splits.shuffle._BYTES_PER_ROW", 500_000)
     for number, options in enumerate(({"shuffle": False}, {"eval_rows": 50, "names": {"joint": True}})):
         whole = split_file(source, tmp_path / f"whole{number}", nodes=4, **options)
-        for stop_at in (1, 40, 90):
+        for stop_at in (1, 20, 50):
             out = tmp_path / f"out{number}.{stop_at}"
             with monkeypatch.context() as patched:
                 cut_off(patched, stop_at)
@@ -215,7 +215,7 @@ def test_a_split_that_was_cut_off_starts_again_and_gives_the_same_bytes(tmp_path
 
 def cut_off(patched, stop_at: int) -> None:
     """Interrupt the split after its `stop_at`-th write of rows, which are on disk by then."""
-    written = writing.Part.write
+    written = PartWriter.write
     count = 0
 
     def write(self, rows):
@@ -226,14 +226,14 @@ def cut_off(patched, stop_at: int) -> None:
             self._stream.flush()
             raise KeyboardInterrupt
 
-    patched.setattr(writing.Part, "write", write)
+    patched.setattr(PartWriter, "write", write)
 
 
 def test_a_second_process_is_told_of_the_first(tmp_path):
     source = tmp_path / "d.csv"
     source.write_text(csv_text([("a", "b", "c")] * 10))
     work = job(source, tmp_path / "out")
-    with work.workshop().opened(), pytest.raises(TunebookError, match="another process"):
+    with work.staging().opened(), pytest.raises(TunebookError, match="another process"):
         split_run.split(work)
 
 
@@ -259,7 +259,7 @@ def test_tokens_are_counted_with_the_tokenizer_that_is_named(tmp_path):
 
 def test_what_a_split_left_in_its_last_moment_is_not_published_by_another(tmp_path):
     (tmp_path / "d.csv").write_text(csv_text([("a", "b", "c")] * 10))
-    left = job(tmp_path / "d.csv", tmp_path / "out").workshop().folder
+    left = job(tmp_path / "d.csv", tmp_path / "out").staging().folder
     (left / "node_7").mkdir(parents=True)
     (left / "manifest.json").write_text("{}")
     split_file(tmp_path / "d.csv", tmp_path / "out")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunebook.splits import assign
-from tunebook.splits import plan as holdout
+from tunebook.splits import assign, plan
 from tunebook.splits.assign import row_keys
 from tunebook.splits.plan import SplitOptions, plan_rows
 
@@ -30,17 +29,17 @@ print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 def deal_sizes(sizes, nodes: int, block: int = 1000) -> np.ndarray:
     sizes = np.asarray(sizes, np.uint32)
     blocks = lambda: (sizes[at : at + block] for at in range(0, len(sizes), block))  # noqa: E731
-    return np.concatenate(list(assign.deal_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
+    return np.concatenate(list(assign.assign_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
 
 
 def test_the_plan_never_changes():
     # Users make a split again months later, on another machine: this is a promise, not a snapshot.
-    plan = lambda **options: np.concatenate(list(plan_rows(SplitOptions(nodes=3, **options), 10))).tolist()  # noqa: E731
+    planned = lambda **options: np.concatenate(list(plan_rows(SplitOptions(nodes=3, **options), 10))).tolist()  # noqa: E731
     assert row_keys(0, 0, 2).tolist() == [604562178097698480, 5383724024530725443]
-    assert plan(shuffle=False) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
-    assert plan() == [0, 2, 1, 1, 2, 0, 0, 1, 2, 1]
-    assert plan(seed=7) == [1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
-    assert plan(eval_rows=2, shuffle=False) == [65534, 0, 1, 2, 0, 1, 65534, 2, 0, 1]
+    assert planned(shuffle=False) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert planned() == [0, 2, 1, 1, 2, 0, 0, 1, 2, 1]
+    assert planned(seed=7) == [1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
+    assert planned(eval_rows=2, shuffle=False) == [65534, 0, 1, 2, 0, 1, 65534, 2, 0, 1]
     assert deal_sizes([5, 900, 5, 5, 7, 5, 5, 5, 5, 6], 3).tolist() == [2, 0, 1, 2, 1, 1, 2, 0, 0, 2]
 
 
@@ -86,7 +85,7 @@ def test_long_tails_are_balanced(nodes, spread):
 
 @given(rows=st.integers(1, 300), nodes=st.integers(1, 9), seed=st.integers(0, 2**40))
 def test_each_run_of_rows_is_dealt_to_all_nodes(rows, nodes, seed):
-    dealt = assign.deal_at_random(0, rows, nodes, seed)
+    dealt = assign.assign_at_random(0, rows, nodes, seed)
     assert len(dealt) == rows
     for start in range(0, rows, nodes):
         run = dealt[start : start + nodes].tolist()
@@ -98,15 +97,15 @@ def test_each_run_of_rows_is_dealt_to_all_nodes(rows, nodes, seed):
 def test_the_hold_out_is_the_rows_of_the_smallest_keys(rows, data, seed):
     wanted = data.draw(st.integers(0, rows))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(holdout, "_BLOCK_ROWS", 17)
-        chosen = holdout.choose_rows(rows, wanted, seed)
+        patched.setattr(plan, "_KEYS_AT_A_TIME", 17)
+        chosen = plan.choose_rows(rows, wanted, seed)
     expected = np.sort(np.argsort(row_keys(seed, 0, rows), kind="stable")[:wanted])
     assert np.array_equal(chosen, expected)
 
 
 def test_a_hold_out_of_groups_takes_whole_ones_that_fit():
     rows_of = np.array([5, 0, 3, 100, 2, 4])
-    chosen = holdout.choose_groups(rows_of, 9, seed=1)
+    chosen = plan.choose_groups(rows_of, 9, seed=1)
     assert 0 < rows_of[chosen].sum() <= 9
     assert not chosen[3]
     assert not chosen[1]

@@ -40,7 +40,7 @@ def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -76,8 +76,8 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on disk. Some network file systems refuse; the file itself is synced all the same."""
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk. Some network file systems refuse; the files are synced anyway."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -19,14 +19,14 @@ from tunebook.errors import TunebookError
 from tunebook.progress import progress_bar
 from tunebook.splits import job_array, run
 from tunebook.splits.assign import MAX_NODES
-from tunebook.splits.entries import find_subject
-from tunebook.splits.outputs import Names, spread
+from tunebook.splits.entries import find_dataset
+from tunebook.splits.manifest import Names, spread
 from tunebook.splits.plan import DEFAULT_MEMORY, Balance, SplitOptions
 from tunebook.splits.scan import CountTokens
-from tunebook.splits.writing import Listener
+from tunebook.splits.write import Progress
 
 if TYPE_CHECKING:
-    from tunebook.splits.entries import Subject
+    from tunebook.splits.entries import SplitDataset
     from tunebook.splits.plan import PartPlan, SplitOptions
 
 
@@ -144,7 +144,7 @@ def split(
       tunebook data split demo_recommend_train --nodes 4 --eval 50 -o output/split
       tunebook train llamafactory/demo/full_sft_recommend dataset_dir=output/split/node_0
     """
-    subject = find_subject(source, registry_folder(dataset_dir))
+    dataset = find_dataset(source, registry_folder(dataset_dir))
     options = SplitOptions(
         nodes=nodes,
         seed=seed,
@@ -160,15 +160,15 @@ def split(
         raise TunebookError("--eval-name and --eval-metric are for a hold-out", fix="add --eval N")
     if eval_metric is not None:
         metrics.load(eval_metric)
-    with _listener() as listener:
-        job = run.Job(
-            subject=subject,
+    with _progress() as progress:
+        job = run.SplitJob(
+            dataset=dataset,
             options=options,
             names=Names(eval_name=eval_name, eval_metric=eval_metric, node_names=node_names, joint=joint),
             out=output,
             memory=_checked_memory(memory),
             count_tokens=_counter(options),
-            listener=listener,
+            progress=progress,
         )
         if shard is not None and merge is not None:
             raise TunebookError("--shard and --merge are two steps", fix="run all shards, then --merge")
@@ -183,7 +183,7 @@ def split(
                 result = job_array.merge(job, merge) if merge is not None else run.split(job)
                 plans = []
     if result is None:
-        show_preview(subject, options, plans, as_json)
+        show_preview(dataset, options, plans, as_json)
     elif as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
@@ -223,14 +223,14 @@ def _says_that_nothing_is_finished() -> Iterator[None]:
 
 
 @contextmanager
-def _listener() -> Iterator[Listener]:
+def _progress() -> Iterator[Progress]:
     """A bar for each stage and sentences, on stderr; the bar only where that is a terminal."""
     with progress_bar() as progress:
         task = progress.add_task("", visible=False)
         stage: Callable[[str, int], None] = lambda name, total: progress.reset(  # noqa: E731
             task, description=name, total=total, visible=True
         )
-        yield Listener(
+        yield Progress(
             stage=stage,
             on_bytes=lambda done: progress.advance(task, done),
             say=lambda text: click.echo(text, err=True),
@@ -242,7 +242,7 @@ def _listener() -> Iterator[Listener]:
 _SHOWN_PARTS = 32
 
 
-def show_preview(subject: Subject, options: SplitOptions, plans: list[PartPlan], as_json: bool) -> None:
+def show_preview(dataset: SplitDataset, options: SplitOptions, plans: list[PartPlan], as_json: bool) -> None:
     """Print what a split would give each part."""
     named = [*(f"node_{node}" for node in range(options.nodes)), *(["eval"] if options.eval_rows else [])]
     rows = [
@@ -250,10 +250,10 @@ def show_preview(subject: Subject, options: SplitOptions, plans: list[PartPlan],
         for name, plan in zip(named, plans, strict=True)
     ]
     if as_json:
-        figures = {"name": subject.name, "parts": rows, "spread": spread(plans[: options.nodes])}
+        figures = {"name": dataset.name, "parts": rows, "spread": spread(plans[: options.nodes])}
         click.echo(json.dumps(figures, indent=2))
         return
-    _show_parts(f"{subject.name}, planned; nothing is written", rows)
+    _show_parts(f"{dataset.name}, planned; nothing is written", rows)
     click.echo(_spread_line(spread(plans[: options.nodes])))
 
 

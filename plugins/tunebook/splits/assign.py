@@ -1,4 +1,4 @@
-"""Which row goes to which node: decided on sizes alone, in memory that does not grow with the rows."""
+"""Which row goes to which node, decided only by sizes, in memory that does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Nodes = npt.NDArray[np.uint16]
+Keys = npt.NDArray[np.uint64]
 Sizes = npt.NDArray[np.unsignedinteger]
 
 EVAL, NO_ROW = 65534, 65535
@@ -20,12 +21,12 @@ _OUTLIER_PER_MILLE = 5
 """A row above 0.5 % of a node's share is placed first; there are at most 200 such rows a node."""
 
 
-def deal_in_turn(start: int, stop: int, nodes: int) -> Nodes:
+def assign_in_turn(start: int, stop: int, nodes: int) -> Nodes:
     """Return the nodes of rows `start` to `stop`: 0, 1, ... and again from 0."""
     return (np.arange(start, stop, dtype=np.int64) % nodes).astype(np.uint16)
 
 
-def deal_at_random(start: int, stop: int, nodes: int, seed: int) -> Nodes:
+def assign_at_random(start: int, stop: int, nodes: int, seed: int) -> Nodes:
     """Return the nodes of rows `start` to `stop`; each run of `nodes` rows has one row for each node.
 
     Args:
@@ -38,7 +39,9 @@ def deal_at_random(start: int, stop: int, nodes: int, seed: int) -> Nodes:
     return order.reshape(-1)[: stop - start]
 
 
-def deal_by_size(sizes: Callable[[], Iterable[Sizes]], rows: int, total: int, nodes: int) -> Iterator[Nodes]:
+def assign_by_size(
+    sizes: Callable[[], Iterable[Sizes]], rows: int, total: int, nodes: int
+) -> Iterator[Nodes]:
     """Yield the nodes of all rows so that each node gets as many rows, give or take one, and alike sizes.
 
     Rows above 0.5 % of a node's share go first, the largest to the lightest node. The others follow in
@@ -52,18 +55,18 @@ def deal_by_size(sizes: Callable[[], Iterable[Sizes]], rows: int, total: int, no
         nodes: How many nodes; 1 to `MAX_NODES`.
     """
     limit = _OUTLIER_PER_MILLE * total // (1000 * nodes)
-    dealer = _GroupDealer(nodes)
-    placed = _place_outliers(_outliers(sizes(), limit), rows, dealer)
+    assigner = _SizeAssigner(nodes)
+    placed = _place_outliers(_outliers(sizes(), limit), rows, assigner)
     first = 0
     for block in sizes():
         large = np.flatnonzero(block > limit)
         fixed = {int(at): placed[first + int(at)] for at in large}
-        yield from dealer.deal(block, fixed)
+        yield from assigner.add_block(block, fixed)
         first += len(block)
-    yield from dealer.finish()
+    yield from assigner.finish()
 
 
-def deal_whole_groups(weights: npt.NDArray[np.int64], nodes: int) -> Nodes:
+def assign_groups(weights: npt.NDArray[np.int64], nodes: int) -> Nodes:
     """Return the node of each group, the heaviest to the lightest node; groups of weight 0 to node 0."""
     node_of = np.zeros(len(weights), np.uint16)
     loads = [(0, node) for node in range(nodes)]
@@ -87,8 +90,8 @@ def _outliers(blocks: Iterable[Sizes], limit: int) -> list[tuple[int, int]]:
     return sorted(found, key=lambda item: (-item[0], item[1]))
 
 
-def _place_outliers(outliers: list[tuple[int, int]], rows: int, dealer: _GroupDealer) -> dict[int, int]:
-    nodes = len(dealer.loads)
+def _place_outliers(outliers: list[tuple[int, int]], rows: int, assigner: _SizeAssigner) -> dict[int, int]:
+    nodes = len(assigner.loads)
     base, extra = divmod(rows, nodes)
     heap = [(0, node) for node in range(nodes)]
     placed = {}
@@ -96,19 +99,19 @@ def _place_outliers(outliers: list[tuple[int, int]], rows: int, dealer: _GroupDe
         # A node that is full drops out; `extra` nodes may take one row more.
         while True:
             load, node = heapq.heappop(heap)
-            if dealer.counts[node] < base:
+            if assigner.counts[node] < base:
                 break
-            if extra and dealer.counts[node] == base:
+            if extra and assigner.counts[node] == base:
                 extra -= 1
                 break
-        dealer.add(node, size)
+        assigner.add(node, size)
         placed[row] = node
         heapq.heappush(heap, (load + size, node))
     return placed
 
 
-class _GroupDealer:
-    """Deals the rows that are no outliers; keeps those of an unfinished group back."""
+class _SizeAssigner:
+    """Assigns the rows that are no outliers, in groups of one row a node; keeps back an unfinished group."""
 
     def __init__(self, nodes: int) -> None:
         self.loads = [0] * nodes
@@ -123,14 +126,14 @@ class _GroupDealer:
         self.loads[node] += size
         self.counts[node] += 1
 
-    def deal(self, sizes: Sizes, fixed: dict[int, int]) -> Iterator[Nodes]:
+    def add_block(self, sizes: Sizes, fixed: dict[int, int]) -> Iterator[Nodes]:
         held = len(self._sizes)
         self._fixed.update({held + at: node for at, node in fixed.items()})
         self._sizes = np.concatenate((self._sizes, sizes.astype(np.uint64)))
         free = np.ones(len(self._sizes), np.bool_)
         free[list(self._fixed)] = False
         usual = np.flatnonzero(free)
-        chosen = self._deal_groups(self._sizes[usual])
+        chosen = self._assign_groups(self._sizes[usual])
         done = int(usual[len(chosen)]) if len(chosen) < len(usual) else len(self._sizes)
         nodes = np.empty(done, np.uint16)
         nodes[usual[: len(chosen)]] = chosen
@@ -142,7 +145,7 @@ class _GroupDealer:
         yield nodes
 
     def finish(self) -> Iterator[Nodes]:
-        """Deal the last, smaller group: one row each to the lightest nodes."""
+        """Assign the last, smaller group: one row each to the lightest nodes."""
         nodes = np.empty(len(self._sizes), np.uint16)
         usual = [at for at in range(len(nodes)) if at not in self._fixed]
         for at, node in self._fixed.items():
@@ -150,11 +153,11 @@ class _GroupDealer:
         if usual:
             fewest = min(self.counts)
             receivers = [node for node in range(len(self.counts)) if self.counts[node] == fewest]
-            nodes[usual] = self._deal_group(self._sizes[usual].tolist(), receivers)
+            nodes[usual] = self._assign_group(self._sizes[usual].tolist(), receivers)
         yield nodes
 
-    def _deal_groups(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
-        dealt: list[npt.NDArray[np.uint16]] = []
+    def _assign_groups(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
+        assigned: list[npt.NDArray[np.uint16]] = []
         done = 0
         # Nodes with fewer outliers catch up in rows first.
         while not self._even:
@@ -164,15 +167,15 @@ class _GroupDealer:
                 self._even = True
                 break
             if len(sizes) - done < len(receivers):
-                return np.concatenate([*dealt, np.empty(0, np.uint16)])
+                return np.concatenate([*assigned, np.empty(0, np.uint16)])
             group = sizes[done : done + len(receivers)].tolist()
-            dealt.append(np.array(self._deal_group(group, receivers), np.uint16))
+            assigned.append(np.array(self._assign_group(group, receivers), np.uint16))
             done += len(receivers)
-        dealt.append(self._deal_even(sizes[done:]))
-        return np.concatenate(dealt)
+        assigned.append(self._assign_even(sizes[done:]))
+        return np.concatenate(assigned)
 
-    def _deal_group(self, sizes: list[int], receivers: list[int]) -> list[int]:
-        """Deal at most one row to each receiver: the longest to the lightest."""
+    def _assign_group(self, sizes: list[int], receivers: list[int]) -> list[int]:
+        """Assign at most one row to each receiver: the longest to the lightest."""
         longest = sorted(range(len(sizes)), key=lambda at: (-sizes[at], at))
         lightest = sorted(receivers, key=lambda node: (self.loads[node], node))
         chosen = [0] * len(sizes)
@@ -181,8 +184,8 @@ class _GroupDealer:
             self.add(node, sizes[at])
         return chosen
 
-    def _deal_even(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
-        """The same for whole groups, where each node receives: sorted all at once, dealt one by one."""
+    def _assign_even(self, sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
+        """The same for whole groups, where each node receives: sorted all at once, assigned one by one."""
         nodes = len(self.loads)
         groups = len(sizes) // nodes
         table = sizes[: groups * nodes].reshape(groups, nodes).astype(np.int64)
@@ -202,10 +205,6 @@ class _GroupDealer:
         return chosen.reshape(-1)
 
 
-# Numbers that look random and are the same on every machine and Python: splitmix64 of seed and row.
-
-Keys = npt.NDArray[np.uint64]
-
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -213,7 +212,7 @@ _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def row_keys(seed: int, start: int, stop: int) -> Keys:
-    """Return the keys of rows `start` to `stop`, 64 random bits each.
+    """Return the keys of rows `start` to `stop`, 64 bits each that look random.
 
     By hash rather than `random.shuffle`, whose order may change between Python versions, and because the
     key of a row needs no other row.

@@ -1,4 +1,4 @@
-"""What is wrong with a row, and what becomes of it: it stops the reading, or it is left out and listed."""
+"""What is wrong with a row; a bad row stops the reading, or is left out and listed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Checks:
         if not self.skip_bad:
             raise TunebookError(
                 f"{source.path}, line {line}: {problem}",
-                fix="mend or delete the row, or leave such rows out with --skip-bad",
+                fix="fix or delete the row, or leave such rows out with --skip-bad",
             )
         self.n_bad += 1
         if len(self.bad) < _MAX_LISTED:

@@ -12,7 +12,7 @@ import orjson
 from tunebook.data.registry import data_files, load_registry
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
-from tunebook.splits.parquet_split import column_names
+from tunebook.splits.parquet import column_names
 from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, open_source
 
@@ -50,7 +50,7 @@ _MEDIA = ("images", "videos", "audios")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class SplitDataset:
     """The dataset that is split."""
 
     name: str
@@ -77,7 +77,7 @@ class Holdout(NamedTuple):
     """None for that of the entry that is split."""
 
 
-def find_subject(name: str, dataset_dir: Path) -> Subject:
+def find_dataset(name: str, dataset_dir: Path) -> SplitDataset:
     """Return what `name` means: a file where there is one, else an entry of the registry.
 
     Raises:
@@ -85,7 +85,7 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
     """
     path = Path(name)
     if path.is_file():
-        return _file_subject(path)
+        return _file_dataset(path)
     if path.suffix and (len(path.parts) > 1 or path.suffix in (".csv", ".json", ".jsonl", ".parquet")):
         raise TunebookError(f"there is no file {name}", fix="check the path")
     registry = load_registry(dataset_dir)
@@ -118,7 +118,7 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
         key: _with_absolute_file(value, entry.registry.parent) for key, value in registry.values.items()
     }
     others.pop(name)
-    return Subject(
+    return SplitDataset(
         name=name,
         values=entry.values,
         others=others,
@@ -129,24 +129,24 @@ def find_subject(name: str, dataset_dir: Path) -> Subject:
     )
 
 
-def node_registry(subject: Subject, file_name: str, holdout: Holdout | None) -> dict[str, Any]:
+def node_registry(dataset: SplitDataset, file_name: str, holdout: Holdout | None) -> dict[str, Any]:
     """Return a `dataset_info.json`: the split entry over `file_name`, the hold-out, and the other entries.
 
     Raises:
         TunebookError: The registry has an entry of the hold-out's name.
     """
-    entries: dict[str, Any] = {subject.name: {**subject.values, "file_name": file_name}}
+    entries: dict[str, Any] = {dataset.name: {**dataset.values, "file_name": file_name}}
     if holdout is not None:
-        if holdout.name in subject.others or holdout.name == subject.name:
+        if holdout.name in dataset.others or holdout.name == dataset.name:
             raise TunebookError(
                 f"the registry has an entry {holdout.name!r} already",
                 fix="give the hold-out another name with --eval-name",
             )
-        values = {key: value for key, value in subject.values.items() if key != "num_samples"}
+        values = {key: value for key, value in dataset.values.items() if key != "num_samples"}
         if holdout.metric is not None:
             values["metric"] = holdout.metric
         entries[holdout.name] = {**values, "file_name": holdout.file_name}
-    return {**entries, **subject.others}
+    return {**entries, **dataset.others}
 
 
 def guess_values(columns: Sequence[str]) -> Mapping[str, Any] | None:
@@ -155,7 +155,7 @@ def guess_values(columns: Sequence[str]) -> Mapping[str, Any] | None:
     return next((values for wanted, values in _KNOWN_COLUMNS if wanted <= present), None)
 
 
-def _file_subject(path: Path) -> Subject:
+def _file_dataset(path: Path) -> SplitDataset:
     source = open_source(path)
     columns = _columns(source)
     values = guess_values(columns)
@@ -167,7 +167,7 @@ def _file_subject(path: Path) -> Subject:
         )
         notes = (note,)
     named = (values or {}).get("columns", {})
-    return Subject(
+    return SplitDataset(
         name=path.stem,
         values={"file_name": path.name, **(values or {})},
         others={},

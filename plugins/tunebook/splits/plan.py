@@ -1,4 +1,4 @@
-"""Where each row goes, from the tapes of a scan: one tape of destinations is written, no data is touched."""
+"""Where each row goes: a split's options, the hold-out, and the destinations written to the row index."""
 
 from __future__ import annotations
 
@@ -12,11 +12,41 @@ import numpy.typing as npt
 from tunebook.errors import TunebookError
 from tunebook.splits import assign
 from tunebook.splits.assign import EVAL, NO_ROW, Nodes, row_keys
-from tunebook.splits.spans import ROW, Tapes, TapeWriter
+from tunebook.splits.index import ROW, ArrayWriter, RowIndex
 
 _BLOCK_ROWS = 1 << 16
+_KEYS_AT_A_TIME = 1 << 20
 
 Numbers = npt.NDArray[Any]
+
+
+Balance = Literal["rows", "bytes", "tokens"]
+
+DEFAULT_MEMORY = 256 << 20
+"""Bytes."""
+GROUP_TABLE = 1 << 20
+"""Groups are distinguished by 20 bits of a hash: memory is bounded, and two that share them stay together."""
+PARSE_JSON_UP_TO = 256 << 20
+"""Bytes of sources up to which each JSON row is parsed by default, which costs as much again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOptions:
+    """What decides the content of the parts: with the same sources, the same options give the same bytes."""
+
+    nodes: int
+    seed: int = 0
+    balance: Balance = "rows"
+    shuffle: bool = True
+    eval_rows: int = 0
+    """Rows to hold out, before the split."""
+    group_by: str | None = None
+    """Column whose equal values stay on one node."""
+    tokenizer: str | None = None
+    """File or folder, for `balance="tokens"`."""
+    skip_bad: bool = False
+    parse_json: bool | None = None
+    """None: where the sources are no larger than `PARSE_JSON_UP_TO`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +55,16 @@ class PartPlan:
 
     rows: int
     bytes: int
-    """Of its rows, as they stand in the source."""
+    """Of its rows, as they are in the source."""
     tokens: int | None
-    """None where nobody counted."""
+    """None where they were not counted."""
 
 
-def write_plan(tapes: Tapes, options: SplitOptions, rows: int) -> list[PartPlan]:
+def write_plan(index: RowIndex, options: SplitOptions, rows: int) -> list[PartPlan]:
     """Decide where each row goes; return what each node gets, and last what is held out, where anything is.
 
     Args:
-        tapes: Of a scan; `destinations` is written.
+        index: Of a scan; `destinations` is written.
         options: What is asked.
         rows: Rows that the scan found.
 
@@ -42,20 +72,19 @@ def write_plan(tapes: Tapes, options: SplitOptions, rows: int) -> list[PartPlan]
         TunebookError: There are no rows, or too few for the nodes and the hold-out.
     """
     _check_counts(rows, options)
-    destinations = _by_group(tapes, options) if options.group_by else _by_row(tapes, options, rows)
-    with TapeWriter(tapes.destinations) as writer:
-        for kinds, values in _aligned(tapes.kinds.blocks(), destinations):
+    destinations = _by_group(index, options) if options.group_by else _by_row(index, options, rows)
+    with ArrayWriter(index.destinations) as writer:
+        for kinds, values in _aligned(index.kinds.blocks(), destinations):
             spread = np.full(len(kinds), NO_ROW, np.uint16)
             spread[kinds == ROW] = values
             writer.append(spread)
-    return _measure(tapes, options)
+    return _measure(index, options)
 
 
 def plan_rows(options: SplitOptions, rows: int) -> Iterator[Nodes]:
     """Yield the destinations of `rows` rows that are balanced by number alone, in blocks.
 
-    Needs no data: a job array asks for its own stretch of the answer. Memory is that of the hold-out's
-    row numbers.
+    Needs no data, and only the memory of the hold-out's row numbers.
     """
     held = choose_rows(rows, options.eval_rows, options.seed)
     return _with_holdout(_balanced_by_number(options, rows - len(held)), held, rows)
@@ -76,17 +105,17 @@ def _check_counts(rows: int, options: SplitOptions) -> None:
         )
 
 
-def _by_row(tapes: Tapes, options: SplitOptions, rows: int) -> Iterator[Nodes]:
+def _by_row(index: RowIndex, options: SplitOptions, rows: int) -> Iterator[Nodes]:
     if options.balance == "rows":
         return plan_rows(options, rows)
     held = choose_rows(rows, options.eval_rows, options.seed)
 
     def sizes() -> Iterator[Numbers]:
-        return _without(_sizes(tapes, options), held)
+        return _without(_sizes(index, options), held)
 
     total = sum(int(block.sum(dtype=np.int64)) for block in sizes())
-    dealt = assign.deal_by_size(sizes, rows - len(held), total, options.nodes)
-    return _with_holdout(dealt, held, rows)
+    assigned = assign.assign_by_size(sizes, rows - len(held), total, options.nodes)
+    return _with_holdout(assigned, held, rows)
 
 
 def _balanced_by_number(options: SplitOptions, rows: int) -> Iterator[Nodes]:
@@ -94,14 +123,14 @@ def _balanced_by_number(options: SplitOptions, rows: int) -> Iterator[Nodes]:
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         if options.shuffle:
-            yield assign.deal_at_random(start, stop, options.nodes, options.seed)
+            yield assign.assign_at_random(start, stop, options.nodes, options.seed)
         else:
-            yield assign.deal_in_turn(start, stop, options.nodes)
+            yield assign.assign_in_turn(start, stop, options.nodes)
 
 
-def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
+def _by_group(index: RowIndex, options: SplitOptions) -> Iterator[Nodes]:
     rows_of = np.zeros(GROUP_TABLE, np.int64)
-    for groups in tapes.groups.blocks():
+    for groups in index.groups.blocks():
         rows_of += np.bincount(groups, minlength=GROUP_TABLE)
     held = choose_groups(rows_of, options.eval_rows, options.seed)
     if options.eval_rows and not held.any():
@@ -113,7 +142,7 @@ def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
     weights = rows_of
     if options.balance != "rows":
         weights = np.zeros(GROUP_TABLE, np.int64)
-        for groups, sizes in _aligned(tapes.groups.blocks(), _sizes(tapes, options)):
+        for groups, sizes in _aligned(index.groups.blocks(), _sizes(index, options)):
             np.add.at(weights, groups, sizes.astype(np.int64))
     weights = np.where(held, 0, weights)
     present = int(((rows_of > 0) & ~held).sum())
@@ -123,16 +152,14 @@ def _by_group(tapes: Tapes, options: SplitOptions) -> Iterator[Nodes]:
             fix=f"choose --nodes between 1 and {present}",
         )
     # A group of empty texts has no tokens and still has to go somewhere: weigh it as one.
-    node_of = assign.deal_whole_groups(
-        np.where((rows_of > 0) & ~held, np.maximum(weights, 1), 0), options.nodes
-    )
+    node_of = assign.assign_groups(np.where((rows_of > 0) & ~held, np.maximum(weights, 1), 0), options.nodes)
     node_of[held] = EVAL
-    for groups in tapes.groups.blocks():
+    for groups in index.groups.blocks():
         yield node_of[groups]
 
 
-def _sizes(tapes: Tapes, options: SplitOptions) -> Iterator[Numbers]:
-    return tapes.tokens.blocks() if options.balance == "tokens" else tapes.row_bytes()
+def _sizes(index: RowIndex, options: SplitOptions) -> Iterator[Numbers]:
+    return index.tokens.blocks() if options.balance == "tokens" else index.row_bytes()
 
 
 def _without(blocks: Iterable[Numbers], held: npt.NDArray[np.int64]) -> Iterator[Numbers]:
@@ -144,12 +171,12 @@ def _without(blocks: Iterable[Numbers], held: npt.NDArray[np.int64]) -> Iterator
         first += len(block)
 
 
-def _with_holdout(dealt: Iterator[Nodes], held: npt.NDArray[np.int64], rows: int) -> Iterator[Nodes]:
+def _with_holdout(assigned: Iterator[Nodes], held: npt.NDArray[np.int64], rows: int) -> Iterator[Nodes]:
     """The destinations of all rows, from those of the rows that are not held out."""
     if not len(held):
-        yield from dealt
+        yield from assigned
         return
-    take = _taker(dealt)
+    take = _taker(assigned)
     for start in range(0, rows, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, rows)
         here = held[slice(*np.searchsorted(held, (start, stop)))] - start
@@ -183,11 +210,11 @@ def _taker(blocks: Iterator[Numbers]) -> Callable[[int], Numbers]:
     return take
 
 
-def _measure(tapes: Tapes, options: SplitOptions) -> list[PartPlan]:
+def _measure(index: RowIndex, options: SplitOptions) -> list[PartPlan]:
     parts = options.nodes + (1 if options.eval_rows else 0)
     rows, sizes, tokens = (np.zeros(parts, np.int64) for _ in range(3))
-    counted = _taker(tapes.tokens.blocks()) if options.balance == "tokens" else None
-    for destinations, lengths in zip(tapes.row_destinations(), tapes.row_bytes(), strict=True):
+    counted = _taker(index.tokens.blocks()) if options.balance == "tokens" else None
+    for destinations, lengths in zip(index.row_destinations(), index.row_bytes(), strict=True):
         part = np.where(destinations == EVAL, options.nodes, destinations)
         rows += np.bincount(part, minlength=parts)
         sizes += _sums(part, lengths, parts)
@@ -208,13 +235,11 @@ def _sums(part: Numbers, values: Numbers, parts: int) -> npt.NDArray[np.int64]:
     return np.bincount(part, weights=values, minlength=parts).astype(np.int64)
 
 
-# Which rows are held out for evaluation: those with the smallest keys, so neither order nor nodes matter.
-
-_KEYS_AT_A_TIME = 1 << 20
-
-
 def choose_rows(rows: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return `wanted` of `rows` rows, ascending. Memory grows with `wanted`, not with `rows`."""
+    """Return which `wanted` of `rows` rows are held out, ascending.
+
+    They are those with the smallest keys, so neither order nor nodes matter. Memory grows with `wanted` only.
+    """
     best_keys = np.empty(0, np.uint64)
     best_rows = np.empty(0, np.int64)
     for start in range(0, rows if wanted else 0, _KEYS_AT_A_TIME):
@@ -248,34 +273,3 @@ def choose_groups(rows_of: npt.NDArray[np.int64], wanted: int, seed: int) -> npt
         if not left:
             break
     return chosen
-
-
-# What is asked of a split, and the limits of what can be.
-
-Balance = Literal["rows", "bytes", "tokens"]
-
-DEFAULT_MEMORY = 256 << 20
-"""Bytes."""
-GROUP_TABLE = 1 << 20
-"""Groups are told apart by 20 bits of a hash: two that fall together stay together, and memory is bounded."""
-PARSE_JSON_UP_TO = 256 << 20
-"""Bytes of sources up to which each JSON row is parsed by default, which costs as much again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitOptions:
-    """What decides the content of the parts: with the same sources, the same options give the same bytes."""
-
-    nodes: int
-    seed: int = 0
-    balance: Balance = "rows"
-    shuffle: bool = True
-    eval_rows: int = 0
-    """Rows to hold out, before the split."""
-    group_by: str | None = None
-    """Column whose equal values stay on one node."""
-    tokenizer: str | None = None
-    """File or folder, for `balance="tokens"`."""
-    skip_bad: bool = False
-    parse_json: bool | None = None
-    """None: where the sources are no larger than `PARSE_JSON_UP_TO`."""

@@ -10,95 +10,122 @@ from typing import Any
 
 from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.splits.entries import Subject
-from tunebook.splits.outputs import Names, Outputs, finish, request_of
-from tunebook.splits.parquet_split import scan_parquet, write_parquet
-from tunebook.splits.parts import State
+from tunebook.splits.entries import SplitDataset
+from tunebook.splits.index import RowIndex
+from tunebook.splits.manifest import Names, Outputs, finish, request_of
+from tunebook.splits.parquet import scan_parquet, write_parquet
 from tunebook.splits.plan import DEFAULT_MEMORY, PartPlan, SplitOptions, write_plan
 from tunebook.splits.scan import CountTokens, Scanned, scan_sources
-from tunebook.splits.spans import Tapes
-from tunebook.splits.workshop import Workshop
-from tunebook.splits.writing import SILENT, Listener, TextWriter
+from tunebook.splits.shuffle import write_shuffled
+from tunebook.splits.staging import Staging
+from tunebook.splits.write import NO_PROGRESS, Progress, WriteJob, write_in_order
 
 MIN_MEMORY = 96 << 20
 """Bytes; Python, numpy and the buffers take half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class SplitJob:
     """Everything that a split needs to know."""
 
-    subject: Subject
+    dataset: SplitDataset
     options: SplitOptions
     names: Names
     out: Path
     memory: int = DEFAULT_MEMORY
     """Bytes that shuffling may take, the process itself included."""
     count_tokens: CountTokens | None = None
-    listener: Listener = SILENT
+    progress: Progress = NO_PROGRESS
 
     @property
     def outputs(self) -> Outputs:
         """Names of what is written."""
-        return Outputs(subject=self.subject, options=self.options, names=self.names)
+        return Outputs(dataset=self.dataset, options=self.options, names=self.names)
 
-    def workshop(self, tasks: int = 0) -> Workshop:
+    def staging(self, tasks: int = 0) -> Staging:
         """Where it is made."""
-        request = request_of(self.subject, self.options, self.names, self.memory)
-        return Workshop(out=self.out.absolute(), request=request, tasks=tasks)
+        request = request_of(self.dataset, self.options, self.names, self.memory)
+        return Staging(out=self.out.absolute(), request=request, tasks=tasks)
+
+    def finished(self, tasks: int = 0) -> dict[str, Any] | None:
+        """Return the manifest where exactly this split is finished already, which is said.
+
+        Raises:
+            TunebookError: `out` is something else, or the hold-out has the name of another entry.
+        """
+        manifest = self.staging(tasks).finished()
+        if manifest is not None:
+            self.progress.say(f"{self.out} holds this very split already")
+            return manifest
+        # A clash of names is found here, before hours are spent.
+        self.outputs.registry(0)
+        return None
 
 
-def preview(job: Job) -> tuple[Scanned, list[PartPlan]]:
+def preview(job: SplitJob) -> tuple[Scanned, list[PartPlan]]:
     """Scan and plan in a temporary folder; write nothing.
 
     Raises:
         TunebookError: As `split`, but for space.
     """
-    job.workshop().finished()
-    check_names(job)
+    job.staging().finished()
+    job.outputs.registry(0)
     with tempfile.TemporaryDirectory(prefix="tunebook-split-") as folder:
-        return scan_and_plan(job, Tapes(folder=Path(folder)))
+        return _scan_and_plan(job, RowIndex(folder=Path(folder)))
 
 
-def split(job: Job) -> dict[str, Any]:
+def split(job: SplitJob) -> dict[str, Any]:
     """Make the split; return its manifest.
 
     Raises:
         TunebookError: The data or the request is at fault, or there is no space; nothing is left behind.
     """
-    workshop = job.workshop()
-    manifest = workshop.finished()
+    manifest = job.finished()
     if manifest is not None:
-        job.listener.say(f"{job.out} holds this very split already")
         return manifest
-    check_names(job)
-    with workshop.opened():
-        scanned, plans = scan_and_plan(job, workshop.tapes)
+    staging = job.staging()
+    with staging.opened():
+        scanned, plans = _scan_and_plan(job, staging.index)
         check_space(job, plans)
-        states, joint = _write(job, workshop, plans)
-        return finish(workshop, job.outputs, scanned, plans, states, joint)
+        if job.dataset.sources[0].format == "parquet":
+            write = write_parquet
+        else:
+            write = write_shuffled if job.options.shuffle else write_in_order
+        written = write(
+            WriteJob(
+                sources=job.dataset.sources,
+                index=staging.index,
+                options=job.options,
+                plans=plans,
+                paths=job.outputs.part_paths(staging.folder),
+                joint=job.outputs.joint_path(staging.folder),
+                memory=job.memory,
+                progress=job.progress,
+            )
+        )
+        return finish(staging, job.outputs, scanned, plans, written)
 
 
-def scan_and_plan(job: Job, tapes: Tapes) -> tuple[Scanned, list[PartPlan]]:
-    """Read the sources and decide where each row goes; the tapes are written."""
-    sources = job.subject.sources
-    job.listener.stage("reading", sum(source.size for source in sources))
+def _scan_and_plan(job: SplitJob, index: RowIndex) -> tuple[Scanned, list[PartPlan]]:
+    """Read the sources and decide where each row goes; the index is written."""
+    sources = job.dataset.sources
+    job.progress.stage("reading", sum(source.size for source in sources))
     scan = scan_parquet if sources[0].format == "parquet" else scan_sources
     scanned = scan(
         sources,
         job.options,
-        tapes,
-        columns=job.subject.columns,
+        index,
+        columns=job.dataset.columns,
         count_tokens=job.count_tokens,
-        on_bytes=job.listener.on_bytes,
+        on_bytes=job.progress.on_bytes,
     )
-    for note in (*job.subject.notes, *scanned.notes):
-        job.listener.say(note)
-    return scanned, write_plan(tapes, job.options, scanned.rows)
+    for note in (*job.dataset.notes, *scanned.notes):
+        job.progress.say(note)
+    return scanned, write_plan(index, job.options, scanned.rows)
 
 
-def check_space(job: Job, plans: Sequence[PartPlan]) -> None:
-    """Raise unless the disk has room for the parts and what is needed meanwhile.
+def check_space(job: SplitJob, plans: Sequence[PartPlan]) -> None:
+    """Raise unless the disk has room for the parts and the temporary files.
 
     Raises:
         TunebookError: It has not.
@@ -114,29 +141,3 @@ def check_space(job: Job, plans: Sequence[PartPlan]) -> None:
             f"{job.out.absolute().parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free",
             fix="free some space, or choose another --output",
         )
-
-
-def check_names(job: Job) -> None:
-    """Find a clash of names before hours are spent.
-
-    Raises:
-        TunebookError: The hold-out has the name of another entry.
-    """
-    job.outputs.registry(0)
-
-
-def _write(job: Job, workshop: Workshop, plans: Sequence[PartPlan]) -> tuple[list[State], State | None]:
-    if job.subject.sources[0].format == "parquet":
-        return write_parquet(
-            job.subject.sources,
-            workshop.tapes,
-            job.options,
-            plans,
-            paths=job.outputs.part_paths(workshop.folder),
-            joint=job.outputs.joint_path(workshop.folder),
-            memory=job.memory,
-            stage=job.listener.stage,
-            on_bytes=job.listener.on_bytes,
-        )
-    with TextWriter(job.outputs, workshop, plans, memory=job.memory, listener=job.listener) as writer:
-        return writer.shuffled() if job.options.shuffle else writer.in_order()

@@ -1,4 +1,4 @@
-"""One pass over the sources: spans to tapes, every row checked, tokens and groups counted where asked."""
+"""One pass over the sources: builds the row index, checks every row, counts tokens and groups where asked."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ import xxhash
 
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import BadRow, Checks
+from tunebook.splits.index import ROW, ArrayWriter, RowIndex, keep_freed_memory
 from tunebook.splits.plan import GROUP_TABLE, PARSE_JSON_UP_TO, SplitOptions
 from tunebook.splits.rows import read_rows
-from tunebook.splits.sources import SourceFile, check_unchanged
-from tunebook.splits.spans import ROW, Tapes, TapeWriter, keep_freed_memory
+from tunebook.splits.sources import OnBytes, SourceFile, check_unchanged
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 Numbers = npt.NDArray[Any]
-OnBytes = Callable[[int], None]
-"""Told how many bytes were done since it was last told."""
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scanned:
-    """What a scan found, besides its tapes."""
+    """What a scan found, besides the row index."""
 
     rows: int
     hashes: dict[str, str]
@@ -43,25 +42,25 @@ class Scanned:
 
 
 class Where(NamedTuple):
-    """A source, and the rows of those before it."""
+    """A source, and the number of rows in the sources before it."""
 
     path: Path
     rows_before: int
 
 
-class TapeScan:
-    """Writes the tapes of blocks as they come; a context manager.
+class IndexBuilder:
+    """Writes the row index as blocks are read; a context manager.
 
     Args:
-        tapes: Where to; the folder is there.
-        options: Say which tapes are asked for.
-        columns: Columns whose texts are counted; empty for all.
+        index: Where to; the folder exists.
+        options: They decide which arrays are wanted.
+        columns: Columns whose tokens are counted; empty for all.
         count_tokens: Needed for `balance="tokens"`.
     """
 
     def __init__(
         self,
-        tapes: Tapes,
+        index: RowIndex,
         options: SplitOptions,
         *,
         columns: tuple[str, ...],
@@ -69,12 +68,12 @@ class TapeScan:
     ) -> None:
         self.rows = 0
         self._group_by, self._columns, self._count = options.group_by, columns, count_tokens
-        self._spans = TapeWriter(tapes.lengths, tapes.kinds)
-        self._groups = TapeWriter(tapes.groups) if options.group_by else None
-        self._tokens = TapeWriter(tapes.tokens) if options.balance == "tokens" else None
+        self._spans = ArrayWriter(index.lengths, index.kinds)
+        self._groups = ArrayWriter(index.groups) if options.group_by else None
+        self._tokens = ArrayWriter(index.tokens) if options.balance == "tokens" else None
         self._stack = ExitStack()
 
-    def __enter__(self) -> TapeScan:
+    def __enter__(self) -> IndexBuilder:
         for writer in (self._spans, self._groups, self._tokens):
             if writer is not None:
                 self._stack.enter_context(writer)
@@ -91,7 +90,7 @@ class TapeScan:
         Args:
             lengths: Bytes of each.
             kinds: Of each.
-            parsed: Gives the rows among them, read; asked only where their content matters.
+            parsed: Gives the rows among them, parsed; called only where their content matters.
             where: Names a row in messages.
 
         Raises:
@@ -102,14 +101,15 @@ class TapeScan:
             rows = list(parsed())
             if self._groups is not None:
                 assert self._group_by is not None
+                first = self.rows - where.rows_before + 1
                 found = [
-                    group_of(row, self._group_by, f"{where.path}, row {self.rows - where.rows_before + at}")
-                    for at, row in enumerate(rows, 1)
+                    _group_of(row, self._group_by, f"{where.path}, row {number}")
+                    for number, row in enumerate(rows, first)
                 ]
                 self._groups.append(np.array(found, np.uint32))
             if self._tokens is not None:
                 assert self._count is not None
-                counts = self._count([text_of(row, self._columns) for row in rows])
+                counts = self._count([_text_of(row, self._columns) for row in rows])
                 self._tokens.append(np.array(counts, np.uint32))
         self.rows += int((kinds == ROW).sum())
 
@@ -117,38 +117,42 @@ class TapeScan:
 def scan_sources(
     sources: Sequence[SourceFile],
     options: SplitOptions,
-    tapes: Tapes,
+    index: RowIndex,
     *,
     columns: tuple[str, ...] = (),
     count_tokens: CountTokens | None = None,
     on_bytes: OnBytes = lambda _: None,
 ) -> Scanned:
-    """Read each source once and write the tapes `lengths`, `kinds` and, where asked for, `groups`, `tokens`.
+    """Read each source once and write the arrays `lengths`, `kinds` and, where asked for, `groups`, `tokens`.
 
     Args:
         sources: Text files, in order.
         options: What is asked.
-        tapes: As `TapeScan`, like `columns` and `count_tokens`.
+        index: As for `IndexBuilder`, like `columns` and `count_tokens`.
         on_bytes: For a progress bar.
 
     Raises:
         TunebookError: A row is bad and is not to be skipped; the files differ; one changes meanwhile.
     """
     keep_freed_memory()
-    check_alike(sources)
+    _check_alike(sources)
     checks = checks_for(sources, options)
     hashes: dict[str, str] = {}
-    with TapeScan(tapes, options, columns=columns, count_tokens=count_tokens) as scan:
+    with IndexBuilder(index, options, columns=columns, count_tokens=count_tokens) as builder:
         for source in sources:
-            hasher, where = xxhash.xxh3_128(), Where(source.path, scan.rows)
+            hasher, where = xxhash.xxh3_128(), Where(source.path, builder.rows)
             for block in read_rows(source, checks):
                 hasher.update(block.data)
-                scan.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
+                builder.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
                 on_bytes(len(block.data))
             check_unchanged(source)
             hashes[str(source.path)] = hasher.hexdigest()
     return Scanned(
-        rows=scan.rows, hashes=hashes, bad=tuple(checks.bad), n_bad=checks.n_bad, notes=tuple(checks.slow)
+        rows=builder.rows,
+        hashes=hashes,
+        bad=tuple(checks.bad),
+        n_bad=checks.n_bad,
+        notes=tuple(checks.slow),
     )
 
 
@@ -160,12 +164,8 @@ def checks_for(sources: Sequence[SourceFile], options: SplitOptions) -> Checks:
     return Checks(parse_json=parse, skip_bad=options.skip_bad)
 
 
-def check_alike(sources: Sequence[SourceFile]) -> None:
-    """Raise unless the files have one format and, for CSV, one header.
-
-    Raises:
-        TunebookError: They have not.
-    """
+def _check_alike(sources: Sequence[SourceFile]) -> None:
+    """Raise unless the files have one format and, for CSV, one header."""
     first = sources[0]
     for other in sources[1:]:
         if other.format != first.format:
@@ -179,11 +179,6 @@ def check_alike(sources: Sequence[SourceFile]) -> None:
                 f"{', '.join(first.columns)}",
                 fix="give all files the same columns in the same order",
             )
-
-
-# What has to be read inside rows: the column that groups them, the texts whose tokens are counted.
-
-Row = Mapping[str, Any]
 
 
 def parse_rows(source: SourceFile, rows: Iterable[memoryview]) -> Iterator[Row]:
@@ -204,16 +199,12 @@ def parse_rows(source: SourceFile, rows: Iterable[memoryview]) -> Iterator[Row]:
         raise TunebookError(f"{source.path}: is not UTF-8 text", fix="save the file as UTF-8") from err
     except orjson.JSONDecodeError as err:
         raise TunebookError(
-            f"{source.path}: a row is no JSON: {err}", fix="mend it; --check-json full tells the line"
+            f"{source.path}: a row is no JSON: {err}", fix="fix the row; --check-json full shows its line"
         ) from err
 
 
-def group_of(row: Row, column: str, where: str) -> int:
-    """Return the group of a row, 0 to `GROUP_TABLE` - 1. Values are equal when their JSON is: 7 is not "7".
-
-    Raises:
-        TunebookError: The row, which messages call `where`, lacks the column.
-    """
+def _group_of(row: Row, column: str, where: str) -> int:
+    """Return the group of a row, below `GROUP_TABLE`. Values are equal when their JSON is: 7 is not "7"."""
     if column not in row:
         raise TunebookError(
             f"{where}: there is no column {column!r} among {', '.join(map(repr, row))}",
@@ -222,7 +213,7 @@ def group_of(row: Row, column: str, where: str) -> int:
     return xxhash.xxh3_64_intdigest(orjson.dumps(row[column], default=str)) % GROUP_TABLE
 
 
-def text_of(row: Row, columns: tuple[str, ...]) -> str:
+def _text_of(row: Row, columns: tuple[str, ...]) -> str:
     """Return the texts of a row, one a line: of `columns`, or of all where none are named."""
     values = [row.get(column) for column in columns] if columns else row.values()
     found: list[str] = []

@@ -1,110 +1,109 @@
-"""The order within parts made random in two passes: rows to bucket files by key, each bucket sorted by key.
+"""Parts in random order, in two passes: rows to bucket files by key, then each bucket sorted by key.
 
-The key of a row depends on the seed and its number alone, and the buckets of a part are ranges of keys, so
+The key of a row depends only on the seed and its number, and the buckets of a part are ranges of keys, so
 neither their number nor the memory changes the result.
 """
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tunebook.errors import TunebookError
-from tunebook.splits.assign import EVAL, range_of, row_keys
-from tunebook.splits.copy import OnBytes, by_target, read_chunks, slices, write_joint
-from tunebook.splits.parts import Part
-from tunebook.splits.plan import PartPlan
-from tunebook.splits.sources import SourceFile
-from tunebook.splits.spans import Tapes
+from tunebook.splits.assign import range_of, row_keys
+from tunebook.splits.write import (
+    PartWriter,
+    WriteJob,
+    WrittenParts,
+    allow_open_files,
+    by_target,
+    newline_of,
+    open_joint,
+    read_planned,
+    write_joint,
+)
 
-_ENTRY = np.dtype([("key", "<u8"), ("length", "<u4")])
+_KEY_AND_LENGTH = np.dtype([("key", "<u8"), ("length", "<u4")])
 _BYTES_PER_ROW = 48
 """Memory that sorting takes for each row besides its bytes."""
 _WRITE_ROWS = 4096
 _WRITE_BYTES = 4 << 20
 
 
-class Bucket(NamedTuple):
-    """Some rows of one part: their bytes, and key and length of each."""
+class _Bucket(NamedTuple):
+    """Files of some rows of one part: their bytes, and key and length of each."""
 
     part: int
     rows: Path
     keys: Path
 
 
-def plan_buckets(parts: Sequence[PartPlan], memory: int, folder: Path) -> list[Bucket]:
-    """Return the buckets of all parts in order, each expected to be sorted in half of `memory` bytes."""
-    buckets: list[Bucket] = []
-    for part, plan in enumerate(parts):
+def write_shuffled(job: WriteJob) -> WrittenParts:
+    """Write each part in random order.
+
+    Raises:
+        TunebookError: A source was changed since the scan, or the system allows too few open files.
+    """
+    buckets = _plan_buckets(job)
+    allow_open_files(max(2 * len(buckets), len(job.paths)) + 1)
+    source = job.sources[0]
+    with ExitStack() as stack:
+        joint = open_joint(job, stack)
+        job.progress.stage("distributing", job.bytes)
+        _fill_buckets(job, buckets, joint)
+        job.progress.stage("shuffling", job.bytes)
+        parts = [stack.enter_context(PartWriter(path, source)) for path in job.paths]
+        for bucket in buckets:
+            job.progress.on_bytes(_append_sorted(bucket, parts[bucket.part], newline_of(source)))
+            bucket.rows.unlink()
+            bucket.keys.unlink()
+        return WrittenParts([part.finish() for part in parts], joint.finish() if joint else None)
+
+
+def _plan_buckets(job: WriteJob) -> list[_Bucket]:
+    """The buckets of all parts in order, each expected to be sorted in half of the memory."""
+    buckets: list[_Bucket] = []
+    for part, plan in enumerate(job.plans):
         needed = plan.bytes + _BYTES_PER_ROW * plan.rows
-        for _ in range(max(1, -(-needed // (memory // 2)))):
-            name = f"bucket_{len(buckets)}"
-            buckets.append(Bucket(part, folder / name, folder / f"{name}.keys"))
+        for _ in range(max(1, -(-needed // (job.memory // 2)))):
+            path = job.index.folder / f"bucket_{len(buckets)}"
+            buckets.append(_Bucket(part, path, path.with_suffix(".keys")))
     return buckets
 
 
-def allow_open_files(count: int) -> None:
-    """Raise this process's own limit of open files, where it is lower.
-
-    Raises:
-        TunebookError: The system does not allow as many.
-    """
-    wanted = count + 64
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= wanted or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise TunebookError(
-            f"this split writes {count} files at once, and the system allows {hard}",
-            fix="give it more --memory, split into fewer nodes, or raise `ulimit -n`",
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def scatter(
-    sources: Sequence[SourceFile],
-    tapes: Tapes,
-    buckets: Sequence[Bucket],
-    writers: Sequence[tuple[Part, Part]],
-    *,
-    seed: int,
-    joint: Part | None,
-    on_bytes: OnBytes,
-) -> None:
-    """Write each row to the bucket that its part and key say, and its key and length beside it."""
-    part_of = np.array([bucket.part for bucket in buckets])
-    n_parts = int(part_of[-1]) + 1
-    first = np.searchsorted(part_of, np.arange(n_parts))
-    count = np.bincount(part_of)
-    for chunk in read_chunks(sources, tapes):
-        rows = len(chunk.destinations)
-        keys = row_keys(seed, chunk.first_row, chunk.first_row + rows)
-        part = np.where(chunk.destinations == EVAL, n_parts - 1, chunk.destinations)
-        targets = first[part] + range_of(keys, count[part])
-        entries = np.empty(rows, _ENTRY)
-        entries["key"], entries["length"] = keys, chunk.ends - chunk.begins
-        for target, chosen in by_target(targets):
-            data, index = writers[target]
-            data.write(slices(chunk, chosen))
-            index.write([entries[chosen].tobytes()])
-        write_joint(chunk, joint)
-        on_bytes(len(chunk.data))
+def _fill_buckets(job: WriteJob, buckets: Sequence[_Bucket], joint: PartWriter | None) -> None:
+    """Write each row to the bucket of its part and key, and its key and length beside it."""
+    counts = np.bincount([bucket.part for bucket in buckets])
+    first = np.cumsum(counts) - counts
+    with ExitStack() as stack:
+        files = [
+            (stack.enter_context(bucket.rows.open("wb")), stack.enter_context(bucket.keys.open("wb")))
+            for bucket in buckets
+        ]
+        for block in read_planned(job.sources, job.index):
+            rows = len(block.destinations)
+            keys = row_keys(job.options.seed, block.first_row, block.first_row + rows)
+            entries = np.empty(rows, _KEY_AND_LENGTH)
+            entries["key"], entries["length"] = keys, block.ends - block.begins
+            part = block.parts(len(counts))
+            for bucket, chosen in by_target(first[part] + range_of(keys, counts[part])):
+                data, index = files[bucket]
+                data.writelines(block.slices(chosen))
+                index.write(entries[chosen].tobytes())
+            write_joint(block, joint)
+            job.progress.on_bytes(len(block.data))
 
 
-def gather(bucket: Bucket, part: Part, newline: bytes | None) -> int:
+def _append_sorted(bucket: _Bucket, part: PartWriter, newline: bytes | None) -> int:
     """Append the rows of a bucket to its part in the order of their keys; return their bytes.
 
-    Args:
-        bucket: Whole.
-        part: Where to.
-        newline: For a row of lines that brings no line ending, since it need not be the last one here.
+    A row of lines that has no line ending gets one: it need not be the last of its part any more.
     """
     data = bucket.rows.read_bytes()
-    entries = np.fromfile(bucket.keys, _ENTRY)
+    entries = np.fromfile(bucket.keys, _KEY_AND_LENGTH)
     ends = np.cumsum(entries["length"], dtype=np.int64)
     order = np.argsort(entries["key"], kind="stable")
     begins = ends - entries["length"]

@@ -5,14 +5,20 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+
+import xxhash
 
 from tunebook.errors import TunebookError
 
 Format = Literal["csv", "jsonl", "json", "parquet"]
-FORMATS: tuple[Format, ...] = ("csv", "jsonl", "json", "parquet")
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes done since the last call, for a progress bar."""
 
 MAX_RECORD_BYTES = 1 << 30
 
@@ -115,13 +121,23 @@ def check_unchanged(source: SourceFile) -> None:
 
 
 def line_at(path: Path, offset: int) -> int:
-    """Return the line, from 1, that the byte at `offset` stands in."""
+    """Return the line, from 1, that the byte at `offset` is in."""
     line = 1
     with path.open("rb") as stream:
         while offset > 0 and (block := stream.read(min(offset, 1 << 20))):
             line += block.count(b"\n")
             offset -= len(block)
     return line
+
+
+def hash_file(path: Path, on_bytes: OnBytes = lambda _: None) -> str:
+    """Return the xxh3-128 of a file in hexadecimal."""
+    hasher = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            hasher.update(data)
+            on_bytes(len(data))
+    return hasher.hexdigest()
 
 
 def _csv_header(path: Path, start: int) -> bytes:
@@ -138,7 +154,7 @@ def _csv_header(path: Path, start: int) -> bytes:
     if not header.strip(_BLANKS):
         raise TunebookError(f"{path}: has no header", fix="give the first line the columns' names")
     if header.count(b'"') % 2:
-        raise TunebookError(f"{path}, line 1: a quote is never closed", fix="mend the header")
+        raise TunebookError(f"{path}, line 1: a quote is never closed", fix="close the quote")
     if b"\r" in header.rstrip(b"\r\n"):
         raise TunebookError(
             f"{path}, line 1: lines end in a lone carriage return", fix="save the file with \\n or \\r\\n"

@@ -13,13 +13,12 @@ import xxhash
 from tunebook.data.registry import REGISTRY_FILE
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
-from tunebook.splits.outputs import MANIFEST_FORMAT
-from tunebook.splits.parquet_split import batches, hash_file
+from tunebook.splits.index import keep_freed_memory
+from tunebook.splits.manifest import MANIFEST_FORMAT
+from tunebook.splits.parquet import batches
 from tunebook.splits.rows import read_rows
-from tunebook.splits.scan import OnBytes
-from tunebook.splits.sources import SourceFile, open_source
-from tunebook.splits.spans import keep_freed_memory
-from tunebook.splits.workshop import MANIFEST
+from tunebook.splits.sources import OnBytes, SourceFile, hash_file, open_source
+from tunebook.splits.staging import MANIFEST
 
 _SUM_BITS = 128
 

@@ -1,11 +1,11 @@
-"""What a node is given besides its rows: names of files, `dataset_info.json`, and the manifest over all."""
+"""What a split writes besides rows: names of files, each node's `dataset_info.json`, the manifest."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 from tunebook import __version__, files
 from tunebook.data.registry import REGISTRY_FILE
 from tunebook.errors import TunebookError
-from tunebook.splits.entries import Holdout, Subject, node_registry
-from tunebook.splits.parts import State
+from tunebook.splits.entries import Holdout, SplitDataset, node_registry
 from tunebook.splits.plan import PartPlan, SplitOptions
 from tunebook.splits.scan import Scanned
-from tunebook.splits.workshop import MANIFEST, Workshop
+from tunebook.splits.staging import MANIFEST, Staging
+from tunebook.splits.write import Written, WrittenParts
 
 MANIFEST_FORMAT = 1
 JOINT = "joint"
@@ -41,29 +41,29 @@ class Names:
 class Outputs:
     """Where everything goes, below the folder of the split."""
 
-    subject: Subject
+    dataset: SplitDataset
     options: SplitOptions
     names: Names
 
     def node_file(self, node: int) -> str:
         """The data file of a node, below the node's folder."""
         if self.names.node_names:
-            return f"training_data_node_{node}{PurePath(self.subject.file_name).suffix}"
-        return self.subject.file_name
+            return f"training_data_node_{node}{PurePath(self.dataset.file_name).suffix}"
+        return self.dataset.file_name
 
     @property
     def eval_name(self) -> str | None:
         """The entry of the hold-out."""
         if not self.options.eval_rows:
             return None
-        return self.names.eval_name or f"{self.subject.name}_eval"
+        return self.names.eval_name or f"{self.dataset.name}_eval"
 
     @property
     def eval_file(self) -> str | None:
         """Its file, below each node's folder."""
         if self.eval_name is None:
             return None
-        path = PurePath(self.subject.file_name)
+        path = PurePath(self.dataset.file_name)
         return str(path.with_name(self.eval_name + path.suffix))
 
     def part_paths(self, root: Path) -> list[Path]:
@@ -75,7 +75,7 @@ class Outputs:
 
     def joint_path(self, root: Path) -> Path | None:
         """The file of all rows but the hold-out, where one is wanted."""
-        return root / JOINT / self.subject.file_name if self.names.joint else None
+        return root / JOINT / self.dataset.file_name if self.names.joint else None
 
     def registry(self, node: int) -> dict[str, Any]:
         """The `dataset_info.json` of a node."""
@@ -86,18 +86,18 @@ class Outputs:
         holdout = None
         if self.eval_name is not None and self.eval_file is not None:
             holdout = Holdout(self.eval_name, self.eval_file, self.names.eval_metric)
-        return node_registry(self.subject, file_name, holdout)
+        return node_registry(self.dataset, file_name, holdout)
 
 
-def request_of(subject: Subject, options: SplitOptions, names: Names, memory: int) -> dict[str, Any]:
+def request_of(dataset: SplitDataset, options: SplitOptions, names: Names, memory: int) -> dict[str, Any]:
     """Return what decides the content of a split, as JSON."""
     return {
-        "name": subject.name,
+        "name": dataset.name,
         "sources": [
             {"path": str(source.path.resolve()), "bytes": source.size, "mtime_ns": source.mtime_ns}
-            for source in subject.sources
+            for source in dataset.sources
         ],
-        "entry": dict(subject.values),
+        "entry": dict(dataset.values),
         "options": asdict(options),
         "names": asdict(names),
         "memory": memory,
@@ -105,15 +105,14 @@ def request_of(subject: Subject, options: SplitOptions, names: Names, memory: in
 
 
 def finish(
-    workshop: Workshop,
+    staging: Staging,
     outputs: Outputs,
     scanned: Scanned,
     plans: Sequence[PartPlan],
-    states: Sequence[State],
-    joint: State | None,
+    written: WrittenParts,
 ) -> dict[str, Any]:
     """Write each node's registry, the links and the manifest, and publish; return the manifest."""
-    root, options = workshop.folder, outputs.options
+    root, options = staging.folder, outputs.options
     paths = outputs.part_paths(root)
     for node in range(options.nodes):
         folder = root / f"node_{node}"
@@ -123,21 +122,21 @@ def finish(
         if outputs.names.node_names:
             _link(paths[node], root / paths[node].name)
     _write_joint(root, outputs, scanned, paths)
-    manifest = _manifest(workshop, outputs, scanned, plans, states, joint)
+    manifest = _manifest(staging, outputs, scanned, plans, written)
     files.write_json(root / MANIFEST, manifest)
-    workshop.publish()
+    staging.publish()
     return manifest
 
 
 def _write_joint(root: Path, outputs: Outputs, scanned: Scanned, paths: Sequence[Path]) -> None:
     """The registry for one job of all nodes: each gets all rows, and the engine's sampler shares them out."""
-    subject = outputs.subject
+    dataset = outputs.dataset
     if outputs.names.joint:
-        file_name = subject.file_name
+        file_name = dataset.file_name
         if outputs.eval_file is not None:
             _link(paths[-1], root / JOINT / outputs.eval_file)
     elif outputs.eval_file is None and not scanned.n_bad:
-        sources = [source.path.resolve() for source in subject.sources]
+        sources = [source.path.resolve() for source in dataset.sources]
         file_name = str(sources[0] if len(sources) == 1 else sources[0].parent)
     else:
         return
@@ -145,51 +144,54 @@ def _write_joint(root: Path, outputs: Outputs, scanned: Scanned, paths: Sequence
 
 
 def _manifest(
-    workshop: Workshop,
+    staging: Staging,
     outputs: Outputs,
     scanned: Scanned,
     plans: Sequence[PartPlan],
-    states: Sequence[State],
-    joint: State | None,
+    written: WrittenParts,
 ) -> dict[str, Any]:
-    options, subject = outputs.options, outputs.subject
-    root = workshop.folder
+    options, dataset = outputs.options, outputs.dataset
+    root = staging.folder
     parts = [
         {
             "file": str(path.relative_to(root)),
-            **_figures(plan),
-            "bytes": state.bytes,
-            "xxh3_128": state.digest,
+            "rows": plan.rows,
+            "row_bytes": plan.bytes,
+            "tokens": plan.tokens,
+            **_content(file),
         }
-        for path, plan, state in zip(outputs.part_paths(root), plans, states, strict=True)
+        for path, plan, file in zip(outputs.part_paths(root), plans, written.parts, strict=True)
     ]
-    joint_path = outputs.joint_path(root)
+    joint = outputs.joint_path(root)
     return {
         "format": MANIFEST_FORMAT,
         "tunebook": __version__,
-        "name": subject.name,
+        "name": dataset.name,
         "eval_name": outputs.eval_name,
         "seed": options.seed,
         "rows": scanned.rows,
         "sources": [
             {
                 "path": str(source.path.resolve()),
-                "bytes": source.size,
-                "xxh3_128": scanned.hashes[str(source.path)],
+                **_content(Written(source.size, scanned.hashes[str(source.path)])),
             }
-            for source in subject.sources
+            for source in dataset.sources
         ],
         "skipped_rows": scanned.n_bad,
         "skipped": [bad._asdict() for bad in scanned.bad],
         "nodes": parts[: options.nodes],
         "eval": parts[-1] if options.eval_rows else None,
-        "joint": None
-        if joint_path is None or joint is None
-        else {"file": str(joint_path.relative_to(root)), "bytes": joint.bytes, "xxh3_128": joint.digest},
+        "joint": {"file": str(joint.relative_to(root)), **_content(written.joint)}
+        if joint is not None and written.joint is not None
+        else None,
         "spread": spread(plans[: options.nodes]),
-        "notes": [*subject.notes, *scanned.notes],
-        "request": dict(workshop.request),
+        "notes": [*dataset.notes, *scanned.notes],
+        "request": dict(staging.request),
     }
+
+
+def _content(file: Written) -> dict[str, int | str]:
+    return {"bytes": file.bytes, "xxh3_128": file.digest}
 
 
 def spread(plans: Sequence[PartPlan]) -> dict[str, float | None]:
@@ -206,21 +208,14 @@ def spread(plans: Sequence[PartPlan]) -> dict[str, float | None]:
     }
 
 
-def _figures(plan: PartPlan) -> Mapping[str, int | None]:
-    return {"rows": plan.rows, "row_bytes": plan.bytes, "tokens": plan.tokens}
-
-
 def _link(source: Path, target: Path) -> None:
-    """One file under two names, where the file system can; else a copy."""
+    """Give a file a second name; where the file system cannot, copy it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-# Which data one job of several nodes is given: the whole, never each node's own part.
 
 
 def joint_dataset_dir(out: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.splits.spans import Tapes
+from tunebook.splits.index import RowIndex
 
 MANIFEST = "manifest.json"
 
@@ -22,7 +22,7 @@ _REQUEST = "request.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
+class Staging:
     """Where one split is made."""
 
     out: Path
@@ -39,19 +39,19 @@ class Workshop:
 
     @property
     def work(self) -> Path:
-        """What is only needed meanwhile."""
+        """The folder of temporary files inside it."""
         return self.folder / ".work"
 
     @property
-    def tapes(self) -> Tapes:
-        """Of the whole of the sources."""
-        return Tapes(folder=self.work)
+    def index(self) -> RowIndex:
+        """The row index of all sources."""
+        return RowIndex(folder=self.work)
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the manifest of the very split that is asked for, where it is there already.
+        """Return the manifest of exactly this split, where it is finished already.
 
         Raises:
-            TunebookError: `out` is there and is something else.
+            TunebookError: `out` exists and is something else.
         """
         if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return None
@@ -63,7 +63,7 @@ class Workshop:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the hidden folder, which goes where the work fails; what a killed split left in it goes first.
+        """Make the hidden folder, without what a killed split left in it; delete it where the work fails.
 
         The folder of a job array stays in any case: its tasks share it, and a failed one can be run again.
 
@@ -94,12 +94,12 @@ class Workshop:
                 raise
 
     def publish(self) -> None:
-        """Make the hidden folder `out`, in one step."""
+        """Rename the hidden folder to `out`."""
         shutil.rmtree(self.work)
         for folder in (*self.folder.rglob("*/"), self.folder):
-            sync_folder(folder)
+            files.sync_folder(folder)
         self.folder.rename(self.out)
-        sync_folder(self.out.parent)
+        files.sync_folder(self.out.parent)
 
     def _give_up(self) -> None:
         if not self.tasks:
@@ -118,7 +118,7 @@ class Workshop:
             if not self.tasks:
                 self._clear()
             else:
-                replace_json(path, wanted)
+                files.write_json(path, wanted)
             return
         if found != wanted:
             raise TunebookError(
@@ -143,25 +143,8 @@ class Workshop:
                 f"another process is making {self.out}", fix="wait for it, or stop it"
             ) from err
         except OSError:
-            # Some network file systems have no locks; two processes there are the user's own doing.
+            # Some network file systems have no locks; there, two processes at once are not noticed.
             return
-
-
-def replace_json(path: Path, values: Any) -> None:
-    """Write a file of the workshop in one step; without a sync, since what it tells is checked when read."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk. Some network file systems refuse."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,12 @@
-"""A file as a run of spans, rows and what lies between them, which together are the whole file."""
+"""The row index of a split: how long each span of the sources is, which spans are rows, where each row goes.
+
+A span is a run of bytes: a row, or what lies between rows. All spans together are the whole file. The index
+is kept on disk, so 100 million rows need no memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +20,27 @@ GAP, ROW, SKIPPED = 0, 1, 2
 
 MAX_SPAN_BYTES = 2**32 - 1
 
-_TAPE_BLOCK = 1 << 16
+_READ_NUMBERS = 1 << 16
+
+
+class Spans(NamedTuple):
+    """Spans from the front of a buffer; what they leave of it belongs to a row that is not whole yet."""
+
+    lengths: npt.NDArray[Any]
+    kinds: npt.NDArray[np.uint8]
+
+
+FindRows = Callable[[memoryview, int, bool], Spans]
+"""Finds the spans at the front of a buffer, given its offset in the file and whether that ends with it."""
 
 
 class Block(NamedTuple):
-    """A stretch of a file, cut into spans that leave nothing out."""
+    """A stretch of a file as spans that leave nothing out."""
 
     data: memoryview
     """Valid until the next block is asked for."""
     lengths: npt.NDArray[np.uint32]
-    """Bytes of each span; their sum is `len(data)`. A row's span holds its line ending."""
+    """Bytes of each span; their sum is `len(data)`. A row's span includes its line ending."""
     kinds: npt.NDArray[np.uint8]
 
     def rows(self) -> Iterator[memoryview]:
@@ -37,17 +52,17 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tape:
-    """One number a span, or a row, on disk: a plan of 100 million rows needs no memory."""
+class ArrayFile:
+    """An array of numbers on disk, read in blocks."""
 
     path: Path
     dtype: str
     """numpy's name of the little-endian type, e.g. `<u4`."""
 
-    def blocks(self, size: int = _TAPE_BLOCK) -> Iterator[npt.NDArray[Any]]:
-        """Yield the numbers in order, `size` at a time, the last time fewer."""
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the numbers in order, some at a time."""
         with self.path.open("rb") as stream:
-            while len(block := np.fromfile(stream, self.dtype, size)):
+            while len(block := np.fromfile(stream, self.dtype, _READ_NUMBERS)):
                 yield block
 
     def total(self) -> int:
@@ -58,59 +73,56 @@ class Tape:
         return self.path.stat().st_size // np.dtype(self.dtype).itemsize
 
 
-class TapeWriter:
-    """Appends to tapes that are written together; a context manager."""
+class ArrayWriter:
+    """Appends to array files of equal length; a context manager."""
 
-    def __init__(self, *tapes: Tape) -> None:
-        self._tapes = tapes
+    def __init__(self, *arrays: ArrayFile) -> None:
+        self._arrays = arrays
         self._stack = ExitStack()
 
-    def __enter__(self) -> TapeWriter:
-        self._streams = [self._stack.enter_context(tape.path.open("wb")) for tape in self._tapes]
+    def __enter__(self) -> ArrayWriter:
+        self._streams = [self._stack.enter_context(array.path.open("wb")) for array in self._arrays]
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def append(self, *values: npt.NDArray[Any]) -> None:
-        """Append one array to each tape, in the order of the tapes."""
-        for stream, tape, array in zip(self._streams, self._tapes, values, strict=True):
-            stream.write(np.ascontiguousarray(array, dtype=tape.dtype).data)
-
-
-# The tapes of one split: what a scan leaves of the sources, and what the plan adds.
+        """Append one array to each file, in the order of the files."""
+        for stream, array, numbers in zip(self._streams, self._arrays, values, strict=True):
+            stream.write(np.ascontiguousarray(numbers, dtype=array.dtype).data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tapes:
-    """Numbers of each span and of each row, in one folder."""
+class RowIndex:
+    """The array files of one split, in one folder: what the scan finds, and what the plan adds."""
 
     folder: Path
 
     @property
-    def lengths(self) -> Tape:
+    def lengths(self) -> ArrayFile:
         """Bytes of each span."""
-        return Tape(path=self.folder / "lengths", dtype="<u4")
+        return ArrayFile(path=self.folder / "lengths", dtype="<u4")
 
     @property
-    def kinds(self) -> Tape:
+    def kinds(self) -> ArrayFile:
         """Kind of each span."""
-        return Tape(path=self.folder / "kinds", dtype="u1")
+        return ArrayFile(path=self.folder / "kinds", dtype="u1")
 
     @property
-    def groups(self) -> Tape:
+    def groups(self) -> ArrayFile:
         """Group of each row."""
-        return Tape(path=self.folder / "groups", dtype="<u4")
+        return ArrayFile(path=self.folder / "groups", dtype="<u4")
 
     @property
-    def tokens(self) -> Tape:
+    def tokens(self) -> ArrayFile:
         """Tokens of each row."""
-        return Tape(path=self.folder / "tokens", dtype="<u4")
+        return ArrayFile(path=self.folder / "tokens", dtype="<u4")
 
     @property
-    def destinations(self) -> Tape:
-        """Of each span: its node, or what `deal` names besides."""
-        return Tape(path=self.folder / "destinations", dtype="<u2")
+    def destinations(self) -> ArrayFile:
+        """Of each span its node, or `assign.EVAL` or `assign.NO_ROW`."""
+        return ArrayFile(path=self.folder / "destinations", dtype="<u2")
 
     def row_bytes(self) -> Iterator[npt.NDArray[Any]]:
         """Yield the bytes of each row, in blocks."""
@@ -123,15 +135,10 @@ class Tapes:
             yield destinations[kinds == ROW]
 
 
-# One setting of the C library, without which half the time of a scan goes into page faults.
-
-_BYTES = 20 << 20
-
-
 def keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed arrays instead of handing it back to the system each time.
+    """Let glibc keep the memory of freed arrays: handing it back each time takes half the time of a scan.
 
     glibc raises its thresholds for that (`M_MMAP_THRESHOLD`, see mallopt(3)) when a block of up to 32 MB is
     freed. The block is never touched, so it costs no memory. Elsewhere this does nothing.
     """
-    np.empty(_BYTES, np.uint8)
+    np.empty(20 << 20, np.uint8)

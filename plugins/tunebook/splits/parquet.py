@@ -1,8 +1,8 @@
-"""The stages of a split for Parquet files, which have no raw rows to copy; not resumable within a stage."""
+"""Parquet files scanned and split by pyarrow, since they have no raw rows to copy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,33 +10,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
-import xxhash
 
 from tunebook.errors import TunebookError
 from tunebook.splits.assign import EVAL, range_of, row_keys
-from tunebook.splits.copy import by_target
-from tunebook.splits.parts import State
-from tunebook.splits.plan import PartPlan, SplitOptions
-from tunebook.splits.scan import CountTokens, OnBytes, Scanned, TapeScan, Where
-from tunebook.splits.shuffle import allow_open_files
-from tunebook.splits.sources import SourceFile, check_unchanged
-from tunebook.splits.spans import ROW, Tapes
+from tunebook.splits.index import ROW, RowIndex
+from tunebook.splits.plan import SplitOptions
+from tunebook.splits.scan import CountTokens, IndexBuilder, Scanned, Where
+from tunebook.splits.sources import OnBytes, SourceFile, check_unchanged, hash_file
+from tunebook.splits.write import WriteJob, Written, WrittenParts, allow_open_files, by_target
 
 _BUFFERED_BYTES = 32 << 20
 """Of all parts together, before a part's row group is written."""
 _KEY = "__tunebook_key"
+BATCH_ROWS = 1024
 
 
 def scan_parquet(
     sources: Sequence[SourceFile],
     options: SplitOptions,
-    tapes: Tapes,
+    index: RowIndex,
     *,
     columns: tuple[str, ...] = (),
     count_tokens: CountTokens | None = None,
     on_bytes: OnBytes = lambda _: None,
 ) -> Scanned:
-    """Write the tapes as `scan.scan_sources` does; a row's length is that of its values.
+    """Write the row index as `scan.scan_sources` does; a row's length is that of its values.
 
     Raises:
         TunebookError: A file is broken, or has another schema than the first.
@@ -48,115 +46,83 @@ def scan_parquet(
             fix="name a column with --group-by",
         )
     hashes: dict[str, str] = {}
-    with TapeScan(tapes, options, columns=columns, count_tokens=count_tokens) as scan:
+    with IndexBuilder(index, options, columns=columns, count_tokens=count_tokens) as builder:
         for source in sources:
-            where = Where(source.path, scan.rows)
+            where = Where(source.path, builder.rows)
             for batch in batches(source.path):
                 kinds = np.full(batch.num_rows, ROW, np.uint8)
-                scan.add(row_bytes(batch), kinds, batch.to_pylist, where)
+                builder.add(row_bytes(batch), kinds, batch.to_pylist, where)
             hashes[str(source.path)] = hash_file(source.path, on_bytes)
             check_unchanged(source)
-    return Scanned(rows=scan.rows, hashes=hashes, bad=(), n_bad=0, notes=())
+    return Scanned(rows=builder.rows, hashes=hashes, bad=(), n_bad=0, notes=())
 
 
-def write_parquet(
-    sources: Sequence[SourceFile],
-    tapes: Tapes,
-    options: SplitOptions,
-    plans: Sequence[PartPlan],
-    *,
-    paths: Sequence[Path],
-    joint: Path | None,
-    memory: int,
-    stage: Callable[[str, int], None],
-    on_bytes: OnBytes,
-) -> tuple[list[State], State | None]:
+def write_parquet(job: WriteJob) -> WrittenParts:
     """Write the parts, and the file for joint jobs where one is wanted.
 
     Memory: 64 MB of rows and a row group decoded; shuffled, a bucket of a quarter of `memory` besides.
     """
-    schema = _schema(sources)
-    for path in (*paths, *([joint] if joint else [])):
+    schema, compression = _schema(job.sources), _compression(job.sources[0])
+    for path in (*job.paths, *([job.joint] if job.joint else [])):
         path.parent.mkdir(parents=True, exist_ok=True)
-    compression = _compression(sources[0])
-    stage("dealing" if options.shuffle else "writing", sum(plan.bytes for plan in plans))
+    job.progress.stage("distributing" if job.options.shuffle else "writing", job.bytes)
     with ExitStack() as stack:
-        whole = stack.enter_context(_Writer(joint, schema, compression)) if joint else None
-        if options.shuffle:
-            _shuffle(sources, tapes, options, plans, paths, whole, memory, compression, on_bytes)
+
+        def writer(path: Path) -> _Writer:
+            return stack.enter_context(_Writer(path, schema, compression))
+
+        joint = writer(job.joint) if job.joint else None
+        if job.options.shuffle:
+            _write_shuffled(job, schema, compression, joint)
         else:
-            allow_open_files(len(paths))
-            writers = [stack.enter_context(_Writer(path, schema, compression)) for path in paths]
-            for batch, targets, _ in _dealt(sources, tapes, len(paths), whole):
-                for target, places in by_target(targets):
-                    writers[target].add(batch.take(places), _BUFFERED_BYTES // len(paths))
-                on_bytes(batch.nbytes)
-    states = [_state(path, plan.rows) for path, plan in zip(paths, plans, strict=True)]
-    return states, _state(joint, sum(plan.rows for plan in plans[: options.nodes])) if joint else None
+            allow_open_files(len(job.paths))
+            writers = [writer(path) for path in job.paths]
+            for batch, parts, _ in _read_planned(job, joint):
+                for part, places in by_target(parts):
+                    writers[part].add(batch.take(places), _BUFFERED_BYTES // len(writers))
+                job.progress.on_bytes(batch.nbytes)
+    return WrittenParts([_written(path) for path in job.paths], _written(job.joint) if job.joint else None)
 
 
-def hash_file(path: Path, on_bytes: OnBytes = lambda _: None) -> str:
-    """Return the xxh3-128 of a file in hexadecimal."""
-    hasher = xxhash.xxh3_128()
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            hasher.update(data)
-            on_bytes(len(data))
-    return hasher.hexdigest()
-
-
-def _shuffle(
-    sources: Sequence[SourceFile],
-    tapes: Tapes,
-    options: SplitOptions,
-    plans: Sequence[PartPlan],
-    paths: Sequence[Path],
-    whole: _Writer | None,
-    memory: int,
-    compression: str,
-    on_bytes: OnBytes,
-) -> None:
+def _write_shuffled(job: WriteJob, schema: Any, compression: str, joint: _Writer | None) -> None:
     pa = arrow()
-    counts = np.array([max(1, -(-plan.bytes // (memory // 4))) for plan in plans])
+    counts = np.array([max(1, -(-plan.bytes // (job.memory // 4))) for plan in job.plans])
     first = np.cumsum(counts) - counts
-    files = [tapes.folder / f"bucket_{number}.arrow" for number in range(int(counts.sum()))]
-    schema = _schema(sources)
-    allow_open_files(len(files))
+    buckets = [job.index.folder / f"bucket_{number}.arrow" for number in range(int(counts.sum()))]
+    allow_open_files(len(buckets))
     with ExitStack() as stack:
         keyed = schema.append(pa.field(_KEY, pa.uint64()))
-        writers = [stack.enter_context(pa.ipc.new_stream(str(file), keyed)) for file in files]
-        for batch, targets, row in _dealt(sources, tapes, len(paths), whole):
-            keys = row_keys(options.seed, row, row + batch.num_rows)
+        writers = [stack.enter_context(pa.ipc.new_stream(str(bucket), keyed)) for bucket in buckets]
+        for batch, parts, row in _read_planned(job, joint):
+            keys = row_keys(job.options.seed, row, row + batch.num_rows)
             with_keys = pa.record_batch([*batch.columns, pa.array(keys)], schema=keyed)
-            for target, places in by_target(first[targets] + range_of(keys, counts[targets])):
-                writers[target].write_batch(with_keys.take(places))
-            on_bytes(batch.nbytes)
-    for part, path in enumerate(paths):
+            for bucket, places in by_target(first[parts] + range_of(keys, counts[parts])):
+                writers[bucket].write_batch(with_keys.take(places))
+            job.progress.on_bytes(batch.nbytes)
+    for path, start, count in zip(job.paths, first.tolist(), counts.tolist(), strict=True):
         with _Writer(path, schema, compression) as writer:
-            for number in range(int(first[part]), int(first[part] + counts[part])):
-                with pa.memory_map(str(files[number])) as stream:
+            for bucket_file in buckets[start : start + count]:
+                with pa.memory_map(str(bucket_file)) as stream:
                     table = pa.ipc.open_stream(stream).read_all()
                     order = np.argsort(table[_KEY].to_numpy(), kind="stable")
                     rows = table.drop_columns([_KEY])
-                    for at in range(0, len(order), 1024):
-                        for batch in rows.take(order[at : at + 1024]).combine_chunks().to_batches():
+                    for at in range(0, len(order), BATCH_ROWS):
+                        for batch in rows.take(order[at : at + BATCH_ROWS]).combine_chunks().to_batches():
                             writer.add(batch, _BUFFERED_BYTES // 8)
                     del table, rows
-                files[number].unlink()
+                bucket_file.unlink()
 
 
-def _dealt(
-    sources: Sequence[SourceFile], tapes: Tapes, parts: int, whole: _Writer | None
-) -> Iterator[tuple[Any, np.ndarray[Any, Any], int]]:
-    """Batches with the part of each row and the number of the first."""
-    destinations = np.memmap(tapes.destinations.path, np.uint16, "r")
+def _read_planned(job: WriteJob, joint: _Writer | None) -> Iterator[tuple[Any, npt.NDArray[np.int64], int]]:
+    """Batches with the part of each row and the number of the first; on the way the joint file is written."""
+    destinations = np.memmap(job.index.destinations.path, np.uint16, "r")
     row = 0
-    for source in sources:
+    for source in job.sources:
         for batch in batches(source.path):
             here = np.asarray(destinations[row : row + batch.num_rows])
-            if whole is not None:
-                whole.add(batch.take(np.flatnonzero(here != EVAL)), _BUFFERED_BYTES // 8)
-            yield batch, np.where(here == EVAL, parts - 1, here).astype(np.int64), row
+            if joint is not None:
+                joint.add(batch.take(np.flatnonzero(here != EVAL)), _BUFFERED_BYTES // 8)
+            yield batch, np.where(here == EVAL, len(job.paths) - 1, here).astype(np.int64), row
             row += batch.num_rows
         check_unchanged(source)
 
@@ -213,13 +179,8 @@ def _compression(source: SourceFile) -> str:
     return "none" if name == "uncompressed" else name
 
 
-def _state(path: Path, rows: int) -> State:
-    return State(path.stat().st_size, rows, False, hash_file(path))
-
-
-# Parquet files: batches of rows, and how large each row is.
-
-BATCH_ROWS = 1024
+def _written(path: Path) -> Written:
+    return Written(path.stat().st_size, hash_file(path))
 
 
 def arrow() -> Any:
@@ -272,7 +233,7 @@ def batches(path: Path) -> Iterator[Any]:
 
 
 def row_bytes(batch: Any) -> npt.NDArray[np.uint32]:
-    """Return the bytes of each row: of texts their UTF-8, of other values as JSON."""
+    """Return the bytes of each row: texts as UTF-8, other values as JSON."""
     pa = arrow()
     import pyarrow.compute as pc
 
