@@ -1,4 +1,4 @@
-"""Write a report with study and slides of runs below this repository, without the names of this machine.
+"""Write a report with both outlines of runs below this repository, without the names of this machine.
 
 It is what `tunebook report --template study --template slides` writes, but that paths are those below the
 repository and the host has no name. `make report-example` runs it.
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tunebook.report.data import gather
-from tunebook.report.render import render, write_report
-from tunebook.report.study import render_templates
+from tunebook.report.render import render, render_outlines, write_report
 
 if TYPE_CHECKING:
     from tunebook.report.records import Report
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 def main(runs: tuple[Path, ...], output: Path) -> None:
     report = without_host(gather(runs))
-    files = render(report) | render_templates(report, ["study", "slides"])
+    files = render(report) | render_outlines(report, ["study", "slides"])
     write_report({name: below_root(content) for name, content in files.items()}, output)
     click.echo(
         f"wrote {output / 'report.html'}, {sum(map(len, files.values())) / 1e6:.1f} MB in {len(files)} files"

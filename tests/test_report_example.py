@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunebook.report.records import FORMAT
+from tunebook.report.render import outline
 
 EXAMPLE = Path(__file__).parents[1] / "reports" / "example"
 TEXTS = ["report.html", "report.json", "report.md", "study.md", "slides.md"]
@@ -32,6 +33,12 @@ def test_every_picture_that_is_shown_lies_beside_it(name):
     assert shown
     for picture in shown:
         assert (EXAMPLE / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["study", "slides"])
+def test_its_outlines_are_those_that_are_written_today(name):
+    report = json.loads((EXAMPLE / "report.json").read_text("utf-8"))
+    assert (EXAMPLE / f"{name}.md").read_bytes() == outline(report, name)
 
 
 def test_it_is_small():

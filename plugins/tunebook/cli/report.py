@@ -37,7 +37,7 @@ _SILENT = 3600
     "templates",
     multiple=True,
     type=click.Choice(["study", "slides"]),
-    help="Write study.md or slides.md as well, filled with what was measured. May be repeated.",
+    help="Also write study.md or slides.md: an outline with the measured numbers. May be repeated.",
 )
 @click.option("--watch", is_flag=True, help="Make the report again until all runs have ended, or Ctrl-C.")
 @click.option(
@@ -77,8 +77,7 @@ def report(
       tunebook report output/demo/lora -o reports/demo --watch
     """
     from tunebook.report.data import gather
-    from tunebook.report.render import render, write_report
-    from tunebook.report.study import render_templates
+    from tunebook.report.render import render, render_outlines, write_report
 
     if watch and evals:
         raise TunebookError(
@@ -89,7 +88,7 @@ def report(
         gathered = _watch(runs, output, every, templates, quiet=as_json)
     else:
         gathered = gather(runs, evals=evals)
-        write_report(render(gathered) | render_templates(gathered, templates), output)
+        write_report(render(gathered) | render_outlines(gathered, templates), output)
     if as_json:
         click.echo(_outcome(gathered, output, templates))
     else:
@@ -162,7 +161,7 @@ def _seconds_silent(run: Path) -> float:
 def _say(gathered: Report, output: Path, templates: Sequence[str]) -> None:
     """The headline, what a user should look at, and where the report is."""
     from tunebook.redact import redact_text
-    from tunebook.report.study import TEMPLATES
+    from tunebook.report.render import OUTLINES
 
     click.echo(redact_text(gathered.headline))
     for run in gathered.runs:
@@ -170,13 +169,13 @@ def _say(gathered: Report, output: Path, templates: Sequence[str]) -> None:
             if finding.level != "note":
                 where = f"{run.name}: " if len(gathered.runs) > 1 else ""
                 click.echo(redact_text(f"{finding.level}: {where}{finding.title}: {finding.evidence}"))
-    beside = ["report.md", *(TEMPLATES[name] for name in dict.fromkeys(templates)), "report.json"]
+    beside = ["report.md", *(OUTLINES[name] for name in dict.fromkeys(templates)), "report.json"]
     click.echo(f"wrote {output / 'report.html'}, {', '.join(beside[:-1])} and {beside[-1]} beside it")
 
 
 def _outcome(gathered: Report, output: Path, templates: Sequence[str]) -> str:
     from tunebook.redact import redact
-    from tunebook.report.study import TEMPLATES
+    from tunebook.report.render import OUTLINES
 
     outcome = {
         "format": gathered.format,
@@ -184,7 +183,7 @@ def _outcome(gathered: Report, output: Path, templates: Sequence[str]) -> str:
         "html": str(output / "report.html"),
         "markdown": str(output / "report.md"),
         "json": str(output / "report.json"),
-        **{name: str(output / TEMPLATES[name]) for name in templates},
+        **{name: str(output / OUTLINES[name]) for name in templates},
         "runs": [
             {
                 "name": run.name,

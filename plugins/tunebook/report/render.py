@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +25,14 @@ from tunebook.report.records import STEPS
 from tunebook.text import markdown, number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tunebook.report.records import Report
 
 MARK = "report.json"
 """The file by which a folder is known as a report, which may be replaced."""
+OUTLINES = {"study": "study.md", "slides": "slides.md"}
+"""What `--template` takes, and the file that it makes."""
 
 
 def write_report(files: Mapping[str, bytes], folder: Path) -> None:
@@ -68,6 +72,23 @@ def render(report: Report) -> dict[str, bytes]:
             continue
         files[f"{chart.id}.png"] = charts.png(chart, all_keys)
     return files
+
+
+def render_outlines(report: Report, wanted: Sequence[str]) -> dict[str, bytes]:
+    """The wanted outlines by file name; they show the pictures beside `report.md`.
+
+    Args:
+        report: What was gathered of the runs.
+        wanted: Keys of `OUTLINES`.
+    """
+    data = redact(asdict(report))
+    return {OUTLINES[name]: outline(data, name) for name in dict.fromkeys(wanted)}
+
+
+def outline(data: Mapping[str, Any], name: str) -> bytes:
+    """One outline of what `report.json` holds."""
+    text = environment().get_template(f"{OUTLINES[name]}.j2").render(report=data)
+    return re.sub(r"\n{3,}", "\n\n", text).encode()
 
 
 def render_page(report: Report) -> bytes:
@@ -145,6 +166,9 @@ def environment() -> jinja2.Environment:
         "code": _code,
         "value": _value,
         "duration": duration,
+        "measured": _measured,
+        "commands": _commands,
+        "shell": shlex.join,
     }
     return environment
 
@@ -154,6 +178,29 @@ def _num(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def _measured(value: float | str | None, unit: str = "") -> str:
+    """A number of an outline with its unit, or that there is none."""
+    if value is None:
+        return "not measured"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    return duration(float(value)) if unit == "s" else f"{_num(value)} {unit}".rstrip()
+
+
+def _commands(provenance: Mapping[str, Any] | None) -> list[str]:
+    """What started a run: with tunebook, and with the engine from the recipe in the run's folder."""
+    if provenance is None:
+        return []
+    lines, recipe = [], provenance["recipe"]
+    if recipe and recipe["name"]:
+        # Overlays and `key=value` are in one list, in the order in which they were merged.
+        changes = [[one] if "=" in one else ["-o", one] for one in recipe["overlays"]]
+        lines.append(shlex.join(["tunebook", "train", recipe["name"], *chain.from_iterable(changes)]))
+    if provenance["command"]:
+        lines.append(shlex.join(provenance["command"]))
+    return [line.replace("\n", " ") for line in lines]
 
 
 def _value(value: object) -> str:

@@ -264,16 +264,6 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> RankCorrelation
     return RankCorrelation(rho, n, low, high, _p_value(x, y, rho))
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """The coefficient of `spearman` alone; None where there is none.
-
-    >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 5.0])
-    -0.5
-    """
-    found = spearman(first, second)
-    return found.rho if found else None
-
-
 def _interval(rho: float, n: int) -> tuple[float | None, float | None]:
     if n < 5 or abs(rho) > 1 - 1e-9:
         return None, None
@@ -322,26 +312,6 @@ def wilson(value: float, n: int) -> Interval:
 def normal(value: float, stderr: float) -> Interval:
     """Interval of a mean with a standard error."""
     return Interval(low=value - _Z * stderr, high=value + _Z * stderr, method="1.96 standard errors")
-
-
-def difference(one: Interval, one_value: float, other: Interval, other_value: float) -> Interval:
-    """Interval of `one_value - other_value`, the two measured independently of each other.
-
-    On the same rows a paired comparison is sharper; this one needs no more than the two intervals.
-
-    Source: for proportions Newcombe (1998, Statistics in Medicine 17:873, method 10), whose example stands
-    below; for any two figures with intervals Zou and Donner (2008, Statistics in Medicine 27:1693).
-
-    >>> found = difference(wilson(56 / 70, 70), 56 / 70, wilson(48 / 80, 80), 48 / 80)
-    >>> round(found.low, 4), round(found.high, 4)
-    (0.0524, 0.3339)
-    """
-    gap = one_value - other_value
-    return Interval(
-        low=gap - math.hypot(one_value - one.low, other.high - other_value),
-        high=gap + math.hypot(one.high - one_value, other_value - other.low),
-        method="square-and-add of the two intervals",
-    )
 
 
 def pairs(examples: Sequence[Example], metric: str) -> Pairs:

@@ -13,8 +13,7 @@ from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.report.data import gather
 from tunebook.report.records import Live
-from tunebook.report.render import MARK, render, render_page, write_report
-from tunebook.report.study import render_templates
+from tunebook.report.render import MARK, render, render_outlines, render_page, write_report
 from tunebook.runlog import read_run
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Watch:
         runs: Run folders; they must exist, and need not have logged anything yet.
         output: The report's folder.
         every: Seconds between two looks, for the page to know.
-        templates: Keys of `study.TEMPLATES` to be written as well.
+        templates: Keys of `render.OUTLINES` to be written as well.
         is_going: Whether a run has not ended yet.
     """
 
@@ -111,7 +110,7 @@ class Watch:
         )
 
     def _files(self, report: Report) -> dict[str, bytes]:
-        return render(report) | render_templates(report, self.templates)
+        return render(report) | render_outlines(report, self.templates)
 
 
 def _read(runs: Sequence[Path]) -> Read:
