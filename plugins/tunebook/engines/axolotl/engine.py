@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.registry import load_registry
+from tunebook.engines import Engine
 from tunebook.engines.axolotl.cache import prepared_path
 from tunebook.engines.axolotl.datasets import block_faults, entry_of_block, label_fault, render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
@@ -31,7 +32,7 @@ NO_TELEMETRY = {"AXOLOTL_DO_NOT_TRACK": "1"}
 """Axolotl reports to its makers unless told not to; runs that we start never do."""
 
 
-class Axolotl:
+class Axolotl(Engine):
     """The engine as its 0.19.0 behaves. Its metrics come from the plugin that the recipe names."""
 
     registry_key = DIRECTORY_KEY

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.engines import Engine
 from tunebook.engines.llamafactory import cache
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _TRUE = ("1", "true", "y")  # llamafactory/extras/misc.py: is_env_enabled
 
 
-class LlamaFactory:
+class LlamaFactory(Engine):
     """The engine as its 0.9.5 behaves. Its metrics are attached by the start-up hook, in its own process."""
 
     registry_key = "dataset_dir"
