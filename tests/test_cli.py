@@ -37,6 +37,7 @@ def test_the_help_of_each_verb_is_that_of_the_table_and_ends_with_an_example(gro
     command = LazyGroup(table=table).get_command(None, verb)
     assert command.name == verb
     assert command.get_short_help_str(limit=200) == table[verb][2]
+    assert len(table[verb][2]) <= 66, "a line of the list of verbs in a terminal of 80 columns"
     text = CliRunner().invoke(command, ["--help"]).output
     assert f"\n  Example:\n    tunebook {group}{verb} " in text
 
@@ -83,7 +84,7 @@ def test_ls_lists_the_good_recipes_and_names_the_broken(tmp_path, monkeypatch):
     assert "llamafactory/good" in result.output
     assert "a laptop" in result.output
     assert isinstance(result.exception, TunebookError)
-    assert "bad.yaml, line 2: the key 'a' stands twice" in result.exception.problem
+    assert "bad.yaml, line 2: the key 'a' is there twice" in result.exception.problem
 
 
 @pytest.fixture

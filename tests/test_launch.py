@@ -194,14 +194,14 @@ def test_launch_node_refuses_a_rank_that_is_none(tmp_path, rank):
     [
         ("partiton: gpu", "partiton: no such key; did you mean partition?"),
         ("time: 24:00:00", "put it in quotes"),
-        ('time: "soon"', "is no time limit"),
-        ('partition: "gpu\\n#SBATCH --uid=0"', "cannot stand in a line for sbatch"),
-        ('account: "a b"', "cannot stand in a line for sbatch"),
-        ('sbatch: ["--mail-type=END; rm -rf /"]', "holds what is no option of sbatch"),
-        ('sbatch: ["-p gpu"]', "holds what is no option of sbatch"),
-        ("cpus_per_task: 0", "is no whole number above 0"),
+        ('time: "soon"', "is not a time limit"),
+        ('partition: "gpu\\n#SBATCH --uid=0"', "cannot be written into a line for sbatch"),
+        ('account: "a b"', "cannot be written into a line for sbatch"),
+        ('sbatch: ["--mail-type=END; rm -rf /"]', "holds something that is not an option of sbatch"),
+        ('sbatch: ["-p gpu"]', "holds something that is not an option of sbatch"),
+        ("cpus_per_task: 0", "is not a whole number above 0"),
         ("exclusive: maybe", "is neither true nor false"),
-        ('interface: "eth0; reboot"', "is no network interface"),
+        ('interface: "eth0; reboot"', "is not a network interface"),
         ("- a list", "must hold keys and values"),
         ("a: [", "not YAML"),
     ],
@@ -227,7 +227,7 @@ def test_all_faults_of_a_cluster_file_are_told_together(tmp_path):
 def test_a_line_that_is_no_host_is_refused(tmp_path, line):
     path = tmp_path / "hosts"
     path.write_text(f"node9 # fine\n{line}\n")
-    with pytest.raises(TunebookError, match=r":2: .*is no host"):
+    with pytest.raises(TunebookError, match=r":2: .*is not a host"):
         read_hosts(path)
 
 
@@ -310,7 +310,7 @@ def test_each_node_of_axolotl_reads_its_own_part(split):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "on how many nodes"),
+        ({}, "the number of nodes is not given"),
         ({"nodes": 2}, "would each train the same thing on the same data"),
         ({"split": "split", "nodes": 3}, "has 2 parts, not 3"),
         ({"split": "data"}, "holds no finished split"),

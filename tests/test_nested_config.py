@@ -97,7 +97,7 @@ def test_a_deepspeed_configuration_is_no_recipe(values, recipe):
     assert is_recipe(values) is recipe
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "line 1: is no JSON"), ("[]", "holds a list")])
+@pytest.mark.parametrize(("text", "message"), [("{", "line 1: is not JSON"), ("[]", "holds a list")])
 def test_what_cannot_be_read_is_told(text, message):
     with pytest.raises(TunebookError, match=message):
         parse(text, source="config.json")

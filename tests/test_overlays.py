@@ -86,7 +86,7 @@ def test_a_mapping_that_meets_a_list_is_an_error():
         ("max_steps", "is not of the form key=value"),
         ("+max_steps=1", "is not of the form key=value"),
         ("=1", "is not of the form key=value"),
-        ("targets=[a, b", "the value is no YAML"),
+        ("targets=[a, b", "the value is not YAML"),
     ],
 )
 def test_what_is_no_override_is_named(override, message):

@@ -114,8 +114,8 @@ def test_keys_that_stand_twice_are_named_with_their_lines():
     text = "lr: 1\nkwargs:\n  min_lr: 1\n  min_lr: 2\nlr: 2\n"
     with pytest.raises(TunebookError) as error:
         engine_yaml.parse_mapping(text, "llamafactory", source="r.yaml")
-    assert "r.yaml, line 5: the key 'lr' stands twice" in error.value.problem
-    assert "r.yaml, line 4: the key 'min_lr' stands twice" in error.value.problem
+    assert "r.yaml, line 5: the key 'lr' is there twice" in error.value.problem
+    assert "r.yaml, line 4: the key 'min_lr' is there twice" in error.value.problem
     assert engine_yaml.parse_mapping(text, "axolotl", source="r.yaml") == {"lr": 2, "kwargs": {"min_lr": 2}}
 
 
@@ -127,8 +127,8 @@ def test_a_merged_key_may_be_overridden_as_in_llamafactory():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\n\tb: 2\n", "r.yaml, line 2: a tab where YAML wants spaces"),
-        ("a:\n  b: 1\n\tc: 2\n", "r.yaml, line 3: a tab where YAML wants spaces"),
+        ("a: 1\n\tb: 2\n", "r.yaml, line 2: a tab where YAML needs spaces"),
+        ("a:\n  b: 1\n\tc: 2\n", "r.yaml, line 3: a tab where YAML needs spaces"),
         ("a: 1\nb: [1, 2\nc: 3\n", "r.yaml, line 3"),
         ("a: b: c\n", "r.yaml, line 1"),
         ("- a\n- b\n", "r.yaml: holds a list, not a mapping"),

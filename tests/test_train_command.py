@@ -374,7 +374,7 @@ def test_an_unfinished_run_goes_on_from_the_last_whole_checkpoint(place):
     cut(place.output / "checkpoint-30" / "adapter_model.safetensors")
     done = place.run()
     assert done.returncode == 0, done.stderr
-    assert "passing over output/rec/checkpoint-30: adapter_model.safetensors is cut off" in done.stderr
+    assert "skipping output/rec/checkpoint-30: adapter_model.safetensors is cut off" in done.stderr
     assert "resuming from output/rec/checkpoint-20" in done.stderr
     assert place.ran()["resume_from_checkpoint"] == "output/rec/checkpoint-20"
     assert place.record()["resumed_from"] == "checkpoint-20"
@@ -398,7 +398,7 @@ def test_an_unfinished_run_without_a_whole_checkpoint_starts_anew_beside_the_old
     (place.output / "checkpoint-10").mkdir()
     done = place.run()
     assert done.returncode == 0, done.stderr
-    assert "passing over output/rec/checkpoint-10: trainer_state.json is missing" in done.stderr
+    assert "skipping output/rec/checkpoint-10: trainer_state.json is missing" in done.stderr
     assert "moved the old folder to output/rec.replaced-1" in done.stderr
     assert "resume_from_checkpoint" not in place.ran()
 
@@ -435,7 +435,7 @@ def test_a_stopped_run_leaves_no_process_behind(place, number, status):
     assert process.returncode == status, err
     assert "Traceback" not in err
     assert "stopped by" in err
-    assert "starts anew" in err
+    assert "starts from the beginning" in err
     assert not alive(worker)
     assert (place.output / "tunebook" / "run.json").exists()
     assert not (place.output / "tunebook" / "finished.json").exists()

@@ -26,7 +26,7 @@ _ENVIRONMENT_FOLDERS: dict[EngineName, str] = {"llamafactory": ".venv", "axolotl
 def home() -> Path:
     """Return the folder that holds `recipes/` and `datasets_info/`.
 
-    The current folder where it holds both, so that a checkout one stands in wins; else the checkout this
+    The current folder where it holds both, so that the checkout one is in wins; else the checkout this
     package runs from (an editable install); else the copies that travel inside the wheel.
     """
     package = Path(__file__).resolve().parent

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def byte_progress(
     label: str, total: int | None, *, to: TextIO | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar, and give the function that is told how many bytes have been read so far.
+    """Show a bar, and yield the function that takes how many bytes have been read so far.
 
     Args:
         label: What is being done, e.g. `checking`.

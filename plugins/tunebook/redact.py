@@ -8,7 +8,7 @@ from typing import Any
 
 MARK = "[redacted]"
 
-# A word of its own in the key, so that tokenizer and max_new_tokens pass. `token` counts at its end alone:
+# A word of its own in the key, so that tokenizer and max_new_tokens pass. `token` counts only at its end:
 # token_accuracy and moe_token_dispatcher_type are about tokens of text.
 _SECRET_KEY = re.compile(
     r"(?:^|[^a-z])"
@@ -25,7 +25,7 @@ _ASSIGNED = re.compile(
 _PATTERNS = [
     re.compile(pattern)
     for pattern in (
-        # Bounded by letters and digits alone: a key may be part of a name, as in set_ghp_....
+        # Bounded only by letters and digits: a key may be part of a name, as in set_ghp_....
         r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}(?![A-Za-z0-9])",
         r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}(?![A-Za-z0-9])",
         r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}(?![A-Za-z0-9])",

@@ -57,7 +57,7 @@ def markdown(text: object) -> str:
 
 
 def cut(prompt: str, prefix: str = "") -> str:
-    """At most `PROMPT_CHARACTERS` of a prompt: the end, where the question stands, and a bit of the start.
+    """At most `PROMPT_CHARACTERS` of a prompt: the end, where the question is, and a bit of the start.
 
     `prefix` is what all the shown prompts have in common, and is left out.
 

@@ -54,7 +54,7 @@ class DatasetEntry:
 
     name: str
     registry: Path
-    """The `dataset_info.json` it stands in."""
+    """The `dataset_info.json` it is in."""
     values: Mapping[str, Any]
     """The entry as written: the engine's own keys and `metric`."""
     metrics: tuple[MetricSpec, ...]

@@ -48,10 +48,10 @@ def bench(
     synthetic: bool,
     as_json: bool,
 ) -> None:
-    """Time a short real training of a recipe: speed, memory, waiting for data, use of the device.
+    """Time a short training of a recipe: speed, memory, use of the GPU.
 
     The recipe's engine trains a few steps on the recipe's data, without evaluation and saving, in a folder
-    that is removed. The tokens per second are what `tunebook estimate --tokens-per-second` wants.
+    that is removed. Give the tokens per second to `tunebook estimate --tokens-per-second`.
 
     \b
     Example:
@@ -83,7 +83,7 @@ def bench(
 
 
 def _train(plan: TrainPlan, values: dict[str, Any], output: Path) -> dict[str, Any]:
-    """Run the engine on `values`, and return what `hooks.timing` has left."""
+    """Run the engine on `values`, and return what `hooks.timing` has written."""
     recipe, left, log = output / "recipe.yaml", output / "steps.json", output / "log"
     files.write_atomic(recipe, engine_yaml.dump(values))
     command = engines.load(plan.recipe.engine).train(
@@ -105,7 +105,7 @@ def _train(plan: TrainPlan, values: dict[str, Any], output: Path) -> dict[str, A
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise TunebookError(
             f"the engine ended with status {ended.code} before its steps were made; it said last:\n{tail}",
-            fix="see that `tunebook train` of this recipe starts, and that its start-up hook is on",
+            fix="make sure that `tunebook train` starts this recipe, and that its start-up hook is on",
         )
     return dict(json.loads(left.read_text(encoding="utf-8")))
 

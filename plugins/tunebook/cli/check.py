@@ -32,14 +32,14 @@ _ROUNDS = 3
     "wanted_batch",
     type=click.IntRange(1),
     metavar="ROWS",
-    help="Rows of one optimizer step, all GPUs together; others are an error.",
+    help="Rows of one optimizer step, all GPUs together; any other number is an error.",
 )
 @click.option(
     "--command",
     type=click.Choice(["train", "export", "chat", "eval"]),
-    help="The engine's command the file is for; told by its keys if not given.",
+    help="The engine's command that the file is for; by default its keys decide.",
 )
-@click.option("--fix", is_flag=True, help="Mend what is mechanical in the files, and show the changes.")
+@click.option("--fix", is_flag=True, help="Fix what is mechanical in the files, and show the changes.")
 @click.option(
     "--schedule", is_flag=True, help="Print the learning rate at the start, each tenth and the end."
 )
@@ -80,7 +80,7 @@ def check(
 
     checked = [look(name) for name in names]
     if fix:
-        # A value is looked at only under a key that is known, so a mended key may bring up another fault.
+        # A value is looked at only under a key that is known, so a corrected key may bring up another fault.
         for _ in range(_ROUNDS):
             changes = list(mend([finding for one in checked for finding in one.result.findings]))
             if not changes:
@@ -117,5 +117,5 @@ def _print_summary(results: list[CheckResult]) -> None:
     found = count_findings(finding.severity for result in results for finding in result.findings)
     files = "1 file" if len(results) == 1 else f"{len(results)} files"
     mechanical = sum(finding.edit is not None for result in results for finding in result.findings)
-    more = f"; --fix mends {mechanical} of them" if mechanical else ""
+    more = f"; --fix corrects {mechanical} of them" if mechanical else ""
     click.echo(f"{files}: {found or 'clean'}{more}", err=True)

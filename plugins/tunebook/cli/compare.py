@@ -70,7 +70,7 @@ def compare(
     prompts_may_differ: bool,
     as_json: bool,
 ) -> None:
-    """Compare two models on the same rows: differences, tests and the rows that changed.
+    """Compare two models on the same rows, with significance tests.
 
     A and B are each a run's output_dir (its best step), RUN@STEP, RUN@base, RUN@last, RUN/checkpoint-STEP, a
     file of records, or a .jsonl, .json or .csv file of predictions. Differences are B minus A.

@@ -53,7 +53,7 @@ def check(
     *,
     as_json: bool,
 ) -> None:
-    """Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.
+    """Find duplicates, leaks, unreadable answers and broken encodings.
 
     Give entries of the registry, data files, or recipes, whose training and evaluation sets are compared with
     each other. Exit status: 0 clean (hints do not count), 1 findings, 2 wrong use. docs/data-check.md
@@ -69,7 +69,7 @@ def check(
     with byte_progress("checking", sum(source.bytes for source in sources.values())) as on_bytes:
         before = 0
         for key, source in sources.items():
-            read[key] = audit(source, shown=show, on_bytes=partial(_tell, on_bytes, before))
+            read[key] = audit(source, shown=show, on_bytes=partial(_advance, on_bytes, before))
             before += source.bytes
     for key in sets.evaluated:
         found = [leak for other in sets.trained for leak in leaks(read[other], read[key], shown=show)]
@@ -84,7 +84,7 @@ def check(
     ctx.exit(0 if clean else 1)
 
 
-def _tell(on_bytes: Callable[[int], None], before: int, done: int) -> None:
+def _advance(on_bytes: Callable[[int], None], before: int, done: int) -> None:
     on_bytes(before + done)
 
 

@@ -107,11 +107,11 @@ def _rows(source: Source, on_bytes: Callable[[int], None]) -> Iterator[dict[str,
     """The rows of all files, one after another."""
     before, found = 0, False
 
-    def tell(done: int) -> None:
+    def advance(done: int) -> None:
         on_bytes(before + done)
 
     for path in source.files:
-        for row in iter_table(path, on_bytes=tell):
+        for row in iter_table(path, on_bytes=advance):
             found = True
             yield row
         before += path.stat().st_size

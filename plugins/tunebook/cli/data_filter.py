@@ -80,7 +80,7 @@ def filter_rows(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Leave out rows by their length in tokens, and copy the others unchanged.
+    """Leave out rows by length in tokens; copy the others unchanged.
 
     RECIPE and NAME are as in `tunebook data lengths`. For each set a data file, its registry entry, the list
     of the rows that went and a manifest appear in the output folder, or nothing does.

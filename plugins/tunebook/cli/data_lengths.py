@@ -63,7 +63,7 @@ def lengths(
     chars: bool,
     as_json: bool,
 ) -> None:
-    """Show how long rows are in tokens, and what the recipe's limit cuts off.
+    """Show how long rows are in tokens, and what the limit cuts off.
 
     RECIPE is a name from `tunebook ls` or a YAML file: its rows are built with its template and tokenizer, as
     its engine does. NAME is an entry of the registry or a data file, which needs --model and --template, or

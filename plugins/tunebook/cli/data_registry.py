@@ -1,4 +1,4 @@
-"""`tunebook data ls` and `show`: what the registry holds, and how each engine is told of it."""
+"""`tunebook data ls` and `show`: what the registry holds, and how each engine names it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ls(dataset_dir: Path | None) -> None:
 @click.argument("name")
 @dataset_dir_option
 def show(name: str, dataset_dir: Path | None) -> None:
-    """Show an entry, and the block that says the same in an Axolotl recipe.
+    """Show an entry of the registry, also as a block for Axolotl.
 
     \b
     Example:
@@ -65,18 +65,15 @@ def registry_folder(given: Path | None) -> Path:
     return given or (here if here.is_dir() else paths.home() / "datasets_info")
 
 
-# `tunebook data verify`: a split is proved again from its files.
-
-
 @click.command("verify")
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--parts-only", is_flag=True, help="Compare the parts with their hashes alone; no source is read."
+    "--parts-only", is_flag=True, help="Only compare the parts with their hashes; no source is read."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print faults and counts as JSON.")
 @click.pass_context
 def verify(ctx: click.Context, output: Path, parts_only: bool, as_json: bool) -> None:
-    """Prove a split: its parts are as they were written and hold each row of the source once.
+    """Check that a split still holds each row of its source once.
 
     OUTPUT is the folder that `tunebook data split` made. Exit status 1 where something is not as its
     manifest says.
@@ -89,8 +86,8 @@ def verify(ctx: click.Context, output: Path, parts_only: bool, as_json: bool) ->
     missing = [source["path"] for source in manifest["sources"] if not Path(source["path"]).is_file()]
     if missing and not parts_only:
         raise TunebookError(
-            f"the source {missing[0]} is not there, so nobody can tell whether all its rows are",
-            fix="put it back, or prove the parts alone with --parts-only",
+            f"the source {missing[0]} is not there, so its rows cannot be compared with the parts",
+            fix="put it back, or check only the parts with --parts-only",
         )
     done = 0
     with byte_progress("verifying", bytes_to_read(manifest, source_too=not parts_only)) as on_bytes:

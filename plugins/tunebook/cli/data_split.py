@@ -133,7 +133,7 @@ def split(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Split a dataset between nodes; each gets a folder that is a whole dataset_dir.
+    """Split a dataset between nodes, into a dataset_dir for each.
 
     NAME is an entry of the registry; FILE a .csv, .json, .jsonl or .parquet file. OUTPUT/node_<i> holds the
     rows of one node and a dataset_info.json with the same names, so a recipe runs with dataset_dir set to
@@ -274,8 +274,8 @@ def show_manifest(output: Path, manifest: dict[str, Any]) -> None:
 
 
 def _spread_line(figures: dict[str, float | None]) -> str:
-    told = ", ".join(f"{name} by {figure:.2%}" for name, figure in figures.items() if figure is not None)
-    return f"nodes differ at most in {told} of the mean"
+    spreads = ", ".join(f"{name} by {figure:.2%}" for name, figure in figures.items() if figure is not None)
+    return f"nodes differ at most in {spreads} of the mean"
 
 
 def _show_parts(title: str, parts: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`tunebook doctor`: what this machine can run, what stands in the way, and what ends it."""
+"""`tunebook doctor`: what this machine can run, what is in the way, and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from tunebook import paths
 from tunebook.cli.parts import count_findings, overlay_option, print_finding
 from tunebook.doctor.rules_environment import attention_in_use, is_published, wheel_of
-from tunebook.doctor.run import Report, examine
+from tunebook.doctor.run import Diagnosis, examine
 from tunebook.recipes.overlays import resolve_named
 from tunebook.redact import redact
 from tunebook.text import gib
@@ -39,7 +39,7 @@ def doctor(
     overlay_names: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Tell what this machine can run, what stands in the way, and what ends it.
+    """Show what this machine can run, and what to fix first.
 
     Driver, GPUs, memory, disk, limits, network and tokens (whether there, never which); in each engine's
     environment versions, torch and flash-attn, which is run and compared where it can be. With RECIPE also
@@ -58,7 +58,7 @@ def doctor(
     ctx.exit(0 if report.healthy else 1)
 
 
-def _examine(recipe: Recipe | None) -> Report:
+def _examine(recipe: Recipe | None) -> Diagnosis:
     """Show on stderr what has answered: importing torch takes seconds."""
     from rich.console import Console
 
@@ -73,7 +73,7 @@ def _examine(recipe: Recipe | None) -> Report:
         return examine(recipe, done)
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _plain(report: Diagnosis) -> dict[str, Any]:
     facts = report.facts
     plain: dict[str, Any] = {"format": FORMAT, **asdict(facts)}
     for shown, environment in zip(plain["environments"], facts.environments, strict=True):
@@ -87,7 +87,7 @@ def _plain(report: Report) -> dict[str, Any]:
     return plain
 
 
-def _print(report: Report) -> None:
+def _print(report: Diagnosis) -> None:
     lines = list(_lines(report.facts))
     width = max(len(name) for name, _ in lines)
     for name, text in lines:

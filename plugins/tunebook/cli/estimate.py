@@ -49,7 +49,7 @@ _EVALUATION_TERMS = {
 )
 @click.option("--rows", type=click.IntRange(min=1), help="Training rows, where the data is not here.")
 @click.option(
-    "--tokens-per-second", type=click.FloatRange(min=0, min_open=True), help="Of all GPUs: gives a time."
+    "--tokens-per-second", type=click.FloatRange(min=0, min_open=True), help="Of all GPUs; adds a time."
 )
 @click.option(
     "--answer-tokens", type=click.IntRange(min=1), default=16, show_default=True, help="Of an evaluation row."
@@ -69,8 +69,8 @@ def estimate(
 ) -> None:
     """Estimate memory, steps, sizes and time of a recipe.
 
-    From the recipe and the model's config.json alone: no weights, no GPU, no engine. docs/memory.md gives the
-    formulas and how far they were from published measurements.
+    Only the recipe and the model's config.json are read: no weights, no GPU, no engine. docs/memory.md gives
+    the formulas and how far they were from published measurements.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def _gather(
     answer_tokens: int,
     tokens_per_second: float | None,
 ) -> dict[str, Any]:
-    """Everything the command tells, as one mapping; sizes in bytes, a part that is not known left out."""
+    """Everything the command prints, as one mapping; sizes in bytes; what is not known is left out."""
     config = memory.find_config(model)
     shape = memory.read_shape(config)
     setup = memory.read_setup(**run.arguments, gpus=gpus)
@@ -162,7 +162,7 @@ def _count_rows(recipe: Recipe) -> int | None:
         try:
             count = _rows_of(data_files(entry))
         except TunebookError:
-            # The files are made by a script that has not been run: the memory is still worth telling.
+            # The files are made by a script that has not been run: the memory is still worth printing.
             return None
         if count is None:
             return None

@@ -119,7 +119,7 @@ def eval_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate runs, checkpoints and models as in training: same engine, rows and metrics.
+    """Evaluate runs, checkpoints and models as training does.
 
     RUN is a run's output_dir, RUN@STEP, RUN/checkpoint-STEP, or with --recipe a model's folder. KEY=VALUE
     changes the recipe. With --endpoint, RUN may be a recipe too: its rows are put to a server. Finished

@@ -61,7 +61,7 @@ def infer(
     overwrite: bool,
     dry_run: bool,
 ) -> None:
-    """Answer a file of prompts, or one prompt, as the model was trained to be asked.
+    """Answer prompts, put to the model as in its training.
 
     Template, system prompt and thinking are those of the training: the contract beside the model tells
     them, or the recipe in the run. Answers are greedy, and come out in the order of the rows, each row with

@@ -26,8 +26,8 @@ from tunebook.launch.plan import plan_launch, unfinished
     help="A finished `tunebook data split`: each node trains on its own part.",
 )
 @click.option("--nodes", type=click.IntRange(min=1), help="By default the split's parts, or the hosts.")
-@click.option("--joint", is_flag=True, help="Train one model on all nodes, rather than one on each.")
-@click.option("--hosts", type=click.Path(path_type=Path), help="For ssh: a file with a host a line.")
+@click.option("--joint", is_flag=True, help="Train one model on all nodes, instead of one on each.")
+@click.option("--hosts", type=click.Path(path_type=Path), help="For ssh: a file with one host per line.")
 @click.option("--cluster", type=click.Path(path_type=Path), help="The site's settings, see docs/launch.md.")
 @click.option("--parallel", type=click.IntRange(min=1), help="How many nodes at once, local and ssh.")
 @click.option("--fail-fast", is_flag=True, help="The first node that fails ends the others, local and ssh.")
@@ -50,7 +50,7 @@ def launch(ctx: click.Context, /, recipe: str, overrides: tuple[str, ...], **opt
     if launcher.needs_hosts != (options["hosts"] is not None):
         raise TunebookError(
             f"--via {via} {'needs' if launcher.needs_hosts else 'takes no'} --hosts",
-            fix="give --hosts FILE, a host a line" if launcher.needs_hosts else "leave --hosts out",
+            fix="give --hosts FILE, one host per line" if launcher.needs_hosts else "leave --hosts out",
         )
     if options["after"] and not launcher.has_queue:
         raise TunebookError(f"--via {via} takes no --after", fix="leave it out: only SLURM has a queue")

@@ -65,23 +65,23 @@ COMMANDS: CommandTable = {
     "eval": (
         "tunebook.cli.eval",
         "eval_",
-        "Evaluate runs, checkpoints and models as in training: same engine, rows and metrics.",
+        "Evaluate runs, checkpoints and models as training does.",
     ),
     "status": (
         "tunebook.cli.status",
         "status",
-        "Show where runs stand: phase, step, loss, metrics, speed and time left.",
+        "Show the state of runs: step, loss, metrics, speed, time left.",
     ),
     "stop": ("tunebook.cli.stop", "stop", "Stop runs: each writes a checkpoint at its next step and ends."),
     "doctor": (
         "tunebook.cli.doctor",
         "doctor",
-        "Tell what this machine can run, what stands in the way, and what ends it.",
+        "Show what this machine can run, and what to fix first.",
     ),
     "bench": (
         "tunebook.cli.bench",
         "bench",
-        "Time a short real training of a recipe: speed, memory, waiting for data, use of the device.",
+        "Time a short training of a recipe: speed, memory, use of the GPU.",
     ),
     "data": (
         "tunebook.cli.main",
@@ -92,22 +92,22 @@ COMMANDS: CommandTable = {
     "compare": (
         "tunebook.cli.compare",
         "compare",
-        "Compare two models on the same rows: differences, tests and the rows that changed.",
+        "Compare two models on the same rows, with significance tests.",
     ),
     "infer": (
         "tunebook.cli.infer",
         "infer",
-        "Answer a file of prompts, or one prompt, as the model was trained to be asked.",
+        "Answer prompts, put to the model as in its training.",
     ),
     "verify": (
         "tunebook.cli.verify",
         "verify",
-        "Compare what a server will send to a model with what training has shown it.",
+        "Compare what a server sends to a model with what training did.",
     ),
     "merge": (
         "tunebook.cli.merge",
         "merge_command",
-        "Merge an adapter into its base, or several models or adapters into one.",
+        "Merge an adapter into its base, or several models into one.",
     ),
     "report": ("tunebook.cli.report", "report", "Report runs as report.json, report.md and report.html."),
 }
@@ -116,7 +116,7 @@ DATA_COMMANDS: CommandTable = {
     "split": (
         "tunebook.cli.data_split",
         "split",
-        "Split a dataset between nodes; each gets a folder that is a whole dataset_dir.",
+        "Split a dataset between nodes, into a dataset_dir for each.",
     ),
     "ls": (
         "tunebook.cli.data_registry",
@@ -126,17 +126,17 @@ DATA_COMMANDS: CommandTable = {
     "show": (
         "tunebook.cli.data_registry",
         "show",
-        "Show an entry, and the block that says the same in an Axolotl recipe.",
+        "Show an entry of the registry, also as a block for Axolotl.",
     ),
     "lengths": (
         "tunebook.cli.data_lengths",
         "lengths",
-        "Show how long rows are in tokens, and what the recipe's limit cuts off.",
+        "Show how long rows are in tokens, and what the limit cuts off.",
     ),
     "filter": (
         "tunebook.cli.data_filter",
         "filter_rows",
-        "Leave out rows by their length in tokens, and copy the others unchanged.",
+        "Leave out rows by length in tokens; copy the others unchanged.",
     ),
     "chunk": (
         "tunebook.cli.data_chunk",
@@ -146,12 +146,12 @@ DATA_COMMANDS: CommandTable = {
     "check": (
         "tunebook.cli.data_check",
         "check",
-        "Find faults of data: duplicates, leaks, empty or unreadable answers, encodings.",
+        "Find duplicates, leaks, unreadable answers and broken encodings.",
     ),
     "verify": (
         "tunebook.cli.data_registry",
         "verify",
-        "Prove a split: its parts are as they were written and hold each row of the source once.",
+        "Check that a split still holds each row of its source once.",
     ),
 }
 

@@ -78,7 +78,7 @@ def merge_command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Merge an adapter into its base, or several models or adapters into one.
+    """Merge an adapter into its base, or several models into one.
 
     One adapter becomes a model; one full model is written as it is, without its optimizer state. Several
     become their weighted average. The folder appears once it is complete and its logits equal those of

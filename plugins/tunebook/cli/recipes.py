@@ -1,4 +1,4 @@
-"""`tunebook ls`, `show` and `cp`: recipes as they stand in the folder, and one to make yours."""
+"""`tunebook ls`, `show` and `cp`: recipes as they are in the folder, and a copy of your own."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def ls(engine: str | None, as_json: bool) -> None:
 def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...], as_json: bool) -> None:
     """Show one recipe, with its overlays merged in.
 
-    What is printed is itself a recipe; a comment stands beside each value that an overlay or an override
-    has set.
+    What is printed is itself a recipe. Each value that an overlay or an override has set has a comment.
 
     \b
     Example:
@@ -84,8 +83,8 @@ def show(recipe: str, overrides: tuple[str, ...], overlay_names: tuple[str, ...]
 def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple[str, ...]) -> None:
     """Copy a recipe, to make it yours.
 
-    DEST is a file or a folder. With overlays or overrides they are merged in; without, the file is copied as
-    it stands, comments and all. A recipe in JSON becomes YAML. Nothing is overwritten.
+    DEST is a file or a folder. Overlays and overrides are merged in; without them the file is copied as it
+    is, with its comments. A recipe in JSON becomes YAML. Nothing is overwritten.
 
     \b
     Example:
@@ -129,7 +128,7 @@ def _annotated(resolved: Resolved) -> str:
     recipe, origins = resolved
     lines = [f"# {fact}: {text}" for fact, text in recipe.header.items()]
     lines += [""] if lines else []
-    # Behind the header: a comment line within it would go on with the fact above.
+    # After the header: a comment line within it would be part of the fact above.
     lines += ["# What the header expects holds without the changes below."] if recipe.overlays else []
     for key, value in recipe.values.items():
         text = engine_yaml.dump({key: value}).rstrip("\n")

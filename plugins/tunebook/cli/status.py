@@ -1,4 +1,4 @@
-"""`tunebook status`: where runs stand, once or until they end."""
+"""`tunebook status`: the state of runs, once or until they end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OUTPUT = Path("output")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, metavar="SECONDS", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout.")
 def status(runs: tuple[Path, ...], watch: bool, interval: float, as_json: bool) -> None:
-    """Show where runs stand: phase, step, loss, metrics, speed and time left.
+    """Show the state of runs: step, loss, metrics, speed, time left.
 
     RUNS are run folders, or folders that hold some; without any, those below output/. What is shown comes
     from the files of a run and from its process, known by pid and start time.

@@ -1,4 +1,4 @@
-"""`tunebook stop`: ends runs behind a checkpoint, known by pid and start time."""
+"""`tunebook stop`: ends runs after a checkpoint; a run is known by pid and start time."""
 
 from __future__ import annotations
 

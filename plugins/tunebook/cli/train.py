@@ -102,7 +102,7 @@ def _follow(plan: TrainPlan, rank: int) -> int:
 
 
 def _prepare(plan: TrainPlan) -> int | None:
-    """Make the run folder this start's own, and return the lock on it."""
+    """Prepare the run folder for this start, and return the lock on it."""
     lock = run_folder.lock(plan.output_dir) if plan.output_dir.exists() else None
     if plan.replace_old:
         say(f"moved the old folder to {run_folder.move_aside(plan.output_dir)}")
@@ -140,7 +140,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
     folder = plan.output_dir / run_folder.FOLDER
     request = stop.of_run(folder.absolute())
     request.clear()
-    # Whoever has sent our output to a file says so here, as launch_node.sh does.
+    # Set by whoever has sent our output to a file, as launch_node.sh does.
     printed = str(log.absolute()) if log else os.environ.get("TUNEBOOK_LOG")
     about = {"started": utc_now(), "engine": plan.recipe.engine, "log": printed}
     processes.record_self(folder, about)
@@ -157,7 +157,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
         how = "Ctrl-C" if ended.stopped_by is signal.SIGINT else ended.stopped_by.name
         say(f"stopped by {how}; {_how_to_go_on(plan)}")
     else:
-        say(f"the engine failed with exit status {code}; its own message stands above")
+        say(f"the engine failed with exit status {code}; its own message is above")
         say(_how_to_go_on(plan))
     stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
     end = {"ended": utc_now(), "exit_status": code, "stopped_by": stopped_by}
@@ -167,7 +167,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
 
 
 def _run_engine(command: Command, request: StopRequest, *, keep_open: tuple[int, ...] = ()) -> Ended:
-    """Run an engine that ends behind a checkpoint when the request is made, as SIGUSR1 to us makes it."""
+    """Run an engine that ends after a checkpoint when it is asked to, as by SIGUSR1 to us."""
     command = replace(command, env={**command.env, stop.VARIABLE: str(request.asked)})
     return processes.run(command, keep_open=keep_open, ask_to_save=request.make)
 
@@ -175,21 +175,21 @@ def _run_engine(command: Command, request: StopRequest, *, keep_open: tuple[int,
 def _recipe_text(plan: TrainPlan) -> str:
     header = [f"# {key}: {value}" for key, value in plan.recipe.header.items()]
     made = [f"# made from {plan.recipe.name}", *(f"# with {change}" for change in plan.recipe.overlays)]
-    # The blank line ends the header: a comment line within it would go on with the fact above.
+    # The blank line ends the header: a comment line within it would be part of the fact above.
     return "\n".join([*header, "", *made, "", engine_yaml.dump(plan.recipe.values)])
 
 
 def _how_to_go_on(plan: TrainPlan) -> str:
     last = last_whole_checkpoint(plan.output_dir).path
     if last is None:
-        return "no whole checkpoint was written: the same command starts anew"
+        return "no whole checkpoint was written: the same command starts from the beginning"
     return f"the same command goes on from {last}"
 
 
 def _say_results(plan: TrainPlan) -> None:
     """Name the best checkpoint, where the engine chose one, and the command that comes next."""
     state = {}
-    # LLaMA-Factory writes the state beside the weights; Axolotl leaves it in the checkpoints alone.
+    # LLaMA-Factory writes the state beside the weights; Axolotl only into the checkpoints.
     for folder in (plan.output_dir, *reversed(checkpoint_folders(plan.output_dir))):
         with suppress(OSError, ValueError):
             state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))

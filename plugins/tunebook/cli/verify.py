@@ -66,7 +66,7 @@ def verify(
     *,
     as_json: bool,
 ) -> None:
-    """Compare what a server will send to a model with what training has shown it.
+    """Compare what a server sends to a model with what training did.
 
     The same conversations are written by the engine's template, as training saw them, and by the saved
     tokenizer's chat template, as vLLM and transformers write them, and compared token by token. Stop tokens,

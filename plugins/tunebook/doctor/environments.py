@@ -1,4 +1,4 @@
-"""Asks each engine's environment what it is, by its own Python in a child process."""
+"""Asks each engine's environment about itself, by its own Python in a child process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARK = "tunebook-probe: "
 
 
 def find(names: Iterable[EngineName]) -> list[Environment]:
-    """Return the environments of these engines that there are, read from their metadata alone."""
+    """Return those of these engines' environments that exist, read only from their metadata."""
     found = []
     for name in names:
         try:
@@ -69,7 +69,7 @@ def ask_all(
 
 
 def ask(environment: Environment, timeout: float = TIMEOUT_SECONDS) -> Environment:
-    """Return `environment` with what its own Python tells; with `error` where it tells nothing."""
+    """Return `environment` with what its own Python says; with `error` where it says nothing."""
     # -P: the probe's folder is not searched for modules. Our hook has no business there.
     argv = [str(Path(environment.path) / "bin" / "python"), "-P", str(_PROBE), environment.engine]
     try:

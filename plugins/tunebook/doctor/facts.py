@@ -15,7 +15,7 @@ Severity = Literal["error", "warning", "hint"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that stands in the way, or is worth knowing, with the step that ends it."""
+    """One thing that is in the way, or is worth knowing, with its fix."""
 
     rule: str
     """Id; docs/doctor.md explains each."""
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One card, as nvidia-smi tells it."""
+    """One card, as nvidia-smi shows it."""
 
     name: str
     memory: int | None
@@ -114,7 +114,7 @@ class Flash:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """One engine's environment, told by its own Python."""
+    """One engine's environment, as its own Python describes it."""
 
     name: str
     """Of its folder."""
@@ -132,7 +132,7 @@ class Environment:
     """TUNEBOOK_HOOK=0 is set."""
     has_pip: bool = False
     error: str | None = None
-    """Why its Python told nothing."""
+    """Why its Python said nothing."""
     torch: str | None = None
     torch_error: str | None = None
     cuda: str | None = None

@@ -148,7 +148,7 @@ def _output(argv: list[str]) -> str:
 # The network: the own name, interfaces, the ports of torchrun, the hub.
 
 PORTS = range(29500, 29504)
-"""What torchrun, DeepSpeed and accelerate listen on unless told otherwise, and the next three."""
+"""What torchrun, DeepSpeed and accelerate listen on by default, and the next three."""
 HUB_SECONDS = 4.0
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h

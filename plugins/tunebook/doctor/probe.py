@@ -1,4 +1,4 @@
-"""Run by path in an engine's own environment: tells its torch and flash-attn as one line of JSON.
+"""Run by path in an engine's own environment: prints its torch and flash-attn as one line of JSON.
 
 It must not import tunebook, which that environment may hold in another version or not at all.
 """
@@ -56,7 +56,7 @@ def _torch(torch: Any) -> dict[str, Any]:
 
 
 def _told(ask: Callable[[], Any]) -> Any:
-    """What is good to know and comes and goes with torch's versions; None where it cannot be told."""
+    """What is good to know and comes and goes with torch's versions; None where it is not known."""
     try:
         return ask()
     except Exception:  # noqa: BLE001

@@ -156,7 +156,7 @@ def _gpu(environment: Environment, machine: Machine) -> Iterator[Finding]:
             "cuda",
             "error",
             "nvidia-smi lists a GPU, and torch sees none",
-            f"{environment.path}/bin/python -c 'import torch; torch.cuda.init()' tells why; a driver that "
+            f"{environment.path}/bin/python -c 'import torch; torch.cuda.init()' says why; a driver that "
             "was updated needs a restart of the machine",
         )
     for gpu in {gpu.name: gpu for gpu in usable_gpus(machine)}.values():
@@ -376,7 +376,7 @@ def _spell(environment: Environment, kind: str) -> str:
     return f"write {key}: {kind}"
 
 
-# Which file of flash-attn's releases fits an environment, by name alone.
+# Which file of flash-attn's releases fits an environment, by name.
 
 VERSION = "2.8.3"
 """The release that is proposed."""

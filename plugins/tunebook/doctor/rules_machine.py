@@ -75,7 +75,7 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
         yield _finding(
             "no-gpu",
             "hint",
-            "no NVIDIA GPU: recipes run on the CPU, which is of use for tiny models alone",
+            "no NVIDIA GPU: recipes run on the CPU, which is only of use for tiny models",
             "on a machine with a GPU install its driver, so that nvidia-smi lists it; in a container start "
             "with --gpus all",
         )
@@ -142,7 +142,7 @@ def judge_network(network: Network) -> Iterator[Finding]:
             severity="hint",
             where="network",
             message=f"{network.host} resolves to {to}: gloo listens there, and no other node can reach it; "
-            "one node alone is not concerned",
+            "a single node is not affected",
             fix=f"for a joint job over nodes: export GLOO_SOCKET_IFNAME={name} NCCL_SOCKET_IFNAME={name}, "
             "and give the master by its IP address",
         )

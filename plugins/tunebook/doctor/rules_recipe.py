@@ -128,7 +128,7 @@ def _tokens(needs: Needs, machine: Machine) -> Iterator[Finding]:
             needs,
             "hub-token",
             "warning",
-            f"{needs.model} is behind a licence on the hub, and there is no token",
+            f"{needs.model} needs its licence accepted on the hub, and there is no token",
             "accept the licence on the model's page, then export HF_TOKEN=... or hf auth login",
         )
     to = needs.values.get("report_to")

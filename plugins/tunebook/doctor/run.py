@@ -27,7 +27,7 @@ _GRAVEST_FIRST = ("error", "warning", "hint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Diagnosis:
     """What was found out and what it means."""
 
     facts: Facts
@@ -40,7 +40,7 @@ class Report:
         return all(finding.severity == "hint" for finding in self.findings)
 
 
-def examine(recipe: Recipe | None, done: Callable[[str], None]) -> Report:
+def examine(recipe: Recipe | None, done: Callable[[str], None]) -> Diagnosis:
     """Look at this machine, and at what a recipe needs of it.
 
     Args:
@@ -58,7 +58,7 @@ def examine(recipe: Recipe | None, done: Callable[[str], None]) -> Report:
         asked = environments.ask_all(found, done)
         needs = needs_of(recipe, len(usable_gpus(node.result()))) if recipe else None
         facts = Facts(machine=node.result(), network=net.result(), environments=asked, needs=needs)
-    return Report(facts=facts, findings=judge(facts))
+    return Diagnosis(facts=facts, findings=judge(facts))
 
 
 def judge(facts: Facts) -> tuple[Finding, ...]:
@@ -123,7 +123,7 @@ def needs_of(recipe: Recipe, gpus: int) -> Needs:
 
 
 def disk_bytes(recipe: Recipe, found: MemoryEstimate, setup: Setup) -> float:
-    """Return the bytes of the checkpoints that are kept and of what is being written beside them.
+    """Return the bytes of the checkpoints that are kept and of the one that is being written.
 
     An old checkpoint goes when the new one is whole, so one more than `save_total_limit` is on disk then.
     Without that limit two are counted: the run keeps all of them, and how many is not known here.

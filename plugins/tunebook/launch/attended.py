@@ -44,7 +44,7 @@ _SSH_OPTIONS = (
 
 
 class _Local(Launcher):
-    """The nodes run here, one after the other unless told otherwise."""
+    """The nodes run here, one after the other by default."""
 
     def commands(self, plan: LaunchPlan, options: StartOptions) -> list[str]:  # noqa: ARG002
         """Return the command of each node."""
@@ -70,7 +70,7 @@ class _Local(Launcher):
 
 
 class _Ssh(Launcher):
-    """The nodes run on the hosts of `--hosts`, all at once unless told otherwise."""
+    """The nodes run on the hosts of `--hosts`, all at once by default."""
 
     needs_hosts = True
 
@@ -260,7 +260,7 @@ async def _run_one(node: Node, stopping: asyncio.Event, changed: Callable[[Node]
             stdin=asyncio.subprocess.PIPE,
             stdout=output,
             stderr=output,
-            # Ctrl-C in a terminal is for us alone: ssh would die of it before the run is ended.
+            # Ctrl-C in a terminal is only for us: ssh would die of it before the run is ended.
             start_new_session=True,
         )
     _set(node, "running", changed)

@@ -1,4 +1,4 @@
-"""`cluster.yaml`: what a site wants to be told, apart from any recipe."""
+"""`cluster.yaml`: a site's settings, for every recipe; and the hosts file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 
 from tunebook.errors import TunebookError, join_errors
 
-# What stands on an `#SBATCH` line is read by sbatch, not by a shell: nothing can be quoted there, and a
-# newline would begin a line of the script.
+# An `#SBATCH` line is read by sbatch, not by a shell: nothing can be quoted there, and a newline would begin
+# a line of the script.
 _DIRECTIVE = re.compile(r"[\w.,:/=%@+\-\[\]&|*()]+")
 _TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
 _HOST = re.compile(r"[A-Za-z0-9]([\w.\-]*)")
@@ -40,9 +40,9 @@ class Cluster:
     max_parallel: int | None = None
     """How many nodes may run at once; by default all."""
     signal_seconds: int = 300
-    """So long before the time limit a run is asked for its checkpoint."""
+    """A run is asked for its checkpoint this long before the time limit."""
     requeue: bool = True
-    """Whether a job that was cut off is put back into the queue."""
+    """Whether a job that reached its time limit is put back into the queue."""
     sbatch: tuple[str, ...] = ()
     """Further options of sbatch, one each, e.g. `--mail-type=END`."""
     container: str | None = None
@@ -75,7 +75,9 @@ def read_cluster(path: Path | None) -> Cluster:
     except OSError as err:
         raise TunebookError(f"cannot read {path}: {err.strerror}", fix="name your cluster.yaml") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise TunebookError(f"{path}: not YAML: {str(err).splitlines()[0]}", fix="mend the line") from err
+        raise TunebookError(
+            f"{path}: is not YAML: {str(err).splitlines()[0]}", fix="correct the line"
+        ) from err
     if values is None:
         return Cluster()
     if not isinstance(values, dict):
@@ -103,37 +105,40 @@ def _faults(path: Path, values: dict[Any, Any]) -> list[TunebookError]:
 
 
 def _problem(key: str, value: Any, kind: str) -> tuple[str, str] | None:
-    """What is wrong with a value, and how to mend it."""
+    """What is wrong with a value, and its fix."""
     if value is None and "None" in kind:
         return None
     if kind.startswith("tuple"):
         if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-            return "is no list of texts", f"write `{key}: [...]`"
+            return "is not a list of texts", f"write `{key}: [...]`"
         if key == "sbatch" and not all(
             part.startswith("--") and _DIRECTIVE.fullmatch(part) for part in value
         ):
-            return "holds what is no option of sbatch", "write each as --name=value, without spaces or quotes"
+            return (
+                "holds something that is not an option of sbatch",
+                "write each as --name=value, without spaces or quotes",
+            )
         if key == "modules" and not all(_DIRECTIVE.fullmatch(part) for part in value):
-            return "holds what is no module's name", "write names such as cuda/12.4"
+            return "holds something that is not a module's name", "write names such as cuda/12.4"
         return None
     if kind.startswith("bool"):
         return None if isinstance(value, bool) else ("is neither true nor false", "write true or false")
     if kind.startswith("int"):
         good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        return None if good else ("is no whole number above 0", "write a number such as 4")
+        return None if good else ("is not a whole number above 0", "write a number such as 4")
     if not isinstance(value, str):
         # YAML reads 24:00:00 as a number of base 60.
-        return "is no text", f'put it in quotes: {key}: "..."'
+        return "is not a text", f'put it in quotes: {key}: "..."'
     if key == "time" and not _TIME.fullmatch(value):
-        return "is no time limit", 'write "24:00:00" or "2-12:00:00"'
+        return "is not a time limit", 'write "24:00:00" or "2-12:00:00"'
     if key in _DIRECTIVES and not _DIRECTIVE.fullmatch(value):
-        return "cannot stand in a line for sbatch", "leave out spaces, quotes and line ends"
+        return "cannot be written into a line for sbatch", "leave out spaces, quotes and line ends"
     if key == "interface" and not _HOST.fullmatch(value):
-        return "is no network interface", "see `ip link` for their names"
+        return "is not a network interface", "see `ip link` for their names"
     return None
 
 
-# The hosts file: a node a line, as ssh knows it and, where that differs, as the other nodes know it.
+# The hosts file: one node per line, as ssh knows it and, where that differs, as the other nodes know it.
 
 # No leading dash: ssh would take it for an option.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_][\w.\-]*@)?[A-Za-z0-9_][\w.\-]*")
@@ -150,15 +155,15 @@ class Host(NamedTuple):
 
 
 def read_hosts(path: Path) -> tuple[Host, ...]:
-    """Read a hosts file: `[user@]host [address]` a line; `#` begins a comment.
+    """Read a hosts file: `[user@]host [address]`, one per line; `#` begins a comment.
 
     Raises:
-        TunebookError: It cannot be read, names no host, or a line is no host; all such lines are named.
+        TunebookError: It cannot be read, names no host, or has lines that are not hosts; all are named.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as err:
-        raise TunebookError(f"cannot read {path}: {err}", fix="name a file with a host a line") from err
+        raise TunebookError(f"cannot read {path}: {err}", fix="name a file with one host per line") from err
     hosts, faults = [], []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -168,14 +173,14 @@ def read_hosts(path: Path) -> tuple[Host, ...]:
         if len(words) > 2 or not _TARGET.fullmatch(target) or not _ADDRESS.fullmatch(address):
             faults.append(
                 TunebookError(
-                    f"{path}:{number}: {line.strip()!r} is no host", fix="write `[user@]host [address]`"
+                    f"{path}:{number}: {line.strip()!r} is not a host", fix="write `[user@]host [address]`"
                 )
             )
         hosts.append(Host(target, address))
     if faults:
         raise join_errors(faults)
     if not hosts:
-        raise TunebookError(f"{path} names no host", fix="write a host a line")
+        raise TunebookError(f"{path} names no host", fix="write one host per line")
     twice = {host.target for host in hosts if [h.target for h in hosts].count(host.target) > 1}
     if twice:
         raise TunebookError(f"{path} names {', '.join(sorted(twice))} twice", fix="name each node once")

@@ -156,14 +156,14 @@ def _count(
     """How many nodes there are to be."""
     count = nodes or len(parts) or len(hosts)
     if not count:
-        raise TunebookError("it is not said on how many nodes to run", fix="give --split, --hosts or --nodes")
+        raise TunebookError("the number of nodes is not given", fix="give --split, --hosts or --nodes")
     if parts and not joint and count != len(parts):
         raise TunebookError(
             f"{split} has {len(parts)} parts, not {count}", fix=f"give --nodes {len(parts)}, or split again"
         )
     if hosts and count > len(hosts):
         raise TunebookError(
-            f"{count} nodes, but {len(hosts)} hosts", fix="name a host for each node, a line each"
+            f"{count} nodes, but {len(hosts)} hosts", fix="name a host for each node, one per line"
         )
     if not parts and not joint and count > 1:
         raise TunebookError(
@@ -237,7 +237,7 @@ def render(name: str, plan: LaunchPlan) -> str:
 
 
 def _word(name: str) -> str:
-    """A name that may stand on an `#SBATCH` line, where nothing can be quoted."""
+    """A name that may be written on an `#SBATCH` line, where nothing can be quoted."""
     return re.sub(r"[^\w.\-]+", "-", name).strip("-") or "tunebook"
 
 

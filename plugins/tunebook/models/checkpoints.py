@@ -1,4 +1,4 @@
-"""Which checkpoint folders are whole, told from their files alone.
+"""Which checkpoint folders are whole, judged only by their files.
 
 A run that is killed while it saves leaves a folder that the engines take for the last checkpoint. They
 fail on it or, where only the optimizer's file is missing, resume with a fresh optimizer and without a word.

@@ -57,7 +57,7 @@ _KEPT: dict[EngineName, frozenset[str]] = {
 }
 """Recipe keys that decide how the model and its tokenizer are loaded and how a conversation is written.
 
-Axolotl's schema also wants a learning rate and a batch size before it reads anything.
+Axolotl's schema also requires a learning rate and a batch size before it reads anything.
 """
 
 
@@ -95,7 +95,7 @@ def fingerprint(folder: Path) -> dict[str, str | None]:
     """Return SHA-256 of `config.json` and of the headers of all safetensors files of a model's folder.
 
     The headers name every tensor with its type and shape. Weights are not read: two models that differ in
-    their values alone have one fingerprint.
+    only their values have one fingerprint.
     """
     config = folder / "config.json"
     headers = hashlib.sha256()

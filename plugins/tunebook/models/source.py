@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: which weights, of which engine, taught with which settings."""
+"""What a name on the command line means: which weights, of which engine, trained with which settings."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ModelSource:
     adapter: Path | None
     """`folder` where it holds an adapter."""
     base: str | None
-    """The model that was trained from, a folder or a hub's name; None where nothing tells it."""
+    """The model that was trained from, a folder or a hub's name; None where it is not known."""
     revision: str | None
     engine: EngineName | None
-    """None: nothing says what it was taught with, so its own chat template has to do."""
+    """None: nothing says how it was trained, so its own chat template has to do."""
     settings: Mapping[str, Any]
     """Keys of the engine's recipe, as `contract.kept_settings` keeps them."""
     contract: Mapping[str, Any] | None
@@ -54,7 +54,7 @@ def find_model(
     recipe: str | None = None,
     adapter: Path | None = None,
 ) -> ModelSource:
-    """Find what MODEL or RUN on the command line stands for.
+    """Find what MODEL or RUN on the command line means.
 
     Args:
         given: A run's output folder, a checkpoint in it, a model's folder, or a hub's name whose files are
@@ -82,7 +82,7 @@ def find_model(
     base, revision = _base(folder, found, engine, settings)
     if is_adapter and base is None:
         raise TunebookError(
-            f"{folder}: nothing tells the model that this adapter was trained on",
+            f"{folder}: nothing names the model that this adapter was trained on",
             fix=f"name that model, and add --adapter {folder}",
         )
     return ModelSource(

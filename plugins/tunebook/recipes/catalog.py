@@ -87,7 +87,7 @@ def read_recipe(path: Path, root: Path) -> Recipe:
     if path.suffix == ".json":
         values = nested.flatten(nested.parse(text, source=source), name=path.stem).values
         return Recipe(name=name, engine=_engine_by_model(path, values), path=path, values=values, header={})
-    # Keys are read alike by both engines, and PyYAML does not mind a key that stands twice.
+    # Both engines read keys in the same way, and PyYAML accepts a key that is there twice.
     engine = _engine_by_folder(path, root) or _engine_by_model(
         path, engine_yaml.parse_mapping(text, "axolotl", source=source)
     )
@@ -134,8 +134,9 @@ def _engine_by_model(path: Path, keys: Mapping[str, Any]) -> EngineName:
     if len(found) == 1:
         return found[0]
     raise TunebookError(
-        f"{path}: cannot tell whose recipe this is: it has {'both' if found else 'neither'} of the keys "
-        "`model_name_or_path` (LLaMA-Factory) and `base_model` (Axolotl)",
+        f"{path}: it is not known which engine this recipe is for: it has "
+        f"{'both' if found else 'neither'} of the keys `model_name_or_path` (LLaMA-Factory) and "
+        "`base_model` (Axolotl)",
         fix="name the base model by the key of the engine that is to train it",
     )
 

@@ -1,6 +1,6 @@
 """YAML as each engine reads it.
 
-LLaMA-Factory reads its YAML with OmegaConf: `1e-4` is a float, a date is a string, and a key that stands
+LLaMA-Factory reads its YAML with OmegaConf: `1e-4` is a float, a date is a string, and a key that is there
 twice is an error. Axolotl reads with PyYAML: `1e-4` is a string, and the last of two equal keys wins. What
 we write is read alike by both.
 """
@@ -41,7 +41,7 @@ _SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoade
 
 
 class _OmegaConfLoader(_SafeLoader):  # type: ignore[misc, valid-type]
-    """Resolves scalars as OmegaConf does. Keys that stand twice are found by `duplicates`."""
+    """Resolves scalars as OmegaConf does. Keys that are there twice are found by `duplicates`."""
 
 
 _OmegaConfLoader.add_implicit_resolver(_FLOAT, _OMEGACONF_FLOAT, _FLOAT_STARTS)
@@ -55,7 +55,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every string that either engine would take for something else."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        """Write a value that stands twice out twice: a recipe is read by people."""
+        """Write out a value each time that it is used: people read recipes."""
         return True
 
 
@@ -163,7 +163,7 @@ def dump(values: Mapping[str, Any]) -> str:
 def _refuse_duplicates(root: yaml.Node | None, source: str) -> None:
     errors = [
         TunebookError(
-            f"{source}, line {node.start_mark.line + 1}: the key {node.value!r} stands twice",
+            f"{source}, line {node.start_mark.line + 1}: the key {node.value!r} is there twice",
             fix="delete one of them",
         )
         for node in (duplicates(root) if root is not None else ())
@@ -173,7 +173,7 @@ def _refuse_duplicates(root: yaml.Node | None, source: str) -> None:
 
 
 def duplicates(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """Yield each key that stands in its mapping a second time, nested mappings included."""
+    """Yield each key that is in its mapping a second time, nested mappings included."""
     # On the composed tree, since constructing a mapping folds `<<` merges into it, after which a merged key
     # and the key that overrides it look like two.
     waiting, visited = [root], set()
@@ -197,14 +197,14 @@ def duplicates(root: yaml.Node) -> Iterator[yaml.ScalarNode]:
 def _syntax_error(err: yaml.YAMLError, text: str, source: str) -> TunebookError:
     mark = getattr(err, "problem_mark", None)
     if mark is None:
-        return TunebookError(f"{source}: is no YAML: {err}", fix="mend the syntax")
+        return TunebookError(f"{source}: is not YAML: {err}", fix="correct the syntax")
     problem = getattr(err, "problem", None) or "cannot be read"
     line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
     if "\t" in line[: len(line) - len(line.lstrip())] or line[mark.column : mark.column + 1] == "\t":
         return TunebookError(
-            f"{source}, line {mark.line + 1}: a tab where YAML wants spaces", fix="use spaces"
+            f"{source}, line {mark.line + 1}: a tab where YAML needs spaces", fix="use spaces"
         )
     return TunebookError(
         f"{source}, line {mark.line + 1}, column {mark.column + 1}: {problem}: {line.strip()!r}",
-        fix="mend the line, e.g. `key: value` with a space after the colon",
+        fix="correct the line, e.g. `key: value` with a space after the colon",
     )

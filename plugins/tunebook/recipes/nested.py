@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _GROUP = "_args"
 
-# Keys of those scripts that LLaMA-Factory has under another name. Any other stranger is told about by
+# Keys of those scripts that LLaMA-Factory has under another name. Any other unknown key is reported by
 # `tunebook check`, which knows the nearest name.
 _RENAMED = {"max_seq_length": "cutoff_len"}
 _DATA_FILE = "dataset_path"
 
-# The scripts' own behaviour, which LLaMA-Factory wants to be told. `setdefault`: a file that says more wins.
+# The scripts' own behaviour, which LLaMA-Factory has to be given. `setdefault`: a file that says more wins.
 _IMPLIED = {"stage": "sft", "do_train": True, "finetuning_type": "full"}
 
 
 class Flattened(NamedTuple):
-    """A flat recipe, and where each of its keys stands in the file."""
+    """A flat recipe, and where each of its keys is in the file."""
 
     values: dict[str, Any]
     sources: dict[str, str]
@@ -35,7 +35,7 @@ class Flattened(NamedTuple):
 
 
 def is_recipe(values: Mapping[str, Any]) -> bool:
-    """Tell whether a JSON object is meant as a recipe, nested or flat, and not for DeepSpeed."""
+    """Whether a JSON object is meant as a recipe, nested or flat, and not for DeepSpeed."""
     return bool(_groups(values)) or "model_name_or_path" in values or "base_model" in values
 
 
@@ -43,13 +43,13 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
     """Read a JSON text that holds one object.
 
     Raises:
-        TunebookError: It is no JSON, or holds something else; `source` is what the message calls it.
+        TunebookError: It is not JSON, or holds something else; `source` is what the message calls it.
     """
     try:
         values = json.loads(text)
     except json.JSONDecodeError as err:
         raise TunebookError(
-            f"{source}, line {err.lineno}: is no JSON: {err.msg}", fix="mend the line"
+            f"{source}, line {err.lineno}: is not JSON: {err.msg}", fix="correct the line"
         ) from err
     if not isinstance(values, dict):
         raise TunebookError(

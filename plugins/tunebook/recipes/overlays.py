@@ -51,8 +51,8 @@ def resolve(
             read as YAML, and nothing after the equals sign means null.
 
     Raises:
-        TunebookError: An overlay is unknown or no YAML mapping, an override is no `key=value`, or a mapping
-            meets a list.
+        TunebookError: An overlay is unknown or not a YAML mapping, an override is not `key=value`, or a
+            mapping meets a list.
     """
     values = copy.deepcopy(dict(recipe.values))
     origins = dict.fromkeys(_leaves(values), "recipe")
@@ -124,7 +124,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as err:
             errors.append(
                 TunebookError(
-                    f"{override}: the value is no YAML: {getattr(err, 'problem', None) or err}",
+                    f"{override}: the value is not YAML: {getattr(err, 'problem', None) or err}",
                     fix="put it in quotes twice, e.g. key='\"value\"'",
                 )
             )

@@ -67,7 +67,7 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     kept, prepared = lasting.get("tokenized_path"), lasting.get("dataset_prepared_path")
     if isinstance(kept, str) and token_cache.is_ours(kept):
         del lasting["tokenized_path"]
-    # Axolotl always keeps them, and the name of the folder tells whether the data is the same.
+    # Axolotl always keeps them, and the name of the folder says whether the data is the same.
     if isinstance(prepared, str) and token_cache.is_ours(prepared):
         lasting["dataset_prepared_path"] = Path(prepared).name
     return lasting

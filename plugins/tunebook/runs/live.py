@@ -152,7 +152,7 @@ def _life(record: Mapping[str, Any], ours: Path) -> tuple[Life, str]:
 
 
 def _log(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The log the run was told to write; else, as for a folder that was copied here, the one in it."""
+    """The log that the run was to write; else, as for a folder that was copied here, the one in it."""
     named = record.get("log")
     candidates = [Path(named)] if isinstance(named, str) else []
     candidates += [folder / "train.log", folder / "debug.log"]
@@ -202,7 +202,7 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether the process of the run in `folder` runs on this host; its files are left alone."""
+    """Whether the process of the run in `folder` runs on this host; its files are not read."""
     ours = folder / run_folder.FOLDER
     return _life(_record(ours), ours)[0] == "running"
 
@@ -244,7 +244,7 @@ class GpuUse(NamedTuple):
     utilization: float | None
     """Percent of the last sampling period; None where the driver does not say."""
     run_mib: float | None
-    """Memory of the run's own processes; None in containers, where the driver does not tell processes."""
+    """Memory of the run's own processes; None in containers, where the driver does not show processes."""
     used_mib: float | None
     total_mib: float | None
 
@@ -307,7 +307,7 @@ _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)|^  \"batch_size\
 
 
 class LogState(NamedTuple):
-    """Where a run stands, as far as its log says; None for what it does not say."""
+    """The state of a run, as far as its log says; None for what it does not say."""
 
     phase: PhaseName
     step: int | None
@@ -340,7 +340,7 @@ def read_log(path: Path) -> LogState:
 
 
 def parse_log(head: bytes, tail: bytes) -> LogState:
-    """Tell where a run stands from the beginning and the end of its log, which may overlap."""
+    """Read the state of a run from the beginning and the end of its log, which may overlap."""
     total = _total_by_bar(head) or last_number(_TOTAL, head) or last_number(_TOTAL, tail)
     phase, at = _latest_sign(tail)
     if at < 0:
@@ -351,7 +351,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
         done, whole = int(bar["done"]), int(bar["total"])
         if bar["label"] is None and (whole == total or (total is None and phase == "training")):
             step, total, rate, left = done, whole, _rate(bar), _seconds(bar["left"])
-            # Drawn again behind an evaluation's or a checkpoint's lines: training goes on.
+            # Drawn again after an evaluation's or a checkpoint's lines: training goes on.
             if bar.start() > at and done < whole:
                 phase, part_done, part_total = "training", None, None
         elif bar.start() >= at:
@@ -376,7 +376,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
 
 
 def _latest_sign(text: bytes) -> tuple[PhaseName, int]:
-    """The phase whose sign stands last, and where; `starting` and -1 where there is none."""
+    """The phase whose sign comes last, and where; `starting` and -1 where there is none."""
     found: tuple[PhaseName, int] = ("starting", -1)
     for phase, pattern in SIGNS:
         last = -1

@@ -87,7 +87,7 @@ def run(
                 command.argv,
                 env=os.environ | command.env,
                 stdin=subprocess.DEVNULL,
-                # Ctrl-C in a terminal goes to its whole foreground group: here it reaches us alone, once.
+                # Ctrl-C in a terminal goes to its whole foreground group: here it reaches only us, once.
                 process_group=0,
                 pass_fds=keep_open,
                 # Should we be killed outright, the engine does not go on unseen.

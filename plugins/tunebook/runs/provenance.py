@@ -96,7 +96,7 @@ def dataset_facts(entry: DatasetEntry) -> dict[str, Any]:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Return name, memory and driver of each NVIDIA GPU, as `nvidia-smi` tells them; none without it."""
+    """Return name, memory and driver of each NVIDIA GPU, as `nvidia-smi` shows them; none without it."""
     fields = ("name", "memory.total", "driver_version")
     listing = _output(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
     lines = (listing or "").splitlines()

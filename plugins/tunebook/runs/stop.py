@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tunebook.files import write_atomic
 
 VARIABLE = "TUNEBOOK_STOP_FILE"
-"""Environment variable of the engine's process: where the request will stand."""
+"""Environment variable of the engine's process: where the request will be."""
 
 
 class StopRequest(NamedTuple):
@@ -52,6 +52,6 @@ def of_run(folder: Path) -> StopRequest:
 
 
 def of_environment() -> StopRequest | None:
-    """Return the request that this engine process was told to look for, if any."""
+    """Return the request that this engine process has to look for, if any."""
     path = os.environ.get(VARIABLE)
     return StopRequest(Path(path), Path(path).with_name("stopped")) if path else None

@@ -153,11 +153,11 @@ def _refuse_broken_checkpoint(wished: Any) -> None:
 
 
 def _choose_checkpoint(values: dict[str, Any], holding: run_folder.Holding, notes: list[str]) -> str | None:
-    """Set `resume_from_checkpoint` where an unfinished run has one; the recipe's own wish comes first."""
+    """Set `resume_from_checkpoint` where an unfinished run has one; the recipe's own choice comes first."""
     wished = values.get("resume_from_checkpoint")
     if isinstance(wished, str) and wished:
         return Path(wished).name
-    notes += [f"passing over {broken.path}: {broken.reason}" for broken in holding.passed_over]
+    notes += [f"skipping {broken.path}: {broken.reason}" for broken in holding.passed_over]
     if holding.checkpoint is None:
         return None
     values["resume_from_checkpoint"] = str(holding.checkpoint)

@@ -36,7 +36,7 @@ class ResolvedRecipe:
     measured: tuple[str, ...]
     """Those that it evaluates on and that ask for a metric."""
     faults: Faults
-    """What stands in the way of a start. Whoever finds more adds it, and refuses all of it at once."""
+    """What is in the way of a start. Whoever finds more adds it, and refuses all of it at once."""
     notes: tuple[str, ...]
     """What the user should know, a line each."""
 
