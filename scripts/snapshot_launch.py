@@ -1,7 +1,7 @@
 """Write the ready-made launch files of scripts/cluster/: four independent nodes of the Qwen3-32B recipe.
 
-They are what `tunebook launch` renders for that job, for those who want no command of ours: put your own
-paths in and start them by hand. A test holds them current.
+They are what `tunebook launch` renders for that job, to be started by hand with your own paths. A test keeps
+them current.
 
 Example:
   python scripts/snapshot_launch.py -o scripts/cluster
