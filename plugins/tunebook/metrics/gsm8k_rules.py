@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tunebook.metrics import number
 from tunebook.metrics.gsm8k_prose import last_number, main_number, stops_inside
-from tunebook.metrics.math_text import plain_math
+from tunebook.metrics.math_text import numbers_apart, plain_math
 from tunebook.metrics.number import SCALES, Number, value_of_words
 from tunebook.metrics.turns import before_next_question
 
@@ -39,7 +39,7 @@ def read(text: str) -> Reading:
     Args:
         text: What `response.visible` returned, not empty.
     """
-    text = before_next_question(text, _DIGIT)
+    text = before_next_question(numbers_apart(text), _DIGIT)
     tail = text[-_TAIL:]
     lowered = tail.lower()
     revised = _revised(tail, lowered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 _FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _ROOT = re.compile(r"\\sqrt\s?\{?\s?(\d{1,12})\s?\}?")
@@ -23,6 +24,35 @@ _OPERATORS = (
     ("\\$", "$"), ("\\\\", "\n"), ("&", " "), ("\\#", "#"),
 )  # fmt: skip
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "≈": "=", "→": "=", "⇒": "=", "≃": "=", "∗": "*"})
+
+
+# Scripts that write no space between a word and a number: Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_NUMBER_BEGINS = re.compile(rf"(?<=[{_UNSPACED}])(?=[-+]?[$¥€£￥₩]?\d)")
+_NUMBER_ENDS = re.compile(rf"(?<=[\d%])(?=[{_UNSPACED}])")
+_SCALED = re.compile(
+    r"(\d{1,3}(?:,\d{3}){1,6}(?:\.\d{1,9})?|\d{1,18}(?:\.\d{1,9})?)\s?(万亿|萬億|千万|百万|[万萬亿億만억])"
+)
+_SCALES = {"万": 4, "萬": 4, "만": 4, "百万": 6, "千万": 7, "亿": 8, "億": 8, "억": 8, "万亿": 12, "萬億": 12}
+_PERCENT = re.compile(r"百分之\s?(\d{1,9}(?:\.\d{1,9})?)")
+
+
+def numbers_apart(text: str) -> str:
+    """Set numbers apart from the letters beside them in scripts without spaces, and write out 万 and 亿.
+
+    >>> numbers_apart("一共有1,018个"), numbers_apart("1.8万"), numbers_apart("百分之20")
+    ('一共有 1,018 个', '18000', '20%')
+    """
+    if text.isascii():
+        return text
+    text = _PERCENT.sub(r"\1%", text.replace("、", ","))
+    text = _SCALED.sub(_written_out, text)
+    return _NUMBER_ENDS.sub(" ", _NUMBER_BEGINS.sub(" ", text))
+
+
+def _written_out(found: re.Match[str]) -> str:
+    value = Fraction(found[1].replace(",", "")) * 10 ** _SCALES[found[2]]
+    return f"{value.numerator}" if value.denominator == 1 else found[0]
 
 
 def _root(found: re.Match[str]) -> str:

@@ -145,6 +145,15 @@ _NEAR = 40
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 
 
+# `3x + 6`, `15 + 2x`: what the model left unknown is no number. "12 x 20" is a product.
+_UNKNOWN = re.compile(
+    r"(?:\d|\))\s?[xyzn](?!\w)(?!\s?[($€£]?\d)(?=\s{0,2}[-+])|[-+]\s{0,2}\(?\d[\d./]{0,9}\)?[xyzn](?!\w)",
+    re.IGNORECASE,
+)
+# `40 * 4 * 21 =`: a sum that the model did not work out.
+_UNFINISHED = re.compile(r"\d\s{0,2}=[\s#*$]{0,6}\Z")
+
+
 def chain(text: str, found: Sequence[Token], at: int) -> tuple[Fraction | None, int]:
     """Value of the arithmetic that begins at token `at`, and the index behind its last token.
 
@@ -225,6 +234,8 @@ def single(segment: str) -> Number:
         return Number(None, "list")
     if "±" in text:
         return Number(None, "range")
+    if _UNKNOWN.search(text) or _UNFINISHED.search(text):
+        return Number(None, "no_number")
     text = right_hand_side(text)
     found = tokens(text)
     if is_clock(text):
