@@ -26,7 +26,7 @@ _OPERATORS = (
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "≈": "=", "→": "=", "⇒": "=", "≃": "=", "∗": "*"})
 
 
-# Scripts that write no space between a word and a number: Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
+# Scripts without a space between a word and a number: Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _NUMBER_BEGINS = re.compile(rf"(?<=[{_UNSPACED}])(?=[-+]?[$¥€£￥₩]?\d)")
 _NUMBER_ENDS = re.compile(rf"(?<=[\d%])(?=[{_UNSPACED}])")

@@ -229,7 +229,7 @@ _CONCLUDED = (
 _LINK = (
     r"\W{1,4}(?:(?:it|is|it's|its|the|a|an|would|be|should|i|i'd|i'll|say|think|my|that|probably|likely"
     r"|definitely|clearly|still|just|overall|final|go|with|for|that's|he|she|they|will|we|can|conclude|answer"
-    r"|no wait|wait|actually|to|recommendation|must|has)\W{1,4}){0,7}\Z"
+    r"|no wait|wait|actually|to|recommendation|must|has|your|question)\W{1,4}){0,7}\Z"
 )
 _CORRECTION = re.compile(rf"\b(?:{_TAKEN_BACK}){_LINK}", re.IGNORECASE)
 _TURN = re.compile(rf"\b(?:{_TAKEN_BACK}|{_CONCLUDED}){_LINK}", re.IGNORECASE)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tunebook.metrics.turns import before_next_question
+from tunebook.metrics.yes_no_chinese import is_chinese, read_chinese
 from tunebook.metrics.yes_no_hits import (
     DISBELIEF,
-    Hit,
     Reading,
     choose,
     corrected,
@@ -32,6 +32,7 @@ _ONLY_WORDS = re.compile(
     r"(?=[^y]{0,40}yes)(?=[^n]{0,40}no)\W{0,8}(?:(?:yes|no)\b\W{0,8}){2,20}", re.IGNORECASE
 )
 _ANSWERED = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
+_SHORT = 16
 _HEAD, _TAIL = 500, 1_500
 """Characters read of a long answer: a verdict stands at its beginning or at its end."""
 
@@ -47,6 +48,12 @@ def read(text: str) -> Reading:
         return Reading(answer, "bare", None)
     if _ONLY_WORDS.fullmatch(text) and not has_options(text):
         return Reading(None, None, "options_only")
+    if is_chinese(text):
+        said, reason = read_chinese(
+            text[-_TAIL:] if len(text) <= _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
+        )
+        if said is not None or reason == "hedge":
+            return Reading(said, "chinese" if said else None, reason)
     text = before_next_question(text, _ANSWERED)
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
@@ -59,9 +66,14 @@ def read(text: str) -> Reading:
     slot = _slot(text)
     if slot is not None:
         later = corrected(stripped, found, slot.end)
+        if slot.answer is None and later is None:
+            return Reading(None, None, "hedge")
         return Reading(later or slot.answer, "conclusion" if later else "slot", None)
     if found:
-        return choose(stripped, found)
+        chosen = choose(stripped, found)
+        # "No, sí": a second language that says the opposite, in a text too short to have changed its mind.
+        other = foreign(text) if chosen.answer and len(text) < _SHORT else None
+        return chosen if other in (None, chosen.answer) else Reading(None, None, "hedge")
     return _without_words(text, stripped)
 
 
@@ -97,7 +109,10 @@ _LABELS = (
 )  # fmt: skip
 _MARKERS = ("<answer>", "boxed", "####")
 _LOCAL_MARKERS = ("答案", "回答", "答え", "答", "정답", "답")
-_LABEL_END = re.compile(rf"(?:e?[sd])?(?:\W{{0,3}}\([^()\n]{{0,40}}\))?{_SEPARATOR}", re.IGNORECASE)
+_LABEL_END = re.compile(
+    rf"(?:e?[sd])?(?:\sto\s(?:your|the|this|that)\s(?:\w{{1,10}}\s)?question)?(?:\W{{0,3}}\([^()\n]{{0,40}}\))?{_SEPARATOR}",
+    re.IGNORECASE,
+)
 _MARKER_END = re.compile(r"[\s{]{0,2}")
 _LOCAL_END = re.compile(r"\W{0,3}(?:是|は|은|为)?[：: ]{0,2}")
 _SLOT_LENGTH = 200
@@ -105,10 +120,25 @@ _SLOT_END = re.compile(r"\n|</answer>|\}")
 _CLAUSE = re.compile(r"[^\w\n]{0,12}([^.,;:!?()\n{}\[\]<>|。，！—]{1,40})")
 _TRUTH = re.compile(r":\s?(true|false)\s?[,}]", re.IGNORECASE)
 _MAX_SLOTS = 6
+_UNSETTLED = re.compile(
+    r"\W{0,8}(?:it\s|that\s|this\s)?(?:(?:really\s)?depends|(?:is\s|are\s)?(?:unknown|uncertain|unclear|undetermined|undecided|not\s(?:known|clear"
+    r"|certain|determined|given|stated))|(?:cannot|can't|can\snot|could\snot)\sbe\s(?:determined|known|answered|said)|neither|insufficient"
+    r"|not\senough|we\scannot|i\sdon't\sknow|maybe|possibly|undeterminable)",
+    re.IGNORECASE,
+)
 
 
-def _slot(text: str) -> Hit | None:
-    """The last marked slot that holds an answer; `end` is where its content begins."""
+class Slot(NamedTuple):
+    """What a marked place says."""
+
+    end: int
+    """Where its content begins."""
+    answer: Answer | None
+    """None where it says that there is none: "it depends", "cannot be determined"."""
+
+
+def _slot(text: str) -> Slot | None:
+    """The last marked slot that commits, or says that it cannot."""
     for start, end in _slots(text):
         if DISBELIEF.search(text[max(0, start - 60) : start]):
             continue
@@ -116,7 +146,9 @@ def _slot(text: str) -> Hit | None:
         cut = _SLOT_END.search(content)
         answer = _content(content[: cut.start()] if cut else content)
         if answer is not None:
-            return Hit(start, end, answer)
+            return Slot(end, answer)
+        if _UNSETTLED.match(content) or _UNSETTLED.match(text[end : end + _SLOT_LENGTH]):
+            return Slot(end, None)
     return None
 
 
@@ -231,11 +263,11 @@ _HEDGE = re.compile(
     r"\b(?:not (?:sure|certain|clear|enough|possible)|(?:hard|difficult|impossible|unable) to"
     r"|may or may not|either way|(?:don't|do not) know"
     r"|(?:can't|cannot) (?:tell|say|determine|know|decide|be determined)"
-    r"|no way to|no idea|50/50)\b"
+    r"|no way to|no idea|50/50|not known)\b"
 )
 _IN_HEDGE = words(
     """sure certain clear enough possible hard difficult impossible unable may either know tell say determine
-    decide determined way idea 50"""
+    decide determined way idea 50 known"""
 )
 _LIKING = (
     r"(?:like|enjoy|love|recommend|buy|watch|read|play|appreciate|want|choose|click|suggest|suit|fit"
@@ -271,7 +303,7 @@ _IN_VERDICT = words(
 """Every match of `_VERDICT` holds one of these words."""
 _REACH = 96
 """Characters: no match begins earlier before such a word, nor ends later after it."""
-_NEGATION = re.compile(r"\b(?:not|never|unlikely|cannot|hardly|no|doubt)\b|n't")
+_NEGATION = re.compile(r"\b(?:not|never|unlikely|cannot|hardly|no|doubt|doubtful|improbable)\b|n't")
 _POOR = frozenset({"poor", "bad", "weak", "terrible", "unsuitable", "wrong"})
 _SENTENCE = 300
 _SENTENCE_END = re.compile(r"[.!?;\n]")

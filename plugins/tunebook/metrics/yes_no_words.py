@@ -60,12 +60,16 @@ _NO = _phrases(
 )
 # Read only where they stand alone, first or last: several are words of English too.
 _FOREIGN_YES = words(
-    """sí sì si oui ja sim да はい うん ええ そうです 是 是的 对 会 會 会的 好 可以 喜欢 有 네 예 응
-    نعم हाँ हां evet tak ναι כן có igen kyllä так ใช่ haan vâng jah hai jawohl ano"""
+    """sí sì si oui ja sim да はい うん ええ そうです 是 是的 对 對 会 會 会的 好 可以 喜欢 喜歡 有 네 예 응
+    真 正确 正確 能 推荐 推薦 属于 屬於 支持 正面 没错 沒錯 行 同意 肯定 真的 成立
+    نعم हाँ हां بله হ্যাঁ ஆம் అవును evet tak ναι כן có igen kyllä так ใช่ haan vâng jah hai jawohl ano da"""
 )
 _FOREIGN_NO = words(
-    """non nein não nao нет いいえ いや 否 不 不是 不会 不會 不喜欢 不可以 没有 不对 아니요 아니오 아뇨 아니
-    لا नहीं hayır hayir nie όχι לא không tidak nem ei nej ні ไม่ ไม่ใช่ nahi nee iie ne"""
+    """non nein não nao нет いいえ いや 否 不 不是 不会 不會 不喜欢 不喜歡 不可以 没有 沒有 不对 不對
+    아니요 아니오 아뇨 아니
+    错 錯 假 错误 錯誤 不正确 不正確 不能 不推荐 不推薦 不属于 不屬於
+    反对 反對 负面 負面 不行 不同意 否定 假的 不成立
+    لا नहीं नही خیر نه না இல்லை కాదు hayır hayir nie όχι לא không tidak nem ei nej ні ไม่ ไม่ใช่ nahi nee iie ne"""
 )
 
 FOREIGN: dict[str, Answer] = {
@@ -76,6 +80,9 @@ _WHOLE: dict[str, Answer] = {
     **dict.fromkeys(_YES, "yes"),
     **dict.fromkeys(_NO, "no"),
     **FOREIGN,
+    # As classifiers write them. In a sentence they are numbers.
+    "1": "yes",
+    "0": "no",
 }
 _SIGNS: dict[str, Answer] = {**dict.fromkeys("👍✅✔☑✓", "yes"), **dict.fromkeys("👎❌✗✘🚫⛔", "no")}
 _EDGE = " \t\r\n.!?,;:*_`\"'()[]{}<>-~#|。！？，،।"
@@ -107,13 +114,15 @@ def bare(text: str) -> Answer | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-_FIRST_CLAUSE = re.compile(r"\W{0,8}([\w']{1,16})[,.!;:。，、！]")
-_LAST_CLAUSE = re.compile(r"[\s:：,，。.?？是]([\w']{1,16})\W{0,6}\Z")
+# Not \\w: the vowel signs of Hindi and others are no word characters.
+_FOREIGN_WORD = r"([^\s,.!;:?。，、！؟،؛।\"'()*_]{1,16})"
+_FIRST_CLAUSE = re.compile(rf"[\W_]{{0,8}}?{_FOREIGN_WORD}(?:[,.!;:。，、！؟،؛।]|\s{{0,2}}\n)")
+_LAST_CLAUSE = re.compile(rf"[\s:：,，。.?？、،؛।是]{_FOREIGN_WORD}[\W_]{{0,6}}\Z")
 
 
 def foreign(text: str) -> Answer | None:
     """Yes or no in another language, as the first or the last clause of a text."""
-    for found in (_FIRST_CLAUSE.match(text), _LAST_CLAUSE.search(text[-40:])):
-        if found and found[1].casefold() in FOREIGN:
-            return FOREIGN[found[1].casefold()]
-    return None
+    clauses = (_FIRST_CLAUSE.match(text), _LAST_CLAUSE.search(text[-40:]))
+    said = {FOREIGN[found[1].casefold()] for found in clauses if found and found[1].casefold() in FOREIGN}
+    # "Ja, men nej" commits to neither.
+    return said.pop() if len(said) == 1 else None
