@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tunebook.errors import TunebookError
 from tunebook.launch import LAUNCHERS, StartOptions, all_files, load
 from tunebook.launch.cluster import Cluster, Host, read_cluster, read_hosts
 from tunebook.launch.plan import LaunchPlan, plan_launch
+from tunebook.training.resolve import resolve_recipe
 from tunebook.types import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -333,6 +335,19 @@ def test_faults_of_the_recipe_and_of_the_plan_are_named_in_one_start(split):
     for part in ("no_model in", "no dataset 'nosuch'", "learing_rate: no such key", "the same thing on the"):
         assert sum(part in fault.problem for fault in caught.value.faults) == 1, caught.value
         assert all(fault.fix for fault in caught.value.faults)
+
+
+WRONG_KINDS = (5, -1, True, "abc", "", [], {}, [1, 2], {"a": 1}, "a,b", [{}], [{"path": 3}], "/nowhere/x")
+
+
+@pytest.mark.parametrize("file", ["lf.yaml", "ax.yaml"])
+def test_a_value_of_the_wrong_kind_is_a_fault_and_no_crash(split, file):
+    recipe = yaml.safe_load(Path(file).read_text()) | {"flash_attn": "auto", "max_samples": 2}
+    for key in recipe:
+        for value in WRONG_KINDS:
+            Path("changed.yaml").write_text(yaml.safe_dump({**recipe, key: value}))
+            with suppress(TunebookError):
+                resolve_recipe("changed.yaml", (), ())
 
 
 @pytest.mark.parametrize("recipe", ["lf.yaml", "ax.yaml"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from tunebook.checks.keys import entries
@@ -324,7 +325,11 @@ def check_attention(subject: Subject) -> Iterator[Finding]:
 def _unknown(
     subject: Subject, key: str, value: Any, others: Mapping[Any, str], names: tuple[str, ...]
 ) -> Finding:
-    to = others.get(value.lower() if isinstance(value, str) else value)
+    to = (
+        others.get(value.lower() if isinstance(value, str) else value)
+        if isinstance(value, Hashable)
+        else None
+    )
     engine = "LLaMA-Factory" if subject.engine == "llamafactory" else "Axolotl"
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     return subject.finding(

@@ -159,7 +159,7 @@ def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Fault
         registry,
         [name for name in names if not any(f"{registry.path}: {name}: " in problem for problem in said)],
         engine.evaluation_sets(values),
-        max_rows=limit if isinstance(limit, int) else None,
+        max_rows=limit if isinstance(limit, int) and limit > 0 else None,
     ):
         faults.add(error)
     entries = []

@@ -147,7 +147,7 @@ class Axolotl(Engine):
         """
         prepared, notes = _locate(values, home)
         faults = plugin_faults(prepared, environment)
-        if PLUGIN in (prepared.get("plugins") or []):
+        if PLUGIN in _plugins(prepared):
             faults += evaluation_faults(prepared, Path.cwd())
         if not faults:
             faults += _data_faults(prepared)
@@ -194,7 +194,8 @@ class Axolotl(Engine):
 
     def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the registry entries that the recipe's evaluation sets are."""
-        return tuple(values.get(NAMES_KEY) or ())
+        names = values.get(NAMES_KEY)
+        return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _blocks(values: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -202,12 +203,17 @@ def _blocks(values: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
 
 
+def _plugins(values: Mapping[str, Any]) -> list[Any]:
+    plugins = values.get("plugins")
+    return plugins if isinstance(plugins, list) else []
+
+
 def _locate(values: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[str]]:
     """Point data that is not below the current folder at tunebook's own."""
     located, notes = dict(values), []
     for key in ("datasets", "test_datasets"):
         blocks = []
-        for block in values.get(key) or []:
+        for block in values[key] if isinstance(values.get(key), list) else ():
             path = block.get("path") if isinstance(block, dict) else None
             if isinstance(path, str) and not Path(path).exists() and (home / path).exists():
                 block = {**block, "path": str(home / path)}
@@ -224,7 +230,7 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
             fault = label_fault(block, Path.cwd())
             if fault:
                 yield TunebookError(f"{key}: {fault.problem}", fix=fault.fix)
-    if PLUGIN in (values.get("plugins") or []):
+    if PLUGIN in _plugins(values):
         directory = str(values[DIRECTORY_KEY])
         registry = load_registry(Path(directory))
         pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=True)
