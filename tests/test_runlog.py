@@ -12,7 +12,7 @@ import pytest
 from tunebook.errors import TunebookError
 from tunebook.runlog import read_run
 from tunebook.runlog.evaluations import read_examples
-from tunebook.runlog.trainer_state import read_trainer_state
+from tunebook.runlog.trainer_files import read_trainer_state
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 

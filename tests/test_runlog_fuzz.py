@@ -22,7 +22,7 @@ from tunebook.runlog.console import read_console
 from tunebook.runlog.records import Series
 from tunebook.runlog.series import SeriesBuilder
 from tunebook.runlog.tensorboard import read_events
-from tunebook.runlog.trainer_state import TRAINING, drop_torn, read_trainer_state
+from tunebook.runlog.trainer_files import TRAINING, drop_torn, read_trainer_state
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from tunebook.runlog import read_run
-from tunebook.runlog.wandb_format import Records
-from tunebook.runlog.wandb_run import read_wandb
+from tunebook.runlog.wandb_run import Records, read_wandb
 from wandb_service import wandb  # noqa: F401
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"

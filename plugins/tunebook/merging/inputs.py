@@ -12,7 +12,7 @@ from tunebook.merging.tensors import adapter_weights, model_weights
 from tunebook.models import checkpoints
 from tunebook.models.source import find_model
 from tunebook.recipes import engine_yaml
-from tunebook.runlog.trainer_state import read_trainer_state
+from tunebook.runlog.trainer_files import read_trainer_state
 from tunebook.runs import folder as run_folder
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from tunebook.runlog.records import Note, Series, Sourced
-from tunebook.runlog.series import SeriesBuilder, WentBack, later_wins
+from tunebook.runlog.series import SeriesBuilder, WentBack, join_starts, later_wins
 from tunebook.runlog.timeline import Start, Timeline, last_number
 from tunebook.runlog.tolerant_json import as_float, numbers_of
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from tunebook.runlog.files import RunFiles
 
 
 _BAR = re.compile(rb"\b(\d+)/(\d+) \[")
@@ -61,6 +63,30 @@ class Console(NamedTuple):
     def started(self) -> float | None:
         """The first stamp, on a clock of no known zone."""
         return next((start.began for start in self.starts if start.began is not None), None)
+
+
+class ConsoleLogs(NamedTuple):
+    """The console logs that a Trainer printed into, the earliest first, and their series joined."""
+
+    consoles: list[Console]
+    series: dict[str, Series]
+    went_back: list[WentBack]
+
+
+def read_consoles(files: RunFiles) -> ConsoleLogs:
+    """Read every console log of a run that a Trainer printed into, or that tells of phases.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    read = [
+        console for path in files.consoles if (console := read_console(path, files.name(path))) is not None
+    ]
+    # Python's sort is stable: logs without a clock stay in the order of their names.
+    read.sort(key=lambda console: console.started or 0.0)
+    joined = join_starts([console.series for console in read])
+    went_back = [place for console in read for place in console.went_back] + joined.went_back
+    return ConsoleLogs(read, joined.series, sorted(went_back, key=lambda place: place.first_again))
 
 
 class _Announced(NamedTuple):

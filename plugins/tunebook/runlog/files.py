@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tunebook.runlog.wandb_format import MAGIC
+from tunebook.runlog.wandb_run import MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,15 +9,17 @@ import numpy as np
 
 from tunebook.errors import TunebookError
 from tunebook.runlog import phases
+from tunebook.runlog.console import read_consoles
 from tunebook.runlog.evaluations import from_series, read_eval_metrics, record_files
 from tunebook.runlog.files import RunFiles, checkpoints, find_files
-from tunebook.runlog.gpus import fullest
-from tunebook.runlog.logs import read_consoles, read_event_files, read_gpu_logs, read_wandb_runs
+from tunebook.runlog.gpus import fullest, read_gpu_logs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
 from tunebook.runlog.series import WentBack, merge
 from tunebook.runlog.settings import OwnRecords, read_own_records, read_settings, trained_parameters
+from tunebook.runlog.tensorboard import read_event_files
 from tunebook.runlog.tolerant_json import numbers_of, read_object
 from tunebook.runlog.trainer_files import read_states, read_trainer_log
+from tunebook.runlog.wandb_run import read_wandb_runs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from tunebook.runlog.records import Gpu
+    from tunebook.runlog.files import RunFiles
 
 
 class _Track:
@@ -117,13 +117,9 @@ def fullest(gpus: Iterable[Gpu]) -> Sourced | None:
     return max(peaks, key=lambda one: one.value, default=None)
 
 
-# Reads what `nvidia-smi --query-gpu=... --format=csv` wrote, once or in a loop, with or without a header.
-#
-# Format: `nvidia-smi --help-query-gpu`. With units a cell is `40536 MiB`, `98 %` or `301.25 W`; what a card
-# does not tell is `[N/A]`, `[Not Supported]` or an error in brackets. Timestamps are `2026/11/20
-# 23:06:29.123`
-# in local time.
-
+# What `nvidia-smi --query-gpu=... --format=csv` writes, once or in a loop, with or without a header. With units a
+# cell is `40536 MiB`, `98 %` or `301.25 W`; what a card does not say is `[N/A]`, `[Not Supported]` or an error in
+# brackets. Timestamps are `2026/11/20 23:06:29.123`, in local time.
 _HEAD = 1 << 16
 _MOST_CARDS = 16
 """A whole number from here on is no index, but e.g. a temperature, which has no unit either."""
@@ -155,10 +151,20 @@ _UNITS = {"busy": ("", "%"), "power": ("", "W")}
 
 
 class GpuLog(NamedTuple):
-    """Cards and what was lost of their file."""
+    """Cards, and what was lost of their file or files."""
 
     gpus: list[Gpu]
     notes: list[Note]
+
+
+def read_gpu_logs(files: RunFiles) -> GpuLog:
+    """Read every log of nvidia-smi; other CSV files are passed over.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    read = [log for path in files.gpu_logs if (log := read_gpu_csv(path, files.name(path))) is not None]
+    return GpuLog([gpu for log in read for gpu in log.gpus], [note for log in read for note in log.notes])
 
 
 def read_gpu_csv(path: Path, source: str) -> GpuLog | None:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tunebook.runlog.records import Note, Series
-from tunebook.runlog.series import later_wins
+from tunebook.runlog.series import join_starts, later_wins
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from tunebook.runlog.files import RunFiles
+    from tunebook.runlog.series import WentBack
 
 
 _LENGTH = struct.Struct("<Q")
@@ -50,6 +53,29 @@ class _Records(NamedTuple):
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     whole: bool
+
+
+class EventLogs(NamedTuple):
+    """The scalars of all event files of a run."""
+
+    series: dict[str, Series]
+    went_back: list[WentBack]
+    notes: list[Note]
+
+
+def read_event_files(files: RunFiles) -> EventLogs:
+    """Read every TensorBoard event file below a run folder; a restarted run continues in a later file.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    read = [read_events(path, files.name(path)) for path in files.events]
+    read.sort(key=lambda events: float("inf") if events.started is None else events.started)
+    # The closing evaluation, of the weights that were kept, has a file of its own: it must not overwrite
+    # what the last step measured.
+    curves = [events.series for events in read if any(len(one.steps) > 1 for one in events.series.values())]
+    joined = join_starts(curves or [events.series for events in read])
+    return EventLogs(joined.series, joined.went_back, [note for events in read for note in events.notes])
 
 
 def read_events(path: Path, source: str) -> Events:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import orjson
 
-from tunebook.runlog.records import Note, Series
+from tunebook.runlog.records import Note, Series, Trainer
 from tunebook.runlog.series import SeriesBuilder, WentBack, join_starts
-from tunebook.runlog.tolerant_json import as_int, read_lines
-from tunebook.runlog.trainer_state import TrainerState, read_trainer_state
+from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers, numbers_of, read_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from tunebook.runlog.files import RunFiles
-    from tunebook.runlog.records import Series
 
 
 _NAMES = {
@@ -156,3 +159,239 @@ def _differs(newest: dict[str, Series], other: dict[str, Series]) -> bool:
         return False
     last, others = mine.values[here[-_DIFFERING:]], theirs.values[there[-_DIFFERING:]]
     return not bool(np.isclose(last, others, rtol=1e-9, equal_nan=True).any())
+
+
+# Reads `trainer_state.json`, whole or cut off, of any length.
+
+# Entries of log_history are flat objects; the Trainer writes nothing nested into them.
+_ENTRY = re.compile(rb"\{[^{}]*\}")
+_START = re.compile(rb'"log_history"\s*:\s*\[')
+_EPOCH = b'"epoch":'
+_BETWEEN = b" \t\r\n,"
+_BLOCK = 10_000
+"""Entries parsed at once."""
+_SUMMARY_KEYS = frozenset({"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second"})
+
+
+class TrainerState(NamedTuple):
+    """The state file's series, its facts, the closing figures of training, and what was lost."""
+
+    series: dict[str, Series]
+    trainer: Trainer
+    summary: dict[str, float]
+    notes: list[Note]
+
+
+def read_trainer_state(path: Path, source: str) -> TrainerState | None:
+    """Read one `trainer_state.json`.
+
+    Args:
+        path: The file.
+        source: Its name for the reader, below the run folder.
+
+    Returns:
+        None where the file holds neither facts nor entries.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    entries = _Entries(path.read_bytes())
+    points = SeriesBuilder(source)
+    summary: dict[str, float] = {}
+    for entry in entries:
+        _take(entry, points, summary)
+    facts = _facts(entries.around)
+    notes = []
+    if facts is None:
+        facts = _salvage(entries.around)
+        if not facts and not entries.read:
+            return None
+        message = f"cut off after {entries.read} log entries; the rest is lost"
+        notes.append(Note(kind="lost", file=source, message=message))
+    elif entries.damaged:
+        message = f"{entries.damaged} damaged stretches of log entries were left out"
+        notes.append(Note(kind="lost", file=source, message=message))
+    series, torn = drop_torn(points.series())
+    if torn:
+        message = f"{torn} log entries whose epoch does not fit their step were left out"
+        notes.append(Note(kind="lost", file=source, message=message))
+    return TrainerState(series, _trainer(facts, source), summary, notes)
+
+
+class _Entries:
+    """The whole entries of `log_history`; afterwards, what is around them."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self.around = text
+        """The file without its entries."""
+        self.read = 0
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not (start := _START.search(self._text)):
+            return
+        after = start.end()
+        block: list[bytes] = []
+        for match in _ENTRY.finditer(self._text, after):
+            between = self._text[after : match.start()].strip(_BETWEEN)
+            if between.startswith(b"]"):
+                break
+            after = match.end()
+            # One object of two entries: lines between them are gone, and of equal keys the later holds.
+            two_in_one = match.group().count(_EPOCH) > 1
+            self.damaged += bool(between) + two_in_one
+            if not two_in_one:
+                block.append(match.group())
+            if len(block) == _BLOCK:
+                yield from self._parse(block)
+                block = []
+        yield from self._parse(block)
+        self.around = self._text[: start.end()] + self._text[after:]
+
+    def _parse(self, block: list[bytes]) -> list[dict[str, Any]]:
+        try:
+            entries: list[dict[str, Any]] = loads_numbers(b"[" + b",".join(block) + b"]")
+        except ValueError:
+            entries = [entry for one in block if (entry := _facts(one)) is not None]
+            self.damaged += len(block) - len(entries)
+        self.read += len(entries)
+        return entries
+
+
+def _take(entry: dict[str, Any], points: SeriesBuilder, summary: dict[str, float]) -> None:
+    step = entry.pop("step", None)
+    step = step if type(step) is int else as_int(step)
+    if "train_loss" in entry and entry.keys() >= _SUMMARY_KEYS:
+        summary.update(numbers_of(entry))
+    elif step is not None:
+        if "epoch" in entry:
+            # An evaluation has the step of a training entry: each is judged by its own epoch. One that
+            # damage has made of both kinds is judged as both.
+            evaluated = any(name.startswith("eval_") for name in entry)
+            if evaluated:
+                entry[EVALUATION] = entry["epoch"]
+            if not evaluated or not OF_TRAINING.isdisjoint(entry):
+                entry[TRAINING] = entry["epoch"]
+        points.add(step, entry)
+
+
+def _facts(data: bytes) -> dict[str, Any] | None:
+    try:
+        facts = loads(data)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _salvage(head: bytes) -> dict[str, Any]:
+    """Facts that stand before the entries of a file without an end."""
+    pairs = re.findall(rb'"(\w+)"\s*:\s*("[^"\\]*"|-?[\d.eE+-]+|null)\s*,', head)
+    salvaged: dict[str, Any] = {}
+    for key, value in pairs:
+        try:
+            salvaged[key.decode()] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            continue
+    return salvaged
+
+
+def _trainer(facts: Mapping[str, Any], source: str) -> Trainer:
+    checkpoint = facts.get("best_model_checkpoint")
+    name = checkpoint.rstrip("/").rsplit("/", 1)[-1] if isinstance(checkpoint, str) else None
+    step = as_int(facts.get("best_global_step"))
+    if step is None and name and name.startswith("checkpoint-"):
+        step = as_int(name.removeprefix("checkpoint-"))
+    stopping = _nested(facts, "stateful_callbacks", "EarlyStoppingCallback")
+    return Trainer(
+        source=source,
+        global_step=as_int(facts.get("global_step")),
+        max_steps=as_int(facts.get("max_steps")),
+        epochs=as_float(facts.get("num_train_epochs")),
+        best_metric=as_float(facts.get("best_metric")),
+        best_step=step,
+        best_checkpoint=name,
+        patience=as_int(_nested(stopping, "args", "early_stopping_patience")),
+        without_improvement=as_int(_nested(stopping, "attributes", "early_stopping_patience_counter")),
+    )
+
+
+def _nested(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+# Finds log entries that damage has made of two: the head of one, the tail of another.
+#
+# Where bytes were lost between them, what is left may be valid JSON, with a number made of two halves. The
+# entry then has the epoch of the first and the step of the second, which do not fit each other. Of a single
+# entry that cannot be told.
+
+_SLACK_STEPS = 1.5
+"""The last step of an epoch may have fewer batches, which moves the epoch by less than a step."""
+_SLACK_EPOCHS = 0.011
+"""Older Trainers write the epoch with two digits."""
+_SAME_PACE = 0.01
+TRAINING, EVALUATION = "epoch of training", "epoch of evaluation"
+"""Names of the epochs of either kind of entry, which `drop_torn` takes out again."""
+OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
+"""What only entries of training have."""
+
+
+def drop_torn(series: dict[str, Series]) -> tuple[dict[str, Series], int]:
+    """Leave out every entry whose epoch is off, while its neighbours go at the pace of the whole.
+
+    A resumed run may change its pace, with other batches: around that place nothing is left out.
+
+    Args:
+        series: By name, with the epochs of both kinds of entries under the names above.
+
+    Returns:
+        The series, and how many entries were left out of them.
+    """
+    left = {name: one for name, one in series.items() if name not in (TRAINING, EVALUATION)}
+    count = 0
+    for kind in (TRAINING, EVALUATION):
+        torn = _torn_steps(series[kind]) if kind in series else None
+        if torn is not None and len(torn):
+            count += len(torn)
+            for name in left:
+                # What both kinds of entries have, such as the epoch, is one series.
+                of_the_other = name in OF_TRAINING if kind == EVALUATION else name.startswith("eval_")
+                if not of_the_other:
+                    left[name] = _without(left[name], torn)
+    return {name: one for name, one in left.items() if len(one.steps)}, count
+
+
+def _torn_steps(epochs: Series) -> NDArray[np.int64]:
+    none: NDArray[np.int64] = epochs.steps[:0]
+    steps, values = epochs.steps.astype(float), epochs.values
+    if len(steps) < 5:
+        return _torn_of_few(epochs.steps, values) if len(steps) > 1 and steps[0] > 0 else none
+    # A pace that was gone at, not the middle of two.
+    pace = float(np.quantile(np.diff(values) / np.diff(steps), 0.5, method="lower"))
+    if not pace > 0:
+        return none
+    # Of each entry the two that it is judged by: its neighbours, or at an end the two beside it.
+    before, after = np.arange(-1, len(steps) - 1), np.arange(1, len(steps) + 1)
+    before[0], after[0] = 1, 2
+    before[-1], after[-1] = len(steps) - 3, len(steps) - 2
+    around = (values[after] - values[before]) / (steps[after] - steps[before])
+    expected = values[before] + pace * (steps - steps[before])
+    off = np.abs(values - expected) > max(_SLACK_STEPS * pace, _SLACK_EPOCHS)
+    torn: NDArray[np.int64] = epochs.steps[off & (np.abs(around - pace) < _SAME_PACE * pace)]
+    return torn
+
+
+def _torn_of_few(steps: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Of a handful, those that do not go at the pace of most since the start; of two that differ, both."""
+    pace = float(np.quantile(values / steps, 0.5, method="lower"))
+    off = np.abs(values - pace * steps) > max(_SLACK_STEPS * pace, _SLACK_EPOCHS)
+    torn: NDArray[np.int64] = steps if len(steps) == 2 and off.any() else steps[off]
+    return torn
+
+
+def _without(one: Series, torn: NDArray[np.int64]) -> Series:
+    kept = ~np.isin(one.steps, torn)
+    return Series(name=one.name, steps=one.steps[kept], values=one.values[kept], source=one.source)

@@ -1,59 +1,52 @@
-"""Reads W&B's own file of a run, `run-<id>.wandb`, offline or not, without wandb."""
+"""Reads W&B's own files of a run, `run-<id>.wandb`, offline or not, without wandb.
+
+Such a file is a LevelDB log (https://github.com/google/leveldb/blob/main/doc/log_format.md) after a header of
+seven bytes, each record a protobuf message (https://protobuf.dev/programming-guides/encoding/). The checksum
+is the plain CRC-32 of type and payload, not LevelDB's masked CRC-32C (seen in files of wandb 0.31).
+"""
 
 from __future__ import annotations
 
 import re
+import struct
+import zlib
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.redact import redact
 from tunebook.runlog.gpus import Samples
 from tunebook.runlog.records import Note, Series
-from tunebook.runlog.series import SeriesBuilder
+from tunebook.runlog.series import SeriesBuilder, join_starts
 from tunebook.runlog.tensorboard import trainer_name
 from tunebook.runlog.tolerant_json import loads
-from tunebook.runlog.wandb_format import MAGIC, Records, double, fields, signed, zigzag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tunebook.runlog.files import RunFiles
     from tunebook.runlog.records import Gpu
-
+    from tunebook.runlog.series import WentBack
 
 _STEP, _OWN_STEP, _CLOCK = "train/global_step", "_step", "_runtime"
 _GPU = re.compile(r"gpu\.(\d+)\.(gpu|memoryAllocatedBytes|powerWatts)(?:/l:(.+))?")
 _MIB = 1 << 20
 # Of some four hundred keys of model, Trainer and engine, those that say what was trained and how.
 _SETTINGS = frozenset(
-    {
-        *(
-            "model_name_or_path",
-            "_name_or_path",
-            "base_model",
-            "dataset",
-            "eval_dataset",
-            "template",
-            "stage",
-        ),
-        *(
-            "finetuning_type",
-            "lora_rank",
-            "lora_alpha",
-            "lora_dropout",
-            "lora_target",
-            "cutoff_len",
-            "packing",
-        ),
-        *("quantization_bit", "adapter", "sequence_len", "per_device_train_batch_size", "seed", "optim"),
-        *("per_device_eval_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type"),
-        *("warmup_steps", "warmup_ratio", "num_train_epochs", "max_steps", "weight_decay", "max_grad_norm"),
-        *("bf16", "fp16", "gradient_checkpointing", "deepspeed", "fsdp", "neftune_noise_alpha", "run_name"),
-        *("eval_strategy", "eval_steps", "save_steps", "logging_steps", "metric_for_best_model"),
-        *("greater_is_better", "load_best_model_at_end", "output_dir", "compute_accuracy"),
-    }
+    key
+    for keys in (
+        "model_name_or_path _name_or_path base_model dataset eval_dataset template stage run_name output_dir",
+        "finetuning_type adapter lora_rank lora_alpha lora_dropout lora_target quantization_bit",
+        "cutoff_len sequence_len packing per_device_train_batch_size per_device_eval_batch_size",
+        "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_steps warmup_ratio seed optim",
+        "num_train_epochs max_steps weight_decay max_grad_norm bf16 fp16 gradient_checkpointing deepspeed",
+        "fsdp neftune_noise_alpha eval_strategy eval_steps save_steps logging_steps compute_accuracy",
+        "metric_for_best_model greater_is_better load_best_model_at_end",
+    )
+    for key in keys.split()
 )
 _NESTED = ("model_args", "data_args", "finetuning_args")
-"""LLaMA-Factory's, in which the same keys stand."""
+"""LLaMA-Factory's, in which the same keys are."""
 
 
 class WandbRun(NamedTuple):
@@ -65,13 +58,49 @@ class WandbRun(NamedTuple):
     """The engine's and the Trainer's own keys, without secrets."""
     gpus: list[Gpu]
     gpu_count: int | None
-    run_id: str
     started: float | None
     """Seconds since the epoch."""
     runtime: float | None
     """Seconds from start to end; None where the run did not end by itself."""
     notes: list[Note]
     source: str
+
+
+class WandbLogs(NamedTuple):
+    """The runs of W&B that are starts of this run, the earliest first, and their series joined."""
+
+    runs: list[WandbRun]
+    series: dict[str, Series]
+    went_back: list[WentBack]
+    notes: list[Note]
+
+
+def read_wandb_runs(files: RunFiles) -> WandbLogs:
+    """Read every `.wandb` file below a run folder.
+
+    W&B's folder may also hold other experiments: those of which the Trainer's `output_dir` is another.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    read = [run for path in files.wandb if (run := read_wandb(path, files.name(path))) is not None]
+    read.sort(key=lambda run: float("inf") if run.started is None else run.started)
+    notes = [note for run in read for note in run.notes]
+    places = {place for run in read if isinstance(place := run.settings.get("output_dir"), str)}
+    if len(places) > 1:
+        chosen = next((p for p in places if _last_part(p) == files.base.resolve().name), None)
+        chosen = chosen or next(p for run in reversed(read) if (p := run.settings.get("output_dir")))
+        others = [run for run in read if run.settings.get("output_dir") != chosen]
+        read = [run for run in read if run.settings.get("output_dir") == chosen]
+        names = ", ".join(run.source for run in others)
+        message = f"is of output_dir {chosen}; of other runs, and left out: {names}"
+        notes.append(Note(kind="read", file=read[-1].source, message=message))
+    joined = join_starts([run.series for run in read])
+    return WandbLogs(read, joined.series, joined.went_back, notes)
+
+
+def _last_part(place: str) -> str:
+    return place.rstrip("/").rsplit("/", 1)[-1]
 
 
 def read_wandb(path: Path, source: str) -> WandbRun | None:
@@ -90,10 +119,14 @@ def read_wandb(path: Path, source: str) -> WandbRun | None:
     reader = _Reader(source)
     for record in records:
         try:
-            reader.take(record)
+            reader.take(Message(record))
         except ValueError:
             reader.unreadable += 1
     return reader.result(records)
+
+
+# Fields of https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto.
+_HISTORY, _SUMMARY, _CONFIG, _STATS, _RUN, _EXIT, _ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
 
 
 class _Reader:
@@ -106,32 +139,33 @@ class _Reader:
         self._samples = Samples(source)
         self._cards: list[tuple[str | None, float | None]] = []
         self._gpu_count: int | None = None
-        self._host: str | None = None
-        self._run_id = ""
         self._started: float | None = None
         self._runtime: float | None = None
 
-    def take(self, record: bytes) -> None:
-        found = message_of(record)
-        if found is None:
-            return
-        kind, message = found
-        if kind == HISTORY:
-            row = items(message)
-            self._history({key: n for key in row if (n := number_of(row[key])) is not None})
-        elif kind == STATS:
-            self._sample(message)
-        elif kind == SUMMARY:
-            row = items(message)
-            self._summary |= {
-                trainer_name(key): n
-                for key in row
-                if not key.startswith("_") and (n := number_of(row[key])) is not None
-            }
-        elif kind == CONFIG:
-            self._config |= dict(values(message))
-        else:
-            self._about(kind, message)
+    def take(self, record: Message) -> None:
+        """Take what is of use of a record.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
+        for content in record.parts[_HISTORY]:
+            self._history(_numbers(items(Message(content))))
+        for content in record.parts[_SUMMARY]:
+            found = _numbers(items(Message(content)))
+            self._summary |= {trainer_name(k): n for k, n in found.items() if not k.startswith("_")}
+        for content in record.parts[_CONFIG]:
+            self._config |= _values(Message(content))
+        for content in record.parts[_STATS]:
+            self._sample(Message(content))
+        for content in record.parts[_RUN]:
+            self._about_run(Message(content))
+        for content in record.parts[_ENVIRONMENT]:
+            environment = Message(content)
+            self._gpu_count = environment.number(19)
+            self._cards += [_card(Message(card)) for card in environment.parts[24]]
+        for content in record.parts[_EXIT]:
+            # In whole seconds; protobuf does not write a zero.
+            self._runtime = float(_signed(Message(content).number(2) or 0))
 
     def _history(self, row: Mapping[str, float]) -> None:
         """The Trainer names its step; what others log beside it has only W&B's own count of rows."""
@@ -139,20 +173,11 @@ class _Reader:
         if name in row:
             self._points[name].add(int(row[name]), _named(row))
 
-    def _sample(self, message: bytes) -> None:
-        at = None
-        for number, value in fields(message):
-            if number == 2 and isinstance(value, bytes):
-                at = timestamp(value)
-        if at is None:
-            return
-        # Items stand in field 3 here, in field 1 elsewhere.
-        for number, value in fields(message):
-            if number != 3 or not isinstance(value, bytes):
-                continue
-            for key, content in items(b"\x0a" + _length(value) + value).items():
-                amount = number_of(content)
-                if (match := _GPU.fullmatch(key)) and amount is not None:
+    def _sample(self, message: Message) -> None:
+        for stamp in message.parts[2][-1:]:
+            at = _timestamp(Message(stamp))
+            for key, amount in _numbers(items(message, 3)).items():
+                if match := _GPU.fullmatch(key):
                     self._add_sample(match, at, amount)
 
     def _add_sample(self, match: re.Match[str], at: float, amount: float) -> None:
@@ -165,23 +190,11 @@ class _Reader:
         else:
             card.memory.add(at, amount / _MIB)
 
-    def _about(self, kind: int, message: bytes) -> None:
-        if kind == EXIT:
-            self._runtime = 0.0  # in whole seconds; protobuf does not write a zero
-        for number, value in fields(message):
-            if kind == EXIT and number == 2 and isinstance(value, int):
-                self._runtime = float(signed(value))
-            elif kind == ENVIRONMENT and number == 19 and isinstance(value, int):
-                self._gpu_count = value
-            elif kind == ENVIRONMENT and number == 24 and isinstance(value, bytes):
-                self._cards.append(_card(value))
-            elif kind == RUN and isinstance(value, bytes):
-                if number == 1:
-                    self._run_id = value.decode()
-                elif number == 4:
-                    self._config |= dict(values(value))
-                elif number == 17:
-                    self._started = timestamp(value)
+    def _about_run(self, message: Message) -> None:
+        for config in message.parts[4]:
+            self._config |= _values(Message(config))
+        for stamp in message.parts[17]:
+            self._started = _timestamp(Message(stamp))
 
     def result(self, records: Records) -> WandbRun | None:
         by_trainer = self._points[_STEP].series()
@@ -210,7 +223,6 @@ class _Reader:
             settings=_settings(self._config),
             gpus=gpus,
             gpu_count=self._gpu_count,
-            run_id=self._run_id,
             started=self._started,
             runtime=self._runtime,
             notes=notes,
@@ -226,23 +238,10 @@ def _named(row: Mapping[str, float]) -> dict[str, float]:
     return named
 
 
-def _length(value: bytes) -> bytes:
-    number, digits = len(value), bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
-
-
-def _card(message: bytes) -> tuple[str | None, float | None]:
+def _card(message: Message) -> tuple[str | None, float | None]:
     """Name and MiB of a card, out of GpuNvidiaInfo."""
-    name, total = None, None
-    for number, value in fields(message):
-        if number == 1 and isinstance(value, bytes):
-            name = value.decode()
-        elif number == 2 and isinstance(value, int):
-            total = value / _MIB
-    return name, total
+    names, total = message.parts[1], message.number(2)
+    return names[-1].decode() if names else None, None if total is None else total / _MIB
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,73 +256,30 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return redacted
 
 
-# Takes apart the records of a `.wandb` file: rows of history, configuration, samples of the machine.
-#
-# Field numbers: wandb/proto/wandb_internal.proto of https://github.com/wandb/wandb. Items keep their key in
-# field 1, or the parts of a nested one in field 2, and their value as JSON in field 16; a history item may
-# have a typed value instead (fields 4 to 8).
-
-HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
-WANTED = frozenset({HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT})
-_ITEM, _KEY, _NESTED_ITEM, _JSON = 0x0A, 0x0A, 0x12, b"\x82\x01"
-
-
-def message_of(record: bytes) -> tuple[int, bytes] | None:
-    """Which of the wanted messages a record holds, and its bytes; None where it holds another.
-
-    Raises:
-        ValueError: The record is damaged.
-    """
-    return next(((n, value) for n, value in fields(record) if n in WANTED and isinstance(value, bytes)), None)
-
-
-def items(message: bytes) -> dict[str, bytes | float]:
+def items(message: Message, field: int = 1) -> dict[str, bytes | float]:
     """The items of a history, configuration, summary or sample: key -> JSON text, or a typed number.
+
+    Items keep their key in field 1, or the parts of a nested one in field 2, and their value as JSON in field
+    16; a history item may have a typed value instead (fields 5, 6 and 8).
 
     Raises:
         ValueError: The message is damaged.
     """
     found: dict[str, bytes | float] = {}
-    position, end = 0, len(message)
-    while position < end and message[position] == _ITEM:
-        # Nearly all items are short: key, key's length, JSON, its length, each length in one byte.
-        try:
-            length, kind, key_length = message[position + 1], message[position + 2], message[position + 3]
-            after = position + 2 + length
-            value = position + 4 + key_length
-            if (
-                length < 0x80
-                and kind in (_KEY, _NESTED_ITEM)
-                and message[value : value + 2] == _JSON
-                and value + 3 + message[value + 2] == after <= end
-            ):
-                found[message[position + 4 : value].decode()] = message[value + 3 : after]
-                position = after
-                continue
-        except IndexError:
-            pass
-        break
-    for number, value_ in fields(message[position:]):
-        if number == 1 and isinstance(value_, bytes):
-            key, content = _item(value_)
-            if content is not None:
-                found[key] = content
+    for data in message.parts[field]:
+        item = Message(data)
+        key = ".".join(part.decode() for part in item.parts[1] + item.parts[2])
+        if texts := item.parts[16] or item.parts[8]:
+            found[key] = texts[-1]
+        elif item.parts[6]:
+            found[key] = _double(item.parts[6][-1])
+        elif (number := item.number(5)) is not None:
+            found[key] = float((number >> 1) ^ -(number & 1))
     return found
 
 
-def _item(item: bytes) -> tuple[str, bytes | float | None]:
-    keys: list[str] = []
-    content: bytes | float | None = None
-    for number, value in fields(item):
-        if number in (1, 2) and isinstance(value, bytes):
-            keys.append(value.decode())
-        elif number in (8, 16) and isinstance(value, bytes):
-            content = value
-        elif number == 6 and isinstance(value, bytes):
-            content = double(value)
-        elif number == 5 and isinstance(value, int):
-            content = float(zigzag(value))
-    return ".".join(keys), content
+def _numbers(found: Mapping[str, bytes | float]) -> dict[str, float]:
+    return {key: number for key, content in found.items() if (number := number_of(content)) is not None}
 
 
 def number_of(content: bytes | float) -> float | None:
@@ -341,27 +297,146 @@ def number_of(content: bytes | float) -> float | None:
         return None
 
 
-def values(message: bytes) -> Iterator[tuple[str, Any]]:
+def _values(message: Message) -> dict[str, Any]:
     """Keys and decoded values of a configuration; what is no JSON is left out.
 
     Raises:
         ValueError: The message is damaged.
     """
+    found: dict[str, Any] = {}
     for key, content in items(message).items():
         try:
-            yield key, content if isinstance(content, float) else loads(content)
+            found[key] = content if isinstance(content, float) else loads(content)
         except ValueError:
             continue
+    return found
 
 
-def timestamp(message: bytes) -> float:
-    """Seconds since the epoch out of a google.protobuf.Timestamp.
+def _timestamp(message: Message) -> float:
+    """Seconds since the epoch out of a google.protobuf.Timestamp."""
+    return _signed(message.number(1) or 0) + (message.number(2) or 0) / 1e9
+
+
+# The file: records of a LevelDB log.
+
+MAGIC = b":W&B"
+_HEADER = 7
+_BLOCK = 32768
+_RECORD = struct.Struct("<IHB")
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+class Records:
+    """The whole records of a log, in order; afterwards, what was lost."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.read = 0
+        self.damaged = 0
+        """Blocks of 32 KiB in which a checksum or a length was wrong; the rest of such a block is skipped."""
+        self.cut_off = False
+        """Whether the file ends within a record, as that of a killed run does."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        data, end = self.data, len(self.data)
+        view, unpack = memoryview(data), _RECORD.unpack_from
+        position, parts = _HEADER, b""
+        expected = False
+        while position + 7 <= end:
+            left = _BLOCK - position % _BLOCK
+            if left < 7:
+                position += left
+                continue
+            checksum, length, kind = unpack(data, position)
+            after = position + 7 + length
+            if length > left - 7 or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+                self.damaged += 1
+                position, expected = position + left, False
+                continue
+            if after > end:
+                self.cut_off = True
+                return
+            if zlib.crc32(view[position + 6 : after]) != checksum:
+                self.damaged += 1
+                position, expected = position + left, False
+                continue
+            payload = data[position + 7 : after]
+            position = after
+            if kind == _FULL:
+                expected = False
+                self.read += 1
+                yield payload
+            elif kind == _FIRST:
+                parts, expected = payload, True
+            elif expected:
+                parts += payload
+                if kind == _LAST:
+                    expected = False
+                    self.read += 1
+                    yield parts
+        self.cut_off = expected or position < end
+
+
+class Message:
+    """The fields of a protobuf message by number, without its schema.
 
     Raises:
-        ValueError: The message is damaged.
+        ValueError: It is no message.
     """
-    seconds = nanos = 0
-    for number, value in fields(message):
-        if isinstance(value, int):
-            seconds, nanos = (signed(value), nanos) if number == 1 else (seconds, value)
-    return seconds + nanos / 1e9
+
+    def __init__(self, data: bytes) -> None:
+        self.numbers: defaultdict[int, list[int]] = defaultdict(list)
+        """Fields of the wire type varint, as written."""
+        self.parts: defaultdict[int, list[bytes]] = defaultdict(list)
+        """The bytes of texts, messages and numbers of fixed width."""
+        position, end = 0, len(data)
+        while position < end:
+            key, position = _varint(data, position)
+            kind, field = key & 7, key >> 3
+            if kind == _VARINT:
+                number, position = _varint(data, position)
+                self.numbers[field].append(number)
+                continue
+            if kind == _BYTES:
+                length, position = _varint(data, position)
+            elif kind in _FIXED:
+                length = _FIXED[kind]
+            else:
+                raise ValueError(f"wire type {kind} at byte {position}")
+            if position + length > end:
+                raise ValueError(f"a field of {length} bytes at byte {position} of {end}")
+            self.parts[field].append(data[position : position + length])
+            position += length
+
+    def number(self, field: int) -> int | None:
+        """The last number of a field, which is the one that counts; None where there is none."""
+        numbers = self.numbers.get(field)
+        return numbers[-1] if numbers else None
+
+
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
+"""Bytes by wire type."""
+
+
+def _signed(number: int) -> int:
+    """A varint of type int32 or int64 as the signed number it stands for."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _double(data: bytes) -> float:
+    if len(data) != 8:
+        raise ValueError(f"{len(data)} bytes for a double")
+    return float(struct.unpack("<d", data)[0])
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while position < len(data) and shift < 70:
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+    raise ValueError(f"a number without an end at byte {position}")
