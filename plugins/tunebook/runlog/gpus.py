@@ -117,9 +117,9 @@ def fullest(gpus: Iterable[Gpu]) -> Sourced | None:
     return max(peaks, key=lambda one: one.value, default=None)
 
 
-# What `nvidia-smi --query-gpu=... --format=csv` writes, once or in a loop, with or without a header. With units a
-# cell is `40536 MiB`, `98 %` or `301.25 W`; what a card does not say is `[N/A]`, `[Not Supported]` or an error in
-# brackets. Timestamps are `2026/11/20 23:06:29.123`, in local time.
+# What `nvidia-smi --query-gpu=... --format=csv` writes, once or in a loop, with or without a header. With
+# units a cell is `40536 MiB`, `98 %` or `301.25 W`; what a card does not say is `[N/A]`, `[Not Supported]` or
+# an error in brackets. Timestamps are `2026/11/20 23:06:29.123`, in local time.
 _HEAD = 1 << 16
 _MOST_CARDS = 16
 """A whole number from here on is no index, but e.g. a temperature, which has no unit either."""
