@@ -9,8 +9,7 @@ from click.testing import CliRunner
 
 from tunebook.cli.estimate import estimate
 from tunebook.errors import TunebookError
-from tunebook.memory.from_recipe import read_run
-from tunebook.memory.schedule import schedule
+from tunebook.memory.from_recipe import read_run, schedule
 from tunebook.recipes.catalog import read_recipe
 
 LLAMAFACTORY = "llamafactory/qwen3-0.6b/qlora_sft_movielens"

@@ -7,8 +7,15 @@ from click.testing import CliRunner
 
 from tunebook.cli.main import cli
 from tunebook.memory import find_config, read_shape
-from tunebook.memory.caches import cache_bytes, layer_kinds, reads_in_pieces
-from tunebook.memory.inference import answer_memory, answer_piece, generation_memory, piece
+from tunebook.memory.inference import (
+    answer_memory,
+    answer_piece,
+    cache_bytes,
+    generation_memory,
+    layer_kinds,
+    piece,
+    reads_in_pieces,
+)
 
 LAYER = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 

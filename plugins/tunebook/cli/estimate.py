@@ -14,8 +14,7 @@ from tunebook.cli.parts import overlay_option
 from tunebook.data.registry import data_files, load_registry
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
-from tunebook.memory.from_recipe import read_run
-from tunebook.memory.schedule import schedule
+from tunebook.memory.from_recipe import read_run, schedule
 from tunebook.recipes.overlays import resolve_named
 
 if TYPE_CHECKING:

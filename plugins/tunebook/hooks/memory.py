@@ -16,8 +16,7 @@ from tunebook.hooks.batches import Batch, halves
 from tunebook.hooks.forward import attention_of, innermost, text_config
 from tunebook.hooks.results import say
 from tunebook.memory import read_shape
-from tunebook.memory.caches import cache_bytes, reads_in_pieces
-from tunebook.memory.inference import answer_piece, generation_memory, piece
+from tunebook.memory.inference import answer_piece, cache_bytes, generation_memory, piece, reads_in_pieces
 from tunebook.memory.shapes import Shape
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("bytes", 1))

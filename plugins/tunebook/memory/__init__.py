@@ -1,4 +1,4 @@
-"""GPU memory of a fine-tuning run, from the model's `config.json` and the set-up alone; imports no torch.
+"""GPU memory of a fine-tuning run, from the model's `config.json` and the set-up only; imports no torch.
 
 Formulas, their sources and the measured errors are in docs/memory.md.
 """

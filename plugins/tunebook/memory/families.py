@@ -1,4 +1,4 @@
-"""The families of Llama's layer, of DeepSeek's latent attention and of Qwen's hybrid layers.
+"""Reads a Hugging Face `config.json` into the sizes that memory depends on, for each family of models.
 
 Every reader is checked against published parameter counts in `tests/test_memory_shapes.py`.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.memory.older_families import OLDER_FAMILIES
-from tunebook.memory.shapes import Block, attention_widths, build, linear
+from tunebook.memory.shapes import Block, attention_widths, build, first, linear, text_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +26,8 @@ def llama_like(kind: str, config: Mapping[str, Any]) -> Shape:
         config.get("attention_bias", config.get("bias", traits.get("attention_bias", False)))
     )
     qkv_bias = bool(traits.get("qkv_bias", attention_bias))
-    if kind in {"stablelm", "starcoder2"}:
-        qkv_bias = bool(config.get("use_qkv_bias", config.get("use_bias", False)))
+    if kind == "stablelm":
+        qkv_bias = bool(config.get("use_qkv_bias", False))
     names = traits.get("names", {})
     if traits.get("fused_qkv"):
         attention = [linear(traits["fused_qkv"], hidden, query + 2 * key, qkv_bias)]
@@ -189,6 +188,135 @@ def hybrid(kind: str, config: Mapping[str, Any]) -> Shape:
     return build(kind, config, blocks=blocks, heads=heads, tied_default=False, norm_params=hidden)
 
 
+def qwen(kind: str, config: Mapping[str, Any]) -> Shape:
+    """Qwen 1: `intermediate_size` counts both halves of the gated MLP."""
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    width = int(config["intermediate_size"]) // 2
+    linears = [
+        linear("c_attn", hidden, 3 * hidden, True), linear("c_proj", hidden, hidden),
+        linear("w1", hidden, width), linear("w2", hidden, width),
+        linear("c_proj", width, hidden),
+    ]  # fmt: skip
+    return _one_block(kind, config, linears, hidden, hidden, width, heads=heads, other=2 * hidden, gated=True)
+
+
+def chatglm(kind: str, config: Mapping[str, Any]) -> Shape:
+    """ChatGLM2, ChatGLM3 and GLM-4-9B with their own modelling file."""
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    query = heads * int(config.get("kv_channels") or hidden // heads)
+    groups = int(config["multi_query_group_num"]) if config.get("multi_query_attention") else heads
+    key = groups * (query // heads)
+    width = int(config["ffn_hidden_size"])
+    bias = bool(config.get("add_qkv_bias"))
+    linears = [
+        linear("query_key_value", hidden, query + 2 * key, bias),
+        linear("dense", query, hidden),
+        linear("dense_h_to_4h", hidden, 2 * width), linear("dense_4h_to_h", width, hidden),
+    ]  # fmt: skip
+    layers = int(config.get("num_layers") or config["num_hidden_layers"])
+    return _one_block(
+        kind, config, linears, query, key, width, heads=heads, other=2 * hidden, gated=True, layers=layers
+    )
+
+
+def neox(kind: str, config: Mapping[str, Any]) -> Shape:
+    """GPT-NeoX, Pythia and StableLM Alpha."""
+    names = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+    return _classic(kind, config, names=names, tied=False)
+
+
+def falcon(kind: str, config: Mapping[str, Any]) -> Shape:
+    """Falcon: one key head (7B) or several (40B), no biases, a parallel MLP of four times the width."""
+    hidden, heads = int(config["hidden_size"]), int(first(config, "num_attention_heads", "n_head"))
+    new = bool(config.get("new_decoder_architecture"))
+    groups = int(first(config, "num_kv_heads", "n_head_kv", "num_attention_heads")) if new else 1
+    if not new and config.get("multi_query") is False:
+        groups = heads
+    key = groups * (hidden // heads)
+    width = int(config.get("ffn_hidden_size") or 4 * hidden)
+    linears = [
+        linear("query_key_value", hidden, hidden + 2 * key), linear("dense", hidden, hidden),
+        linear("dense_h_to_4h", hidden, width), linear("dense_4h_to_h", width, hidden),
+    ]  # fmt: skip
+    layers = int(first(config, "num_hidden_layers", "n_layer"))
+    other = 4 * hidden if new else 2 * hidden
+    return _one_block(
+        kind, config, linears, hidden, key, width, heads=heads, other=other, gated=False, layers=layers,
+        tied=True, final=2 * hidden,
+    )  # fmt: skip
+
+
+def phi(kind: str, config: Mapping[str, Any]) -> Shape:
+    """Phi-1.5 and Phi-2: one norm for attention and MLP, biases everywhere, the head's too."""
+    names = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
+    return _classic(kind, config, names=names, tied=False, norms=1, head_bias=True)
+
+
+def starcoder2(kind: str, config: Mapping[str, Any]) -> Shape:
+    """StarCoder 2: grouped keys and a plain MLP, biases everywhere."""
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj")
+    return _classic(kind, config, names=names, tied=True)
+
+
+def _classic(
+    kind: str,
+    config: Mapping[str, Any],
+    *,
+    names: tuple[str, ...],
+    tied: bool,
+    norms: int = 2,
+    head_bias: bool = False,
+) -> Shape:
+    """A layer with biases everywhere, layer norms of weight and bias, and an MLP without a gate.
+
+    Args:
+        names: Of query, key and value together, or of each; of the attention's output, and of the MLP's two.
+        tied: The default of `tie_word_embeddings`.
+        norms: Of a layer.
+        head_bias: The output head has a bias too.
+    """
+    hidden, width = int(config["hidden_size"]), int(config["intermediate_size"])
+    heads, query, key = attention_widths(config)
+    *attention, output, up, down = names
+    widths = [query + 2 * key] if len(attention) == 1 else [query, key, key]
+    linears = [linear(name, hidden, size, True) for name, size in zip(attention, widths, strict=True)]
+    linears += [
+        linear(output, query, hidden, True),
+        linear(up, hidden, width, True),
+        linear(down, width, hidden, True),
+    ]
+    return _one_block(
+        kind, config, linears, query, key, width, heads=heads, other=2 * norms * hidden, gated=False,
+        tied=tied, final=2 * hidden, head_bias=head_bias,
+    )  # fmt: skip
+
+
+def _one_block(
+    kind: str,
+    config: Mapping[str, Any],
+    linears: list[Linear],
+    query: int,
+    key: int,
+    width: int,
+    *,
+    heads: int,
+    other: int,
+    gated: bool,
+    layers: int | None = None,
+    tied: bool = False,
+    final: int | None = None,
+    head_bias: bool = False,
+) -> Shape:
+    block = Block(
+        count=layers or int(config["num_hidden_layers"]), linears=tuple(linears), other_params=other,
+        query_width=query, key_width=key, mlp_width=width, gated=gated,
+    )  # fmt: skip
+    return build(
+        kind, config, blocks=[block], heads=heads, tied_default=tied,
+        norm_params=int(config["hidden_size"]) if final is None else final, head_bias=head_bias,
+    )  # fmt: skip
+
+
 _TRAITS: dict[str, dict[str, Any]] = {
     "qwen2": {"qkv_bias": True, "out_bias": False},
     "qwen2_moe": {"qkv_bias": True, "out_bias": False},
@@ -235,17 +363,14 @@ _TRAITS: dict[str, dict[str, Any]] = {
     "granite": {"tied": True},
 }  # fmt: skip
 
-FAMILIES: dict[str, Callable[[str, Mapping[str, Any]], Shape]] = {
+_READERS: dict[str, Callable[[str, Mapping[str, Any]], Shape]] = {
     **dict.fromkeys((*_TRAITS, "llama", "mistral", "yi", "ministral", "ministral3"), llama_like),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), latent),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5", "qwen3_5_moe_text", "qwen3_5_moe"), hybrid),
-}
+    **dict.fromkeys(("falcon", "refinedweb", "refinedwebmodel"), falcon),
+    "qwen": qwen, "chatglm": chatglm, "gpt_neox": neox, "phi": phi, "starcoder2": starcoder2,
+}  # fmt: skip
 """model_type -> reader."""
-
-
-# Reads a Hugging Face `config.json` into the sizes that memory depends on; refuses what it does not know.
-
-_READERS = {**FAMILIES, **OLDER_FAMILIES}
 # The longest name first, so that `qwen2_moe` is found before `qwen2`.
 _BY_LENGTH = sorted(_READERS, key=len, reverse=True)
 
@@ -259,14 +384,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     Raises:
         TunebookError: The architecture is not known, or the file lacks a size it needs.
     """
-    inner = config.get("text_config") or config.get("llm_config")
-    if isinstance(inner, dict) and "hidden_size" in inner:
-        # A composite model may leave the kind of its text part to the library's default.
-        kind = inner.get("model_type") or f"{config.get('model_type', '')}_text"
-        tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-        config = {**inner, "model_type": kind}
-        if tied is not None:
-            config["tie_word_embeddings"] = tied
+    config = text_part(config)
     kind = str(config.get("model_type") or "").lower().replace("-", "_")
     if not kind:
         names = " ".join(config.get("architectures") or ()).lower()

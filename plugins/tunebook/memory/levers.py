@@ -1,4 +1,4 @@
-"""Prices the levers: what each change saves, and in which order to pull them when memory runs out."""
+"""What each change of a set-up saves, and in which order to make them when memory runs out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lever:
 
 
 _FULL = frozenset({"optimizer", "parameters"})
-# In the order to pull them: first what costs nothing, last what changes the model that comes out.
+# In the order to make them: first what costs nothing, last what changes the model that comes out.
 _LADDER: tuple[tuple[str, str, Callable[[Setup], Setup]], ...] = (
     ("flash attention", "nothing", lambda s: replace(s, attention="flash") if s.attention == "eager" else s),
     ("fused cross-entropy", "nothing", lambda s: replace(s, fused_ce=s.fused_ce or "liger")),
@@ -79,8 +79,14 @@ def _lora(setup: Setup) -> Setup:
     )
 
 
-def price(shape: Shape, setup: Setup) -> list[Lever]:
-    """Price each lever alone; those already pulled are left out."""
+def levers(config: Mapping[str, Any], **arguments: Any) -> list[Lever]:
+    """Price each change that is not made yet by itself, for the arguments of `tunebook.memory.estimate`.
+
+    With `mean_tokens`, the mean length of a row, packing is priced too: rows padded to their mean instead of
+    the longest one, at the same number of rows.
+    """
+    mean = arguments.pop("mean_tokens", None)
+    shape, setup = read_shape(config), read_setup(**arguments)
     before = estimate_setup(shape, setup).total
     found = []
     for name, cost, change in _LADDER:
@@ -88,31 +94,16 @@ def price(shape: Shape, setup: Setup) -> list[Lever]:
         if changed != setup:
             total = estimate_setup(shape, changed).total
             found.append(Lever(name=name, total=total, saved=before - total, price=cost))
-    return found
-
-
-def levers(config: Mapping[str, Any], **arguments: Any) -> list[Lever]:
-    """Price each lever alone, for the arguments of `tunebook.memory.estimate`.
-
-    With `mean_tokens`, the mean length of a row, packing is priced too: rows padded to their mean instead of
-    the longest one, at the same number of rows.
-    """
-    mean = arguments.pop("mean_tokens", None)
-    shape, setup = read_shape(config), read_setup(**arguments)
-    found = price(shape, setup)
     if mean and setup.micro_batch > 1:
         packed = replace(setup, seq_len=max(1, round(setup.micro_batch * mean)), micro_batch=1)
-        before, total = estimate_setup(shape, setup).total, estimate_setup(shape, packed).total
-        found.append(
-            Lever(
-                name="packing", total=total, saved=before - total, price="no padding; needs flash attention"
-            )
-        )
+        total = estimate_setup(shape, packed).total
+        cost = "no padding; needs flash attention"
+        found.append(Lever(name="packing", total=total, saved=before - total, price=cost))
     return found
 
 
 def oom_ladder(shape: Shape, setup: Setup) -> list[Lever]:
-    """Pull the levers one after the other; those that save less than 2 % are skipped."""
+    """Make the changes one after the other; those that save less than 2 % are skipped."""
     found: list[Lever] = []
     total = estimate_setup(shape, setup).total
     for name, cost, change in _LADDER:

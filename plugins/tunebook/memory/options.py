@@ -58,7 +58,7 @@ class Arguments(TypedDict, total=False):
     """What `tunebook.memory.estimate` and `read_setup` take. None, or leaving one out, takes its default."""
 
     method: str | None
-    """full, lora (default), qlora, dora; qlora alone means 4-bit."""
+    """full, lora (default), qlora, dora; qlora without a quantization means 4-bit."""
     quantization: str | int | None
     """none (default), 4 or nf4, nf4-dq, 8 or int8, gptq, gptq8, awq."""
     seq_len: int | None
@@ -170,7 +170,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 # The many spellings of one thing; an unknown one is an error, never a default.
 
-# (a part of the spelling, what it means), the more telling parts first.
+# (a part of the spelling, what it means), the more specific parts first.
 _BITS = (
     ("2bit", "2bit"), ("aqlm", "2bit"), ("gptq8", "gptq8"), ("gptqint8", "gptq8"), ("int8gptq", "gptq8"),
     ("gptq", "gptq4"), ("awq", "gptq4"), ("hqq", "gptq4"),

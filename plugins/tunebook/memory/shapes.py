@@ -61,6 +61,11 @@ class Block:
         """Parameters of one layer."""
         return sum(linear.params for linear in self.linears) + self.other_params
 
+    def live_elements(self, hidden: int) -> int:
+        """Elements per token of one layer's tensors in its backward pass, attention scores left out."""
+        mlp = (4 if self.gated else 3) * self.mlp_width
+        return 8 * hidden + 3 * self.query_width + 4 * self.key_width + mlp
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
@@ -74,7 +79,7 @@ class Shape:
     """Whether the output head is the embedding matrix."""
     blocks: tuple[Block, ...]
     embedding_params: int
-    """Token and learned position embeddings."""
+    """Token embeddings."""
     head_params: int
     """The output head; 0 where it is tied."""
     final_params: int
@@ -110,6 +115,17 @@ def first(config: Mapping[str, Any], *names: str) -> Any:
     raise KeyError(names[0])
 
 
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of the language model inside a composite one, or the config itself."""
+    inner = config.get("text_config") or config.get("llm_config")
+    if not isinstance(inner, dict) or "hidden_size" not in inner:
+        return config
+    # A composite model may leave the kind of its text part to the library's default.
+    kind = inner.get("model_type") or f"{config.get('model_type', '')}_text"
+    tied = inner.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    return {**inner, "model_type": kind, **({} if tied is None else {"tie_word_embeddings": tied})}
+
+
 def linear(name: str, inputs: int, outputs: int, bias: bool = False, copies: int = 1) -> Linear:
     """Short for `Linear`, whose arguments have to be named."""
     return Linear(name=name, inputs=inputs, outputs=outputs, bias=bias, copies=copies)
@@ -131,8 +147,6 @@ def build(
     heads: int,
     tied_default: bool,
     norm_params: int,
-    positions: int = 0,
-    extra_embedding: int = 0,
     head_bias: bool = False,
 ) -> Shape:
     """Put a shape together from its blocks; blocks of no layer are left out."""
@@ -146,7 +160,7 @@ def build(
         heads=heads,
         tied=tied,
         blocks=tuple(block for block in blocks if block.count),
-        embedding_params=(vocab + positions) * hidden + extra_embedding,
+        embedding_params=vocab * hidden,
         head_params=0 if tied else vocab * hidden + (vocab if head_bias else 0),
         final_params=norm_params,
         max_positions=config.get("max_position_embeddings") or config.get("seq_length"),

@@ -61,8 +61,7 @@ def activations(shape: Shape, setup: Setup) -> Activations:
 
 def layer_bytes(block: Block, shape: Shape, setup: Setup, *, wide: bool) -> float:
     """Live tensors of one layer in its backward pass, attention scores left out."""
-    mlp = (4 if block.gated else 3) * block.mlp_width
-    elements = 8 * shape.hidden + 3 * block.query_width + 4 * block.key_width + mlp
+    elements = block.live_elements(shape.hidden)
     if setup.fused_ce in {"liger", "cce"} and "activations" not in setup.offload:
         # Liger's norm, rotary and SwiGLU kernels work in place and rebuild what the plain ones keep
         # (arXiv:2410.10989, section 3).

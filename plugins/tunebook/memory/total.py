@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunebook.memory import terms as overhead
-from tunebook.memory.caches import reads_in_pieces
 from tunebook.memory.families import read_shape
-from tunebook.memory.inference import generation_memory, piece
+from tunebook.memory.inference import generation_memory, piece, reads_in_pieces
 from tunebook.memory.options import read_setup, signature_of
 from tunebook.memory.terms import (
     ELEMENT,
     activations,
+    buffers,
+    context,
     count_lora,
     embeddings_trained,
     evaluation_logits,
+    slack,
     states,
     training_logits,
 )
@@ -104,9 +105,9 @@ def estimate_setup(shape: Shape, setup: Setup) -> MemoryEstimate:
         "layer": backward if acts.layer >= head else 0.0,
         "logits": backward if head > acts.layer else 0.0,
         "optimizer step": step,
-        "buffers": overhead.buffers(shape, setup, trainable),
-        "allocator": overhead.slack(moving, setup),
-        "context": overhead.context(setup),
+        "buffers": buffers(shape, setup, trainable),
+        "allocator": slack(moving, setup),
+        "context": context(setup),
     }
     total = sum(terms.values())
     return MemoryEstimate(
@@ -131,8 +132,8 @@ def _trainable(shape: Shape, setup: Setup) -> tuple[int, int]:
 
 
 def _optimizer_file(shape: Shape, setup: Setup, trainable: int, whole: int) -> int:
-    alone = replace(setup, gpus=1, offload=frozenset(), optimizer=setup.optimizer.removeprefix("paged-"))
-    return int(states(shape, alone, trainable, whole).optimizer)
+    one_gpu = replace(setup, gpus=1, offload=frozenset(), optimizer=setup.optimizer.removeprefix("paged-"))
+    return int(states(shape, one_gpu, trainable, whole).optimizer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +188,7 @@ def evaluate_setup(
         layer=activations(shape, batch).layer / 2,
         logits=half,
         logits_float=full,
-        context=overhead.context(setup),
+        context=context(setup),
         optimizer=held.optimizer,
     )
 
@@ -219,7 +220,7 @@ def generate_setup(
         layer=found.layer,
         logits=found.logits / 3,
         logits_float=found.logits * 2 / 3,
-        context=overhead.context(setup),
+        context=context(setup),
         cache=found.cache,
         attention=found.attention,
         optimizer=held.optimizer,

@@ -138,9 +138,9 @@ def _write_piece(shared: _SharedFolder, task: int) -> None:
         joint = stack.enter_context((folder / "joint").open("wb")) if job.names.joint else None
         for block in read_planned(job.dataset.sources, shared.plan(), start, stop):
             for part, chosen in by_target(block.parts(n_parts)):
-                parts[part].writelines(block.slices(chosen))
+                parts[part].write(b"".join(block.slices(chosen)))
             if joint is not None:
-                joint.writelines(block.slices(np.flatnonzero(block.destinations != EVAL)))
+                joint.write(b"".join(block.slices(np.flatnonzero(block.destinations != EVAL))))
             job.progress.on_bytes(len(block.data))
 
 

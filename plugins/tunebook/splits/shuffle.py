@@ -91,7 +91,7 @@ def _fill_buckets(job: WriteJob, buckets: Sequence[_Bucket], joint: PartWriter |
             part = block.parts(len(counts))
             for bucket, chosen in by_target(first[part] + range_of(keys, counts[part])):
                 data, index = files[bucket]
-                data.writelines(block.slices(chosen))
+                data.write(b"".join(block.slices(chosen)))
                 index.write(entries[chosen].tobytes())
             write_joint(block, joint)
             job.progress.on_bytes(len(block.data))
