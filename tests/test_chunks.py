@@ -105,7 +105,7 @@ def test_the_overlap_begins_at_a_sentence_and_is_no_longer_than_asked(words):
         assert 0 < words.count([shared])[0] <= size * 2 + 3
 
 
-def test_documents_are_cut_alike_alone_and_together(words):
+def test_documents_are_cut_alike_one_by_one_and_together(words):
     texts = ["The court. " * 300, "", "漢字。" * 200, "short"]
     together = Cutter(words, 60, 10).cut(texts)
     assert together == [Cutter(words, 60, 10).cut([text])[0] for text in texts]
@@ -133,7 +133,7 @@ def test_one_character_may_be_too_much():
         Cutter(Greedy(), 8).cut(["abc"])
 
 
-def test_a_folder_without_a_tokenizer_is_told(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(TunebookError, match=r"holds no tokenizer\.json"):
         tokens.tokenizer_file(str(tmp_path))
     with pytest.raises(TunebookError, match="no such file or folder"):

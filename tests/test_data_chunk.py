@@ -45,7 +45,7 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_row_keeps_its_other_columns_and_tells_where_it_is_from(place):
+def test_each_row_keeps_its_other_columns_and_says_where_it_is_from(place):
     done = json.loads(run("cases", "-o", "out", "--overlap", "20", "--json").stdout)
     rows = rows_of(place / "out" / "cases_chunks.jsonl")
     first = [row for row in rows if row["source_row"] == 1]
@@ -133,7 +133,7 @@ def test_nothing_is_left_when_the_disk_is_full(place, monkeypatch):
         (["tokenizer.json", "-o", "out"], "unclear which of its columns"),
     ],
 )
-def test_wrong_use_is_told(place, arguments, message):
+def test_wrong_use_is_refused(place, arguments, message):
     with pytest.raises(TunebookError, match=message):
         run(*arguments)
 
@@ -144,7 +144,7 @@ def test_pieces_are_not_cut_again(place):
         run("out/cases_chunks.jsonl", "-o", "out2")
 
 
-def test_half_a_character_is_told_with_its_row(place):
+def test_half_a_character_is_reported_with_its_row(place):
     (place / "x.jsonl").write_text('{"text": "fine"}\n{"text": "\\ud83d half"}\n')
     with pytest.raises(TunebookError, match="row 2: 'text' holds half a character"):
         run("x.jsonl", "-o", "out")

@@ -20,7 +20,7 @@ def test_datasets_are_listed_with_what_is_measured_on_them(tmp_path):
     assert run(tmp_path, "ls").output.splitlines() == ["cards  yes_no", "plain"]
 
 
-def test_an_entry_is_shown_as_both_engines_are_told_of_it(tmp_path):
+def test_an_entry_is_shown_as_both_engines_read_it(tmp_path):
     shown = run(tmp_path, "show", "cards").output
     entry, block = shown.split("\n\n")
     assert json.loads(entry.split("\n", 1)[1])["cards"]["metric"] == "yes_no"

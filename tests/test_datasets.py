@@ -58,7 +58,7 @@ def test_a_metric_of_another_form_is_named_with_its_fix(metric, problem, fix):
     assert fix in error.value.fix
 
 
-def test_all_faults_of_an_entry_are_told_at_once():
+def test_all_faults_of_an_entry_are_reported_at_once():
     with pytest.raises(TunebookError, match="3 faults"):
         parse_metrics({"mode": "x", "max_samples": -1}, "d")
 

@@ -168,7 +168,7 @@ def test_division_and_offload_are_priced_for_full_training():
     assert all(lever.price for lever in found.values())
 
 
-def test_the_ladder_pulls_free_levers_first_and_each_rung_saves():
+def test_free_changes_come_first_and_each_step_saves():
     shape = read_shape(QWEN_32B)
     setup = read_setup(
         method="full", seq_len=8192, micro_batch=2, gpus=4, zero_stage=2, gradient_checkpointing=False

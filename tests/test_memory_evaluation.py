@@ -24,7 +24,7 @@ LAYER = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, 
     ("config", "tokens", "elements"),
     [
         ({"model_type": "qwen3", "num_hidden_layers": 3}, 100, 3 * 64 * 100),
-        # One of two layers keeps its window alone.
+        # One of two layers keeps only its window.
         ({"model_type": "gemma2", "num_hidden_layers": 2, "sliding_window": 30}, 100, 64 * 100 + 64 * 30),
         ({"model_type": "gemma2", "num_hidden_layers": 2, "sliding_window": 300}, 100, 2 * 64 * 100),
         ({"model_type": "gemma3_text", "num_hidden_layers": 6, "sliding_window": 10}, 100, 64 * 150),
@@ -116,7 +116,7 @@ def test_a_cache_in_host_memory_leaves_two_layers_on_the_gpu():
     assert found.total - found.on_host().total == 35 * one
 
 
-def test_estimate_tells_an_evaluation_by_its_passes(tmp_path):
+def test_estimate_shows_an_evaluation_by_its_passes(tmp_path):
     arguments = ["estimate", "llamafactory/qwen3-4b/lora_sft_legal_200k", "--answer-tokens", "2000"]
     done = CliRunner().invoke(cli, [*arguments, "--json"])
     assert done.exit_code == 0, done.output

@@ -58,7 +58,7 @@ def test_the_text_part_of_a_composite_model_is_read():
     assert read_shape(outer).params == read_shape(inner).params
 
 
-def test_a_model_nobody_knows_is_refused_with_the_nearest_name(monkeypatch, tmp_path):
+def test_an_unknown_model_is_refused_with_the_nearest_name(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(TunebookError, match=r"the table holds Qwen/Qwen3-4B"):
         find_config("Qwen/Qwen3-4")

@@ -45,7 +45,7 @@ def dictionaries(rows):
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
-def assert_dealt(expected: list[dict], out: Path, manifest: dict) -> None:
+def assert_each_row_once(expected: list[dict], out: Path, manifest: dict) -> None:
     """Each row is in one part, and no part has two rows more than another."""
     found = [read(path) for path in parts(out, manifest)]
     held = read(out / manifest["eval"]["file"]) if manifest["eval"] else []
@@ -84,7 +84,7 @@ def test_each_csv_row_goes_to_one_node_unchanged(
         manifest = split_file(
             source, folder / "out", nodes=nodes, shuffle=shuffle, balance=balance, eval_rows=held
         )
-        assert_dealt(expected, folder / "out", manifest)
+        assert_each_row_once(expected, folder / "out", manifest)
         for path in parts(folder / "out", manifest):
             assert path.read_bytes().startswith(b"\xef\xbb\xbf") == bom
 
@@ -117,7 +117,7 @@ def test_each_json_row_goes_to_one_node_unchanged(
         source = folder / ("data.jsonl" if style == "jsonl" else "data.json")
         source.write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
         manifest = split_file(source, folder / "out", nodes=min(nodes, len(rows)), shuffle=shuffle)
-        assert_dealt(expected, folder / "out", manifest)
+        assert_each_row_once(expected, folder / "out", manifest)
 
     in_temporary_folder(test)
 
@@ -270,7 +270,7 @@ def test_a_preview_writes_nothing(folder):
     assert [path.name for path in folder.iterdir()] == ["data.csv"]
 
 
-def test_a_split_that_is_there_already_is_left_alone(folder):
+def test_a_split_that_is_there_already_is_kept(folder):
     source = write_csv(folder, [("a", "b", "c")] * 10)
     first = split_file(source, folder / "out")
     stamp = (folder / "out" / "manifest.json").stat().st_mtime_ns
@@ -322,7 +322,7 @@ def test_a_registry_entry_keeps_its_name_and_the_others_still_work(folder):
         assert len(read_json(out / f"node_{node}" / "sub" / "train_eval.json")) == 2
         assert info["held"] == {"file_name": str(registry / "eval.json"), "metric": "gsm8k"}
         assert info["hub"] == others["hub"]
-    assert_dealt(rows, out, manifest)
+    assert_each_row_once(rows, out, manifest)
     with pytest.raises(TunebookError, match="has an entry 'held' already"):
         split_file("train", folder / "two", dataset_dir=registry, eval_rows=2, names={"eval_name": "held"})
     names = {"eval_name": "other", "eval_metric": "yes_no"}

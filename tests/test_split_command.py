@@ -1,4 +1,4 @@
-"""The command: bad input ends in one clear error with nothing left behind; a kill leaves nothing half done."""
+"""The command: bad input ends in one clear error with nothing left over; a kill leaves nothing half done."""
 
 import errno
 import json
@@ -21,7 +21,7 @@ from tunebook.splits.write import PartWriter
 
 
 def fail(folder: Path, source: Path, *options: str) -> str:
-    """What the command says of `source`, which must be an error for the user, with nothing left behind."""
+    """What the command says of `source`, which must be an error for the user, with nothing left over."""
     before = sorted(folder.rglob("*"))
     done = CliRunner().invoke(command, [str(source), "-o", str(folder / "out"), *options])
     assert isinstance(done.exception, TunebookError), done.output
@@ -75,14 +75,14 @@ def test_text_in_another_encoding_is_named(tmp_path):
     assert "not UTF-8" in fail(tmp_path, tmp_path / "d.csv", "--nodes", "1", "--group-by", "a")
 
 
-def test_an_output_that_is_there_is_left_alone(tmp_path):
+def test_an_output_that_is_there_is_kept(tmp_path):
     (tmp_path / "d.csv").write_text("a\n1\n")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     assert "is there already" in fail(tmp_path, tmp_path / "d.csv", "--nodes", "1")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "d.csv").write_text(csv_text([("a", "b", "c")] * 100))
     monkeypatch.setattr("tunebook.splits.run.files.free_bytes", lambda path: 500)
     assert "0.00 GB are free" in fail(tmp_path, tmp_path / "d.csv", "--nodes", "2")
@@ -229,7 +229,7 @@ def cut_off(patched, stop_at: int) -> None:
     patched.setattr(PartWriter, "write", write)
 
 
-def test_a_second_process_is_told_of_the_first(tmp_path):
+def test_a_second_process_is_refused_while_the_first_works(tmp_path):
     source = tmp_path / "d.csv"
     source.write_text(csv_text([("a", "b", "c")] * 10))
     work = job(source, tmp_path / "out")
@@ -271,7 +271,7 @@ def test_what_a_split_left_in_its_last_moment_is_not_published_by_another(tmp_pa
     ]
 
 
-def test_media_that_are_looked_for_in_dataset_dir_are_told_of(tmp_path):
+def test_media_that_are_looked_for_in_dataset_dir_are_named(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"a": 1}\n' * 4)
     entry = {"file_name": "d.jsonl", "columns": {"prompt": "a", "images": "images"}}
     (tmp_path / "dataset_info.json").write_text(

@@ -1,4 +1,4 @@
-"""Who gets which row: decided on numbers alone, so a hundred million rows can be tried."""
+"""Who gets which row: decided only by numbers, so a hundred million rows can be tried."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
-def deal_sizes(sizes, nodes: int, block: int = 1000) -> np.ndarray:
+def assign_sizes(sizes, nodes: int, block: int = 1000) -> np.ndarray:
     sizes = np.asarray(sizes, np.uint32)
     blocks = lambda: (sizes[at : at + block] for at in range(0, len(sizes), block))  # noqa: E731
     return np.concatenate(list(assign.assign_by_size(blocks, len(sizes), int(sizes.sum()), nodes)))
@@ -40,7 +40,7 @@ def test_the_plan_never_changes():
     assert planned() == [0, 2, 1, 1, 2, 0, 0, 1, 2, 1]
     assert planned(seed=7) == [1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
     assert planned(eval_rows=2, shuffle=False) == [65534, 0, 1, 2, 0, 1, 65534, 2, 0, 1]
-    assert deal_sizes([5, 900, 5, 5, 7, 5, 5, 5, 5, 6], 3).tolist() == [2, 0, 1, 2, 1, 1, 2, 0, 0, 2]
+    assert assign_sizes([5, 900, 5, 5, 7, 5, 5, 5, 5, 6], 3).tolist() == [2, 0, 1, 2, 1, 1, 2, 0, 0, 2]
 
 
 def test_a_row_has_the_same_key_wherever_counting_begins():
@@ -64,11 +64,11 @@ def test_a_hundred_million_rows_are_planned_in_the_memory_of_a_few():
 )
 def test_row_counts_are_equal_whatever_the_sizes(sizes, nodes, block):
     nodes = min(nodes, len(sizes))
-    dealt = deal_sizes(sizes, nodes, block)
-    assert len(dealt) == len(sizes)
-    counts = np.bincount(dealt, minlength=nodes)
+    assigned = assign_sizes(sizes, nodes, block)
+    assert len(assigned) == len(sizes)
+    counts = np.bincount(assigned, minlength=nodes)
     assert counts.max() - counts.min() <= 1
-    assert np.array_equal(dealt, deal_sizes(sizes, nodes, 10**6)), "blocks are no part of the plan"
+    assert np.array_equal(assigned, assign_sizes(sizes, nodes, 10**6)), "blocks are no part of the plan"
 
 
 @pytest.mark.parametrize(("nodes", "spread"), [(2, 0.0005), (8, 0.001), (64, 0.005)])
@@ -76,19 +76,19 @@ def test_long_tails_are_balanced(nodes, spread):
     rng = np.random.default_rng(0)
     sizes = np.exp(rng.normal(6, 1, 200_000)).astype(np.int64)
     sizes[rng.integers(0, len(sizes), 20)] = rng.integers(350_000, 1_050_000, 20)
-    dealt = deal_sizes(sizes, nodes)
-    loads = np.bincount(dealt, weights=sizes)
+    assigned = assign_sizes(sizes, nodes)
+    loads = np.bincount(assigned, weights=sizes)
     assert (loads.max() - loads.min()) / loads.mean() < spread
-    counts = np.bincount(dealt)
+    counts = np.bincount(assigned)
     assert counts.max() == counts.min()
 
 
 @given(rows=st.integers(1, 300), nodes=st.integers(1, 9), seed=st.integers(0, 2**40))
-def test_each_run_of_rows_is_dealt_to_all_nodes(rows, nodes, seed):
-    dealt = assign.assign_at_random(0, rows, nodes, seed)
-    assert len(dealt) == rows
+def test_each_run_of_rows_goes_to_all_nodes(rows, nodes, seed):
+    assigned = assign.assign_at_random(0, rows, nodes, seed)
+    assert len(assigned) == rows
     for start in range(0, rows, nodes):
-        run = dealt[start : start + nodes].tolist()
+        run = assigned[start : start + nodes].tolist()
         assert len(set(run)) == len(run)
         assert max(run) < nodes
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 # llamafactory/data/parser.py, and "metric", which is ours.
-_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name")
+_SOURCES = (*registry.REMOTE_KEYS, "file_name")
 _KEYS = (
     *_SOURCES,
     "formatting",

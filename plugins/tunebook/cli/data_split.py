@@ -66,21 +66,23 @@ class _ShardType(click.ParamType[Shard]):
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make; must not exist."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random order.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random order."
+)
 @click.option(
     "--balance",
     type=click.Choice(["rows", "bytes", "tokens"]),
     default="rows",
     show_default=True,
-    help="What nodes get alike; with equal rows, give or take one, unless --group-by forbids it.",
+    help="What the nodes get in equal amounts. Without --group-by, rows differ by one at most in any case.",
 )
 @click.option("--tokenizer", metavar="PATH", help="Model folder or tokenizer.json, for --balance tokens.")
 @click.option(
     "--shuffle/--no-shuffle", default=True, show_default=True, help="Random order, or the source's."
 )
 @click.option("--eval", "eval_rows", type=click.IntRange(min=1), metavar="N", help="Hold out N rows first.")
-@click.option("--eval-name", metavar="NAME", help="Entry of the hold-out; by default <name>_eval.")
-@click.option("--eval-metric", metavar="METRIC", help="What is measured on it; by default as on NAME.")
+@click.option("--eval-name", metavar="NAME", help="Name of the hold-out's entry; by default <name>_eval.")
+@click.option("--eval-metric", metavar="METRIC", help="Metric of the hold-out; by default that of NAME.")
 @click.option("--group-by", metavar="COLUMN", help="Keep rows with the same value on one node.")
 @click.option(
     "--node-names", is_flag=True, help="Call the files training_data_node_<i>, and link them into OUTPUT."
@@ -94,6 +96,7 @@ class _ShardType(click.ParamType[Shard]):
     type=click.Choice(["auto", "full", "braces"]),
     default="auto",
     show_default=True,
+    hidden=True,
     help="Parse each JSON row, or look at its braces; auto parses up to 256 MB.",
 )
 @click.option(
@@ -101,7 +104,8 @@ class _ShardType(click.ParamType[Shard]):
     type=_MemoryType(),
     default=f"{DEFAULT_MEMORY >> 20}MB",
     show_default=True,
-    help="What shuffling may take.",
+    hidden=True,
+    help="Memory that shuffling may take.",
 )
 @click.option("--shard", type=_ShardType(), help="Do one task's share of the work, e.g. 0/16 of a job array.")
 @click.option("--merge", type=click.IntRange(min=1), metavar="M", help="Put the shares of M tasks together.")

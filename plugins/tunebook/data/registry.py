@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 REGISTRY_FILE = "dataset_info.json"
 
+REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+"""With one of these in an entry LLaMA-Factory does not look for a local file."""
+MEDIA_COLUMNS = ("images", "videos", "audios")
+"""LLaMA-Factory's names for columns of files beside the text."""
+
 _OPTIONS = ("name", "mode", "max_new_tokens", "max_samples")
 _COUNTS = ("max_new_tokens", "max_samples")
 
@@ -93,7 +98,9 @@ def load_registry(path: Path) -> Registry:
             f"{path}: cannot be read: {err.strerror}", fix="check the path and its rights"
         ) from err
     except json.JSONDecodeError as err:
-        raise TunebookError(f"{path}, line {err.lineno}: is no JSON: {err.msg}", fix="mend the line") from err
+        raise TunebookError(
+            f"{path}, line {err.lineno}: is no JSON: {err.msg}", fix="correct the line"
+        ) from err
     if not isinstance(values, dict):
         raise TunebookError(
             f"{path}: holds a {type(values).__name__}, not an object", fix='write {"name": {...}}'
@@ -133,13 +140,12 @@ def data_files(entry: DatasetEntry) -> list[Path]:
         TunebookError: The entry names a file or folder that is not there, or an empty folder.
     """
     name = entry.values.get("file_name")
-    remote = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-    if any(key in entry.values for key in remote):
+    if any(key in entry.values for key in REMOTE_KEYS):
         return []
     where = f"{entry.registry}: {entry.name}"
     if not isinstance(name, str) or not name:
         raise TunebookError(
-            f"{where}: names no data", fix=f"give it a file_name, or one of {', '.join(remote)}"
+            f"{where}: names no data", fix=f"give it a file_name, or one of {', '.join(REMOTE_KEYS)}"
         )
     path = entry.registry.parent / name
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]

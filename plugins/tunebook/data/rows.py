@@ -62,7 +62,7 @@ def iter_rows(
     except UnicodeDecodeError as err:
         raise TunebookError(f"{path}: is not UTF-8 text", fix="save the file as UTF-8") from err
     except csv.Error as err:
-        raise TunebookError(f"{path}: is no CSV: {err}", fix="mend the line") from err
+        raise TunebookError(f"{path}: is no CSV: {err}", fix="correct the line") from err
 
 
 def _csv_rows(stream: IO[str]) -> Iterator[dict[str, Any]]:
@@ -108,9 +108,9 @@ def _skip(text: str, start: int, characters: str) -> int:
 
 
 def _is_cut(err: json.JSONDecodeError, length: int) -> bool:
-    """Whether more text could mend the error: it lies at the end of what has been read."""
+    """Whether more text could end the error: it is at the end of what has been read."""
     return err.msg.startswith("Unterminated string") or err.pos >= length - _TAIL_CHARACTERS
 
 
 def _bad_row(path: Path, number: int, err: json.JSONDecodeError) -> TunebookError:
-    return TunebookError(f"{path}, row {number}: is no JSON: {err.msg}", fix="mend or delete the row")
+    return TunebookError(f"{path}, row {number}: is no JSON: {err.msg}", fix="correct or delete the row")

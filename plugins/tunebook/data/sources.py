@@ -47,7 +47,7 @@ class Source:
     files: tuple[Path, ...]
     """In the order in which they are read."""
     registered: bool
-    """Whether the entry stands in a registry."""
+    """Whether the entry is in a registry."""
 
     @property
     def bytes(self) -> int:

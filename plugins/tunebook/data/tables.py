@@ -34,7 +34,7 @@ def iter_table(
         on_bytes: Called before each row with the bytes of the file read so far; Parquet's are estimated
             from its rows.
         on_broken: Called with the line number and what is wrong with a line of JSONL that is no object. The
-            line is passed over, and bytes that are no UTF-8 are replaced in any text file. None: both are
+            line is left out, and bytes that are no UTF-8 are replaced in any text file. None: both are
             errors.
 
     Raises:
@@ -73,7 +73,7 @@ def _jsonl_rows(
                 elif on_broken is not None:
                     on_broken(number, fault)
                 else:
-                    raise TunebookError(f"{path}, line {number}: {fault}", fix="mend or delete the line")
+                    raise TunebookError(f"{path}, line {number}: {fault}", fix="correct or delete the line")
     except OSError as error:
         raise TunebookError(
             f"{path}: cannot be read: {error.strerror}", fix="check the path and its rights"

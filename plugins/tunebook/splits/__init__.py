@@ -1,4 +1,4 @@
-"""Datasets split between nodes: raw rows found and copied, dealt evenly, proved by a manifest.
+"""Datasets split between nodes: rows found, assigned and copied as raw bytes, proved by a manifest.
 
 See docs/splits.md. `joint_dataset_dir` is for launchers: the folder that one job of all nodes must use.
 """

@@ -235,7 +235,7 @@ def row_keys(seed: int, start: int, stop: int) -> Keys:
 
 
 def range_of(keys: Keys, ranges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return which of equal ranges of all keys each key lies in, from 0.
+    """Return in which of equal ranges of all keys each key is, from 0.
 
     Args:
         keys: As of `row_keys`.

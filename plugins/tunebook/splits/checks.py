@@ -49,7 +49,7 @@ class Checks:
         if not self.skip_bad:
             raise TunebookError(
                 f"{source.path}, line {line}: {problem}",
-                fix="fix or delete the row, or leave such rows out with --skip-bad",
+                fix="correct or delete the row, or leave such rows out with --skip-bad",
             )
         self.n_bad += 1
         if len(self.bad) < _MAX_LISTED:

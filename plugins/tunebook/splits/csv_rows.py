@@ -60,7 +60,7 @@ def csv_finder(source: SourceFile, checks: Checks) -> FindRows:
 
 
 class Records(NamedTuple):
-    """What lies in a buffer that begins at the start of a record."""
+    """What is in a buffer that begins at the start of a record."""
 
     ends: npt.NDArray[np.int64]
     """Offset after the newline of each whole record."""
@@ -105,7 +105,7 @@ def _outside_quotes(
     lengths = ends - begins
     bare = int(lengths.sum())
     if bare * _GATHER_BELOW < len(buffer):
-        # Long texts are quoted and little lies between them: look at that only.
+        # Long texts are quoted and little is between them: look only at that.
         shift = begins - (np.cumsum(lengths) - lengths)
         places = np.arange(bare) + np.repeat(shift, lengths)
         return places, buffer[places]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tunebook.data.registry import data_files, load_registry
+from tunebook.data.registry import MEDIA_COLUMNS, REMOTE_KEYS, data_files, load_registry
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
 from tunebook.splits.parquet import column_names
@@ -42,11 +42,6 @@ _KNOWN_COLUMNS: tuple[tuple[frozenset[str], Mapping[str, Any]], ...] = (
     (frozenset({"question", "answer"}), {"columns": {"prompt": "question", "response": "answer"}}),
     (frozenset({"prompt", "completion"}), {"columns": {"prompt": "prompt", "response": "completion"}}),
 )
-
-
-# With one of these LLaMA-Factory does not look for a local file.
-_REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-_MEDIA = ("images", "videos", "audios")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +99,7 @@ def find_dataset(name: str, dataset_dir: Path) -> SplitDataset:
         )
     named = entry.values.get("columns")
     columns = tuple(str(column) for column in named.values() if column) if isinstance(named, dict) else ()
-    if any(isinstance(named, dict) and named.get(column) for column in _MEDIA):
+    if any(isinstance(named, dict) and named.get(column) for column in MEDIA_COLUMNS):
         notes.append(
             f"{name} names media files: set media_dir={entry.registry.parent.resolve()} on each node, since "
             "LLaMA-Factory looks for them in dataset_dir"
@@ -150,7 +145,7 @@ def node_registry(dataset: SplitDataset, file_name: str, holdout: Holdout | None
 
 
 def guess_values(columns: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the part of an entry that tells LLaMA-Factory of such columns; None where none is known."""
+    """Return the part of an entry that describes such columns; None where none is known."""
     present = set(columns)
     return next((values for wanted, values in _KNOWN_COLUMNS if wanted <= present), None)
 
@@ -187,7 +182,7 @@ def _columns(source: SourceFile) -> Sequence[str]:
 
 
 def _first_row_columns(source: SourceFile) -> Sequence[str]:
-    """Columns of the first row; none where it is bad, which the scan tells with its line."""
+    """Columns of the first row; none where it is bad, which the scan reports with its line."""
     for block in read_rows(source, Checks(parse_json=False, skip_bad=True)):
         for row in block.rows():
             try:
@@ -200,6 +195,6 @@ def _first_row_columns(source: SourceFile) -> Sequence[str]:
 
 def _with_absolute_file(values: Any, folder: Path) -> Any:
     name = values.get("file_name") if isinstance(values, dict) else None
-    if isinstance(name, str) and not any(key in values for key in _REMOTE):
+    if isinstance(name, str) and not any(key in values for key in REMOTE_KEYS):
         return {**values, "file_name": str((folder / name).resolve())}
     return values

@@ -1,6 +1,6 @@
 """The row index of a split: how long each span of the sources is, which spans are rows, where each row goes.
 
-A span is a run of bytes: a row, or what lies between rows. All spans together are the whole file. The index
+A span is a run of bytes: a row, or what is between rows. All spans together are the whole file. The index
 is kept on disk, so 100 million rows need no memory.
 """
 
@@ -24,7 +24,7 @@ _READ_NUMBERS = 1 << 16
 
 
 class Spans(NamedTuple):
-    """Spans from the front of a buffer; what they leave of it belongs to a row that is not whole yet."""
+    """Spans from the front of a buffer; the rest of it belongs to a row that is not whole yet."""
 
     lengths: npt.NDArray[Any]
     kinds: npt.NDArray[np.uint8]

@@ -29,7 +29,7 @@ from tunebook.splits.manifest import finish
 from tunebook.splits.plan import PartPlan, write_plan
 from tunebook.splits.rows import header_block, read_from
 from tunebook.splits.run import SplitJob, check_space
-from tunebook.splits.scan import IndexBuilder, Scanned, Where, checks_for, parse_rows
+from tunebook.splits.scan import Scanned, Where, checks_for, parse_rows
 from tunebook.splits.sources import SourceFile, check_unchanged, hash_file
 from tunebook.splits.write import (
     PartWriter,
@@ -190,12 +190,7 @@ class _SharedFolder:
             return
         checks = checks_for([source], job.options)
         with _published(self.index(number).folder) as folder:
-            with IndexBuilder(
-                RowIndex(folder=folder),
-                job.options,
-                columns=job.dataset.columns,
-                count_tokens=job.count_tokens,
-            ) as builder:
+            with job.index_builder(RowIndex(folder=folder)) as builder:
                 for block in self._blocks(number, checks):
                     rows = partial(parse_rows, source, block.rows())
                     builder.add(block.lengths, block.kinds, rows, Where(source.path, 0))

@@ -113,13 +113,13 @@ class ArrayFinder:
 
 
 class Objects(NamedTuple):
-    """What lies in a buffer that begins between two objects."""
+    """What is in a buffer that begins between two objects."""
 
     starts: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
     """Offsets of each whole object or array, and after it."""
     closed_at: int | None
-    """Offset after the bracket that closes what the objects lie in; what follows is not searched."""
+    """Offset after the bracket that closes the array around the objects; what follows is not searched."""
 
 
 def find_objects(buffer: npt.NDArray[np.uint8]) -> Objects:
@@ -146,7 +146,7 @@ def find_objects(buffer: npt.NDArray[np.uint8]) -> Objects:
 
 
 def _escaped(places: npt.NDArray[np.int64], found: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Whether an odd number of backslashes stands directly before each place."""
+    """Whether an odd number of backslashes is directly before each place."""
     escaped = np.zeros(len(places), np.bool_)
     backslash = found == _BACKSLASH
     if not backslash.any():

@@ -112,46 +112,9 @@ def finish(
     written: WrittenParts,
 ) -> dict[str, Any]:
     """Write each node's registry, the links and the manifest, and publish; return the manifest."""
-    root, options = staging.folder, outputs.options
+    options, dataset, root = outputs.options, outputs.dataset, staging.folder
     paths = outputs.part_paths(root)
-    for node in range(options.nodes):
-        folder = root / f"node_{node}"
-        files.write_json(folder / REGISTRY_FILE, outputs.registry(node))
-        if outputs.eval_file is not None and node:
-            _link(paths[-1], folder / outputs.eval_file)
-        if outputs.names.node_names:
-            _link(paths[node], root / paths[node].name)
-    _write_joint(root, outputs, scanned, paths)
-    manifest = _manifest(staging, outputs, scanned, plans, written)
-    files.write_json(root / MANIFEST, manifest)
-    staging.publish()
-    return manifest
-
-
-def _write_joint(root: Path, outputs: Outputs, scanned: Scanned, paths: Sequence[Path]) -> None:
-    """The registry for one job of all nodes: each gets all rows, and the engine's sampler shares them out."""
-    dataset = outputs.dataset
-    if outputs.names.joint:
-        file_name = dataset.file_name
-        if outputs.eval_file is not None:
-            _link(paths[-1], root / JOINT / outputs.eval_file)
-    elif outputs.eval_file is None and not scanned.n_bad:
-        sources = [source.path.resolve() for source in dataset.sources]
-        file_name = str(sources[0] if len(sources) == 1 else sources[0].parent)
-    else:
-        return
-    files.write_json(root / JOINT / REGISTRY_FILE, outputs.registry_over(file_name))
-
-
-def _manifest(
-    staging: Staging,
-    outputs: Outputs,
-    scanned: Scanned,
-    plans: Sequence[PartPlan],
-    written: WrittenParts,
-) -> dict[str, Any]:
-    options, dataset = outputs.options, outputs.dataset
-    root = staging.folder
+    _write_registries(root, outputs, paths, complete=not scanned.n_bad)
     parts = [
         {
             "file": str(path.relative_to(root)),
@@ -160,10 +123,10 @@ def _manifest(
             "tokens": plan.tokens,
             **_content(file),
         }
-        for path, plan, file in zip(outputs.part_paths(root), plans, written.parts, strict=True)
+        for path, plan, file in zip(paths, plans, written.parts, strict=True)
     ]
     joint = outputs.joint_path(root)
-    return {
+    manifest = {
         "format": MANIFEST_FORMAT,
         "tunebook": __version__,
         "name": dataset.name,
@@ -188,6 +151,38 @@ def _manifest(
         "notes": [*dataset.notes, *scanned.notes],
         "request": dict(staging.request),
     }
+    files.write_json(root / MANIFEST, manifest)
+    staging.publish()
+    return manifest
+
+
+def _write_registries(root: Path, outputs: Outputs, paths: Sequence[Path], *, complete: bool) -> None:
+    """Write the registry of each node and, where there can be one, of a joint job; link the files they name.
+
+    Args:
+        root: The folder of the split.
+        outputs: Names.
+        paths: Of the parts.
+        complete: No row of the source was left out.
+    """
+    for node in range(outputs.options.nodes):
+        folder = root / f"node_{node}"
+        files.write_json(folder / REGISTRY_FILE, outputs.registry(node))
+        if outputs.eval_file is not None and node:
+            _link(paths[-1], folder / outputs.eval_file)
+        if outputs.names.node_names:
+            _link(paths[node], root / paths[node].name)
+    # In a joint job each node gets all rows, and the engine's sampler divides them.
+    if outputs.names.joint:
+        file_name = outputs.dataset.file_name
+        if outputs.eval_file is not None:
+            _link(paths[-1], root / JOINT / outputs.eval_file)
+    elif outputs.eval_file is None and complete:
+        sources = [source.path.resolve() for source in outputs.dataset.sources]
+        file_name = str(sources[0] if len(sources) == 1 else sources[0].parent)
+    else:
+        return
+    files.write_json(root / JOINT / REGISTRY_FILE, outputs.registry_over(file_name))
 
 
 def _content(file: Written) -> dict[str, int | str]:

@@ -13,9 +13,9 @@ import orjson
 
 from tunebook.errors import TunebookError
 from tunebook.splits.assign import EVAL, range_of, row_keys
-from tunebook.splits.index import ROW, RowIndex
+from tunebook.splits.index import ROW
 from tunebook.splits.plan import SplitOptions
-from tunebook.splits.scan import CountTokens, IndexBuilder, Scanned, Where
+from tunebook.splits.scan import IndexBuilder, Scanned, Where
 from tunebook.splits.sources import OnBytes, SourceFile, check_unchanged, hash_file
 from tunebook.splits.write import WriteJob, Written, WrittenParts, allow_open_files, by_target
 
@@ -26,15 +26,9 @@ BATCH_ROWS = 1024
 
 
 def scan_parquet(
-    sources: Sequence[SourceFile],
-    options: SplitOptions,
-    index: RowIndex,
-    *,
-    columns: tuple[str, ...] = (),
-    count_tokens: CountTokens | None = None,
-    on_bytes: OnBytes = lambda _: None,
+    sources: Sequence[SourceFile], options: SplitOptions, builder: IndexBuilder, on_bytes: OnBytes
 ) -> Scanned:
-    """Write the row index as `scan.scan_sources` does; a row's length is that of its values.
+    """Add rows to the row index as `scan.scan_text` does; a row's length is that of its values.
 
     Raises:
         TunebookError: A file is broken, or has another schema than the first.
@@ -46,14 +40,13 @@ def scan_parquet(
             fix="name a column with --group-by",
         )
     hashes: dict[str, str] = {}
-    with IndexBuilder(index, options, columns=columns, count_tokens=count_tokens) as builder:
-        for source in sources:
-            where = Where(source.path, builder.rows)
-            for batch in batches(source.path):
-                kinds = np.full(batch.num_rows, ROW, np.uint8)
-                builder.add(row_bytes(batch), kinds, batch.to_pylist, where)
-            hashes[str(source.path)] = hash_file(source.path, on_bytes)
-            check_unchanged(source)
+    for source in sources:
+        where = Where(source.path, builder.rows)
+        for batch in batches(source.path):
+            kinds = np.full(batch.num_rows, ROW, np.uint8)
+            builder.add(row_bytes(batch), kinds, batch.to_pylist, where)
+        hashes[str(source.path)] = hash_file(source.path, on_bytes)
+        check_unchanged(source)
     return Scanned(rows=builder.rows, hashes=hashes, bad=(), n_bad=0, notes=())
 
 

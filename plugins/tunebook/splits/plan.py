@@ -82,7 +82,7 @@ def write_plan(index: RowIndex, options: SplitOptions, rows: int) -> list[PartPl
 
 
 def plan_rows(options: SplitOptions, rows: int) -> Iterator[Nodes]:
-    """Yield the destinations of `rows` rows that are balanced by number alone, in blocks.
+    """Yield the destinations of `rows` rows that are balanced only by number, in blocks.
 
     Needs no data, and only the memory of the hold-out's row numbers.
     """

@@ -15,7 +15,7 @@ from tunebook.splits.index import RowIndex
 from tunebook.splits.manifest import Names, Outputs, finish, request_of
 from tunebook.splits.parquet import scan_parquet, write_parquet
 from tunebook.splits.plan import DEFAULT_MEMORY, PartPlan, SplitOptions, write_plan
-from tunebook.splits.scan import CountTokens, Scanned, scan_sources
+from tunebook.splits.scan import CountTokens, IndexBuilder, Scanned, scan_text
 from tunebook.splits.shuffle import write_shuffled
 from tunebook.splits.staging import Staging
 from tunebook.splits.write import NO_PROGRESS, Progress, WriteJob, write_in_order
@@ -46,6 +46,10 @@ class SplitJob:
         """Where it is made."""
         request = request_of(self.dataset, self.options, self.names, self.memory)
         return Staging(out=self.out.absolute(), request=request, tasks=tasks)
+
+    def index_builder(self, index: RowIndex) -> IndexBuilder:
+        """What writes the row index of this split, or of a part of its source."""
+        return IndexBuilder(index, self.options, columns=self.dataset.columns, count_tokens=self.count_tokens)
 
     def finished(self, tasks: int = 0) -> dict[str, Any] | None:
         """Return the manifest where exactly this split is finished already, which is said.
@@ -110,15 +114,9 @@ def _scan_and_plan(job: SplitJob, index: RowIndex) -> tuple[Scanned, list[PartPl
     """Read the sources and decide where each row goes; the index is written."""
     sources = job.dataset.sources
     job.progress.stage("reading", sum(source.size for source in sources))
-    scan = scan_parquet if sources[0].format == "parquet" else scan_sources
-    scanned = scan(
-        sources,
-        job.options,
-        index,
-        columns=job.dataset.columns,
-        count_tokens=job.count_tokens,
-        on_bytes=job.progress.on_bytes,
-    )
+    scan = scan_parquet if sources[0].format == "parquet" else scan_text
+    with job.index_builder(index) as builder:
+        scanned = scan(sources, job.options, builder, job.progress.on_bytes)
     for note in (*job.dataset.notes, *scanned.notes):
         job.progress.say(note)
     return scanned, write_plan(index, job.options, scanned.rows)

@@ -114,22 +114,10 @@ class IndexBuilder:
         self.rows += int((kinds == ROW).sum())
 
 
-def scan_sources(
-    sources: Sequence[SourceFile],
-    options: SplitOptions,
-    index: RowIndex,
-    *,
-    columns: tuple[str, ...] = (),
-    count_tokens: CountTokens | None = None,
-    on_bytes: OnBytes = lambda _: None,
+def scan_text(
+    sources: Sequence[SourceFile], options: SplitOptions, builder: IndexBuilder, on_bytes: OnBytes
 ) -> Scanned:
-    """Read each source once and write the arrays `lengths`, `kinds` and, where asked for, `groups`, `tokens`.
-
-    Args:
-        sources: Text files, in order.
-        options: What is asked.
-        index: As for `IndexBuilder`, like `columns` and `count_tokens`.
-        on_bytes: For a progress bar.
+    """Read each source once, in order, and add its spans to the row index.
 
     Raises:
         TunebookError: A row is bad and is not to be skipped; the files differ; one changes meanwhile.
@@ -138,15 +126,14 @@ def scan_sources(
     _check_alike(sources)
     checks = checks_for(sources, options)
     hashes: dict[str, str] = {}
-    with IndexBuilder(index, options, columns=columns, count_tokens=count_tokens) as builder:
-        for source in sources:
-            hasher, where = xxhash.xxh3_128(), Where(source.path, builder.rows)
-            for block in read_rows(source, checks):
-                hasher.update(block.data)
-                builder.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
-                on_bytes(len(block.data))
-            check_unchanged(source)
-            hashes[str(source.path)] = hasher.hexdigest()
+    for source in sources:
+        hasher, where = xxhash.xxh3_128(), Where(source.path, builder.rows)
+        for block in read_rows(source, checks):
+            hasher.update(block.data)
+            builder.add(block.lengths, block.kinds, partial(parse_rows, source, block.rows()), where)
+            on_bytes(len(block.data))
+        check_unchanged(source)
+        hashes[str(source.path)] = hasher.hexdigest()
     return Scanned(
         rows=builder.rows,
         hashes=hashes,
@@ -199,7 +186,7 @@ def parse_rows(source: SourceFile, rows: Iterable[memoryview]) -> Iterator[Row]:
         raise TunebookError(f"{source.path}: is not UTF-8 text", fix="save the file as UTF-8") from err
     except orjson.JSONDecodeError as err:
         raise TunebookError(
-            f"{source.path}: a row is no JSON: {err}", fix="fix the row; --check-json full shows its line"
+            f"{source.path}: a row is no JSON: {err}", fix="correct the row; --check-json full shows its line"
         ) from err
 
 

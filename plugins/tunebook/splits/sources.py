@@ -46,7 +46,7 @@ class SourceFile:
     prefix: bytes
     """Byte order mark and CSV header: what each part begins with too."""
     start: int
-    """Offset at which the first row may begin; the prefix, or a JSON array's opening bracket, lies before."""
+    """Offset at which the first row may begin, after the prefix or a JSON array's opening bracket."""
     columns: tuple[str, ...]
     """Of a CSV or Parquet file; empty elsewhere, where each row says its own."""
 

@@ -34,7 +34,6 @@ _SETTINGS = (
 )
 _LISTS = ("add_tokens", "add_special_tokens")
 _OF_PACKING = ("preprocessing_batch_size", "preprocessing_num_workers")
-_REMOTE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
 
 def prepare(values: Mapping[str, Any], environment: Path) -> tuple[dict[str, Any], list[str]]:
@@ -164,12 +163,12 @@ def _unseen(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{name} is on a hub: if it changes there, delete the folder of tokenised rows"
         for name, dataset in found["datasets"].items()
-        if any(key in dataset["entry"] for key in _REMOTE)
+        if any(key in dataset["entry"] for key in datasets.REMOTE_KEYS)
     ]
     media = [
         name
         for name, dataset in found["datasets"].items()
-        if any((dataset["entry"].get("columns") or {}).get(kind) for kind in ("images", "videos", "audios"))
+        if any((dataset["entry"].get("columns") or {}).get(kind) for kind in datasets.MEDIA_COLUMNS)
     ]
     return lines + [f"{name}: pictures and sounds are known by their names alone" for name in media]
 
