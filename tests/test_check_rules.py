@@ -44,6 +44,20 @@ REGISTRY = {
     "gone": {"file_name": "gone.json"},
     "numbers": {"file_name": "numbers.json"},
     "hub": {"hf_hub_url": "some/set"},
+    "pairs": {
+        "file_name": "pairs.json",
+        "ranking": True,
+        "columns": {"prompt": "q", "chosen": "c", "rejected": "r"},
+    },
+    "pictures": {
+        "file_name": "rows.json",
+        "columns": {"prompt": "instruction", "response": "output", "images": "i"},
+        "metric": "yes_no",
+    },
+    "pictured": {
+        "file_name": "rows.json",
+        "columns": {"prompt": "instruction", "response": "output", "images": "i"},
+    },
     "written": {"file_name": "rows.json", "metric": {"name": "gsm8k", "mode": "generate"}},
 }
 EVALUATED = {"eval_dataset": "test", "eval_strategy": "steps", "eval_steps": 10, "save_steps": 10}
@@ -242,6 +256,14 @@ LLAMAFACTORY_CASES = [
     ("ignored-key", {"finetuning_type": "full", "lora_rank": 8}, {"lora_rank": 8}),
     ("sampled-answers", {**EVALUATED, "predict_with_generate": True},
      {**EVALUATED, "predict_with_generate": True, "do_sample": False}),
+    ("wrong-stage", {"dataset": "pairs"}, {"dataset": "pairs", "stage": "dpo"}),
+    ("wrong-stage", {"stage": "dpo"}, {"dataset": "pairs", "stage": "rm"}),
+    ("metric-ignored", {**EVALUATED, "stage": "pt"}, EVALUATED),
+    ("media-not-measured", {**EVALUATED, "eval_dataset": "pictures"}, {**EVALUATED, "eval_dataset": "pictured"}),
+    ("metric-not-produced", {**BEST, "stage": "dpo", "metric_for_best_model": "macro_f1"},
+     {**BEST, "stage": "dpo", "metric_for_best_model": "rewards/accuracies"}),
+    ("metric-not-produced", {**BEST, "stage": "pt", "metric_for_best_model": "macro_f1"},
+     {**BEST, "stage": "pt", "metric_for_best_model": "loss"}),
     ("repeated-dataset", {"dataset": "train,train"}, {"dataset": "train,words"}),
     ("trains-on-evaluation", {**EVALUATED, "eval_dataset": "train"}, EVALUATED),
     ("trains-on-evaluation", {**EVALUATED, "dataset": "test,train"}, {**EVALUATED, "dataset": "train"}),

@@ -17,6 +17,10 @@ IGNORED = -100
 """The label id at positions that carry no loss; the same in both engines and in torch."""
 
 
+MEDIA = ("images", "videos", "audios")
+"""Columns of a row beside its text, under LLaMA-Factory's names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """One engine-native YAML file, read but not changed, or the result of merging overlays into it."""

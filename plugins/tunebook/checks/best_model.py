@@ -53,7 +53,7 @@ def produced(subject: Subject) -> dict[str, Figure] | None:
         if not all(metric.figures_complete for metric in asked):
             return None
         of_set = dict(found)
-        if entry.metrics:
+        if entry.metrics and (subject.engine == "axolotl" or subject.effective("stage") == "sft"):
             of_set |= reported_figures(asked, generates=any(m.mode != "answer" for m in entry.metrics))
         by_set |= {f"{entry.name}_{name}" if each else name: one for name, one in of_set.items()}
     return by_set or found
@@ -113,10 +113,14 @@ def _cadence(subject: Subject) -> Iterator[Finding]:
 
 def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
     wanted = subject.get("metric_for_best_model")
-    if not isinstance(wanted, str) or subject.effective("stage") not in ("sft", "pt"):
+    if not isinstance(wanted, str):
         return
     names = produced(subject)
     name = wanted.removeprefix("eval_")
+    if subject.effective("stage") not in ("sft", "pt") and name not in known_figures():
+        return  # the trainer of another stage has figures of its own, such as rewards/accuracies
+    if subject.effective("stage") == "rm" and name == "accuracy":
+        return
     if names is None or name in names:
         if name == "accuracy" and subject.get("compute_accuracy") and names is not None:
             yield subject.finding(

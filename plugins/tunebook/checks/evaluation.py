@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunebook.engines.axolotl.rules import PLUGIN, evaluation_faults
+from tunebook.types import MEDIA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ def check_evaluation(subject: Subject) -> Iterator[Finding]:
     elif subject.command == "train":
         yield from _nothing_to_do(subject)
         yield from _what_is_measured(subject)
+        yield from _what_is_not_measured(subject)
 
 
 def _nothing_to_do(subject: Subject) -> Iterator[Finding]:
@@ -78,6 +80,34 @@ def _what_is_measured(subject: Subject) -> Iterator[Finding]:
             message=f"takes loss on the prompts of {', '.join(measured)}, so no answer stands out",
             fix="remove train_on_prompt",
         )
+
+
+def _what_is_not_measured(subject: Subject) -> Iterator[Finding]:
+    """Metrics that the run ignores, or refuses when it starts."""
+    stage = str(subject.effective("stage"))
+    for entry in subject.entries(subject.evaluation_sets):
+        if not entry.metrics:
+            continue
+        names = ", ".join(spec.name for spec in entry.metrics)
+        if stage != "sft":
+            yield subject.finding(
+                "stage",
+                rule="metric-ignored",
+                severity="hint",
+                message=f"stage {stage} measures no answers: {names} of {entry.name} is left out of this run",
+                fix="run `tunebook eval` on the trained model",
+            )
+        columns = entry.values.get("columns")
+        media = [name for name in MEDIA if isinstance(columns, dict) and columns.get(name)]
+        if media and stage == "sft":
+            yield subject.finding(
+                "eval_dataset",
+                rule="media-not-measured",
+                severity="error",
+                message=f"{entry.name} has {', '.join(media)}, which our evaluation would leave out: its "
+                "figures would be of the text alone",
+                fix=f'take "metric" out of {entry.name}: LLaMA-Factory then evaluates it alone',
+            )
 
 
 def _axolotl(subject: Subject) -> Iterator[Finding]:

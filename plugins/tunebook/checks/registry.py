@@ -79,7 +79,11 @@ def check_registry(subject: Subject) -> Iterator[Finding]:
             rule = "registry-key" if name in subject.registry.values else "undefined-dataset"
             yield subject.finding(key, rule=rule, severity="error", message=error.problem, fix=error.fix)
             continue
-        for rule, severity, message, fix in entry_faults(entry, stage=str(subject.effective("stage"))):
+        stage = str(subject.effective("stage"))
+        faults = [*entry_faults(entry, stage=stage)]
+        if subject.engine == "llamafactory" and subject.command == "train":
+            faults += _wrong_stage(entry.values, stage)
+        for rule, severity, message, fix in faults:
             ours = rule == "missing-data" and _to_be_made(subject, entry.registry)
             yield subject.finding(
                 key,
@@ -149,6 +153,21 @@ def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[s
         elif path.suffix in data_files.READABLE:
             yield from _absent_columns(entry, path, formatting)
         break
+
+
+def _wrong_stage(values: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Severity, str, str]]:
+    """LLaMA-Factory's loader refuses these when it reads the data (`get_dataset` in its data/loader.py)."""
+    preference = values.get("ranking") is True
+    if preference and stage not in ("rm", "dpo"):
+        yield (
+            *("wrong-stage", "error", f'"ranking" is true, and stage {stage} takes no preference pairs'),
+            "set stage: dpo or rm, or name a set without pairs",
+        )
+    elif stage in ("rm", "dpo") and not preference:
+        yield (
+            *("wrong-stage", "error", f'stage {stage} needs preference pairs, and "ranking" is not true'),
+            'name a set of pairs, with "ranking": true and the columns chosen and rejected',
+        )
 
 
 def _names(subject: Subject) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from tunebook.errors import TunebookError
 from tunebook.hooks.decoding import Texts
 from tunebook.hooks.rows import AnswerRow, read_rows
 from tunebook.scoring.subset import seeded_subset
-from tunebook.types import Metric, MetricMode, MetricSpec
+from tunebook.types import MEDIA, Metric, MetricMode, MetricSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,7 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
     Raises:
         TunebookError: The rows cannot be evaluated, or a reference is unusable for a metric.
     """
+    _refuse_media(chosen.name, dataset)
     rows = read_rows(
         dataset,
         name=chosen.name,
@@ -101,6 +102,21 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
         ),
         notes=(*notes, *note),
     )
+
+
+def _refuse_media(name: str, dataset: Any) -> None:
+    """Batches of ours carry text alone, and figures of a picture's question without the picture are wrong.
+
+    Raises:
+        TunebookError: A row has pictures, videos or sounds.
+    """
+    found = [column for column in MEDIA if column in (getattr(dataset, "column_names", None) or ())]
+    held = [column for column in found if any(dataset[column])]
+    if held:
+        raise TunebookError(
+            f"{name}: its rows have {', '.join(held)}, which our evaluation would leave out",
+            fix=f'take "metric" out of the registry entry {name}: the engine then evaluates it alone',
+        )
 
 
 def _mode(
