@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tunebook import files, metrics
+from tunebook.errors import TunebookError
 from tunebook.progress import byte_progress
 from tunebook.scoring import prediction_files
 from tunebook.scoring import score as scoring
@@ -23,6 +24,15 @@ from tunebook.scoring.score import Collector, Scored, Summary
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--prediction-column", metavar="NAME", help="Column of the model's outputs; found where usual.")
 @click.option("--reference-column", metavar="NAME", help="Column of the references; found where usual.")
+@click.option(
+    "--references",
+    "references_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Another file that holds the references; needs --join.",
+)
+@click.option("--join", metavar="NAME", help="Column by which rows of both files belong together.")
+@click.option("--skip-unlabelled", is_flag=True, help="Leave rows without a reference out, and count them.")
 @click.option(
     "--records",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -38,6 +48,9 @@ def score(
     file: Path,
     prediction_column: str | None,
     reference_column: str | None,
+    references_file: Path | None,
+    join: str | None,
+    skip_unlabelled: bool,
     records: Path | None,
     workers: int,
     as_json: bool,
@@ -45,25 +58,39 @@ def score(
     """Score a file of predictions with one metric; needs no torch.
 
     METRIC is a built-in metric, one that a package offers, or package.module:function. FILE is
-    LLaMA-Factory's generated_predictions.jsonl, one of our eval_records, or any .jsonl, .json, .csv or
-    .parquet with a column of predictions and one of references.
+    LLaMA-Factory's generated_predictions.jsonl, one of our eval_records, lm-evaluation-harness's
+    samples_*.jsonl, OpenCompass's predictions, an Inspect log, or any .jsonl, .json, .csv or .parquet with a
+    column of predictions and one of references. Columns may be dotted: doc.answer.
 
     \b
     Example:
       tunebook score yes_no output/demo/lora/generated_predictions.jsonl --json
     """
+    if (references_file is None) != (join is None):
+        raise TunebookError("--references and --join go together", fix="give both, or neither")
+    references = None
+    if references_file is not None and join is not None:
+        references = prediction_files.References(references_file, join, reference_column)
+    left_out = prediction_files.LeftOut()
     collector = Collector(metrics.load(metric))
     size = file.stat().st_size if file.exists() else None
     verdicts = files.open_atomic(records) if records is not None else nullcontext()
     with byte_progress("scoring", size) as on_bytes, verdicts as stream:
         rows = prediction_files.read_predictions(
-            file, prediction_column=prediction_column, reference_column=reference_column, on_bytes=on_bytes
+            file,
+            prediction_column=prediction_column,
+            reference_column=reference_column,
+            references=references,
+            left_out=left_out if skip_unlabelled else None,
+            on_bytes=on_bytes,
         )
         for scored in scoring.score_rows(metric, rows, workers=workers):
             collector.add(scored.score)
             if stream is not None:
                 stream.write(_record(scored))
     summary = collector.summary()
+    if left_out.without_reference:
+        click.echo(f"{left_out.without_reference} rows without a reference are left out", err=True)
     if as_json:
         click.echo(json.dumps(asdict(summary), indent=2, ensure_ascii=False))
     else:
