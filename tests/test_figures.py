@@ -18,7 +18,7 @@ from tunebook.report import figures as shown
 from tunebook.scoring.figures import reported_figures, selection
 from tunebook.types import Figure, Metric, Score
 
-BUILT_IN = ("yes_no", "gsm8k", "exact_match", "multiple_choice", "rouge", "bleu", "chrf")
+BUILT_IN = tuple(metrics.BUILT_IN)
 MODULE = """
 from tunebook.types import Figure, Metric, Score
 
@@ -142,6 +142,8 @@ def test_a_metric_in_one_file_is_known_everywhere(place, monkeypatch):
     assert selection([metric]) == ("wer", False)
     assert reported_figures([metric], generates=False)["wer"].smaller_is_better
     assert not compare_figures(metric, pair("wer"))[0].larger_is_better
+    # A row's value that stands in for a corpus figure goes the same way as that.
+    assert not compare_figures(metric, pair("sentence_wer"))[0].larger_is_better
 
 
 def pair(figure):

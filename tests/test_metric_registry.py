@@ -8,7 +8,7 @@ from tunebook import extensions, metrics
 from tunebook.errors import TunebookError
 from tunebook.types import Metric, Score
 
-BUILT_IN = ("yes_no", "gsm8k", "exact_match", "multiple_choice", "rouge", "bleu", "chrf")
+BUILT_IN = tuple(metrics.BUILT_IN)
 # The example of docs/metrics.md; a test below holds the two equal.
 EXAMPLE = '''\
 """Share of the reference's words that the prediction names."""

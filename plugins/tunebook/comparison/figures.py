@@ -172,10 +172,18 @@ def _difference(
         p_adjusted=result.p_value,
         test=tested.by,
         primary=False,
-        larger_is_better=name not in metric.smaller_is_better and name != UNPARSED,
+        larger_is_better=_larger_is_better(metric, name),
         verdict="not distinguishable",
         rows_needed=statistics.examples_needed(result.difference, result.standard_error, n),
         detectable=statistics.detectable_difference(result.standard_error),
+    )
+
+
+def _larger_is_better(metric: Metric, name: str) -> bool:
+    """A row's figure that stands in for the corpus's, such as `sentence_bleu`, goes the same way as that."""
+    declared = name if name in metric.names else metric.select_by
+    return (
+        name != UNPARSED and (declared if metric.figures_complete else name) not in metric.smaller_is_better
     )
 
 

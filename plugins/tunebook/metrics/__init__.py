@@ -20,7 +20,7 @@ GROUP = "tunebook.metrics"
 UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True)
 """Share of the predictions that could not be read; every metric of ours has it."""
 
-_BUILT_IN = {
+BUILT_IN = {
     "yes_no": "tunebook.metrics.yes_no",
     "gsm8k": "tunebook.metrics.gsm8k",
     "exact_match": "tunebook.metrics.exact_match",
@@ -37,7 +37,7 @@ def names() -> tuple[str, ...]:
     Raises:
         TunebookError: Two metrics have one name.
     """
-    return (*_BUILT_IN, *extensions.installed(GROUP, built_in=_BUILT_IN))
+    return (*BUILT_IN, *extensions.installed(GROUP, built_in=BUILT_IN))
 
 
 def installed() -> Iterator[Metric]:
@@ -63,15 +63,15 @@ def load(name: str) -> Metric:
     """
     if ":" in name:
         return _as_metric(name, extensions.load_reference(name))
-    if name in _BUILT_IN:
-        metric = importlib.import_module(_BUILT_IN[name]).METRIC
+    if name in BUILT_IN:
+        metric = importlib.import_module(BUILT_IN[name]).METRIC
         assert isinstance(metric, Metric)
         return metric
-    points = extensions.installed(GROUP, built_in=_BUILT_IN)
+    points = extensions.installed(GROUP, built_in=BUILT_IN)
     if name not in points:
         raise TunebookError(
             f"there is no metric {name!r}",
-            fix=f"use one of {', '.join(sorted([*_BUILT_IN, *points]))}, or package.module:function",
+            fix=f"use one of {', '.join(sorted([*BUILT_IN, *points]))}, or package.module:function",
         )
     return _as_metric(name, extensions.load_entry_point(points[name]))
 
