@@ -1,6 +1,7 @@
 """A figure is declared once, by its metric; whoever speaks of it asks there."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,14 @@ NAMED = Metric(name="words", score=score, aggregate=aggregate, figures=("wer",),
 
 def function(prediction, reference):
     return {"anything": 1.0}
+
+def number(prediction, reference) -> float:
+    return 1.0
+
+def declares(prediction, reference):
+    return {"wer": 1.0}
+
+declares.figures = [Figure(name="wer", smaller_is_better=True)]
 """
 
 
@@ -109,7 +118,41 @@ def test_a_figure_that_nobody_declares_is_refused(place, metric, figure):
 
 
 def test_the_figures_of_a_users_function_are_known_when_it_has_run(place):
-    assert findings(place, "mine:function", metric_for_best_model="banana") == {}
+    assert findings(place, "mine:function", metric_for_best_model="banana") == {"metric-not-produced": "hint"}
+    false = {"metric_for_best_model": "banana", "greater_is_better": False}
+    assert findings(place, "mine:function", **false) == {"metric-not-produced": "hint"}
+
+
+@pytest.mark.parametrize("function", ["number", "declares"])
+def test_a_function_that_says_what_it_returns_is_taken_at_its_word(place, function):
+    refused = {"metric-not-produced": "error"}
+    assert findings(place, f"mine:{function}", metric_for_best_model="banana") == refused
+    chosen = {"number": "score", "declares": "wer"}[function]
+    assert metrics.load(f"mine:{function}").select_by == chosen
+    assert findings(place, f"mine:{function}", metric_for_best_model=chosen) == {}
+    wrong = {"metric_for_best_model": chosen, "greater_is_better": function == "declares"}
+    assert set(findings(place, f"mine:{function}", **wrong)) == {"greater-is-better"}
+
+
+def test_one_set_evaluated_on_its_own_has_its_name_in_its_figures(place):
+    each = {"eval_on_each_dataset": True}
+    assert findings(place, "yes_no", metric_for_best_model="test_brier", **each) == {}
+    assert findings(place, "yes_no", metric_for_best_model="brier", **each) == {
+        "metric-not-produced": "error"
+    }
+
+
+def test_our_evaluation_takes_the_place_of_what_the_engine_would_report(place):
+    for figure, keys in (
+        ("accuracy", {"compute_accuracy": True}),
+        ("rouge-l", {"predict_with_generate": True}),
+    ):
+        found = findings(place, "gsm8k", metric_for_best_model=figure, **keys)
+        assert found == {"metric-not-produced": "error"}
+    # LLaMA-Factory's pretraining is not bound to.
+    assert findings(place, "yes_no", metric_for_best_model="f1", stage="pt") == {
+        "metric-not-produced": "error"
+    }
 
 
 def test_what_every_generating_evaluation_reports_may_be_chosen(place):
@@ -136,14 +179,28 @@ def test_a_metric_in_one_file_is_known_everywhere(place, monkeypatch):
     assert findings(place, "words", metric_for_best_model="wer") == {}
     assert findings(place, "words", metric_for_best_model="wre") == {"metric-not-produced": "error"}
     metric = metrics.load("words")
-    assert shown.label("wer") == "word error rate"
+    assert shown.figure("wer").label == "word error rate"
     assert shown.figure("wer").smaller_is_better
+    assert not shown.figure("wer").detail
     assert shown.order({"wer", "loss", "stranger"}, None) == ["loss", "wer", "stranger"]
     assert selection([metric]) == ("wer", False)
     assert reported_figures([metric], generates=False)["wer"].smaller_is_better
     assert not compare_figures(metric, pair("wer"))[0].larger_is_better
     # A row's value that stands in for a corpus figure goes the same way as that.
     assert not compare_figures(metric, pair("sentence_wer"))[0].larger_is_better
+
+
+def test_a_report_asks_the_metrics_of_an_evaluation(place):
+    # Installed or not; a name that two metrics of a set share is told by the metric's.
+    assert shown.figure("wer", ("mine:DECLARED",)).label == "word error rate"
+    assert shown.figure("words", ("mine:gone",)).label == "words"
+    both = ("yes_no", "multiple_choice")
+    assert shown.figure("yes_no_accuracy", both).label == "accuracy (yes_no)"
+    assert shown.figure("yes_no_unparsed_rate", both).smaller_is_better
+
+
+def test_a_metric_is_loaded_again_by_the_name_that_its_records_have(place):
+    assert metrics.load("mine:DECLARED").name == "mine:DECLARED"
 
 
 def pair(figure):
@@ -195,14 +252,23 @@ def test_a_bare_name_is_a_figure():
 
 def test_the_table_of_the_docs_is_what_the_metrics_declare():
     page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
-    for metric in BUILT_IN:
-        for figure in metrics.load(metric).figures:
-            if "_ref_" not in figure.name:
-                assert table_row(metric, figure) in page
+    rows = [line for line in page.splitlines() if re.match(r"\| `\w+` \| `\w+` \|", line)]
+    assert rows == [
+        table_row(metric, figure)
+        for metric in BUILT_IN
+        for figure in metrics.load(metric).figures
+        if "_ref_" not in figure.name
+    ]
 
 
 def table_row(metric, figure):
     """The line of docs/metrics.md that says what a figure is."""
     low, high = ("" if end is None else f"{end:g}" for end in (figure.low, figure.high))
-    better = "smaller" if figure.smaller_is_better else "larger"
+    better = "neither" if figure.descriptive else "smaller" if figure.smaller_is_better else "larger"
     return f"| `{metric}` | `{figure.name}` | {figure.label} | {low} to {high or 'any'} | {better} |"
+
+
+def test_every_metric_of_the_folder_has_a_name():
+    folder = Path(metrics.__file__).parent
+    declared_in = {path.stem for path in folder.glob("*.py") if "\nMETRIC = " in path.read_text("utf-8")}
+    assert declared_in == set(BUILT_IN) == {one.name for one in metrics.installed()}

@@ -51,6 +51,11 @@ class MetricSpec:
     max_samples: int | None = None
     """Rows of a fixed, seeded subset that generation is run on; None for all."""
 
+    @property
+    def reads_answers(self) -> bool:
+        """Whether a metric of this name is loaded; `perplexity` comes from the loss of every evaluation."""
+        return self.name != "perplexity"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetEntry:
@@ -89,6 +94,8 @@ class Figure:
     label: str = ""
     """Its name for readers; the plain name where it has none."""
     smaller_is_better: bool = False
+    descriptive: bool = False
+    """It says what the data or the answers are like: neither more nor less of it is better."""
     may_be_undefined: bool = False
     """Some predictions leave it undefined, on rows where others define it. A trainer is given NaN for it,
     because its model card needs the same names at every evaluation."""
@@ -98,6 +105,8 @@ class Figure:
     """The largest."""
     from_zero: bool = True
     """Whether a chart's axis begins at 0."""
+    detail: bool = False
+    """Its chart waits in a report until a reader asks for it."""
 
     def __post_init__(self) -> None:
         """Give a figure without a label its name for one."""

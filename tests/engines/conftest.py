@@ -88,16 +88,22 @@ def recipe(tiny, registry):
 
 @pytest.fixture(scope="session")
 def train(tmp_path_factory):
-    """A function that runs the literal `llamafactory-cli train RECIPE [key=value ...]`."""
+    """A function that runs the literal `llamafactory-cli train RECIPE [key=value ...]`, or `tunebook train`."""
 
-    def run(values: dict, *overrides: str, output: Path | None = None, timeout=300, **env: str) -> Run:
+    def run(
+        values: dict,
+        *overrides: str,
+        output: Path | None = None,
+        timeout=300,
+        command="llamafactory-cli",
+        **env: str,
+    ) -> Run:
         folder = tmp_path_factory.mktemp("run")
         output = output or folder / "output"
         file = folder / "recipe.yaml"
         file.write_text(yaml.safe_dump({**values, "output_dir": str(output)}))
-        command = [Path(sys.executable).parent / "llamafactory-cli", "train", file, *overrides]
         done = subprocess.run(
-            command,
+            [Path(sys.executable).parent / command, "train", file, *overrides],
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ def refused(recipe, train_many):
         "metric": {"eval_dataset": "unknown_metric"},
         "reference": {"eval_dataset": "maybe_eval"},
         "best": {"metric_for_best_model": "macrof1", "load_best_model_at_end": True},
+        "cuts": {"metric_for_best_model": "generation_cut_rate", "load_best_model_at_end": True},
         "merged": {"eval_dataset": "like_eval,sums_eval"},
         "mode": {"eval_dataset": "reason_answer"},
     }
@@ -32,6 +33,7 @@ def refused(recipe, train_many):
         ("metric", "yes_or_no"),
         ("reference", "maybe_eval, row 0: yes_no cannot use the reference 'Perhaps'"),
         ("best", "metric_for_best_model is 'macrof1', which no evaluation will report"),
+        ("cuts", "metric_for_best_model is 'generation_cut_rate', and no answer is generated"),
         ("merged", "set `eval_on_each_dataset: true`"),
         ("mode", 'reason_answer: yes_no has "mode": "answer", but the supervised text does not begin'),
     ],
@@ -67,7 +69,11 @@ def variants(recipe, train_many):
             "metric_for_best_model": "perplexity",
             "load_best_model_at_end": True,
         },
-        "thinking": {"enable_thinking": True},
+        "thinking": {
+            "enable_thinking": True,
+            "metric_for_best_model": "generation_cut_rate",
+            "load_best_model_at_end": True,
+        },
         "batch_1": {"per_device_eval_batch_size": 1},
     }
     base = recipe(**short)
@@ -124,11 +130,21 @@ def test_smaller_is_better_for_perplexity(variants):
     assert run.state()["best_metric"] == min(run.logged("eval_perplexity"))
 
 
+@pytest.mark.parametrize("command", ["llamafactory-cli", "tunebook"])
+def test_the_smallest_brier_score_is_kept_by_both_commands(recipe, train, command):
+    best = {"metric_for_best_model": "brier", "load_best_model_at_end": True}
+    run = train(recipe(**best, max_steps=8, eval_steps=4, save_steps=4), command=command)
+    assert run.code == 0, run.log[-2000:]
+    assert "brier: smaller is better; greater_is_better set to false" in run.log
+    assert run.state()["best_metric"] == min(run.logged("eval_brier")) < max(run.logged("eval_brier"))
+
+
 def test_a_think_block_in_the_labels_makes_the_metric_generate(variants):
     run = variants["thinking"]
     assert run.code == 0, run.log[-2000:]
     assert "yes_no generates its answers" in run.log
     assert {line["mode"] for line in run.evaluations()} == {"generate"}
+    assert run.state()["best_metric"] == min(run.logged("eval_generation_cut_rate"))
 
 
 def test_without_a_metric_in_the_registry_the_engine_is_left_alone(recipe, train, registry, tmp_path):

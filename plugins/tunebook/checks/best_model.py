@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import metrics
 from tunebook.errors import TunebookError
@@ -12,7 +12,7 @@ from tunebook.scoring.figures import reported_figures
 from tunebook.types import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tunebook.checks.findings import Finding
     from tunebook.checks.subject import Subject
@@ -21,42 +21,59 @@ if TYPE_CHECKING:
 _FROM_TRAINER = (
     LOSS_FIGURES[0],
     *(
-        Figure(name=name, high=None)
-        for name in ("runtime", "samples_per_second", "steps_per_second", "epoch")
+        Figure(name=name, high=None, descriptive=True)
+        for name in ("runtime", "samples_per_second", "steps_per_second")
     ),
 )
 _GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 """LLaMA-Factory's own, with `predict_with_generate`."""
 
 
-def produced(subject: Subject) -> dict[str, Figure] | None:
-    """Return what evaluations end with, by name without `eval_`.
+class Reported(NamedTuple):
+    """What the evaluations of a run end with."""
 
-    None where it is not known: a user's function, a metric that cannot be loaded, an entry that is not
-    there; other rules say so.
-    """
+    figures: Mapping[str, Figure]
+    """By name without `eval_`."""
+    ours: bool
+    """Our evaluation is at work, which turns `greater_is_better` round where a figure asks for it."""
+    functions: tuple[str, ...]
+    """Metrics that may report more: what a user's function returns is known only when it has run."""
+
+
+def reported(subject: Subject) -> Reported | None:
+    """Return what the evaluations report; None where an entry or a metric is missing: other rules say so."""
+    entries = subject.entries(subject.evaluation_sets)
+    if len(entries) < len(subject.evaluation_sets):
+        return None
+    # In Axolotl named sets come with our plugin; LLaMA-Factory is bound to where it fine-tunes.
+    bound = subject.engine == "axolotl" or subject.effective("stage") == "sft"
+    if not (bound and any(entry.metrics or subject.engine == "axolotl" for entry in entries)):
+        return Reported(_of_engine(subject), ours=False, functions=())
+    separate = len(entries) > 1 if subject.engine == "axolotl" else subject.get("eval_on_each_dataset")
+    found: dict[str, Figure] = {}
+    functions = []
+    for entry in entries:
+        try:
+            asked = [metric for metric, _ in metrics.load_asked(entry.metrics)]
+        except TunebookError:
+            return None
+        functions += [metric.name for metric in asked if not metric.figures_complete]
+        generates = any(spec.mode != "answer" for spec in entry.metrics)
+        prefix = f"{entry.name}_" if separate else ""
+        found |= {
+            f"{prefix}{name}": one for name, one in reported_figures(asked, generates=generates).items()
+        }
+    return Reported(found, ours=True, functions=tuple(functions))
+
+
+def _of_engine(subject: Subject) -> dict[str, Figure]:
     found = {figure.name: figure for figure in _FROM_TRAINER}
     if subject.get("compute_accuracy"):
         found["accuracy"] = Figure(name="accuracy")
     if subject.get("predict_with_generate"):
         found |= {name: Figure(name=name) for name in _GENERATED}
-    entries = subject.entries(subject.evaluation_sets)
-    if len(entries) < len(subject.evaluation_sets):
-        return None
-    by_set: dict[str, Figure] = {}
-    each = len(entries) > 1 and bool(subject.get("eval_on_each_dataset"))
-    for entry in entries:
-        try:
-            asked = [metrics.load(spec.name) for spec in entry.metrics if spec.name != "perplexity"]
-        except TunebookError:
-            return None
-        if not all(metric.figures_complete for metric in asked):
-            return None
-        of_set = dict(found)
-        if entry.metrics and (subject.engine == "axolotl" or subject.effective("stage") == "sft"):
-            of_set |= reported_figures(asked, generates=any(m.mode != "answer" for m in entry.metrics))
-        by_set |= {f"{entry.name}_{name}" if each else name: one for name, one in of_set.items()}
-    return by_set or found
+    names = subject.evaluation_sets if subject.get("eval_on_each_dataset") else ()
+    return {f"{name}_{key}": figure for name in names for key, figure in found.items()} or found
 
 
 def check_best_model(subject: Subject) -> Iterator[Finding]:
@@ -115,14 +132,15 @@ def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
     wanted = subject.get("metric_for_best_model")
     if not isinstance(wanted, str):
         return
-    names = produced(subject)
-    name = wanted.removeprefix("eval_")
-    if subject.effective("stage") not in ("sft", "pt") and name not in known_figures():
-        return  # the trainer of another stage has figures of its own, such as rewards/accuracies
-    if subject.effective("stage") == "rm" and name == "accuracy":
+    found = reported(subject)
+    if found is None:
         return
-    if names is None or name in names:
-        if name == "accuracy" and subject.get("compute_accuracy") and names is not None:
+    name = wanted.removeprefix("eval_")
+    stage = subject.effective("stage")
+    if stage not in ("sft", "pt") and (name not in known_figures() or (stage == "rm" and name == "accuracy")):
+        return  # the trainer of another stage has figures of its own, such as rewards/accuracies
+    if name in found.figures:
+        if not found.ours and subject.get("compute_accuracy") and name.endswith("accuracy"):
             yield subject.finding(
                 "metric_for_best_model",
                 rule="token-accuracy",
@@ -131,13 +149,24 @@ def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
                 fix='give the dataset a "metric" in dataset_info.json, and remove compute_accuracy',
             )
         return
+    if found.functions:
+        yield subject.finding(
+            "metric_for_best_model",
+            rule="metric-not-produced",
+            severity="hint",
+            message=f"nothing declares {name!r}: the run ends at the first evaluation unless "
+            f"{' or '.join(found.functions)} returns it",
+            fix="declare it in the function's attribute `figures`, as docs/metrics.md says",
+        )
+        return
+    names = [figure for figure, one in found.figures.items() if not one.descriptive]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     yield subject.finding(
         "metric_for_best_model",
         rule="metric-not-produced",
         severity="error",
         message=f"no evaluation produces {name!r}: the run ends at the first one",
-        fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(list(names)[:12])}",
+        fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names[:12])}",
         edit=subject.rewrite("metric_for_best_model", close[0]) if close else None,
     )
 
@@ -164,38 +193,38 @@ def _early_stopping(subject: Subject) -> Iterator[Finding]:
 
 
 def _direction(subject: Subject) -> Iterator[Finding]:
-    """The Trainer takes larger for better unless the name ends in `loss` or it is told otherwise.
+    """The Trainer takes larger for better unless the name ends in `loss` or `greater_is_better` is set.
 
-    Where our metrics are measured, the hook turns that round for a figure of which smaller is better.
+    Our evaluation turns that round for a figure of which smaller is better.
     """
     wanted = subject.get("metric_for_best_model")
-    names = produced(subject)
-    if not isinstance(wanted, str) or names is None:
+    found = reported(subject)
+    if not isinstance(wanted, str) or found is None:
         return
-    bare = wanted.removeprefix("eval_")
-    chosen = names.get(bare) or known_figures().get(bare)
-    if chosen is None:
+    name = wanted.removeprefix("eval_")
+    chosen = found.figures.get(name) or known_figures().get(name)
+    if chosen is None or chosen.descriptive:
         return
-    told = subject.values.get("greater_is_better")
-    ours = any(entry.metrics for entry in subject.entries(subject.evaluation_sets))
-    larger_taken = told is True or (told is not False and not wanted.endswith("loss"))
-    # Axolotl drops `false`, so that the Trainer goes by the name.
-    larger_taken |= told is False and subject.engine == "axolotl" and not wanted.endswith("loss")
-    if chosen.smaller_is_better and larger_taken:
-        if ours and told is not True:
+    set_to = subject.values.get("greater_is_better")
+    # Without our plugin Axolotl drops `false`, so that the Trainer goes by the name.
+    dropped = set_to is False and subject.engine == "axolotl" and not found.ours
+    by_name = set_to is None or dropped
+    if chosen.smaller_is_better and (set_to is True or (by_name and not wanted.endswith("loss"))):
+        if found.ours and set_to is None:
             return
+        because = "Axolotl drops `false`, so " if dropped else ""
         yield subject.finding(
-            "metric_for_best_model" if told is None else "greater_is_better",
+            "metric_for_best_model" if set_to is None else "greater_is_better",
             rule="greater-is-better",
-            severity="hint" if ours else "error",
+            severity="hint" if found.ours else "error",
             message=f"smaller is better of {wanted}: tunebook sets greater_is_better to false"
-            if ours
-            else f"the largest {wanted} would be taken for the best",
-            fix="choose by a figure of which larger is better, or by eval_loss"
-            if subject.engine == "axolotl"
-            else "set greater_is_better: false",
+            if found.ours
+            else f"{because}the largest {wanted} would be taken for the best",
+            fix="set greater_is_better: false"
+            if found.ours or subject.engine == "llamafactory"
+            else "choose by a figure of which larger is better, or by eval_loss",
         )
-    elif not chosen.smaller_is_better and told is False and subject.engine == "llamafactory":
+    elif not chosen.smaller_is_better and set_to is False and not dropped:
         yield subject.finding(
             "greater_is_better",
             rule="greater-is-better",

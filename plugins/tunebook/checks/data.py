@@ -25,9 +25,6 @@ MAX_ROWS = 100_000
 MAX_SECONDS = 10.0
 """Time spent on the references of each evaluation set."""
 
-# Measured on every evaluation from the loss, whatever the answers are.
-_FROM_LOSS = frozenset({"perplexity"})
-
 
 def check_datasets(
     registry: Registry, names: Iterable[str], evaluated: Collection[str], *, max_rows: int | None = None
@@ -47,7 +44,7 @@ def check_datasets(
             _refuse_misspelt_metric(entry)
             files = files_of(entry)
             if name in evaluated:
-                asked = [metrics.load(spec.name) for spec in entry.metrics if spec.name not in _FROM_LOSS]
+                asked = [metric for metric, _ in metrics.load_asked(entry.metrics)]
                 check_references(entry, files, asked, max_rows=min(MAX_ROWS, max_rows or MAX_ROWS))
         except TunebookError as error:
             where = f"{registry.path}: {name}"

@@ -30,8 +30,6 @@ NORMAL = "paired normal"
 
 # Of Yes/No: no means over rows, so drawn from the counts of (reference, first's answer, second's answer).
 _OF_COUNTS = ("f1", "macro_f1", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
-# Per-row values that say what an answer is like, and not how good it is.
-_DESCRIPTIVE = frozenset({"class_mass", "length_ratio", UNPARSED})
 _DRAWS = 2000
 
 
@@ -43,11 +41,12 @@ def row_figures(metric: Metric, pair: Pair) -> list[str]:
     Raises:
         TunebookError: The metric gives rows no figure.
     """
-    known = [name for name in metric.names if name in pair.first and name not in _DESCRIPTIVE]
+    left_out = _left_out(metric)
+    known = [name for name in metric.names if name in pair.first and name not in left_out]
     if not known:
         known = sorted(name for name in pair.first if name.startswith("sentence_"))
     if not metric.figures_complete:
-        known += sorted(pair.first.keys() - set(known) - _DESCRIPTIVE)
+        known += sorted(pair.first.keys() - set(known) - left_out)
     if not known:
         raise TunebookError(
             f"the metric {metric.name} gives single rows no figure, so two models cannot be paired by it",
@@ -77,9 +76,14 @@ def compare_figure(metric: Metric, pair: Pair, name: str) -> FigureDifference:
     """
     if name in _OF_COUNTS and set(metric.classes) == {"yes", "no"}:
         return _of_counts(metric, pair, (name,))[0]
-    if name not in pair.first or name in _DESCRIPTIVE:
+    if name not in pair.first or name in _left_out(metric):
         name = row_figures(metric, pair)[0]
     return _mean(metric, pair, name)
+
+
+def _left_out(metric: Metric) -> set[str]:
+    """Per-row values that say what an answer is like and not how good it is; unparsed answers are added."""
+    return {UNPARSED, *(figure.name for figure in metric.figures if figure.descriptive)}
 
 
 class Tested(NamedTuple):

@@ -99,7 +99,7 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
     for label in labels:
         members = [label] if label in registry.values else label.split("+")
         specs = registry.entry(members[0]).metrics
-        if not any(spec.name != "perplexity" for spec in specs):
+        if not any(spec.reads_answers for spec in specs):
             notes.append(
                 f"{label}: carries no metric that judges answers, and a server has no loss: left out"
             )
@@ -258,7 +258,7 @@ def asked_set(
     Raises:
         TunebookError: A metric cannot use a reference.
     """
-    loaded = [(metrics.load(spec.name), spec) for spec in specs if spec.name != "perplexity"]
+    loaded = metrics.load_asked(specs)
     questions: list[Question] = []
     for one in found:
         questions += [replace(question, index=len(questions) + question.index) for question in one.questions]

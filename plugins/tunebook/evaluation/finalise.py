@@ -106,8 +106,7 @@ def finalise(header: SetHeader, raws: Sequence[RawResult], *, step: int) -> Outc
         TunebookError: A metric cannot be loaded, or no row carries loss.
         ValueError: A metric cannot use a reference.
     """
-    # Every evaluation reports perplexity.
-    loaded = [metrics.load(spec.name) for spec in header.metrics if spec.name != "perplexity"]
+    loaded = [metric for metric, _ in metrics.load_asked(header.metrics)]
     classes_of = next((metric for metric in loaded if metric.name == header.classes_of), None)
     records = [
         record_of(

@@ -285,7 +285,7 @@ def check_sets(
                 fix=f'add a "metric" to its entry in {registry.path}, or use --method perplexity',
             )
             for name, entry in entries.items()
-            if not any(spec.name != "perplexity" for spec in entry.metrics)
+            if not any(spec.reads_answers for spec in entry.metrics)
         ]
     if errors:
         raise join_errors(errors)

@@ -146,16 +146,7 @@ def evaluation_sets(cfg: Any) -> dict[str, EvaluationSet]:
     entries = [registry.entry(name) for name in cfg.tunebook_eval_datasets]
     asked = {entry.name: ", ".join(spec.name for spec in entry.metrics) or "loss" for entry in entries}
     say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
-    sets = [
-        EvaluationSet(
-            name=entry.name,
-            # Every evaluation reports perplexity.
-            metrics=tuple(
-                (metrics.load(spec.name), spec) for spec in entry.metrics if spec.name != "perplexity"
-            ),
-        )
-        for entry in entries
-    ]
+    sets = [EvaluationSet(name=entry.name, metrics=metrics.load_asked(entry.metrics)) for entry in entries]
     return {"eval": sets[0]} if len(sets) == 1 else {f"eval_{one.name}": one for one in sets}
 
 

@@ -218,9 +218,8 @@ class Evaluator:
 
         The model card is written at the very end, and fails on a name that the first evaluation lacked.
         """
-        reported = figures.reported_names(prepared.metrics)
-        undefined = {reported[m.name][figure] for m in prepared.metrics for figure in m.may_be_undefined}
-        undefined.add("perplexity")
+        reported = figures.reported_figures(prepared.metrics, generates=False)
+        undefined = {name for name, figure in reported.items() if figure.may_be_undefined}
         names = self._names.setdefault(
             prepared.chosen.name, tuple(dict.fromkeys([*values, *sorted(undefined)]))
         )

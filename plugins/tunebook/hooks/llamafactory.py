@@ -27,7 +27,6 @@ from tunebook.hooks.rows import common_suffix
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
 from tunebook.models.checkpoints import last_whole_checkpoint
-from tunebook.types import MetricSpec
 
 _SEAMS = ("run_sft", "CustomSeq2SeqTrainer", "load_model")
 
@@ -145,18 +144,15 @@ def evaluation_sets(data_args: Any, training_args: Any, *, always: bool = False)
     say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
     if data_args.eval_on_each_dataset:
         return {
-            f"eval_{name}": EvaluationSet(name=name, metrics=_load(specs.get(name, ()))) for name in names
+            f"eval_{name}": EvaluationSet(name=name, metrics=metrics.load_asked(specs.get(name, ())))
+            for name in names
         }
     if specs and (len(set(specs.values())) > 1 or len(specs) < len(set(names))):
         raise TunebookError(
             f"the evaluation datasets {', '.join(names)} are merged into one set but carry different metrics",
             fix="set `eval_on_each_dataset: true`",
         )
-    return {"eval": EvaluationSet(name="+".join(names), metrics=_load(specs.get(names[0], ())))}
-
-
-def _load(specs: tuple[MetricSpec, ...]) -> tuple[tuple[Any, MetricSpec], ...]:
-    return tuple((metrics.load(spec.name), spec) for spec in specs if spec.name != "perplexity")
+    return {"eval": EvaluationSet(name="+".join(names), metrics=metrics.load_asked(specs.get(names[0], ())))}
 
 
 def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:

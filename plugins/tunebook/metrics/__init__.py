@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunebook import extensions
@@ -13,11 +14,13 @@ from tunebook.errors import TunebookError
 from tunebook.types import Figure, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tunebook.types import MetricSpec
 
 GROUP = "tunebook.metrics"
 
-UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True)
+UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True, detail=True)
 """Share of the predictions that could not be read; every metric of ours has it."""
 
 BUILT_IN = {
@@ -56,7 +59,7 @@ def load(name: str) -> Metric:
         name: A built-in metric, an entry point of group `tunebook.metrics`, or
             `package.module:function`, where the function is `f(prediction, reference)` and returns a
             `Score`, a dict of figures, a number or a bool. An attribute that is a `Metric` is taken as
-            it is.
+            it is, under this name.
 
     Raises:
         TunebookError: There is none, its import fails, or two have one name.
@@ -76,9 +79,21 @@ def load(name: str) -> Metric:
     return _as_metric(name, extensions.load_entry_point(points[name]))
 
 
+def load_asked(specs: Iterable[MetricSpec]) -> tuple[tuple[Metric, MetricSpec], ...]:
+    """Return the metrics that a registry entry asks for, with their options.
+
+    Those that read no answer are left out: see `MetricSpec.reads_answers`.
+
+    Raises:
+        TunebookError: As for `load`.
+    """
+    return tuple((load(spec.name), spec) for spec in specs if spec.reads_answers)
+
+
 def _as_metric(name: str, found: Metric | Callable[..., object]) -> Metric:
     if isinstance(found, Metric):
-        return found
+        # Records name their metric, and whoever reads them loads it by that name.
+        return replace(found, name=name)
     if not callable(found):
         raise TunebookError(
             f"the metric {name!r} is a {type(found).__name__}, neither a function nor a Metric",

@@ -92,8 +92,8 @@ METRIC = Metric(
     aggregate=aggregate,
     figures=(
         Figure(name="bleu", label="BLEU", high=100.0),
-        Figure(name="brevity_penalty"),
-        Figure(name="length_ratio", high=None),
+        Figure(name="brevity_penalty", detail=True),
+        Figure(name="length_ratio", high=None, descriptive=True, detail=True),
         UNPARSED,
     ),
     select_by="bleu",

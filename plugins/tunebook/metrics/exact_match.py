@@ -90,7 +90,7 @@ METRIC = Metric(
     name="exact_match",
     score=score,
     aggregate=aggregate,
-    figures=(Figure(name="exact_match"), Figure(name="verbatim"), UNPARSED),
+    figures=(Figure(name="exact_match"), Figure(name="verbatim", detail=True), UNPARSED),
     select_by="exact_match",
     default_max_new_tokens=64,
 )

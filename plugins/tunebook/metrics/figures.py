@@ -25,14 +25,15 @@ LOSS_FIGURES = (
         low=1.0,
         high=None,
         from_zero=False,
+        detail=True,
     ),
-    Figure(name="token_accuracy"),
+    Figure(name="token_accuracy", detail=True),
     Figure(name="answers_cut", smaller_is_better=True, high=None),
 )
 """Of every evaluation that we make, whatever its metrics."""
 
 GENERATION_CUT = Figure(
-    name="generation_cut_rate", label="share cut by max_new_tokens", smaller_is_better=True
+    name="generation_cut_rate", label="share cut by max_new_tokens", smaller_is_better=True, detail=True
 )
 """Of every evaluation that generates."""
 
@@ -44,6 +45,7 @@ _ENGINES = (
         low=1.0,
         high=None,
         from_zero=False,
+        detail=True,
     ),
 )
 """What an engine logs itself."""
@@ -67,17 +69,10 @@ def _of_metrics() -> Iterator[Figure]:
         yield from metric.figures
 
 
-def figure(name: str) -> Figure:
-    """Return what is known of a figure; of an unknown one, that a loss is better smaller, and no range."""
-    return known_figures().get(name) or Figure(
-        name=name, smaller_is_better=name.endswith("loss"), low=None, high=None, from_zero=False
-    )
+def undeclared(name: str) -> Figure:
+    """Return what can be said of a figure that nothing declares: a loss is better smaller.
 
-
-def label(name: str) -> str:
-    """The figure's name for readers.
-
-    >>> label("macro_f1"), label("my_score")
-    ('macro-F1', 'my score')
+    >>> undeclared("my_score").label
+    'my score'
     """
-    return figure(name).label
+    return Figure(name=name, smaller_is_better=name.endswith("loss"), low=None, high=None, from_zero=False)

@@ -154,7 +154,7 @@ METRIC = Metric(
         Figure(name="exact_match"),
         Figure(name="strict_match"),
         Figure(name="flexible_extract"),
-        Figure(name="exact_match_parsed"),
+        Figure(name="exact_match_parsed", label="exact match of what was read", detail=True),
         UNPARSED,
     ),
     select_by="exact_match",

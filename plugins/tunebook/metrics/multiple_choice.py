@@ -254,7 +254,7 @@ METRIC = Metric(
     aggregate=aggregate,
     figures=(
         Figure(name="accuracy"),
-        Figure(name="majority_accuracy", label="majority baseline"),
+        Figure(name="majority_accuracy", label="majority baseline", descriptive=True, detail=True),
         UNPARSED,
     ),
     select_by="accuracy",

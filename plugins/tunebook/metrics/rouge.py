@@ -157,13 +157,19 @@ METRIC = Metric(
     score=judge,
     aggregate=aggregate,
     figures=(
-        *(Figure(name=kind, label=kind.replace("rouge", "ROUGE-")) for kind in TYPES),
-        Figure(name="length_ratio", high=None),
+        *(
+            Figure(name=kind, label=kind.replace("rouge", "ROUGE-"), detail=kind not in ("rouge1", "rougeL"))
+            for kind in TYPES
+        ),
+        Figure(name="length_ratio", high=None, descriptive=True, detail=True),
         UNPARSED,
         *(
-            Figure(name=f"{kind}_{bucket}", high=1.0 if kind == "rougeL" else None)
+            figure
             for bucket in BUCKETS
-            for kind in ("rougeL", "n")
+            for figure in (
+                Figure(name=f"rougeL_{bucket}"),
+                Figure(name=f"n_{bucket}", high=None, descriptive=True),
+            )
         ),
     ),
     select_by="rougeL",

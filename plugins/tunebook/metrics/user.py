@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tunebook.errors import TunebookError
@@ -19,7 +21,7 @@ def metric_of_function(name: str, function: Callable[[str, str], Any]) -> Metric
 
     Args:
         function: Returns a `Score`, a dict of figures, a number or a bool. Its exceptions are not caught:
-            a failed score is not a score of 0.
+            a failed score is not a score of 0. It may declare its figures in an attribute `figures`.
     """
 
     def score(prediction: str, reference: str) -> Score:
@@ -33,14 +35,26 @@ def metric_of_function(name: str, function: Callable[[str, str], Any]) -> Metric
             reference=reference,
         )
 
-    return Metric(
+    declared = tuple(getattr(function, "figures", ()))
+    metric = Metric(
         name=name,
         score=score,
         aggregate=means,
-        figures=(Figure(name=DEFAULT_FIGURE, low=None, high=None), UNPARSED),
+        figures=(*(declared or [Figure(name=DEFAULT_FIGURE, low=None, high=None)]), UNPARSED),
         select_by=DEFAULT_FIGURE,
-        figures_complete=False,
+        figures_complete=bool(declared) or _returns_a_number(function),
     )
+    return metric if DEFAULT_FIGURE in metric.names else replace(metric, select_by=metric.names[0])
+
+
+def _returns_a_number(function: Callable[..., Any]) -> bool:
+    """Whether a function says that it returns one figure."""
+    try:
+        returned = inspect.signature(function).return_annotation
+    except (TypeError, ValueError):  # not every callable has a signature
+        return False
+    # As text where its module begins with `from __future__ import annotations`.
+    return returned in (bool, int, float, "bool", "int", "float")
 
 
 def means(scores: Sequence[Score]) -> Mapping[str, float]:

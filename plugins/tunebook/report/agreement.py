@@ -73,7 +73,7 @@ def _is_gain(difference: FigureDifference) -> bool:
 
 def _test(difference: FigureDifference) -> str:
     return (
-        f"{difference.test} over {difference.n:,} rows: {figures.label(difference.name)} "
+        f"{difference.test} over {difference.n:,} rows: {figures.figure(difference.name).label} "
         f"{difference.difference:+.3f}, p {p_value(difference.p_value)}"
     )
 

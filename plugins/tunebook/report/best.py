@@ -56,7 +56,9 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
         dataset = evaluations[0].dataset
         name = asked.removeprefix("eval_").removeprefix(f"{dataset}_")
         if name in names:
-            larger = run.settings.get("greater_is_better", not name.endswith("loss"))
+            larger = run.settings.get("greater_is_better")
+            if larger is None:
+                larger = not figures.figure(name, evaluations[0].metrics).smaller_is_better
             return Choice(name, larger is True, f"metric_for_best_model of the recipe ({asked})")
     if "loss" in names:
         return Choice("loss", False, "the evaluation loss, since no task metric was measured")
@@ -110,7 +112,9 @@ def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
     if not candidates:
         return None
     top = max(candidates, key=lambda one: sign * one.evaluation.values[chosen.name])
-    others = figures.order(set(top.evaluation.values) - {chosen.name} - figures.NOT_FIGURES, None)
+    others = figures.order(
+        set(top.evaluation.values) - {chosen.name} - figures.NOT_FIGURES, None, top.evaluation.metrics
+    )
     others.sort(key=_place)
     return Best(
         figure=figure(top, chosen.name, larger_is_better=chosen.larger_is_better),
@@ -127,11 +131,12 @@ def _place(name: str) -> int:
 def figure(measured: Measured, name: str, *, larger_is_better: bool | None = None) -> Figure:
     """One figure of one evaluation as a record."""
     evaluation = measured.evaluation
+    declared = figures.figure(name, evaluation.metrics)
     if larger_is_better is None:
-        larger_is_better = not figures.figure(name).smaller_is_better
+        larger_is_better = not declared.smaller_is_better
     return Figure(
         name=name,
-        label=figures.label(name),
+        label=declared.label,
         dataset=evaluation.dataset,
         step=evaluation.step,
         value=evaluation.values[name],

@@ -134,34 +134,29 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
 
 
 def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
-    names = {
-        name
-        for run in runs
-        for measured in run.measured.values()
-        for one in measured
-        for name in one.evaluation.values
-        if not by_length(name)
-    } - {"loss", figures.BASELINE, *figures.NOT_FIGURES}
+    evaluations = [one.evaluation for run in runs for measured in run.measured.values() for one in measured]
+    names = {name for one in evaluations for name in one.values if not by_length(name)}
+    names -= {"loss", figures.BASELINE, *figures.NOT_FIGURES}
+    measured_by = tuple(dict.fromkeys(name for one in evaluations for name in one.metrics))
     found = []
-    for name in figures.order(names, None):
-        declared = figures.figure(name)
+    for name in figures.order(names, None, measured_by):
+        declared = figures.figure(name, measured_by)
         lines = [line for run in runs for line in evaluated(run, name, len(runs), several=several)]
         if not lines or _is_flat(lines):
             continue
-        label = figures.label(name)
         found.append(
             Chart(
                 id=_id(name),
-                title=label[0].upper() + label[1:],
+                title=declared.label[0].upper() + declared.label[1:],
                 y_label="",
                 y_format="~g",
                 y_zero=declared.from_zero,
-                about=about(label, lines),
+                about=about(declared.label, lines),
                 last_step=0,
                 lines=tuple(lines),
                 references=_references(runs, name, several=several),
                 marks=_marks(runs, name, several=several),
-                secondary=figures.is_secondary(name),
+                secondary=declared.detail,
             )
         )
     return found
@@ -256,7 +251,8 @@ def length_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
                     lines.append(replace(line, key=line.key if several else where, label=where, dataset=kind))
         if not lines:
             continue
-        declared, label = figures.figure(figure), figures.label(figure)
+        declared = figures.figure(figure)
+        label = declared.label
         yield Chart(
             id="by_length_" + re.sub(r"[^\w.-]", "_", figure),
             title=f"{label[0].upper()}{label[1:]} by length of the reference",

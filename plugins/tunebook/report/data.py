@@ -134,7 +134,10 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
 def _figure_names(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> tuple[str, ...]:
     names = {name for one in measured.values() for m in one for name in m.evaluation.values}
     names -= figures.NOT_FIGURES
-    return tuple(figures.order(names, best[0].figure.name if best else None))
+    measured_by = tuple(
+        dict.fromkeys(name for one in measured.values() for m in one for name in m.evaluation.metrics)
+    )
+    return tuple(figures.order(names, best[0].figure.name if best else None, measured_by))
 
 
 def _rows(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> list[Row]:

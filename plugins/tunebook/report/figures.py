@@ -1,23 +1,24 @@
-"""Which figures a report shows first, beside the chosen one, or not at all."""
+"""What a report says of figures, and which it shows beside the chosen one, or not at all."""
 
 from __future__ import annotations
 
-from tunebook.metrics.figures import figure, known_figures, label
+import functools
+from typing import TYPE_CHECKING
 
-__all__ = ["BASELINE", "BESIDE", "FIRST", "NOT_FIGURES", "figure", "is_secondary", "label", "order"]
+from tunebook import metrics
+from tunebook.errors import TunebookError
+from tunebook.metrics.figures import known_figures, undeclared
+from tunebook.scoring.figures import reported_figures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tunebook.types import Figure
 
 NOT_FIGURES = frozenset(
     {"runtime", "samples_per_second", "steps_per_second", "answers_cut", "generation_seconds", "lexical_rate"}
 )
 """What evaluations log beside their figures; told elsewhere or of no use to a reader."""
-
-FIRST = frozenset(
-    {
-        *("accuracy", "f1", "macro_f1", "exact_match", "strict_match", "flexible_extract"),
-        *("rouge1", "rougeL", "bleu"),
-    }
-)
-"""Figures whose charts every reader is shown; the chosen one always is."""
 
 BESIDE = (
     "accuracy", "majority_accuracy", "f1", "precision", "recall", "auroc", "strict_match", "flexible_extract",
@@ -29,12 +30,29 @@ BASELINE = "majority_accuracy"
 """Accuracy of always giving the commonest reference; drawn as a line into the accuracy chart."""
 
 
-def is_secondary(name: str) -> bool:
-    """Whether the chart of a figure waits until a reader asks for it."""
-    return name in known_figures() and name not in FIRST
+def figure(name: str, measured_by: tuple[str, ...] = ()) -> Figure:
+    """Return what is known of a figure.
+
+    Args:
+        name: As it was reported.
+        measured_by: The metrics of its evaluation, which need not be installed ones.
+    """
+    return _known(measured_by).get(name) or undeclared(name)
 
 
-def order(names: set[str], first: str | None) -> list[str]:
+def order(names: set[str], first: str | None, measured_by: tuple[str, ...] = ()) -> list[str]:
     """Figure names in reading order, `first` before all others."""
-    places = {name: place for place, name in enumerate(known_figures())}
+    places = {name: place for place, name in enumerate(_known(measured_by))}
     return sorted(names, key=lambda name: (name != first, places.get(name, len(places)), name))
+
+
+@functools.cache
+def _known(measured_by: tuple[str, ...]) -> Mapping[str, Figure]:
+    """All that is declared, what these metrics declare before others; one that fails to load says nothing."""
+    loaded = []
+    for name in measured_by:
+        try:
+            loaded.append(metrics.load(name))
+        except TunebookError:
+            continue
+    return {**known_figures(), **reported_figures(loaded, generates=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -139,7 +140,14 @@ def reported_figures(metrics: Sequence[Metric], *, generates: bool) -> dict[str,
     if generates:
         found[GENERATION_CUT.name] = GENERATION_CUT
     names = reported_names(metrics)
-    return found | {names[one.name][figure.name]: figure for one in metrics for figure in one.figures}
+    for metric in metrics:
+        for figure in metric.figures:
+            name = names[metric.name][figure.name]
+            shared = name != figure.name
+            found[name] = (
+                replace(figure, name=name, label=f"{figure.label} ({metric.name})") if shared else figure
+            )
+    return found
 
 
 def _prefixed(metric: Metric, figure: str) -> str:

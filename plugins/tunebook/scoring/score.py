@@ -38,8 +38,8 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One figure over all examples."""
+class Estimate:
+    """The value of one figure over all examples, and how sure it is."""
 
     value: float
     interval: Interval | None
@@ -54,7 +54,7 @@ class Summary:
 
     metric: str
     n: int
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Estimate]
     signature: str | None
     """How the figures were computed, e.g. sacrebleu's signature, to be published with them."""
     n_unparsed: int
@@ -165,7 +165,7 @@ def with_intervals(
     aggregate: Callable[[Sequence[Score]], Mapping[str, float]],
     scores: Sequence[Score],
     figures: Mapping[str, float],
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Give each figure a 95 % interval.
 
     Wilson's for a share of examples, the bootstrap's over examples for a mean; for any other figure the
@@ -182,14 +182,14 @@ def with_intervals(
                 interval, method = statistics.wilson(round(float(column.sum())), n), "wilson"
             else:
                 interval, method = statistics.bootstrap_mean(column), "bootstrap"
-            result[name] = Figure(value=value, interval=interval, method=method)
+            result[name] = Estimate(value=value, interval=interval, method=method)
         elif name == "unparsed_rate":
             share = statistics.wilson(sum(score.parsed is None for score in scores), n)
-            result[name] = Figure(value=value, interval=share, method="wilson")
+            result[name] = Estimate(value=value, interval=share, method="wilson")
         else:
             interval_or_none = resampled.get(name)
             method_or_none = "bootstrap" if interval_or_none else None
-            result[name] = Figure(value=value, interval=interval_or_none, method=method_or_none)
+            result[name] = Estimate(value=value, interval=interval_or_none, method=method_or_none)
     return result
 
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from tunebook.types import DatasetEntry, Metric
 
 
-# Measured from the loss, whatever the answers are.
-_FROM_LOSS = frozenset({"perplexity"})
-
 _MOST_CLASSES = 20
 """Different answers up to which a set without a metric of classes is taken for one of classes."""
 _FEWEST_ROWS = 20
@@ -48,7 +45,7 @@ class AnswerReader:
 
     def __init__(self, entry: DatasetEntry) -> None:
         self._name = entry.name
-        self._metrics = [metrics.load(spec.name) for spec in entry.metrics if spec.name not in _FROM_LOSS]
+        self._metrics = [metric for metric, _ in metrics.load_asked(entry.metrics)]
         self._classes_of = next((metric for metric in self._metrics if metric.classes), None)
         self._known: dict[str, Read] = {}
         self._counts: Counter[str] | None = Counter()
