@@ -79,9 +79,9 @@ def test_llamafactorys_warmup_is_the_trainers(values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [f"{key}: {value}" for key, value in values.items()]
     (tmp_path / "r.yaml").write_text("\n".join(["model_name_or_path: a/b", "do_train: true", *lines]))
-    subject = check_recipe("r.yaml", paths.home()).subject
+    recipe = check_recipe("r.yaml", paths.home()).checked_recipe
     real = TrainingArguments(str(tmp_path / "out"), use_cpu=True, **values).get_warmup_steps(STEPS)
-    assert arithmetic(subject, STEPS).warmup == real
+    assert arithmetic(recipe, STEPS).warmup == real
 
 
 @pytest.mark.axolotl

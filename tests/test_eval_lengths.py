@@ -3,12 +3,12 @@
 import pytest
 
 from tunebook import metrics
-from tunebook.scoring.by_length import Measured, bucket_name, by_length
+from tunebook.scoring.by_length import RecordAndLength, bucket_name, by_length
 from tunebook.types import EvalRecord
 
 
 def row(index, tokens, prediction, reference, metric):
-    return Measured(
+    return RecordAndLength(
         EvalRecord(
             dataset="set", index=index, step=1, prompt="", prediction=prediction, reference=reference,
             mode="generate", scores={metric.name: metric.score(prediction, reference)}, nll=None,

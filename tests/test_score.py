@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tunebook.cli.score import score
 from tunebook.errors import TunebookError
 from tunebook.metrics import yes_no
-from tunebook.scoring.prediction_files import Row, read_predictions
+from tunebook.scoring.prediction_files import PredictionRow, read_predictions
 from tunebook.scoring.score import Collector, score_rows
 
 ROWS = [("Yes", "yes"), ("No", "yes"), ("no.", "no"), ("It depends.", "no")]
@@ -170,7 +170,7 @@ def test_rows_are_scored_as_they_are_read():
     def rows():
         for number in range(10):
             taken.append(number)
-            yield Row(number, "yes", "yes")
+            yield PredictionRow(number, "yes", "yes")
 
     next(iter(score_rows("yes_no", rows())))
     assert taken == [0]

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 from tunebook.data import registry
 from tunebook.data import rows as data_files
 from tunebook.errors import TunebookError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import DatasetEntry
 
 # Counting is worth it while it costs milliseconds.
@@ -45,75 +45,75 @@ class Arithmetic:
         return self.batch * self.accumulation * self.gpus
 
 
-def arithmetic(subject: Subject, steps: int | None = None) -> Arithmetic | None:
+def arithmetic(recipe: CheckedRecipe, steps: int | None = None) -> Arithmetic | None:
     """Return what the recipe comes to; None where its batch is no number.
 
     Args:
-        subject: The recipe.
+        recipe: The recipe.
         steps: Steps of the run, where the caller knows them.
     """
-    batch = as_number(subject.setting("batch") or 1)
-    accumulation = as_number(subject.setting("accumulation") or 1)
+    batch = as_number(recipe.setting("batch") or 1)
+    accumulation = as_number(recipe.setting("accumulation") or 1)
     if not batch or not accumulation or batch < 1 or accumulation < 1:
         return None
-    rows = _training_rows(subject)
-    steps = steps or _steps(subject, rows, int(batch), int(accumulation))
+    rows = _training_rows(recipe)
+    steps = steps or _steps(recipe, rows, int(batch), int(accumulation))
     return Arithmetic(
         batch=int(batch),
         accumulation=int(accumulation),
-        gpus=subject.gpus,
+        gpus=recipe.gpus,
         rows=rows,
         steps=steps,
-        warmup=_warmup(subject, steps),
+        warmup=_warmup(recipe, steps),
     )
 
 
-def check_arithmetic(subject: Subject) -> Iterator[Finding]:
+def check_arithmetic(recipe: CheckedRecipe) -> Iterator[Finding]:
     """The hint line `arithmetic`, and counts that leave nothing to train or nothing but warmup."""
-    if subject.command != "train":
+    if recipe.command != "train":
         return
     for setting in ("batch", "accumulation"):
-        key = subject.name(setting)
-        number = as_number(subject.get(key))
+        key = recipe.name(setting)
+        number = as_number(recipe.get(key))
         if number is not None and number < 1:
-            yield subject.finding(
+            yield recipe.finding(
                 key, rule="bad-count", severity="error", message=f"{number:g} rows cannot be trained on",
                 fix=f"set {key}: 1 or more",
             )  # fmt: skip
-    counted = arithmetic(subject)
+    counted = arithmetic(recipe)
     if counted is None:
         return
     if counted.steps and counted.warmup is not None and counted.warmup >= counted.steps:
-        key = "warmup_ratio" if as_number(subject.get("warmup_ratio")) else "warmup_steps"
-        yield subject.finding(
+        key = "warmup_ratio" if as_number(recipe.get("warmup_ratio")) else "warmup_steps"
+        yield recipe.finding(
             key,
             rule="all-warmup",
             severity="warning",
             message=f"{counted.warmup} warmup steps of {counted.steps}: the learning rate never falls",
             fix="set a smaller warmup_steps, or warmup_ratio: 0.03",
         )
-    yield subject.finding(None, rule="arithmetic", severity="hint", message=told(subject, counted), fix=None)
+    yield recipe.finding(None, rule="arithmetic", severity="hint", message=told(recipe, counted), fix=None)
 
 
-def effective_batch_fault(subject: Subject, wanted: int) -> Finding | None:
+def effective_batch_fault(recipe: CheckedRecipe, wanted: int) -> Finding | None:
     """Return what is wrong where the effective batch is another than `wanted`; None where it is that."""
-    counted = arithmetic(subject)
+    counted = arithmetic(recipe)
     if counted is None or counted.effective_batch == wanted:
         return None
-    key = subject.name("accumulation")
+    key = recipe.name("accumulation")
     steps, rest = divmod(wanted, counted.batch * counted.gpus)
-    return subject.finding(
+    return recipe.finding(
         key,
         rule="effective-batch",
         severity="error",
-        message=f"{told(subject, counted)}; {wanted} is wanted",
+        message=f"{told(recipe, counted)}; {wanted} is wanted",
         fix=f"set {key}: {steps}"
         if steps and not rest
         else f"choose a batch and a number of GPUs that divide {wanted}",
     )
 
 
-def told(subject: Subject, counted: Arithmetic) -> str:
+def told(recipe: CheckedRecipe, counted: Arithmetic) -> str:
     """Return the arithmetic as one line."""
     gpus = f"{counted.gpus} GPU{'s' if counted.gpus > 1 else ''}"
     line = (
@@ -126,62 +126,62 @@ def told(subject: Subject, counted: Arithmetic) -> str:
         line += f", {counted.steps:,} steps"
         if counted.warmup is not None:
             line += f", {counted.warmup:,} of them warmup"
-    elif as_number(subject.get("warmup_steps")):
-        line += f", {subject.get('warmup_steps')} warmup steps"
+    elif as_number(recipe.get("warmup_steps")):
+        line += f", {recipe.get('warmup_steps')} warmup steps"
     return line
 
 
-def preview(subject: Subject, steps: int | None) -> str:
+def preview(recipe: CheckedRecipe, steps: int | None) -> str:
     """Return the learning rate at the start, each tenth of the run and the end, a line each.
 
     Raises:
         TunebookError: The steps, the rate or the scheduler are not known.
     """
-    counted = arithmetic(subject, steps)
+    counted = arithmetic(recipe, steps)
     if counted is None or counted.steps is None:
         raise TunebookError(
-            f"{subject.file}: the steps of the run cannot be counted without its rows",
+            f"{recipe.file}: the steps of the run cannot be counted without its rows",
             fix="give --steps N, or max_steps=N",
         )
-    peak = subject.number("learning_rate")
-    name = str(subject.setting("scheduler"))
-    options = subject.get("lr_scheduler_kwargs", {})
+    peak = recipe.number("learning_rate")
+    name = str(recipe.setting("scheduler"))
+    options = recipe.get("lr_scheduler_kwargs", {})
     warmup = counted.warmup or 0
     if not peak or not isinstance(options, dict):
-        raise TunebookError(f"{subject.file}: names no learning_rate", fix="add learning_rate: 1.0e-4")
+        raise TunebookError(f"{recipe.file}: names no learning_rate", fix="add learning_rate: 1.0e-4")
     try:
-        if subject.engine == "axolotl":
-            rate = axolotl_schedule(subject.values, peak=peak, steps=counted.steps, warmup=warmup)
+        if recipe.engine == "axolotl":
+            rate = axolotl_schedule(recipe.values, peak=peak, steps=counted.steps, warmup=warmup)
         else:
             rate = schedule(name, peak=peak, steps=counted.steps, warmup=warmup, options=options)
     except (ValueError, TypeError) as err:
         raise TunebookError(
-            f"{subject.file}: the learning rate cannot be told: {err}", fix="see `tunebook check`"
+            f"{recipe.file}: the learning rate cannot be told: {err}", fix="see `tunebook check`"
         ) from err
     tenths = {round(counted.steps * tenth / 10): f"{tenth * 10} %" for tenth in range(11)}
     tenths[warmup] = f"{tenths[warmup]}, end of warmup" if warmup in tenths else "end of warmup"
-    lines = [f"{subject.file}: {name}, {counted.steps:,} steps, {warmup:,} of them warmup"]
+    lines = [f"{recipe.file}: {name}, {counted.steps:,} steps, {warmup:,} of them warmup"]
     lines += [f"  step {step:>9,}  {rate(step):.4e}  {label}" for step, label in sorted(tenths.items())]
     return "\n".join(lines)
 
 
-def _training_rows(subject: Subject) -> int | None:
-    if subject.engine != "llamafactory" or subject.get("streaming") or subject.get("packing"):
+def _training_rows(recipe: CheckedRecipe) -> int | None:
+    if recipe.engine != "llamafactory" or recipe.get("streaming") or recipe.get("packing"):
         return None
-    names = subject.get("dataset")
+    names = recipe.get("dataset")
     names = names.split(",") if isinstance(names, str) else names if isinstance(names, list) else []
     wanted = tuple(dict.fromkeys(str(name).strip() for name in names))
-    entries = subject.entries(wanted)
-    if not entries or len(entries) < len(wanted) or subject.get("mix_strategy", "concat") != "concat":
+    entries = recipe.entries(wanted)
+    if not entries or len(entries) < len(wanted) or recipe.get("mix_strategy", "concat") != "concat":
         return None
-    limit = subject.get("max_samples")
+    limit = recipe.get("max_samples")
     counts = [_count(entry) for entry in entries]
     rows = 0
     for count in counts:
         if count is None:
             return None
         rows += min(count, limit) if isinstance(limit, int) else count
-    held_back = as_number(subject.get("val_size")) or 0
+    held_back = as_number(recipe.get("val_size")) or 0
     return rows - (math.ceil(held_back * rows) if held_back < 1 else int(held_back))
 
 
@@ -199,24 +199,24 @@ def _count(entry: DatasetEntry) -> int | None:
     return min(rows, wanted) if isinstance(wanted, int) else rows
 
 
-def _steps(subject: Subject, rows: int | None, batch: int, accumulation: int) -> int | None:
-    limit = as_number(subject.get("max_steps"))
+def _steps(recipe: CheckedRecipe, rows: int | None, batch: int, accumulation: int) -> int | None:
+    limit = as_number(recipe.get("max_steps"))
     if limit and limit > 0:
         return int(limit)
-    epochs = as_number(subject.setting("epochs"))
+    epochs = as_number(recipe.setting("epochs"))
     if not rows or not epochs or rows < 1:
         return None
-    batches = math.ceil(rows / (batch * subject.gpus))
+    batches = math.ceil(rows / (batch * recipe.gpus))
     return math.ceil(epochs * max(1, math.ceil(batches / accumulation)))
 
 
-def _warmup(subject: Subject, steps: int | None) -> int | None:
+def _warmup(recipe: CheckedRecipe, steps: int | None) -> int | None:
     """As TrainingArguments.get_warmup_steps of transformers 5: a value below 1 is a share of the run."""
-    if subject.engine == "axolotl":
-        return None if steps is None else axolotl_warmup(subject.values, steps)
+    if recipe.engine == "axolotl":
+        return None if steps is None else axolotl_warmup(recipe.values, steps)
     wanted: Sequence[float | None] = (
-        as_number(subject.get("warmup_ratio")),
-        as_number(subject.get("warmup_steps")),
+        as_number(recipe.get("warmup_ratio")),
+        as_number(recipe.get("warmup_steps")),
     )
     value = next((number for number in wanted if number), 0.0)
     if value >= 1:

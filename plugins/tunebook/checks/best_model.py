@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
 _FROM_TRAINER = (
@@ -40,16 +40,16 @@ class Reported(NamedTuple):
     """Metrics that may report more: what a user's function returns is known only when it has run."""
 
 
-def reported(subject: Subject) -> Reported | None:
+def reported(recipe: CheckedRecipe) -> Reported | None:
     """Return what the evaluations report; None where an entry or a metric is missing: other rules say so."""
-    entries = subject.entries(subject.evaluation_sets)
-    if len(entries) < len(subject.evaluation_sets):
+    entries = recipe.entries(recipe.evaluation_sets)
+    if len(entries) < len(recipe.evaluation_sets):
         return None
     # In Axolotl named sets come with our plugin; LLaMA-Factory is bound to where it fine-tunes.
-    bound = subject.engine == "axolotl" or subject.effective("stage") == "sft"
-    if not (bound and any(entry.metrics or subject.engine == "axolotl" for entry in entries)):
-        return Reported(_of_engine(subject), ours=False, functions=())
-    separate = len(entries) > 1 if subject.engine == "axolotl" else subject.get("eval_on_each_dataset")
+    bound = recipe.engine == "axolotl" or recipe.effective("stage") == "sft"
+    if not (bound and any(entry.metrics or recipe.engine == "axolotl" for entry in entries)):
+        return Reported(_of_engine(recipe), ours=False, functions=())
+    separate = len(entries) > 1 if recipe.engine == "axolotl" else recipe.get("eval_on_each_dataset")
     found: dict[str, Figure] = {}
     functions = []
     for entry in entries:
@@ -66,36 +66,36 @@ def reported(subject: Subject) -> Reported | None:
     return Reported(found, ours=True, functions=tuple(functions))
 
 
-def _of_engine(subject: Subject) -> dict[str, Figure]:
+def _of_engine(recipe: CheckedRecipe) -> dict[str, Figure]:
     found = {figure.name: figure for figure in _FROM_TRAINER}
-    if subject.get("compute_accuracy"):
+    if recipe.get("compute_accuracy"):
         found["accuracy"] = Figure(name="accuracy")
-    if subject.get("predict_with_generate"):
+    if recipe.get("predict_with_generate"):
         found |= {name: Figure(name=name) for name in _GENERATED}
-    names = subject.evaluation_sets if subject.get("eval_on_each_dataset") else ()
+    names = recipe.evaluation_sets if recipe.get("eval_on_each_dataset") else ()
     return {f"{name}_{key}": figure for name in names for key, figure in found.items()} or found
 
 
-def check_best_model(subject: Subject) -> Iterator[Finding]:
+def check_best_model(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`save-eval-steps`, `best-not-saved`, `metric-not-produced`, `early-stopping`, `greater-is-better`."""
-    if subject.engine == "llamafactory" and subject.command == "train":
-        yield from _cadence(subject)
-        yield from _metric_for_best_model(subject)
-        yield from _early_stopping(subject)
-    yield from _direction(subject)
+    if recipe.engine == "llamafactory" and recipe.command == "train":
+        yield from _cadence(recipe)
+        yield from _metric_for_best_model(recipe)
+        yield from _early_stopping(recipe)
+    yield from _direction(recipe)
 
 
-def _cadence(subject: Subject) -> Iterator[Finding]:
-    if not subject.get("load_best_model_at_end"):
+def _cadence(recipe: CheckedRecipe) -> Iterator[Finding]:
+    if not recipe.get("load_best_model_at_end"):
         return
     save, evaluate = (
         "no" if value is False else str(value)
-        for value in (subject.effective("save_strategy"), subject.effective("eval_strategy"))
+        for value in (recipe.effective("save_strategy"), recipe.effective("eval_strategy"))
     )
     if save == "best":
         return
     if save != evaluate:
-        yield subject.finding(
+        yield recipe.finding(
             "load_best_model_at_end",
             rule="save-eval-steps",
             severity="error",
@@ -105,12 +105,12 @@ def _cadence(subject: Subject) -> Iterator[Finding]:
         return
     if save != "steps":
         return
-    saved = subject.number("save_steps")
-    evaluated = subject.number("eval_steps") or subject.number("logging_steps")
+    saved = recipe.number("save_steps")
+    evaluated = recipe.number("eval_steps") or recipe.number("logging_steps")
     if not saved or not evaluated or saved == evaluated:
         return
     if saved % evaluated and not (saved < 1 and evaluated < 1):
-        yield subject.finding(
+        yield recipe.finding(
             "save_steps",
             rule="save-eval-steps",
             severity="error",
@@ -118,7 +118,7 @@ def _cadence(subject: Subject) -> Iterator[Finding]:
             fix=f"set save_steps: {evaluated:g}",
         )
     else:
-        yield subject.finding(
+        yield recipe.finding(
             "save_steps",
             rule="best-not-saved",
             severity="warning",
@@ -128,20 +128,20 @@ def _cadence(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
-    wanted = subject.get("metric_for_best_model")
+def _metric_for_best_model(recipe: CheckedRecipe) -> Iterator[Finding]:
+    wanted = recipe.get("metric_for_best_model")
     if not isinstance(wanted, str):
         return
-    found = reported(subject)
+    found = reported(recipe)
     if found is None:
         return
     name = wanted.removeprefix("eval_")
-    stage = subject.effective("stage")
+    stage = recipe.effective("stage")
     if stage not in ("sft", "pt") and (name not in known_figures() or (stage == "rm" and name == "accuracy")):
         return  # the trainer of another stage has figures of its own, such as rewards/accuracies
     if name in found.figures:
-        if not found.ours and subject.get("compute_accuracy") and name.endswith("accuracy"):
-            yield subject.finding(
+        if not found.ours and recipe.get("compute_accuracy") and name.endswith("accuracy"):
+            yield recipe.finding(
                 "metric_for_best_model",
                 rule="token-accuracy",
                 severity="warning",
@@ -150,7 +150,7 @@ def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
             )
         return
     if found.functions:
-        yield subject.finding(
+        yield recipe.finding(
             "metric_for_best_model",
             rule="metric-not-produced",
             severity="hint",
@@ -161,29 +161,29 @@ def _metric_for_best_model(subject: Subject) -> Iterator[Finding]:
         return
     names = [figure for figure, one in found.figures.items() if not one.descriptive]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    yield subject.finding(
+    yield recipe.finding(
         "metric_for_best_model",
         rule="metric-not-produced",
         severity="error",
         message=f"no evaluation produces {name!r}: the run ends at the first one",
         fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names[:12])}",
-        edit=subject.rewrite("metric_for_best_model", close[0]) if close else None,
+        edit=recipe.rewrite("metric_for_best_model", close[0]) if close else None,
     )
 
 
-def _early_stopping(subject: Subject) -> Iterator[Finding]:
-    if not subject.get("early_stopping_steps"):
+def _early_stopping(recipe: CheckedRecipe) -> Iterator[Finding]:
+    if not recipe.get("early_stopping_steps"):
         return
-    if subject.effective("eval_strategy") in ("no", False, None):
-        yield subject.finding(
+    if recipe.effective("eval_strategy") in ("no", False, None):
+        yield recipe.finding(
             "early_stopping_steps",
             rule="early-stopping",
             severity="error",
             message="early stopping needs evaluations, and eval_strategy is no",
             fix="add eval_strategy: steps and eval_steps",
         )
-    elif not subject.get("metric_for_best_model") and not subject.get("load_best_model_at_end"):
-        yield subject.finding(
+    elif not recipe.get("metric_for_best_model") and not recipe.get("load_best_model_at_end"):
+        yield recipe.finding(
             "early_stopping_steps",
             rule="early-stopping",
             severity="error",
@@ -192,28 +192,28 @@ def _early_stopping(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _direction(subject: Subject) -> Iterator[Finding]:
+def _direction(recipe: CheckedRecipe) -> Iterator[Finding]:
     """The Trainer takes larger for better unless the name ends in `loss` or `greater_is_better` is set.
 
     Our evaluation turns that round for a figure of which smaller is better.
     """
-    wanted = subject.get("metric_for_best_model")
-    found = reported(subject)
+    wanted = recipe.get("metric_for_best_model")
+    found = reported(recipe)
     if not isinstance(wanted, str) or found is None:
         return
     name = wanted.removeprefix("eval_")
     chosen = found.figures.get(name) or known_figures().get(name)
     if chosen is None or chosen.descriptive:
         return
-    set_to = subject.values.get("greater_is_better")
+    set_to = recipe.values.get("greater_is_better")
     # Without our plugin Axolotl drops `false`, so that the Trainer goes by the name.
-    dropped = set_to is False and subject.engine == "axolotl" and not found.ours
+    dropped = set_to is False and recipe.engine == "axolotl" and not found.ours
     by_name = set_to is None or dropped
     if chosen.smaller_is_better and (set_to is True or (by_name and not wanted.endswith("loss"))):
         if found.ours and set_to is None:
             return
         because = "Axolotl drops `false`, so " if dropped else ""
-        yield subject.finding(
+        yield recipe.finding(
             "metric_for_best_model" if set_to is None else "greater_is_better",
             rule="greater-is-better",
             severity="hint" if found.ours else "error",
@@ -221,11 +221,11 @@ def _direction(subject: Subject) -> Iterator[Finding]:
             if found.ours
             else f"{because}the largest {wanted} would be taken for the best",
             fix="set greater_is_better: false"
-            if found.ours or subject.engine == "llamafactory"
+            if found.ours or recipe.engine == "llamafactory"
             else "choose by a figure of which larger is better, or by eval_loss",
         )
     elif not chosen.smaller_is_better and set_to is False and not dropped:
-        yield subject.finding(
+        yield recipe.finding(
             "greater_is_better",
             rule="greater-is-better",
             severity="warning",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 Fault = tuple[str, str, str]
 """Dotted key, what is wrong, the step that ends it."""
@@ -20,34 +20,34 @@ Fault = tuple[str, str, str]
 _STAGE_3_ONLY = ("offload_param", "stage3_gather_16bit_weights_on_model_save", "stage3_max_live_parameters")
 
 
-def check_deepspeed(subject: Subject) -> Iterator[Finding]:
+def check_deepspeed(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`missing-deepspeed`, `deepspeed-config`, `deepspeed-mismatch`."""
-    value = subject.get("deepspeed")
+    value = recipe.get("deepspeed")
     if not isinstance(value, str) or not value:
         return
-    path = subject.locate(value)
+    path = recipe.locate(value)
     if path is None:
-        yield subject.finding(
+        yield recipe.finding(
             "deepspeed", rule="missing-deepspeed", severity="error", message=f"there is no file {value}",
             fix="check the path; it starts from the folder the engine is started in",
         )  # fmt: skip
         return
     config, fault = read_config(path)
     if fault is not None:
-        yield subject.finding(
+        yield recipe.finding(
             "deepspeed", rule="deepspeed-config", severity="error", message=fault, fix="mend it"
         )
         return
     for key, message, fix in config_faults(config):
-        yield subject.finding(
+        yield recipe.finding(
             "deepspeed",
             rule="deepspeed-config",
             severity="error",
             message=f"{path.name}: {key}: {message}",
             fix=fix,
         )
-    for key, message, fix in _against(subject, config):
-        yield subject.finding(
+    for key, message, fix in _against(recipe, config):
+        yield recipe.finding(
             "deepspeed",
             rule="deepspeed-mismatch",
             severity="error",
@@ -98,11 +98,11 @@ def config_faults(config: Mapping[str, Any]) -> Iterator[Fault]:
         yield ("bf16", "and fp16 are both enabled", 'write "auto" for both')
 
 
-def _against(subject: Subject, config: Mapping[str, Any]) -> Iterator[Fault]:
+def _against(recipe: CheckedRecipe, config: Mapping[str, Any]) -> Iterator[Fault]:
     """What the Trainer compares, and ends the run over, once the model has been loaded."""
     pairs = {
-        "train_micro_batch_size_per_gpu": subject.setting("batch"),
-        "gradient_accumulation_steps": subject.setting("accumulation"),
+        "train_micro_batch_size_per_gpu": recipe.setting("batch"),
+        "gradient_accumulation_steps": recipe.setting("accumulation"),
     }
     for key, wanted in pairs.items():
         number = as_number(config.get(key))
@@ -115,7 +115,7 @@ def _against(subject: Subject, config: Mapping[str, Any]) -> Iterator[Fault]:
     for key in ("bf16", "fp16"):
         part = config.get(key)
         enabled = part.get("enabled") if isinstance(part, dict) else None
-        told = subject.values.get(key)
+        told = recipe.values.get(key)
         if isinstance(enabled, bool) and isinstance(told, bool) and enabled != told:
             shown = str(enabled).lower(), str(told).lower()
             yield (f"{key}.enabled", f"is {shown[0]}, and the recipe says {shown[1]}", 'write "auto"')

@@ -11,48 +11,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
-def check_evaluation(subject: Subject) -> Iterator[Finding]:
+def check_evaluation(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every rule of this module that fits the engine."""
-    if subject.engine == "axolotl":
-        yield from _axolotl(subject)
-    elif subject.command == "train":
-        yield from _nothing_to_do(subject)
-        yield from _what_is_measured(subject)
-        yield from _what_is_not_measured(subject)
+    if recipe.engine == "axolotl":
+        yield from _axolotl(recipe)
+    elif recipe.command == "train":
+        yield from _nothing_to_do(recipe)
+        yield from _what_is_measured(recipe)
+        yield from _what_is_not_measured(recipe)
 
 
-def _nothing_to_do(subject: Subject) -> Iterator[Finding]:
-    does = [key for key in ("do_train", "do_eval", "do_predict") if subject.get(key)]
+def _nothing_to_do(recipe: CheckedRecipe) -> Iterator[Finding]:
+    does = [key for key in ("do_train", "do_eval", "do_predict") if recipe.get(key)]
     if not does:
-        yield subject.finding(
+        yield recipe.finding(
             "do_train",
             rule="trains-nothing",
             severity="warning",
             message="none of do_train, do_eval, do_predict is true: data and model are loaded, no more",
             fix="add do_train: true",
         )
-    asks = [key for key in ("do_eval", "do_predict", "predict_with_generate") if subject.get(key)]
-    if subject.get("eval_strategy") in ("steps", "epoch"):
+    asks = [key for key in ("do_eval", "do_predict", "predict_with_generate") if recipe.get(key)]
+    if recipe.get("eval_strategy") in ("steps", "epoch"):
         asks.append("eval_strategy")
-    if asks and not subject.evaluates:
-        yield subject.finding(
+    if asks and not recipe.evaluates:
+        yield recipe.finding(
             asks[0],
             rule="nothing-to-evaluate",
             severity="error",
             message=f"`{asks[0]}` is set, and there is nothing to evaluate on",
             fix="add eval_dataset, or val_size: 0.1 to split off a tenth of the training rows",
         )
-    if subject.get("val_size") == 1 and isinstance(subject.get("val_size"), int):
-        yield subject.finding(
+    if recipe.get("val_size") == 1 and isinstance(recipe.get("val_size"), int):
+        yield recipe.finding(
             "val_size", rule="one-row", severity="warning", message="1 is one row, not all of them",
             fix="give a share below 1, e.g. 0.1, or a number of rows",
         )  # fmt: skip
-    if subject.evaluates and not asks:
-        key = "eval_dataset" if subject.get("eval_dataset") else "val_size"
-        yield subject.finding(
+    if recipe.evaluates and not asks:
+        key = "eval_dataset" if recipe.get("eval_dataset") else "val_size"
+        yield recipe.finding(
             key,
             rule="never-evaluates",
             severity="warning",
@@ -61,19 +61,19 @@ def _nothing_to_do(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _what_is_measured(subject: Subject) -> Iterator[Finding]:
-    measured = [entry.name for entry in subject.entries(subject.evaluation_sets) if entry.metrics]
+def _what_is_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
+    measured = [entry.name for entry in recipe.entries(recipe.evaluation_sets) if entry.metrics]
     for key in ("packing", "neat_packing"):
-        if subject.get(key) and measured:
-            yield subject.finding(
+        if recipe.get(key) and measured:
+            yield recipe.finding(
                 key,
                 rule="packed-evaluation",
                 severity="error",
                 message=f"packs the rows of {', '.join(measured)} too: no answer can be told from the next",
                 fix=f'remove {key}, or take "metric" out of the registry entry',
             )
-    if subject.get("train_on_prompt") and measured:
-        yield subject.finding(
+    if recipe.get("train_on_prompt") and measured:
+        yield recipe.finding(
             "train_on_prompt",
             rule="packed-evaluation",
             severity="error",
@@ -82,15 +82,15 @@ def _what_is_measured(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _what_is_not_measured(subject: Subject) -> Iterator[Finding]:
+def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Metrics that the run ignores, or refuses when it starts."""
-    stage = str(subject.effective("stage"))
-    for entry in subject.entries(subject.evaluation_sets):
+    stage = str(recipe.effective("stage"))
+    for entry in recipe.entries(recipe.evaluation_sets):
         if not entry.metrics:
             continue
         names = ", ".join(spec.name for spec in entry.metrics)
         if stage != "sft":
-            yield subject.finding(
+            yield recipe.finding(
                 "stage",
                 rule="metric-ignored",
                 severity="hint",
@@ -100,7 +100,7 @@ def _what_is_not_measured(subject: Subject) -> Iterator[Finding]:
         columns = entry.values.get("columns")
         media = [name for name in MEDIA if isinstance(columns, dict) and columns.get(name)]
         if media and stage == "sft":
-            yield subject.finding(
+            yield recipe.finding(
                 "eval_dataset",
                 rule="media-not-measured",
                 severity="error",
@@ -110,32 +110,32 @@ def _what_is_not_measured(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _axolotl(subject: Subject) -> Iterator[Finding]:
-    plugins = subject.get("plugins", [])
-    if isinstance(plugins, list) and PLUGIN in plugins and subject.locate(str(subject.registry_folder)):
-        folder = subject.registry_folder or ""
-        root = next((place for place in subject.folders if (place / folder).exists()), subject.folders[0])
-        for error in evaluation_faults(subject.values, root):
+def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
+    plugins = recipe.get("plugins", [])
+    if isinstance(plugins, list) and PLUGIN in plugins and recipe.locate(str(recipe.registry_folder)):
+        folder = recipe.registry_folder or ""
+        root = next((place for place in recipe.folders if (place / folder).exists()), recipe.folders[0])
+        for error in evaluation_faults(recipe.values, root):
             key = next(
                 (
                     word
                     for word in error.problem.replace(":", " ").replace("`", " ").split()
-                    if word in subject.values
+                    if word in recipe.values
                 ),
                 None,
             )
-            yield subject.finding(
+            yield recipe.finding(
                 key, rule="axolotl-evaluation", severity="error", message=error.problem, fix=error.fix
             )
         return
     asked = [
         key
         for key in ("eval_strategy", "evaluation_strategy", "eval_steps", "evals_per_epoch")
-        if subject.get(key)
+        if recipe.get(key)
     ]
-    if subject.evaluates and not asked and not subject.get("rl"):
-        key = "test_datasets" if subject.get("test_datasets") else "val_set_size"
-        yield subject.finding(
+    if recipe.evaluates and not asked and not recipe.get("rl"):
+        key = "test_datasets" if recipe.get("test_datasets") else "val_set_size"
+        yield recipe.finding(
             key,
             rule="never-evaluates",
             severity="warning",

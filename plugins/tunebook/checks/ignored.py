@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 from tunebook.engines.axolotl.rules import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tunebook.checks.findings import Finding, Severity
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import EngineName
 
 
@@ -24,28 +24,28 @@ class Ignored(NamedTuple):
     rule: str
     severity: Severity
     key: str
-    when: Callable[[Subject], object]
+    when: Callable[[CheckedRecipe], object]
     problem: str
     fix: str
 
 
-def check_ignored(subject: Subject) -> Iterator[Finding]:
+def check_ignored(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`ignored-key`, `sampled-answers`, `best-not-saved`, `repeated-dataset`, `trains-on-evaluation`."""
-    for row in _TABLES[subject.engine]:
-        if row.when(subject):
-            yield subject.finding(
+    for row in _TABLES[recipe.engine]:
+        if row.when(recipe):
+            yield recipe.finding(
                 row.key, rule=row.rule, severity=row.severity, message=row.problem, fix=row.fix
             )
-    if subject.engine == "llamafactory" and subject.command == "train":
-        yield from _datasets(subject)
+    if recipe.engine == "llamafactory" and recipe.command == "train":
+        yield from _datasets(recipe)
 
 
-def _datasets(subject: Subject) -> Iterator[Finding]:
-    named = {key: _names(subject.get(key)) for key in ("dataset", "eval_dataset")}
+def _datasets(recipe: CheckedRecipe) -> Iterator[Finding]:
+    named = {key: _names(recipe.get(key)) for key in ("dataset", "eval_dataset")}
     for key, names in named.items():
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            yield subject.finding(
+            yield recipe.finding(
                 key,
                 rule="repeated-dataset",
                 severity="warning",
@@ -53,8 +53,8 @@ def _datasets(subject: Subject) -> Iterator[Finding]:
                 fix="name it once; num_train_epochs repeats all data",
             )
     both = [name for name in named["eval_dataset"] if name in named["dataset"]]
-    if both and subject.get("do_train"):
-        yield subject.finding(
+    if both and recipe.get("do_train"):
+        yield recipe.finding(
             "eval_dataset",
             rule="trains-on-evaluation",
             severity="warning",
@@ -68,16 +68,16 @@ def _names(value: object) -> list[str]:
     return [str(part).strip() for part in parts if str(part).strip()]
 
 
-def _keeps_no_best(subject: Subject) -> bool:
+def _keeps_no_best(recipe: CheckedRecipe) -> bool:
     """As `load_best_model_at_end` is worked out in axolotl/core/builders/causal.py."""
-    plugins = subject.get("plugins", [])
-    if subject.get("load_best_model_at_end") is not True or PLUGIN in plugins or not subject.evaluates:
+    plugins = recipe.get("plugins", [])
+    if recipe.get("load_best_model_at_end") is not True or PLUGIN in plugins or not recipe.evaluates:
         return False  # with our plugin it is an error, told by `axolotl-evaluation`
-    saved, evaluated = as_number(subject.get("save_steps")), as_number(subject.get("eval_steps"))
+    saved, evaluated = as_number(recipe.get("save_steps")), as_number(recipe.get("eval_steps"))
     if saved and evaluated:
         return saved % evaluated != 0
-    save = saved or subject.get("saves_per_epoch")
-    return not save or not (evaluated or subject.get("evals_per_epoch"))
+    save = saved or recipe.get("saves_per_epoch")
+    return not save or not (evaluated or recipe.get("evals_per_epoch"))
 
 
 def _for_lora(key: str) -> Ignored:
@@ -158,17 +158,17 @@ _GSM8K: dict[str, float] = {
 _BEFORE: dict[str, dict[str, float]] = {"gsm8k": _GSM8K}
 
 
-def check_advice(subject: Subject) -> Iterator[Finding]:
+def check_advice(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`headroom`, `zero3-not-needed`."""
-    if subject.command != "train":
+    if recipe.command != "train":
         return
-    key = subject.name("model")
-    model = str(subject.get(key, ""))
-    for entry in subject.entries(subject.evaluation_sets):
+    key = recipe.name("model")
+    model = str(recipe.get(key, ""))
+    for entry in recipe.entries(recipe.evaluation_sets):
         for spec in entry.metrics:
             score = _BEFORE.get(spec.name, {}).get(model)
             if score is not None:
-                yield subject.finding(
+                yield recipe.finding(
                     key,
                     rule="headroom",
                     severity="hint",
@@ -177,12 +177,12 @@ def check_advice(subject: Subject) -> Iterator[Finding]:
                     fix="measure the base model first, or take a smaller one",
                 )
     lora = (
-        subject.effective("finetuning_type") == "lora"
-        if subject.engine == "llamafactory"
-        else bool(subject.get("adapter"))
+        recipe.effective("finetuning_type") == "lora"
+        if recipe.engine == "llamafactory"
+        else bool(recipe.get("adapter"))
     )
-    if lora and subject.zero_stage == 3:
-        yield subject.finding(
+    if lora and recipe.zero_stage == 3:
+        yield recipe.finding(
             "deepspeed",
             rule="zero3-not-needed",
             severity="hint",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import EngineName
 
 
@@ -54,14 +54,14 @@ class Entry(NamedTuple):
     spec: Spec
 
 
-def top_level(subject: Subject) -> Known:
+def top_level(recipe: CheckedRecipe) -> Known:
     """Return the keys that the recipe itself may have."""
-    schema = subject.schema
-    if subject.engine == "llamafactory":
-        groups = GROUPS[subject.command]
+    schema = recipe.schema
+    if recipe.engine == "llamafactory":
+        groups = GROUPS[recipe.command]
         specs = {key: spec for key, spec in schema["keys"].items() if groups & set(spec["groups"])}
-        return _known(specs, open_ended=bool(_MEGATRON & set(subject.values)))
-    plugins = subject.get("plugins", [])
+        return _known(specs, open_ended=bool(_MEGATRON & set(recipe.values)))
+    plugins = recipe.get("plugins", [])
     plugins = [str(plugin) for plugin in plugins] if isinstance(plugins, list) else []
     specs, open_ended = dict(schema["keys"]), False
     for plugin in plugins:
@@ -73,18 +73,18 @@ def top_level(subject: Subject) -> Known:
     return _known(specs, open_ended=open_ended)
 
 
-def entries(subject: Subject) -> Iterator[Entry]:
+def entries(recipe: CheckedRecipe) -> Iterator[Entry]:
     """Yield every key that the engine knows, those of mappings below included."""
-    for item in _walk(subject, subject.values, top_level(subject), ""):
+    for item in _walk(recipe, recipe.values, top_level(recipe), ""):
         if isinstance(item, Entry):
             yield item
 
 
-def check_keys(subject: Subject) -> Iterator[Finding]:
+def check_keys(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`unknown-key`, `renamed-key`, `other-command`: keys that are refused, or passed over in silence."""
-    for item in _walk(subject, subject.values, top_level(subject), ""):
+    for item in _walk(recipe, recipe.values, top_level(recipe), ""):
         if not isinstance(item, Entry):
-            yield _unknown(subject, *item)
+            yield _unknown(recipe, *item)
 
 
 def _known(specs: Mapping[str, Spec], *, open_ended: bool) -> Known:
@@ -100,7 +100,7 @@ class _Stranger(NamedTuple):
 
 
 def _walk(
-    subject: Subject, values: Mapping[str, Any], known: Known, prefix: str
+    recipe: CheckedRecipe, values: Mapping[str, Any], known: Known, prefix: str
 ) -> Iterator[Entry | _Stranger]:
     for key, value in values.items():
         path, name = f"{prefix}{key}", known.names.get(str(key))
@@ -114,11 +114,11 @@ def _walk(
         models = spec.get("models")
         if not models or name in _FREE_FORM:
             continue
-        below = _together([subject.schema["models"].get(model, {}) for model in models])
+        below = _together([recipe.schema["models"].get(model, {}) for model in models])
         for number, part in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(part, dict) and below:
                 place = f"{path}[{number}]." if isinstance(value, list) else f"{path}."
-                yield from _walk(subject, part, _known(below, open_ended=known.open_ended), place)
+                yield from _walk(recipe, part, _known(below, open_ended=known.open_ended), place)
 
 
 def _together(models: Sequence[Mapping[str, Spec]]) -> dict[str, Spec]:
@@ -139,42 +139,42 @@ def _together(models: Sequence[Mapping[str, Spec]]) -> dict[str, Spec]:
     return merged
 
 
-def _unknown(subject: Subject, path: str, key: str, value: Any, known: Known) -> Finding:
-    refused = subject.engine == "llamafactory"
-    version = subject.schema["version"]
+def _unknown(recipe: CheckedRecipe, path: str, key: str, value: Any, known: Known) -> Finding:
+    refused = recipe.engine == "llamafactory"
+    version = recipe.schema["version"]
     effect = (
         f"LLaMA-Factory {version} refuses it" if refused else f"Axolotl {version} passes over it in silence"
     )
-    spec = subject.schema["keys"].get(key)
+    spec = recipe.schema["keys"].get(key)
     if refused and spec is not None:
         owner = "eval" if spec["groups"] == ["evaluation"] else "train"
-        return subject.finding(
+        return recipe.finding(
             path,
             rule="other-command",
             severity="error",
-            message=f"{key} is a key of `llamafactory-cli {owner}`; `{subject.command}` refuses it",
+            message=f"{key} is a key of `llamafactory-cli {owner}`; `{recipe.command}` refuses it",
             fix=f"remove it, or give the file to `llamafactory-cli {owner}`",
         )
-    renamed = RENAMED[subject.engine].get(key) if path == key else None
+    renamed = RENAMED[recipe.engine].get(key) if path == key else None
     if renamed is not None:
-        return subject.finding(
+        return recipe.finding(
             path,
             rule="renamed-key",
             severity="error",
             message=f"no such key: {renamed.why}; {effect}",
             fix=f"write {renamed.to}" if renamed.to else f"remove {key}",
-            edit=subject.rename(path, renamed.to) if renamed.to and renamed.same_value else None,
+            edit=recipe.rename(path, renamed.to) if renamed.to and renamed.same_value else None,
         )
     close = _closest(key, known, _LIKELY)
     sure = close and difflib.SequenceMatcher(None, key, close).ratio() >= _SURE
-    return subject.finding(
+    return recipe.finding(
         path,
         rule="unknown-key",
         # A key without a value changes nothing where nobody refuses it.
         severity="hint" if value is None and not refused else "error",
         message=f"no such key; {effect}",
         fix=f"did you mean {close}?" if close else f"remove {key}",
-        edit=subject.rename(path, close) if close and sure else None,
+        edit=recipe.rename(path, close) if close and sure else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

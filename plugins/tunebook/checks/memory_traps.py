@@ -6,13 +6,13 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
 LONG = 32_768
@@ -26,50 +26,50 @@ _FUSED_PLUGIN_KEYS = (
 )
 
 
-def check_memory_traps(subject: Subject) -> Iterator[Finding]:
+def check_memory_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`generation-at-length`, `reload-at-length`, `logits-at-length`, `reentrant-checkpointing`."""
-    if subject.command != "train":
+    if recipe.command != "train":
         return
-    length = as_number(subject.setting("length")) or 0
-    key = subject.name("length")
+    length = as_number(recipe.setting("length")) or 0
+    key = recipe.name("length")
     if length > LONG:
-        yield from _generation(subject, int(length))
-        if subject.get("load_best_model_at_end"):
-            yield subject.finding(
+        yield from _generation(recipe, int(length))
+        if recipe.get("load_best_model_at_end"):
+            yield recipe.finding(
                 "load_best_model_at_end",
                 rule="reload-at-length",
                 severity="warning",
                 message=f"at {int(length):,} tokens memory is full when the best model is read back",
                 fix="set it to false; `tunebook eval --checkpoints all` tells which is best",
             )
-    if length > VERY_LONG and not _fuses_loss(subject):
-        yield subject.finding(
+    if length > VERY_LONG and not _fuses_loss(recipe):
+        yield recipe.finding(
             key,
             rule="logits-at-length",
             severity="warning",
             message=f"without a fused loss one row of {int(length):,} tokens holds "
             f"{length * 151_936 * 2 / 2**30:.0f} GiB of logits (bf16, 151,936 words)",
             fix="set enable_liger_kernel: true"
-            if subject.engine == "llamafactory"
+            if recipe.engine == "llamafactory"
             else "add the plugin axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
         )
-    yield from _reentrant(subject)
+    yield from _reentrant(recipe)
 
 
-def _generation(subject: Subject, length: int) -> Iterator[Finding]:
-    if subject.get("predict_with_generate"):
-        yield subject.finding(
+def _generation(recipe: CheckedRecipe, length: int) -> Iterator[Finding]:
+    if recipe.get("predict_with_generate"):
+        yield recipe.finding(
             "predict_with_generate",
             rule="generation-at-length",
             severity="error",
             message=f"generation over {length:,} tokens during training runs out of memory",
             fix='remove it: a "metric" in the registry is measured at answer positions alone',
         )
-    for entry in subject.entries(subject.evaluation_sets):
+    for entry in recipe.entries(recipe.evaluation_sets):
         for spec in entry.metrics:
             if spec.mode == "generate":
-                yield subject.finding(
-                    "eval_dataset" if subject.engine == "llamafactory" else "tunebook_eval_datasets",
+                yield recipe.finding(
+                    "eval_dataset" if recipe.engine == "llamafactory" else "tunebook_eval_datasets",
                     rule="generation-at-length",
                     severity="warning",
                     message=f"{entry.name}: {spec.name} generates during training, over {length:,} tokens",
@@ -77,40 +77,38 @@ def _generation(subject: Subject, length: int) -> Iterator[Finding]:
                 )
 
 
-def _fuses_loss(subject: Subject) -> bool:
-    if subject.engine == "llamafactory":
+def _fuses_loss(recipe: CheckedRecipe) -> bool:
+    if recipe.engine == "llamafactory":
         return bool(
-            subject.get("enable_liger_kernel")
-            or subject.get("use_liger_kernel")
-            or subject.get("use_unsloth")
+            recipe.get("enable_liger_kernel") or recipe.get("use_liger_kernel") or recipe.get("use_unsloth")
         )
-    plugins = str(subject.get("plugins", ""))
-    by_key = any(subject.get(key) for key in _FUSED_PLUGIN_KEYS)
+    plugins = str(recipe.get("plugins", ""))
+    by_key = any(recipe.get(key) for key in _FUSED_PLUGIN_KEYS)
     return by_key or "cut_cross_entropy" in plugins or "liger" in plugins.lower()
 
 
-def _reentrant(subject: Subject) -> Iterator[Finding]:
-    options = subject.get("gradient_checkpointing_kwargs", {})
+def _reentrant(recipe: CheckedRecipe) -> Iterator[Finding]:
+    options = recipe.get("gradient_checkpointing_kwargs", {})
     reentrant = options.get("use_reentrant") if isinstance(options, dict) else None
-    if subject.engine == "axolotl":
-        if subject.get("adapter") == "qlora" and reentrant is False and subject.zero_stage == 3:
-            yield subject.finding(
+    if recipe.engine == "axolotl":
+        if recipe.get("adapter") == "qlora" and reentrant is False and recipe.zero_stage == 3:
+            yield recipe.finding(
                 "gradient_checkpointing_kwargs.use_reentrant",
                 rule="reentrant-checkpointing",
                 severity="warning",
                 message="qlora with ZeRO-3 and use_reentrant: false may end with a CheckpointError",
                 fix="write use_reentrant: true",
-                edit=subject.rewrite("gradient_checkpointing_kwargs.use_reentrant", "true"),
+                edit=recipe.rewrite("gradient_checkpointing_kwargs.use_reentrant", "true"),
             )
         return
-    lora = subject.effective("finetuning_type") in ("lora", "oft")
+    lora = recipe.effective("finetuning_type") in ("lora", "oft")
     # LLaMA-Factory's own checkpointing makes the inputs require gradients, and so does the Trainer's since
     # transformers 5; before that, only without reentrance.
-    by_trainer = subject.get("gradient_checkpointing") and subject.get("disable_gradient_checkpointing")
+    by_trainer = recipe.get("gradient_checkpointing") and recipe.get("disable_gradient_checkpointing")
     if not (lora and by_trainer) or reentrant is False:
         return
-    if subject.installed("transformers").startswith(("3.", "4.")):
-        yield subject.finding(
+    if recipe.installed("transformers").startswith(("3.", "4.")):
+        yield recipe.finding(
             "gradient_checkpointing",
             rule="reentrant-checkpointing",
             severity="error",
@@ -145,53 +143,53 @@ _IN_TRANSFORMERS = re.compile(
 )
 
 
-def check_context(subject: Subject) -> Iterator[Finding]:
+def check_context(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`context-too-long`, `rope-at-inference`, `rope-not-needed`, `trust-remote-code`."""
-    length = as_number(subject.setting("length"))
-    limit = _limit(subject)
-    if subject.engine == "llamafactory":
-        yield from _rope(subject, length, limit)
+    length = as_number(recipe.setting("length"))
+    limit = _limit(recipe)
+    if recipe.engine == "llamafactory":
+        yield from _rope(recipe, length, limit)
     elif (
         limit
         and length
         and length > limit
-        and not subject.get("overrides_of_model_config")
-        and not subject.get("model_config")
+        and not recipe.get("overrides_of_model_config")
+        and not recipe.get("model_config")
     ):
-        yield _too_long(subject, int(length), limit)
-    yield from _remote_code(subject)
+        yield _too_long(recipe, int(length), limit)
+    yield from _remote_code(recipe)
 
 
-def _limit(subject: Subject) -> int | None:
-    own = subject.model_config.get("max_position_embeddings")
-    return own if isinstance(own, int) else _CONTEXT.get(str(subject.get(subject.name("model"))))
+def _limit(recipe: CheckedRecipe) -> int | None:
+    own = recipe.model_config.get("max_position_embeddings")
+    return own if isinstance(own, int) else _CONTEXT.get(str(recipe.get(recipe.name("model"))))
 
 
-def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator[Finding]:
-    scaling = subject.get("rope_scaling")
+def _rope(recipe: CheckedRecipe, length: float | None, limit: int | None) -> Iterator[Finding]:
+    scaling = recipe.get("rope_scaling")
     if scaling and limit and length and length <= limit:
-        yield subject.finding(
+        yield recipe.finding(
             "rope_scaling",
             rule="rope-not-needed",
             severity="warning",
             message=f"the model reads {limit:,} tokens as it is, and cutoff_len is {int(length):,}",
             fix="remove rope_scaling",
         )
-    elif scaling and subject.installed("transformers").startswith("5."):
-        yield subject.finding(
+    elif scaling and recipe.installed("transformers").startswith("5."):
+        yield recipe.finding(
             "rope_scaling",
             rule="rope-length-type",
             severity="error",
             message="LLaMA-Factory multiplies the model's length by a float, which the configs of "
-            f"transformers {subject.installed('transformers')} refuse: the model is not loaded",
+            f"transformers {recipe.installed('transformers')} refuse: the model is not loaded",
             fix=_INTO_CONFIG,
         )
-    elif scaling and subject.command == "train":
+    elif scaling and recipe.command == "train":
         factor = (
             f"{math.ceil(length / limit)}" if limit and length else "ceil(cutoff_len / the model's length)"
         )
         if factor != f"{_INFERENCE_FACTOR:g}":
-            yield subject.finding(
+            yield recipe.finding(
                 "rope_scaling",
                 rule="rope-at-inference",
                 severity="warning",
@@ -199,28 +197,28 @@ def _rope(subject: Subject, length: float | None, limit: int | None) -> Iterator
                 "and with vLLM refuses",
                 fix=_INTO_CONFIG,
             )
-    elif not scaling and limit and length and length > limit and subject.command == "train":
-        yield _too_long(subject, int(length), limit)
+    elif not scaling and limit and length and length > limit and recipe.command == "train":
+        yield _too_long(recipe, int(length), limit)
 
 
-def _too_long(subject: Subject, length: int, limit: int) -> Finding:
-    return subject.finding(
-        subject.name("length"),
+def _too_long(recipe: CheckedRecipe, length: int, limit: int) -> Finding:
+    return recipe.finding(
+        recipe.name("length"),
         rule="context-too-long",
         severity="warning",
         message=f"{length:,} tokens are more than the {limit:,} that the model was made for",
-        fix=f"set {subject.name('length')}: {limit}, or take a model for longer texts",
+        fix=f"set {recipe.name('length')}: {limit}, or take a model for longer texts",
     )
 
 
-def _remote_code(subject: Subject) -> Iterator[Finding]:
-    if subject.values.get("trust_remote_code") is not True:
+def _remote_code(recipe: CheckedRecipe) -> Iterator[Finding]:
+    if recipe.values.get("trust_remote_code") is not True:
         return
-    config = subject.model_config
-    name = str(subject.get(subject.name("model"), "")).rpartition("/")[2]
+    config = recipe.model_config
+    name = str(recipe.get(recipe.name("model"), "")).rpartition("/")[2]
     needless = "auto_map" not in config if config else bool(_IN_TRANSFORMERS.match(name))
     if needless:
-        yield subject.finding(
+        yield recipe.finding(
             "trust_remote_code",
             rule="trust-remote-code",
             severity="hint",

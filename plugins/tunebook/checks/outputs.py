@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook import files
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 from tunebook.errors import TunebookError
 from tunebook.redact import redact
 
@@ -16,57 +16,57 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
-def check_outputs(subject: Subject) -> Iterator[Finding]:
+def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every rule about one recipe's folders, and where it reports to."""
-    if subject.engine == "axolotl":
-        yield from _mixed(subject, full=not subject.get("adapter"))
+    if recipe.engine == "axolotl":
+        yield from _mixed(recipe, full=not recipe.get("adapter"))
         return
-    if subject.command != "train":
+    if recipe.command != "train":
         return
-    if not subject.get("output_dir"):
-        yield subject.finding(
+    if not recipe.get("output_dir"):
+        yield recipe.finding(
             "output_dir",
             rule="no-output-dir",
             severity="warning",
             message="there is no output_dir: every such run writes into trainer_output",
             fix="add output_dir: output/<name>",
         )
-    yield from _mixed(subject, full=subject.effective("finetuning_type") == "full")
-    yield from _old_checkpoints(subject)
-    tokens = subject.get("tokenized_path")
-    if isinstance(tokens, str) and subject.locate(tokens) is not None and subject.get("dataset"):
-        yield subject.finding(
+    yield from _mixed(recipe, full=recipe.effective("finetuning_type") == "full")
+    yield from _old_checkpoints(recipe)
+    tokens = recipe.get("tokenized_path")
+    if isinstance(tokens, str) and recipe.locate(tokens) is not None and recipe.get("dataset"):
+        yield recipe.finding(
             "tokenized_path",
             rule="stale-tokens",
             severity="warning",
             message=f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not looked at",
             fix="remove the folder, or the key",
         )
-    wished = subject.get("resume_from_checkpoint")
-    if isinstance(wished, str) and subject.locate(wished) is None:
-        yield subject.finding(
+    wished = recipe.get("resume_from_checkpoint")
+    if isinstance(wished, str) and recipe.locate(wished) is None:
+        yield recipe.finding(
             "resume_from_checkpoint",
             rule="missing-checkpoint",
             severity="error",
             message=f"{wished}: there is no such folder",
             fix="name a checkpoint folder, or remove the key: the newest whole one is found",
         )
-    told = subject.get("report_to")
+    told = recipe.get("report_to")
     if isinstance(told, str) and "," in told:
         listed = f"[{', '.join(part.strip() for part in told.split(','))}]"
-        yield subject.finding(
+        yield recipe.finding(
             "report_to",
             rule="report-to",
             severity="error",
             message=f"{told!r} is taken for one name",
             fix=f"write report_to: {listed}",
-            edit=subject.rewrite("report_to", listed),
+            edit=recipe.rewrite("report_to", listed),
         )
-    if subject.get("export_dir"):
-        yield subject.finding(
+    if recipe.get("export_dir"):
+        yield recipe.finding(
             "export_dir",
             rule="export-in-training",
             severity="warning",
@@ -75,17 +75,17 @@ def check_outputs(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def check_across(subjects: Sequence[Subject]) -> Iterator[Finding]:
+def check_across(recipes: Sequence[CheckedRecipe]) -> Iterator[Finding]:
     """`output-clash`: of several files checked together, those that write into one folder."""
-    first: dict[Path, Subject] = {}
-    for subject in subjects:
-        value = subject.get("output_dir")
-        if not isinstance(value, str) or subject.command != "train":
+    first: dict[Path, CheckedRecipe] = {}
+    for recipe in recipes:
+        value = recipe.get("output_dir")
+        if not isinstance(value, str) or recipe.command != "train":
             continue
         folder = Path(value).absolute()
-        other = first.setdefault(folder, subject)
-        if other is not subject and other.file != subject.file:
-            yield subject.finding(
+        other = first.setdefault(folder, recipe)
+        if other is not recipe and other.file != recipe.file:
+            yield recipe.finding(
                 "output_dir",
                 rule="output-clash",
                 severity="hint",
@@ -94,17 +94,17 @@ def check_across(subjects: Sequence[Subject]) -> Iterator[Finding]:
             )
 
 
-def _mixed(subject: Subject, *, full: bool) -> Iterator[Finding]:
+def _mixed(recipe: CheckedRecipe, *, full: bool) -> Iterator[Finding]:
     """LLaMA-Factory crashes at the end where an adapter and a whole model meet in one folder."""
-    value = subject.get("output_dir")
+    value = recipe.get("output_dir")
     folder = Path(value) if isinstance(value, str) else None
-    if folder is None or not folder.is_dir() or subject.get("overwrite_output_dir"):
+    if folder is None or not folder.is_dir() or recipe.get("overwrite_output_dir"):
         return
     adapter = (folder / "adapter_config.json").is_file()
     weights = any(folder.glob("model*.safetensors"))
     if (full and adapter) or (not full and weights and not adapter):
         held, made = ("an adapter", "a whole model") if full else ("a whole model", "an adapter")
-        yield subject.finding(
+        yield recipe.finding(
             "output_dir",
             rule="mixed-output",
             severity="error",
@@ -113,12 +113,12 @@ def _mixed(subject: Subject, *, full: bool) -> Iterator[Finding]:
         )
 
 
-def _old_checkpoints(subject: Subject) -> Iterator[Finding]:
+def _old_checkpoints(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`overwrite_output_dir` begins anew and leaves what is there, which a later start takes for its own."""
-    value = subject.get("output_dir")
+    value = recipe.get("output_dir")
     held = sorted(Path(value).glob("checkpoint-*")) if isinstance(value, str) else []
-    if held and subject.get("overwrite_output_dir"):
-        yield subject.finding(
+    if held and recipe.get("overwrite_output_dir"):
+        yield recipe.finding(
             "output_dir",
             rule="old-checkpoints",
             severity="hint",
@@ -191,9 +191,9 @@ _SECRET_KEY = re.compile(r"(?:token|key|secret|password|passwd|credentials?)$", 
 _LIST_POSITION = re.compile(r"\[\d+\]$")
 
 
-def check_secrets(subject: Subject) -> Iterator[Finding]:
+def check_secrets(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`secret`; the value itself is never shown."""
-    for path, place in subject.places.items():
+    for path, place in recipe.places.items():
         raw = place.raw
         key = _LIST_POSITION.sub("", path).rpartition(".")[2]
         # A placeholder such as <your key> is no secret.
@@ -202,7 +202,7 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
         # Nor is a number one.
         named = _SECRET_KEY.search(key) and as_number(raw) is None and redact(raw, key) != raw
         if named or redact(raw) != raw:
-            finding = subject.finding(
+            finding = recipe.finding(
                 path,
                 rule="secret",
                 severity="error",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import EngineName
 
 
@@ -23,7 +23,7 @@ class Need(NamedTuple):
     """What one setting needs."""
 
     key: str
-    when: Callable[[Subject], object]
+    when: Callable[[CheckedRecipe], object]
     distributions: tuple[str, ...]
     """Names to install."""
     without: str
@@ -46,8 +46,8 @@ def _reports_to(name: str) -> Need:
     )
 
 
-def _eight_bit(subject: Subject) -> bool:
-    name = str(subject.get(subject.name("optimizer"), ""))
+def _eight_bit(recipe: CheckedRecipe) -> bool:
+    name = str(recipe.get(recipe.name("optimizer"), ""))
     return ("8bit" in name or name.startswith("paged_")) and "torch" not in name
 
 
@@ -90,21 +90,21 @@ _NEEDS: dict[EngineName, tuple[Need, ...]] = {
 }  # fmt: skip
 
 
-def check_packages(subject: Subject) -> Iterator[Finding]:
+def check_packages(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`missing-package`, of the environment that `tunebook train` would use. Where there is none, nothing."""
-    if subject.environment is None:
+    if recipe.environment is None:
         return
-    for need in _NEEDS[subject.engine]:
-        if not need.when(subject):
+    for need in _NEEDS[recipe.engine]:
+        if not need.when(recipe):
             continue
-        missing = [name for name in need.distributions if not subject.installed(name)]
+        missing = [name for name in need.distributions if not recipe.installed(name)]
         if missing:
-            yield subject.finding(
+            yield recipe.finding(
                 need.key,
                 rule=MISSING_PACKAGE,
                 # No fault of the recipe: it may be for another machine. `tunebook train` makes it a warning.
                 severity="hint",
-                message=f"{subject.environment.name} lacks {', '.join(missing)}: {need.without}",
+                message=f"{recipe.environment.name} lacks {', '.join(missing)}: {need.without}",
                 fix=f"pip install {' '.join(missing)} where the run is made",
             )
 
@@ -145,19 +145,19 @@ def bad_pairs(engine: EngineName, versions: Mapping[str, str]) -> list[tuple[str
     return found
 
 
-def check_versions(subject: Subject) -> Iterator[Finding]:
+def check_versions(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`bad-versions`, of the environment that `tunebook train` would use."""
-    if subject.environment is None:
+    if recipe.environment is None:
         return
-    versions = {name: subject.installed(name) for name in PACKAGES}
-    for condition, problem, fix in bad_pairs(subject.engine, versions):
+    versions = {name: recipe.installed(name) for name in PACKAGES}
+    for condition, problem, fix in bad_pairs(recipe.engine, versions):
         key, _, value = condition.partition(": ")
-        if condition and str(subject.get(key)) != value:
+        if condition and str(recipe.get(key)) != value:
             continue
-        yield subject.finding(
+        yield recipe.finding(
             key or None,
             rule="bad-versions",
             severity="warning",
-            message=f"{subject.environment.name}: {problem}",
+            message=f"{recipe.environment.name}: {problem}",
             fix=fix,
         )

@@ -11,29 +11,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
 _ADAPTERS = ("lora", "oft")
 
 
-def check_quantization(subject: Subject) -> Iterator[Finding]:
+def check_quantization(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`quantized-full`, `quantized-zero3`, `unsloth-zero3`, `zero3-conflict`, `optimizer-conflict`."""
-    if subject.engine == "axolotl":
-        yield from _axolotl(subject)
+    if recipe.engine == "axolotl":
+        yield from _axolotl(recipe)
         return
-    if subject.get("quantization_bit") is not None:
-        yield from _quantized(subject)
-    if subject.command == "train":
-        yield from _zero3(subject)
-        yield from _methods(subject)
+    if recipe.get("quantization_bit") is not None:
+        yield from _quantized(recipe)
+    if recipe.command == "train":
+        yield from _zero3(recipe)
+        yield from _methods(recipe)
 
 
-def _quantized(subject: Subject) -> Iterator[Finding]:
-    bits, method = subject.get("quantization_bit"), str(subject.effective("quantization_method"))
-    how = subject.effective("finetuning_type")
+def _quantized(recipe: CheckedRecipe) -> Iterator[Finding]:
+    bits, method = recipe.get("quantization_bit"), str(recipe.effective("quantization_method"))
+    how = recipe.effective("finetuning_type")
     if how not in _ADAPTERS:
-        yield subject.finding(
+        yield recipe.finding(
             "quantization_bit",
             rule="quantized-full",
             severity="error",
@@ -45,30 +45,30 @@ def _quantized(subject: Subject) -> Iterator[Finding]:
         ("resize_vocab", "remove resize_vocab"),
         ("fp8", "remove one of them"),
     ):
-        if subject.get(key):
-            yield subject.finding(
+        if recipe.get(key):
+            yield recipe.finding(
                 key, rule="quantized-full", severity="error",
                 message=f"`{key}` does not go with quantization_bit", fix=fix,
             )  # fmt: skip
-    adapters = subject.get("adapter_name_or_path")
+    adapters = recipe.get("adapter_name_or_path")
     if isinstance(adapters, str) and "," in adapters:
-        yield subject.finding(
+        yield recipe.finding(
             "adapter_name_or_path",
             rule="quantized-full",
             severity="error",
             message="a quantised model takes one adapter",
             fix="merge them first, without quantization_bit",
         )
-    if subject.zero_stage == 3 and (method != "bnb" or bits != 4):
-        yield subject.finding(
+    if recipe.zero_stage == 3 and (method != "bnb" or bits != 4):
+        yield recipe.finding(
             "quantization_bit",
             rule="quantized-zero3",
             severity="error",
             message=f"ZeRO-3 can shard 4-bit bnb weights alone, not {bits}-bit {method}",
             fix="set quantization_bit: 4 with quantization_method: bnb, or use ZeRO-2",
         )
-    if subject.command == "train" and subject.get("quantization_device_map") == "auto":
-        yield subject.finding(
+    if recipe.command == "train" and recipe.get("quantization_device_map") == "auto":
+        yield recipe.finding(
             "quantization_device_map",
             rule="quantized-zero3",
             severity="error",
@@ -77,8 +77,8 @@ def _quantized(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _zero3(subject: Subject) -> Iterator[Finding]:
-    if subject.zero_stage != 3:
+def _zero3(recipe: CheckedRecipe) -> Iterator[Finding]:
+    if recipe.zero_stage != 3:
         return
     for key, why in (
         ("use_unsloth", "unsloth has its own model code, which ZeRO-3 cannot shard"),
@@ -86,8 +86,8 @@ def _zero3(subject: Subject) -> Iterator[Finding]:
         ("pure_bf16", "LLaMA-Factory refuses it under ZeRO-3"),
         ("pissa_init", "LLaMA-Factory refuses it under ZeRO-3"),
     ):
-        if subject.get(key):
-            yield subject.finding(
+        if recipe.get(key):
+            yield recipe.finding(
                 key,
                 rule="unsloth-zero3" if key == "use_unsloth" else "zero3-conflict",
                 severity="error",
@@ -96,36 +96,36 @@ def _zero3(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _methods(subject: Subject) -> Iterator[Finding]:
-    memory_savers = [key for key in ("use_galore", "use_apollo", "use_badam") if subject.get(key)]
+def _methods(recipe: CheckedRecipe) -> Iterator[Finding]:
+    memory_savers = [key for key in ("use_galore", "use_apollo", "use_badam") if recipe.get(key)]
     for key in memory_savers:
-        if subject.effective("finetuning_type") == "lora":
-            yield subject.finding(
+        if recipe.effective("finetuning_type") == "lora":
+            yield recipe.finding(
                 key, rule="optimizer-conflict", severity="error",
                 message=f"`{key}` does not go with finetuning_type: lora", fix="set finetuning_type: full",
             )  # fmt: skip
-        if key != "use_badam" and subject.get("deepspeed"):
-            yield subject.finding(
+        if key != "use_badam" and recipe.get("deepspeed"):
+            yield recipe.finding(
                 key, rule="optimizer-conflict", severity="error",
                 message=f"`{key}` does not go with DeepSpeed", fix="remove one of them",
             )  # fmt: skip
-    if subject.get("bf16") and subject.get("fp16"):
-        yield subject.finding(
+    if recipe.get("bf16") and recipe.get("fp16"):
+        yield recipe.finding(
             "fp16", rule="two-precisions", severity="error", message="bf16 and fp16 cannot both be true",
             fix="remove one of them; bf16 needs no loss scaling",
         )  # fmt: skip
-    if subject.effective("finetuning_type") != "lora":
+    if recipe.effective("finetuning_type") != "lora":
         for key in ("loraplus_lr_ratio", "use_rslora", "use_dora", "pissa_init"):
-            if subject.get(key):
-                yield subject.finding(
+            if recipe.get(key):
+                yield recipe.finding(
                     key, rule="lora-option", severity="error", message=f"`{key}` is for LoRA alone",
                     fix=f"remove {key}, or set finetuning_type: lora",
                 )  # fmt: skip
 
 
-def _axolotl(subject: Subject) -> Iterator[Finding]:
-    if subject.get("load_in_8bit") and subject.zero_stage == 3:
-        yield subject.finding(
+def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
+    if recipe.get("load_in_8bit") and recipe.zero_stage == 3:
+        yield recipe.finding(
             "load_in_8bit",
             rule="quantized-zero3",
             severity="error",
@@ -166,12 +166,12 @@ _MODULES = (
 _SURE = 0.85
 
 
-def check_adapters(subject: Subject) -> Iterator[Finding]:
+def check_adapters(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`lora-target`, `plugin-path`."""
-    key = "lora_target" if subject.engine == "llamafactory" else "lora_target_modules"
-    value = subject.get(key)
+    key = "lora_target" if recipe.engine == "llamafactory" else "lora_target_modules"
+    value = recipe.get(key)
     named = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
-    if subject.engine == "axolotl" and isinstance(value, str):
+    if recipe.engine == "axolotl" and isinstance(value, str):
         named = []  # a regular expression
     for number, part in enumerate(named):
         name = str(part).strip().rpartition(".")[2]
@@ -182,38 +182,38 @@ def check_adapters(subject: Subject) -> Iterator[Finding]:
         right = ",".join(
             close[0] if str(other).strip() == str(part).strip() else str(other) for other in named
         )
-        yield subject.finding(
+        yield recipe.finding(
             path,
             rule="lora-target",
             severity="warning",
             message=f"few models have a module {name}, and one that is not found is left untrained",
             fix=f"did you mean {close[0]}?",
-            edit=subject.rewrite(path, close[0] if isinstance(value, list) else right),
+            edit=recipe.rewrite(path, close[0] if isinstance(value, list) else right),
         )
-    if subject.engine == "axolotl":
-        yield from _plugins(subject)
+    if recipe.engine == "axolotl":
+        yield from _plugins(recipe)
 
 
-def _plugins(subject: Subject) -> Iterator[Finding]:
-    plugins = subject.get("plugins", [])
-    known = [*subject.schema["plugins"], PLUGIN]
+def _plugins(recipe: CheckedRecipe) -> Iterator[Finding]:
+    plugins = recipe.get("plugins", [])
+    known = [*recipe.schema["plugins"], PLUGIN]
     for number, plugin in enumerate(plugins if isinstance(plugins, list) else []):
         path, name = f"plugins[{number}]", str(plugin)
         if name in known or f"axolotl.integrations.{name}" in known:
             continue
         if "." not in name:
-            yield subject.finding(
+            yield recipe.finding(
                 path, rule="plugin-path", severity="error", message=f"{name!r} names no class",
                 fix="write package.module.Class",
             )  # fmt: skip
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
-            yield subject.finding(
+            yield recipe.finding(
                 path,
                 rule="plugin-path",
                 severity="error",
                 message=f"no such plugin: {name}; Axolotl goes on without a plugin it cannot import",
                 fix=f"did you mean {close[0]}?",
-                edit=subject.rewrite(path, close[0]),
+                edit=recipe.rewrite(path, close[0]),
             )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tunebook.checks.findings import Finding, Severity
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import DatasetEntry
 
 
@@ -55,16 +55,16 @@ _FILE_TYPES = frozenset({".arrow", ".csv", ".json", ".jsonl", ".parquet", ".txt"
 _ROWS_LOOKED_AT = 20
 
 
-def check_registry(subject: Subject) -> Iterator[Finding]:
+def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`missing-registry`, `undefined-dataset`, and the faults of each entry that the recipe names."""
-    names = _names(subject)
-    if subject.registry_folder is None or not names:
+    names = _names(recipe)
+    if recipe.registry_folder is None or not names:
         return
-    if not isinstance(subject.registry, Registry):
-        error = subject.registry
+    if not isinstance(recipe.registry, Registry):
+        error = recipe.registry
         if error is not None:
-            yield subject.finding(
-                engines.load(subject.engine).registry_key,
+            yield recipe.finding(
+                engines.load(recipe.engine).registry_key,
                 rule="missing-registry",
                 severity="error",
                 message=error.problem,
@@ -72,20 +72,20 @@ def check_registry(subject: Subject) -> Iterator[Finding]:
             )
         return
     for name in names:
-        key = _key_of(subject, name)
+        key = _key_of(recipe, name)
         try:
-            entry = subject.registry.entry(name)
+            entry = recipe.registry.entry(name)
         except TunebookError as error:
-            rule = "registry-key" if name in subject.registry.values else "undefined-dataset"
-            yield subject.finding(key, rule=rule, severity="error", message=error.problem, fix=error.fix)
+            rule = "registry-key" if name in recipe.registry.values else "undefined-dataset"
+            yield recipe.finding(key, rule=rule, severity="error", message=error.problem, fix=error.fix)
             continue
-        stage = str(subject.effective("stage"))
+        stage = str(recipe.effective("stage"))
         faults = [*entry_faults(entry, stage=stage)]
-        if subject.engine == "llamafactory" and subject.command == "train":
+        if recipe.engine == "llamafactory" and recipe.command == "train":
             faults += _wrong_stage(entry.values, stage)
         for rule, severity, message, fix in faults:
-            ours = rule == "missing-data" and _to_be_made(subject, entry.registry)
-            yield subject.finding(
+            ours = rule == "missing-data" and _to_be_made(recipe, entry.registry)
+            yield recipe.finding(
                 key,
                 rule=rule,
                 severity="hint" if ours else severity,
@@ -94,17 +94,17 @@ def check_registry(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def check_data_files(subject: Subject) -> Iterator[Finding]:
+def check_data_files(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`missing-data`: files that Axolotl's own blocks name."""
-    for key in ("datasets", "test_datasets") if subject.engine == "axolotl" else ():
-        blocks = subject.get(key)
+    for key in ("datasets", "test_datasets") if recipe.engine == "axolotl" else ():
+        blocks = recipe.get(key)
         for number, block in enumerate(blocks if isinstance(blocks, list) else []):
             path = block.get("path") if isinstance(block, dict) else None
             if not isinstance(path, str) or Path(path).suffix not in _FILE_TYPES or "://" in path:
                 continue
-            if subject.locate(path) is None:
-                ours = _to_be_made(subject, subject.home / path)
-                yield subject.finding(
+            if recipe.locate(path) is None:
+                ours = _to_be_made(recipe, recipe.home / path)
+                yield recipe.finding(
                     f"{key}[{number}].path",
                     rule="missing-data",
                     severity="hint" if ours else "error",
@@ -170,33 +170,33 @@ def _wrong_stage(values: Mapping[str, Any], stage: str) -> Iterator[tuple[str, S
         )
 
 
-def _names(subject: Subject) -> tuple[str, ...]:
-    if isinstance(subject.registry, TunebookError) and subject.engine == "axolotl":
-        return subject.evaluation_sets
-    return engines.load(subject.engine).dataset_names(subject.values) if _may_ask(subject) else ()
+def _names(recipe: CheckedRecipe) -> tuple[str, ...]:
+    if isinstance(recipe.registry, TunebookError) and recipe.engine == "axolotl":
+        return recipe.evaluation_sets
+    return engines.load(recipe.engine).dataset_names(recipe.values) if _may_ask(recipe) else ()
 
 
-def _may_ask(subject: Subject) -> bool:
+def _may_ask(recipe: CheckedRecipe) -> bool:
     """Axolotl's datasets are told from the registry, which has to lie where the recipe says."""
-    if subject.engine == "llamafactory":
+    if recipe.engine == "llamafactory":
         return True
-    folder = subject.registry_folder
-    return isinstance(subject.registry, Registry) and folder is not None and Path(folder).exists()
+    folder = recipe.registry_folder
+    return isinstance(recipe.registry, Registry) and folder is not None and Path(folder).exists()
 
 
-def _key_of(subject: Subject, name: str) -> str | None:
+def _key_of(recipe: CheckedRecipe, name: str) -> str | None:
     """The key of the recipe that names a dataset."""
     for key in ("dataset", "eval_dataset", "tunebook_eval_datasets"):
-        value = subject.get(key)
+        value = recipe.get(key)
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
         if name in (str(part).strip() for part in parts):
             return key
-    return "datasets" if subject.engine == "axolotl" else None
+    return "datasets" if recipe.engine == "axolotl" else None
 
 
-def _to_be_made(subject: Subject, path: Path) -> bool:
+def _to_be_made(recipe: CheckedRecipe, path: Path) -> bool:
     """Whether data belongs to our own registry, whose README says how to make it."""
-    return path.resolve().is_relative_to((subject.home / "datasets_info").resolve())
+    return path.resolve().is_relative_to((recipe.home / "datasets_info").resolve())
 
 
 def _unknown(

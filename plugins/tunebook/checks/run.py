@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.checks import axolotl_refusals, llamafactory_refusals
+from tunebook.checks import axolotl, llamafactory
 from tunebook.checks.arithmetic import check_arithmetic, effective_batch_fault
 from tunebook.checks.best_model import check_best_model
 from tunebook.checks.deepspeed import check_deepspeed
@@ -20,10 +20,10 @@ from tunebook.checks.memory_traps import check_context, check_memory_traps
 from tunebook.checks.outputs import check_across, check_outputs, check_secrets
 from tunebook.checks.packages import MISSING_PACKAGE, check_packages, check_versions
 from tunebook.checks.quantization import check_adapters, check_quantization
-from tunebook.checks.refusals import MISSING, Refusal
+from tunebook.checks.recipe import CheckedRecipe, EngineCommand
+from tunebook.checks.refusal import MISSING, Refusal
 from tunebook.checks.registry import check_data_files, check_registry, checker_of
 from tunebook.checks.schedule import check_schedule
-from tunebook.checks.subject import Command, Subject
 from tunebook.checks.templates import check_templates
 from tunebook.checks.values import check_attention, check_values
 from tunebook.checks.yaml_traps import check_yaml_traps
@@ -36,32 +36,32 @@ from tunebook.types import EngineName, Recipe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tunebook.checks.subject import Command
+    from tunebook.checks.recipe import EngineCommand
     from tunebook.types import EngineName
 
 
 REFUSALS: Mapping[EngineName, tuple[Refusal, ...]] = {
-    "llamafactory": llamafactory_refusals.TABLE,
-    "axolotl": axolotl_refusals.TABLE,
+    "llamafactory": llamafactory.TABLE,
+    "axolotl": axolotl.TABLE,
 }
 
 
-def check_refusals(subject: Subject) -> Iterator[Finding]:
+def check_refusals(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every row of the engine's table that the recipe meets."""
-    for row in REFUSALS[subject.engine]:
+    for row in REFUSALS[recipe.engine]:
         # An overlay by itself is checked for what stands in it, not for what it leaves to its recipes.
-        if row.when(subject) and not (row.rule == MISSING and subject.partial):
-            yield subject.finding(
+        if row.when(recipe) and not (row.rule == MISSING and recipe.partial):
+            yield recipe.finding(
                 row.key,
                 rule=row.rule,
                 severity="error",
                 message=row.problem,
                 fix=row.fix,
-                edit=subject.rewrite(row.key, row.write) if row.write is not None else None,
+                edit=recipe.rewrite(row.key, row.write) if row.write is not None else None,
             )
 
 
-RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[CheckedRecipe], Iterator[Finding]], ...] = (
     check_keys,
     check_values,
     check_yaml_traps,
@@ -93,9 +93,9 @@ class Checked(NamedTuple):
     """A file's findings, and what the rules looked at; None where it could not be read that far."""
 
     result: CheckResult
-    subject: Subject | None = None
+    checked_recipe: CheckedRecipe | None = None
     recipe: Recipe | None = None
-    """What `subject` was made from: overlays and overrides merged in."""
+    """What `checked_recipe` was made from: overlays and overrides merged in."""
 
 
 def check_recipe(
@@ -104,7 +104,7 @@ def check_recipe(
     overlay_names: Sequence[str] = (),
     overrides: Sequence[str] = (),
     *,
-    command: Command | None = None,
+    command: EngineCommand | None = None,
     gpus: int = 1,
 ) -> Checked:
     """Check one recipe with its overlays and overrides.
@@ -151,7 +151,7 @@ def check_recipe(
             part.places
         )
     overridden = frozenset(key for key, origin in resolved.origins.items() if origin == "override")
-    subject = Subject(
+    checked_recipe = CheckedRecipe(
         engine=engine,
         command=command or command_of(engine, resolved.recipe.values),
         file=file,
@@ -162,8 +162,8 @@ def check_recipe(
         home=home,
         gpus=gpus,
     )
-    findings += [finding for rule in RULES for finding in rule(subject)]
-    return Checked(CheckResult(name=name, findings=in_order(findings)), subject, resolved.recipe)
+    findings += [finding for rule in RULES for finding in rule(checked_recipe)]
+    return Checked(CheckResult(name=name, findings=in_order(findings)), checked_recipe, resolved.recipe)
 
 
 def refuse_errors(result: CheckResult) -> list[str]:
@@ -264,7 +264,7 @@ def nobodys(text: str, file: str) -> Finding:
     )
 
 
-def command_of(engine: EngineName, values: Mapping[str, Any]) -> Command:
+def command_of(engine: EngineName, values: Mapping[str, Any]) -> EngineCommand:
     """Tell the engine's command by the keys; what trains and exports at once is told about by a rule."""
     if engine == "axolotl":
         return "train"
@@ -290,7 +290,7 @@ def _keys(text: str) -> set[str]:
 
 def with_effective_batch(checked: Checked, wanted: int) -> Checked:
     """Return the result with an error where the effective batch is another than `wanted`."""
-    fault = None if checked.subject is None else effective_batch_fault(checked.subject, wanted)
+    fault = None if checked.checked_recipe is None else effective_batch_fault(checked.checked_recipe, wanted)
     if fault is None:
         return checked
     findings = in_order([*checked.result.findings, fault])
@@ -299,14 +299,18 @@ def with_effective_batch(checked: Checked, wanted: int) -> Checked:
 
 def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
     """Return the results of files checked together, with what only shows between them."""
-    clashes = list(check_across([one.subject for one in checked if one.subject is not None]))
+    clashes = list(check_across([one.checked_recipe for one in checked if one.checked_recipe is not None]))
     return [
         CheckResult(
             name=one.result.name,
             findings=in_order(
                 [
                     *one.result.findings,
-                    *(clash for clash in clashes if one.subject and clash.file == one.subject.file),
+                    *(
+                        clash
+                        for clash in clashes
+                        if one.checked_recipe and clash.file == one.checked_recipe.file
+                    ),
                 ]
             ),
         )

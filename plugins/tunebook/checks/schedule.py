@@ -6,14 +6,14 @@ import difflib
 from typing import TYPE_CHECKING
 
 from tunebook.checks.learning_rate import SCHEDULERS
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 from tunebook.engines.schema import load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 _WITH_FLOOR = "cosine_with_min_lr"
 _EIGHT_BIT = {
@@ -40,31 +40,31 @@ _OPTIMIZERS_OF_AXOLOTL = (
 _SLIP = 0.85
 
 
-def check_schedule(subject: Subject) -> Iterator[Finding]:
+def check_schedule(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`scheduler-options`, `min-lr`, `two-warmups`, `not-paged`, `steps-over-epochs`, `high-rate`."""
-    options = subject.get("lr_scheduler_kwargs", {})
-    name = subject.setting("scheduler")
+    options = recipe.get("lr_scheduler_kwargs", {})
+    name = recipe.setting("scheduler")
     if isinstance(options, dict) and isinstance(name, str) and name in SCHEDULERS:
-        yield from _options(subject, name, options)
-    if subject.engine == "axolotl":
-        yield from _names(subject)
-    yield from _warmup(subject)
-    yield from _optimizer(subject)
-    limit, epochs = as_number(subject.get("max_steps")), subject.get(subject.name("epochs"))
-    if limit and limit > 0 and epochs is not None and "max_steps" not in subject.overridden:
-        place = subject.places.get("max_steps")
+        yield from _options(recipe, name, options)
+    if recipe.engine == "axolotl":
+        yield from _names(recipe)
+    yield from _warmup(recipe)
+    yield from _optimizer(recipe)
+    limit, epochs = as_number(recipe.get("max_steps")), recipe.get(recipe.name("epochs"))
+    if limit and limit > 0 and epochs is not None and "max_steps" not in recipe.overridden:
+        place = recipe.places.get("max_steps")
         # An overlay that shortens a run is meant to win.
-        if place is None or place.file == subject.file:
-            yield subject.finding(
+        if place is None or place.file == recipe.file:
+            yield recipe.finding(
                 "max_steps",
                 rule="steps-over-epochs",
                 severity="hint",
-                message=f"max_steps wins over {subject.name('epochs')}: {epochs}",
+                message=f"max_steps wins over {recipe.name('epochs')}: {epochs}",
                 fix=None,
             )
 
 
-def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
+def _options(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
     taken = SCHEDULERS[name]
     for option in options:
         if option in taken:
@@ -73,12 +73,12 @@ def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iter
         close = difflib.get_close_matches(str(option), taken, n=1, cutoff=0.5)
         ignored = name in ("constant", "constant_with_warmup")
         if option.startswith("min_lr") and not close:
-            fix = f"set {subject.name('scheduler')}: {_WITH_FLOOR}"
+            fix = f"set {recipe.name('scheduler')}: {_WITH_FLOOR}"
         elif close:
             fix = f"did you mean {close[0]}?"
         else:
             fix = f"remove it; {name} takes {', '.join(taken) or 'none'}"
-        yield subject.finding(
+        yield recipe.finding(
             path,
             rule="scheduler-options",
             severity="warning" if ignored else "error",
@@ -86,14 +86,14 @@ def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iter
             + ("; it is passed over" if ignored else ": training ends with a TypeError"),
             fix=fix,
             # min_lr_factor is meant as a share, min_lr is not: only a slip of the pen is mended.
-            edit=subject.rename(path, close[0])
+            edit=recipe.rename(path, close[0])
             if close and difflib.SequenceMatcher(None, option, close[0]).ratio() >= 0.85
             else None,
         )
-    yield from _floor(subject, name, options)
+    yield from _floor(recipe, name, options)
     if name == "warmup_stable_decay" and options.get("num_decay_steps") is None:
-        yield subject.finding(
-            "lr_scheduler_kwargs" if options else subject.name("scheduler"),
+        yield recipe.finding(
+            "lr_scheduler_kwargs" if options else recipe.name("scheduler"),
             rule="scheduler-options",
             severity="error",
             message="warmup_stable_decay needs num_decay_steps",
@@ -101,44 +101,44 @@ def _options(subject: Subject, name: str, options: Mapping[str, object]) -> Iter
         )
 
 
-def _names(subject: Subject) -> Iterator[Finding]:
+def _names(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Axolotl takes any text for both, and the Trainer refuses it once the model is loaded."""
     shared = load_schema("llamafactory")["keys"]["optim"]["choices"]
     known = {"lr_scheduler": (*SCHEDULERS, *_OF_AXOLOTL), "optimizer": (*shared, *_OPTIMIZERS_OF_AXOLOTL)}
     for key, names in known.items():
-        value = subject.get(key)
+        value = recipe.get(key)
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=_SLIP)
         # A plugin may bring an optimizer: only what looks like a known name is wrong.
         if value is not None and value not in names and close:
-            yield subject.finding(
+            yield recipe.finding(
                 key,
                 rule="bad-choice",
                 severity="error",
                 message=f"no {key.removeprefix('lr_')} is called {value}",
                 fix=f"did you mean {close[0]}?",
-                edit=subject.rewrite(key, close[0]),
+                edit=recipe.rewrite(key, close[0]),
             )
 
 
-def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
+def _floor(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) -> Iterator[Finding]:
     lowest, share = as_number(options.get("min_lr")), as_number(options.get("min_lr_rate"))
-    peak = subject.number("learning_rate")
+    peak = recipe.number("learning_rate")
     if name in (_WITH_FLOOR, "cosine_warmup_with_min_lr"):
         if lowest is not None and share is not None:
-            yield subject.finding(
+            yield recipe.finding(
                 "lr_scheduler_kwargs", rule="min-lr", severity="error",
                 message="min_lr and min_lr_rate cannot both be set", fix="remove one of them",
             )  # fmt: skip
         elif lowest is None and share is None:
-            yield subject.finding(
-                "lr_scheduler_kwargs" if options else subject.name("scheduler"),
+            yield recipe.finding(
+                "lr_scheduler_kwargs" if options else recipe.name("scheduler"),
                 rule="min-lr",
                 severity="error",
                 message=f"{name} needs min_lr (a rate) or min_lr_rate (a share of learning_rate)",
                 fix="add lr_scheduler_kwargs: {min_lr: 1.0e-6}",
             )
     if lowest is not None and peak and lowest >= peak:
-        yield subject.finding(
+        yield recipe.finding(
             "lr_scheduler_kwargs.min_lr",
             rule="min-lr",
             severity="error",
@@ -147,7 +147,7 @@ def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterat
         )
     end = as_number(options.get("lr_end"))
     if name == "polynomial" and peak and (1e-7 if end is None else end) >= peak:
-        yield subject.finding(
+        yield recipe.finding(
             "lr_scheduler_kwargs.lr_end",
             rule="min-lr",
             severity="error",
@@ -156,10 +156,10 @@ def _floor(subject: Subject, name: str, options: Mapping[str, object]) -> Iterat
         )
 
 
-def _warmup(subject: Subject) -> Iterator[Finding]:
-    ratio, steps = as_number(subject.get("warmup_ratio")), as_number(subject.get("warmup_steps"))
-    if ratio and steps and subject.engine == "llamafactory":
-        yield subject.finding(
+def _warmup(recipe: CheckedRecipe) -> Iterator[Finding]:
+    ratio, steps = as_number(recipe.get("warmup_ratio")), as_number(recipe.get("warmup_steps"))
+    if ratio and steps and recipe.engine == "llamafactory":
+        yield recipe.finding(
             "warmup_ratio",
             rule="two-warmups",
             severity="warning",
@@ -167,7 +167,7 @@ def _warmup(subject: Subject) -> Iterator[Finding]:
             fix="remove one of them",
         )
     if ratio and ratio >= 1:
-        yield subject.finding(
+        yield recipe.finding(
             "warmup_ratio",
             rule="two-warmups",
             severity="error",
@@ -176,14 +176,14 @@ def _warmup(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _optimizer(subject: Subject) -> Iterator[Finding]:
-    key = subject.name("optimizer")
-    name = subject.get(key)
+def _optimizer(recipe: CheckedRecipe) -> Iterator[Finding]:
+    key = recipe.name("optimizer")
+    name = recipe.get(key)
     paged = _EIGHT_BIT.get(name) if isinstance(name, str) else None
     if paged:
-        place = subject.places.get(key)
+        place = recipe.places.get(key)
         promised = place is not None and "paged" in place.text.partition("#")[2].lower()
-        yield subject.finding(
+        yield recipe.finding(
             key,
             rule="not-paged",
             severity="warning" if promised else "hint",
@@ -191,13 +191,13 @@ def _optimizer(subject: Subject) -> Iterator[Finding]:
             fix=f"write {key}: {paged} if paging is wanted",
         )
     full = (
-        subject.effective("finetuning_type") == "full"
-        if subject.engine == "llamafactory"
-        else not subject.get("adapter")
+        recipe.effective("finetuning_type") == "full"
+        if recipe.engine == "llamafactory"
+        else not recipe.get("adapter")
     )
-    rate = subject.number("learning_rate")
-    if full and rate and rate >= _FULL_TUNING_RATE and subject.command == "train":
-        yield subject.finding(
+    rate = recipe.number("learning_rate")
+    if full and rate and rate >= _FULL_TUNING_RATE and recipe.command == "train":
+        yield recipe.finding(
             "learning_rate",
             rule="high-rate",
             severity="hint",

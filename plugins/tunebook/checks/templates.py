@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 # Of a local model: the templates that belong to its `model_type`. Only families whose special tokens differ.
 _BY_TYPE: dict[str, tuple[str, ...]] = {
@@ -26,36 +26,36 @@ _NO_CHAT = frozenset({"default", "empty", "fewshot"})
 _DIRECT = frozenset({"yes_no", "multiple_choice", "exact_match"})
 
 
-def check_templates(subject: Subject) -> Iterator[Finding]:
+def check_templates(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`unknown-template`, `template-mismatch`, `thinking-mode`."""
-    template = subject.get("template")
-    if subject.engine != "llamafactory" or not isinstance(template, str):
+    template = recipe.get("template")
+    if recipe.engine != "llamafactory" or not isinstance(template, str):
         return
-    known = subject.schema["templates"]
+    known = recipe.schema["templates"]
     if template not in known:
         close = difflib.get_close_matches(template, known, n=1, cutoff=0.6)
-        yield subject.finding(
+        yield recipe.finding(
             "template",
             rule="unknown-template",
             severity="error",
-            message=f"LLaMA-Factory {subject.schema['version']} has no template {template!r}",
+            message=f"LLaMA-Factory {recipe.schema['version']} has no template {template!r}",
             fix=f"did you mean {close[0]}?" if close else "see LLaMA-Factory's list of models and templates",
-            edit=subject.rewrite("template", close[0]) if close else None,
+            edit=recipe.rewrite("template", close[0]) if close else None,
         )
         return
-    yield from _mismatch(subject, template)
-    yield from _thinking(subject, template, thinks=known[template]["thinking"])
+    yield from _mismatch(recipe, template)
+    yield from _thinking(recipe, template, thinks=known[template]["thinking"])
 
 
-def _mismatch(subject: Subject, template: str) -> Iterator[Finding]:
-    model = str(subject.get("model_name_or_path", ""))
-    made_for = subject.schema["models_of_templates"].get(model)
+def _mismatch(recipe: CheckedRecipe, template: str) -> Iterator[Finding]:
+    model = str(recipe.get("model_name_or_path", ""))
+    made_for = recipe.schema["models_of_templates"].get(model)
     if made_for is None:
-        made_for = _BY_TYPE.get(str(subject.model_config.get("model_type")))
+        made_for = _BY_TYPE.get(str(recipe.model_config.get("model_type")))
     if not made_for or template in made_for or template in _NO_CHAT:
         return
     if template.removesuffix("_nothink") in made_for:
-        yield subject.finding(
+        yield recipe.finding(
             "template",
             rule="template-mismatch",
             severity="hint",
@@ -63,7 +63,7 @@ def _mismatch(subject: Subject, template: str) -> Iterator[Finding]:
             fix=f"infer with {template} too, or write template: {made_for[0]} and enable_thinking: false",
         )
         return
-    yield subject.finding(
+    yield recipe.finding(
         "template",
         rule="template-mismatch",
         severity="warning",
@@ -73,19 +73,19 @@ def _mismatch(subject: Subject, template: str) -> Iterator[Finding]:
     )
 
 
-def _thinking(subject: Subject, template: str, *, thinks: bool) -> Iterator[Finding]:
-    if not thinks and subject.values.get("enable_thinking") is not None:
-        yield subject.finding(
+def _thinking(recipe: CheckedRecipe, template: str, *, thinks: bool) -> Iterator[Finding]:
+    if not thinks and recipe.values.get("enable_thinking") is not None:
+        yield recipe.finding(
             "enable_thinking",
             rule="thinking-mode",
             severity="hint",
             message=f"the template {template} has no thinking: enable_thinking changes nothing",
             fix=None,
         )
-    entries = subject.entries(subject.evaluation_sets)
+    entries = recipe.entries(recipe.evaluation_sets)
     direct = [entry.name for entry in entries for spec in entry.metrics if spec.name in _DIRECT]
-    if thinks and direct and subject.effective("enable_thinking") is not False:
-        yield subject.finding(
+    if thinks and direct and recipe.effective("enable_thinking") is not False:
+        yield recipe.finding(
             "template",
             rule="thinking-mode",
             severity="warning",

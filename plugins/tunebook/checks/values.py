@@ -8,14 +8,14 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from tunebook.checks.keys import entries
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tunebook.checks.findings import Edit, Finding
     from tunebook.checks.keys import Entry
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import EngineName
 
 
@@ -45,43 +45,43 @@ _NAMES = {
 }
 
 
-def check_values(subject: Subject) -> Iterator[Finding]:
+def check_values(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Look at the type and the choice of every value; at most one finding for each."""
-    for entry in entries(subject):
-        if subject.engine == "axolotl" and entry.name in _FREE_FORM:
+    for entry in entries(recipe):
+        if recipe.engine == "axolotl" and entry.name in _FREE_FORM:
             continue
-        finding = _fault(subject, entry)
+        finding = _fault(recipe, entry)
         if finding is not None:
             yield finding
 
 
-def _fault(subject: Subject, entry: Entry) -> Finding | None:
+def _fault(recipe: CheckedRecipe, entry: Entry) -> Finding | None:
     types, choices = set(entry.spec.get("types", ())), entry.spec.get("choices")
     value = entry.value
     if not types or "any" in types:
         return None
     if isinstance(value, str) and _THOUSANDS.match(value.strip()) and types & {"integer", "number"}:
         digits = value.replace(",", "").strip()
-        return subject.finding(
+        return recipe.finding(
             entry.path,
             rule="thousands-separator",
             severity="error",
             message=f"{value!r} is text: a comma cannot stand in a number",
             fix=f"write {entry.name}: {digits}",
-            edit=subject.rewrite(entry.path, digits),
+            edit=recipe.rewrite(entry.path, digits),
         )
     if entry.name in ATTENTION_KEYS:
         return None
     if choices and value is not None and not isinstance(value, (list, dict)):
-        return _choice(subject, entry, types, choices)
-    return None if fits(subject.engine, entry, types) else _wrong_type(subject, entry, types)
+        return _choice(recipe, entry, types, choices)
+    return None if fits(recipe.engine, entry, types) else _wrong_type(recipe, entry, types)
 
 
-def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
-    value, place = entry.value, subject.places.get(entry.path)
+def _wrong_type(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding:
+    value, place = entry.value, recipe.places.get(entry.path)
     wanted = " or ".join(_NAMES.get(name, name) for name in sorted(types - {"null"}))
     if value is None:
-        return subject.finding(
+        return recipe.finding(
             entry.path,
             rule="wrong-type",
             severity="error",
@@ -91,71 +91,71 @@ def _wrong_type(subject: Subject, entry: Entry, types: set[str]) -> Finding:
     if isinstance(value, str) and place is not None and place.quoted:
         plain = _unquoted(value, types)
         if plain is not None:
-            return _quoted(subject, entry, plain, boolean="boolean" in types)
+            return _quoted(recipe, entry, plain, boolean="boolean" in types)
     if isinstance(value, bool) and "string" in types and place is not None and place.raw is not None:
-        return _boolean_word(subject, entry, place.raw)
+        return _boolean_word(recipe, entry, place.raw)
     if not isinstance(value, (bool, dict, list)) and "string" in types and place is not None:
-        severe = subject.engine == "axolotl"
-        return subject.finding(
+        severe = recipe.engine == "axolotl"
+        return recipe.finding(
             entry.path,
             rule="wrong-type",
             severity="error" if severe else "warning",
             message=f"YAML reads {place.raw} as the number {value}, and text is wanted",
             fix=f"put it in quotes: {entry.name}: '{place.raw}'",
-            edit=subject.rewrite(entry.path, f"'{place.raw}'"),
+            edit=recipe.rewrite(entry.path, f"'{place.raw}'"),
         )
     whole = isinstance(value, float) and types & {"integer"} and value == int(value)
-    return subject.finding(
+    return recipe.finding(
         entry.path,
         rule="wrong-type",
         severity="error",
         message=f"{_shown(value)} is {_kind(value)}, and {wanted} is wanted"
         + (
             "; LLaMA-Factory finds out after it has loaded data and model"
-            if subject.engine == "llamafactory"
+            if recipe.engine == "llamafactory"
             else ""
         ),
         fix=f"write {entry.name}: {int(value)}" if whole else f"give {entry.name} {wanted}",
-        edit=subject.rewrite(entry.path, str(int(value))) if whole else None,
+        edit=recipe.rewrite(entry.path, str(int(value))) if whole else None,
     )
 
 
-def _quoted(subject: Subject, entry: Entry, plain: str, *, boolean: bool) -> Finding:
-    return subject.finding(
+def _quoted(recipe: CheckedRecipe, entry: Entry, plain: str, *, boolean: bool) -> Finding:
+    return recipe.finding(
         entry.path,
         rule="quoted-value",
         severity="error",
         message=f"{entry.value!r} in quotes is text, and nothing converts it"
         + (": as text it counts as true" if boolean else ""),
         fix=f"write {entry.name}: {plain}",
-        edit=subject.rewrite(entry.path, plain),
+        edit=recipe.rewrite(entry.path, plain),
     )
 
 
-def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any]) -> Finding | None:
-    value, place = entry.value, subject.places.get(entry.path)
+def _choice(recipe: CheckedRecipe, entry: Entry, types: set[str], choices: list[Any]) -> Finding | None:
+    value, place = entry.value, recipe.places.get(entry.path)
     if value in choices and not isinstance(value, bool):
         return None
     if isinstance(value, str) and place is not None and place.quoted:
         plain = _unquoted(value, types - {"string"})
         if plain is not None and plain in map(str, choices):
-            return _quoted(subject, entry, plain, boolean=False)
+            return _quoted(recipe, entry, plain, boolean=False)
     kinds = types - {"string"} if all(isinstance(choice, str) for choice in choices) else types
     scalars = kinds - {"null"}
-    if scalars and not (kinds <= {"integer", "null"}) and fits(subject.engine, entry, kinds):
+    if scalars and not (kinds <= {"integer", "null"}) and fits(recipe.engine, entry, kinds):
         return None
     if isinstance(value, bool) and place is not None and place.raw is not None and place.raw in choices:
-        return _boolean_word(subject, entry, place.raw)
+        return _boolean_word(recipe, entry, place.raw)
     if value is False and "no" in choices and place is not None and place.raw is not None:
-        return _boolean_word(subject, entry, "no")
+        return _boolean_word(recipe, entry, "no")
     text = str(value)
     words = {str(choice).lower(): str(choice) for choice in choices}
     close = words.get(text.lower()) or next(
         iter(difflib.get_close_matches(text, list(words.values()), n=1, cutoff=0.6)), None
     )
     listed = ", ".join(map(str, choices))
-    edit: Edit | None = subject.rewrite(entry.path, close) if close and text.lower() in words else None
-    return subject.finding(
+    edit: Edit | None = recipe.rewrite(entry.path, close) if close and text.lower() in words else None
+    return recipe.finding(
         entry.path,
         rule="bad-choice",
         severity="error",
@@ -165,14 +165,14 @@ def _choice(subject: Subject, entry: Entry, types: set[str], choices: list[Any])
     )
 
 
-def _boolean_word(subject: Subject, entry: Entry, raw: str) -> Finding:
-    return subject.finding(
+def _boolean_word(recipe: CheckedRecipe, entry: Entry, raw: str) -> Finding:
+    return recipe.finding(
         entry.path,
         rule="boolean-word",
         severity="error",
         message=f"YAML reads this as {str(entry.value).lower()}, and text is wanted",
         fix=f"put it in quotes: {entry.name}: '{raw}'",
-        edit=subject.rewrite(entry.path, f"'{raw}'"),
+        edit=recipe.rewrite(entry.path, f"'{raw}'"),
     )
 
 
@@ -289,31 +289,31 @@ _AXOLOTL: dict[Any, str] = {
 _GEMMA_2 = re.compile(r"gemma-?2[-_ ](?!b)|gemma2")
 
 
-def check_attention(subject: Subject) -> Iterator[Finding]:
+def check_attention(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`attention-name`, `soft-capping`."""
-    if subject.engine == "axolotl":
-        value = subject.values.get("attn_implementation")
+    if recipe.engine == "axolotl":
+        value = recipe.values.get("attn_implementation")
         # A name with a slash is a kernel on a hub.
         if value is not None and value not in _OF_AXOLOTL and "/" not in str(value):
-            yield _unknown(subject, "attn_implementation", value, _AXOLOTL, _OF_AXOLOTL)
+            yield _unknown(recipe, "attn_implementation", value, _AXOLOTL, _OF_AXOLOTL)
         return
-    value = subject.values.get("flash_attn")
-    names = tuple(subject.schema["keys"]["flash_attn"]["choices"])
+    value = recipe.values.get("flash_attn")
+    names = tuple(recipe.schema["keys"]["flash_attn"]["choices"])
     if value is not None and (value not in names or isinstance(value, bool)):
-        yield _unknown(subject, "flash_attn", value, _LLAMAFACTORY, names)
+        yield _unknown(recipe, "flash_attn", value, _LLAMAFACTORY, names)
         return
-    model = f"{subject.get('model_name_or_path', '')} {subject.model_config.get('model_type', '')}".lower()
+    model = f"{recipe.get('model_name_or_path', '')} {recipe.model_config.get('model_type', '')}".lower()
     if value == "fa3" and "gpt" not in model:
-        yield subject.finding(
+        yield recipe.finding(
             "flash_attn",
             rule="attention-name",
             severity="error",
             message="fa3 is among the names, and refused while any model but gpt-oss is loaded",
             fix="write flash_attn: fa2",
-            edit=subject.rewrite("flash_attn", "fa2"),
+            edit=recipe.rewrite("flash_attn", "fa2"),
         )
     if _GEMMA_2.search(model) and value == "sdpa":
-        yield subject.finding(
+        yield recipe.finding(
             "flash_attn",
             rule="soft-capping",
             severity="warning",
@@ -323,20 +323,20 @@ def check_attention(subject: Subject) -> Iterator[Finding]:
 
 
 def _unknown(
-    subject: Subject, key: str, value: Any, others: Mapping[Any, str], names: tuple[str, ...]
+    recipe: CheckedRecipe, key: str, value: Any, others: Mapping[Any, str], names: tuple[str, ...]
 ) -> Finding:
     to = (
         others.get(value.lower() if isinstance(value, str) else value)
         if isinstance(value, Hashable)
         else None
     )
-    engine = "LLaMA-Factory" if subject.engine == "llamafactory" else "Axolotl"
+    engine = "LLaMA-Factory" if recipe.engine == "llamafactory" else "Axolotl"
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return subject.finding(
+    return recipe.finding(
         key,
         rule="attention-name",
         severity="error",
         message=f"{shown} is none of {engine}'s names for attention: {', '.join(names)}",
         fix=f"write {key}: {to}" if to else f"choose one of {', '.join(names)}",
-        edit=subject.rewrite(key, to) if to else None,
+        edit=recipe.rewrite(key, to) if to else None,
     )

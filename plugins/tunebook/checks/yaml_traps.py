@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tunebook.checks.document import Place
     from tunebook.checks.findings import Finding
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 _OCTAL = re.compile(r"^[+-]?0[0-7_]+$")
 _SIXTIES = re.compile(r"^[+-]?\d+(?::[0-5]?\d)+(?:\.\d*)?$")
@@ -22,44 +22,44 @@ _EXPONENT = re.compile(r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$")
 _HANDED_ON = ("lr_scheduler_kwargs", "optim_args", "optim_target_modules", "gradient_checkpointing_kwargs")
 
 
-def check_yaml_traps(subject: Subject) -> Iterator[Finding]:
+def check_yaml_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`octal-number`, `base-sixty-number`, `number-as-string`, `interpolation`."""
-    for path, place in subject.places.items():
+    for path, place in recipe.places.items():
         if place.raw is None:
             continue
-        value = _value_at(subject.values, path)
+        value = _value_at(recipe.values, path)
         if not place.quoted and isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield from _misread_number(subject, path, place, value)
+            yield from _misread_number(recipe, path, place, value)
         elif isinstance(value, str):
-            yield from _text(subject, path, place, value)
+            yield from _text(recipe, path, place, value)
 
 
-def _misread_number(subject: Subject, path: str, place: Place, value: float) -> Iterator[Finding]:
+def _misread_number(recipe: CheckedRecipe, path: str, place: Place, value: float) -> Iterator[Finding]:
     raw = place.raw or ""
     if _OCTAL.match(raw) and int(raw.replace("_", "")) != value:
         decimal = raw.replace("_", "").lstrip("+-0") or "0"
-        yield subject.finding(
+        yield recipe.finding(
             path,
             rule="octal-number",
             severity="error",
             message=f"YAML reads {raw} as octal: {value}",
             fix=f"write {decimal}, or {value} if that is meant",
-            edit=subject.rewrite(path, decimal),
+            edit=recipe.rewrite(path, decimal),
         )
     elif _SIXTIES.match(raw):
-        yield subject.finding(
+        yield recipe.finding(
             path,
             rule="base-sixty-number",
             severity="error",
             message=f"YAML reads {raw} in base sixty: {value}",
             fix=f"put it in quotes: '{raw}'",
-            edit=subject.rewrite(path, f"'{raw}'"),
+            edit=recipe.rewrite(path, f"'{raw}'"),
         )
 
 
-def _text(subject: Subject, path: str, place: Place, value: str) -> Iterator[Finding]:
+def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterator[Finding]:
     if "${" in value:
-        yield subject.finding(
+        yield recipe.finding(
             path,
             rule="interpolation",
             severity="error",
@@ -67,17 +67,17 @@ def _text(subject: Subject, path: str, place: Place, value: str) -> Iterator[Fin
             fix="write the value out, or give it on the command line",
         )
     inner = path.partition(".")
-    if subject.engine == "axolotl" and inner[0] in _HANDED_ON and inner[1] and not place.quoted:
+    if recipe.engine == "axolotl" and inner[0] in _HANDED_ON and inner[1] and not place.quoted:
         number = as_number(value)
         if number is not None and _EXPONENT.match(value):
             written = _with_dot_and_sign(value)
-            yield subject.finding(
+            yield recipe.finding(
                 path,
                 rule="number-as-string",
                 severity="error",
                 message=f"Axolotl's YAML reads {value} as text, and hands it on as text",
                 fix=f"write {written}",
-                edit=subject.rewrite(path, written),
+                edit=recipe.rewrite(path, written),
             )
 
 

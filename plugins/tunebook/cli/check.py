@@ -16,7 +16,7 @@ from tunebook.cli.parts import count_findings, overlay_option, print_finding
 
 if TYPE_CHECKING:
     from tunebook.checks.findings import CheckResult, Finding
-    from tunebook.checks.subject import Command
+    from tunebook.checks.recipe import EngineCommand
 
 _ROUNDS = 3
 
@@ -52,7 +52,7 @@ def check(
     overlay_names: tuple[str, ...],
     gpus: int,
     wanted_batch: int | None,
-    command: Command | None,
+    command: EngineCommand | None,
     *,
     fix: bool,
     schedule: bool,
@@ -96,8 +96,8 @@ def check(
             _print(result)
         if schedule:
             for one in checked:
-                if one.subject is not None:
-                    click.echo(preview(one.subject, steps))
+                if one.checked_recipe is not None:
+                    click.echo(preview(one.checked_recipe, steps))
         _print_summary(results)
     ctx.exit(0 if all(result.clean for result in results) else 1)
 

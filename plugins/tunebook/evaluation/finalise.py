@@ -13,7 +13,7 @@ from tunebook.evaluation.records import RawResult
 from tunebook.files import write_atomic
 from tunebook.scoring import figures as eval_figures
 from tunebook.scoring import score
-from tunebook.scoring.by_length import Bucket, Measured, by_length
+from tunebook.scoring.by_length import Bucket, RecordAndLength, by_length
 from tunebook.scoring.examples import record_of
 from tunebook.types import EvalRecord, Metric
 
@@ -166,10 +166,10 @@ def finalise(header: SetHeader, raws: Sequence[RawResult], *, step: int) -> Outc
 
 def _measured(
     records: Sequence[EvalRecord], raws: Sequence[RawResult], tokens: Callable[[RawResult], int | None]
-) -> list[Measured]:
+) -> list[RecordAndLength]:
     """The scored rows whose length is known."""
     known = {raw.index: count for raw in raws if (count := tokens(raw)) is not None}
-    return [Measured(record, known[record.index]) for record in records if record.index in known]
+    return [RecordAndLength(record, known[record.index]) for record in records if record.index in known]
 
 
 def _intervals(

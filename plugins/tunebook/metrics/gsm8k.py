@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from tunebook.metrics import UNPARSED, gsm8k_rules
-from tunebook.metrics.gsm8k_rules import Reading
+from tunebook.metrics.gsm8k_rules import NumberReading
 from tunebook.metrics.response import visible
 from tunebook.types import Figure, Metric, Score
 
@@ -23,11 +23,11 @@ TOLERANCE = Fraction(1, 10**6)
 """Relative distance at which two numbers are equal: 0.333333 is one third."""
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> NumberReading:
     """Read a model's whole output: the number, the rule that read it or the reason that nothing did."""
     said = visible(text)
     if said.reason is not None:
-        return Reading(None, None, said.reason)
+        return NumberReading(None, None, said.reason)
     return gsm8k_rules.read(said.text)
 
 

@@ -18,7 +18,7 @@ from tunebook.metrics.number import SCALES, Number, value_of_words
 from tunebook.metrics.turns import before_next_question
 
 
-class Reading(NamedTuple):
+class NumberReading(NamedTuple):
     """What was read, and how."""
 
     value: Fraction | None
@@ -33,7 +33,7 @@ _TAIL = 4_000
 """Characters from the end that are searched for an answer that is not marked."""
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> NumberReading:
     """Read the final number out of a visible answer.
 
     Args:
@@ -52,14 +52,14 @@ def read(text: str) -> Reading:
     if clause is not None:
         return _reading(clause, "answer_clause")
     if _refuses(text[-_OPENING:]) or (len(text) > _OPENING and _refuses(text[:_OPENING])):
-        return Reading(None, None, "refusal")
+        return NumberReading(None, None, "refusal")
     if _guesses(lowered):
-        return Reading(None, None, "list")
+        return NumberReading(None, None, "list")
     return _reading(last_number(text), "last_sentence")
 
 
-def _reading(found: Number, rule: str) -> Reading:
-    return Reading(found.value, rule if found.value is not None else None, found.reason)
+def _reading(found: Number, rule: str) -> NumberReading:
+    return NumberReading(found.value, rule if found.value is not None else None, found.reason)
 
 
 # ------------------------------------------------------------------------------------- revised and refused
@@ -111,7 +111,7 @@ _GUESSES = {
 """What each guess above holds, by its words."""
 
 
-def _revised(text: str, lowered: str) -> Reading | None:
+def _revised(text: str, lowered: str) -> NumberReading | None:
     """The number that follows an explicit "wait" or "correction" after a first answer."""
     if not any(literal in lowered for literal in _REVISION_LITERALS):
         return None

@@ -19,7 +19,7 @@ LETTERS = "ABCDEFGHIJ"
 """Letters that are looked for in any answer; a reference beyond J adds those up to its own."""
 
 
-class Reading(NamedTuple):
+class LetterReading(NamedTuple):
     """What was read, and how."""
 
     letter: str | None
@@ -139,7 +139,7 @@ _DENIED_AFTER = re.compile(
 _TAIL = 4_000
 
 
-def read(text: str, last: str = LETTERS[-1]) -> Reading:
+def read(text: str, last: str = LETTERS[-1]) -> LetterReading:
     """Read a model's whole output: the letter, the rule that read it or the reason that nothing did.
 
     Args:
@@ -148,13 +148,13 @@ def read(text: str, last: str = LETTERS[-1]) -> Reading:
     """
     said = visible(text)
     if said.reason is not None:
-        return Reading(None, None, said.reason)
+        return LetterReading(None, None, said.reason)
     core = said.text.strip(_EDGE).upper()
     if len(core) == 1 and "A" <= core <= "Z":
-        return Reading(core, "bare", None)
+        return LetterReading(core, "bare", None)
     alone = _ALONE.fullmatch(said.text) if len(said.text) < 60 else None
     if alone and alone[1].isupper():
-        return Reading(alone[1], "bare", None)
+        return LetterReading(alone[1], "bare", None)
     tail = said.text[-_TAIL:]
     # "a" and "b" in lower case are words; a letter is only read in upper case.
     letters = list(_letter(last).finditer(tail))[-_MOST_LETTERS:]
@@ -167,17 +167,17 @@ def read(text: str, last: str = LETTERS[-1]) -> Reading:
             _more(last).match(said.text, first.end(1 if first[1] else 2)) if len(said.text) < 30 else None
         )
         if another is None or another[1] == (first[1] or first[2]):
-            return Reading(first[1] or first[2], "first_letter", None)
+            return LetterReading(first[1] or first[2], "first_letter", None)
     mentioned = {letter[0] for letter in letters if _is_mentioned(tail, letter)}
     if len(mentioned) == 1:
-        return Reading(mentioned.pop(), "only_letter", None)
-    return Reading(None, None, "several_letters" if mentioned else "no_letter")
+        return LetterReading(mentioned.pop(), "only_letter", None)
+    return LetterReading(None, None, "several_letters" if mentioned else "no_letter")
 
 
-def _settled(letter: str, rule: str, another: re.Match[str] | None) -> Reading:
+def _settled(letter: str, rule: str, another: re.Match[str] | None) -> LetterReading:
     if another and another[1] != letter:
-        return Reading(None, None, "several_letters")
-    return Reading(letter, rule, None)
+        return LetterReading(None, None, "several_letters")
+    return LetterReading(letter, rule, None)
 
 
 def _is_answer(text: str, letter: re.Match[str]) -> bool:

@@ -12,16 +12,16 @@ from statistics import median
 
 from tunebook.metrics import UNPARSED, yes_no_rules
 from tunebook.metrics.response import visible
-from tunebook.metrics.yes_no_hits import Reading
+from tunebook.metrics.yes_no_hits import YesNoReading
 from tunebook.metrics.yes_no_words import Answer
 from tunebook.types import Figure, Metric, Score
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> YesNoReading:
     """Read a model's whole output: the answer, the rule that read it or the reason that nothing did."""
     said = visible(text)
     if said.reason is not None:
-        return Reading(None, None, said.reason)
+        return YesNoReading(None, None, said.reason)
     return yes_no_rules.read(said.text)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tunebook.metrics.yes_no_words import Answer, lower_case, words
 
 
-class Reading(NamedTuple):
+class YesNoReading(NamedTuple):
     """What was read, and how."""
 
     answer: Answer | None
@@ -239,21 +239,21 @@ _DIVIDED = re.compile(
 )
 
 
-def choose(text: str, found: list[Hit]) -> Reading:
+def choose(text: str, found: list[Hit]) -> YesNoReading:
     """One of the words: the first where the text opens with it and nothing takes it back, else the last."""
     opens = found[0].start < _CLAUSE and _START.match(text[: found[0].start]) is not None
     if len({hit.answer for hit in found}) == 1:
-        return Reading(found[0].answer, "first_word" if opens else "only_word", None)
+        return YesNoReading(found[0].answer, "first_word" if opens else "only_word", None)
     for hit in reversed(found[1:]):
         if _TURN.search(text[max(0, hit.start - _BEFORE - 20) : hit.start]):
-            return Reading(hit.answer, "conclusion", None)
+            return YesNoReading(hit.answer, "conclusion", None)
     if all(_PERHAPS.search(text[max(0, hit.start - 12) : hit.start]) for hit in found):
-        return Reading(None, None, "hedge")
+        return YesNoReading(None, None, "hedge")
     if opens:
-        return Reading(found[0].answer, "first_word", None)
+        return YesNoReading(found[0].answer, "first_word", None)
     if _DIVIDED.search(text):
-        return Reading(None, None, "hedge")
-    return Reading(found[-1].answer, "last_word", None)
+        return YesNoReading(None, None, "hedge")
+    return YesNoReading(found[-1].answer, "last_word", None)
 
 
 def corrected(text: str, found: list[Hit], after: int) -> Answer | None:

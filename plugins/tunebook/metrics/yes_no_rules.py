@@ -17,7 +17,7 @@ from tunebook.metrics.turns import before_next_question
 from tunebook.metrics.yes_no_chinese import is_chinese, read_chinese
 from tunebook.metrics.yes_no_hits import (
     DISBELIEF,
-    Reading,
+    YesNoReading,
     choose,
     corrected,
     has_options,
@@ -37,7 +37,7 @@ _HEAD, _TAIL = 500, 1_500
 """Characters read of a long answer: a verdict stands at its beginning or at its end."""
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> YesNoReading:
     """Read yes or no out of a visible answer.
 
     Args:
@@ -45,15 +45,15 @@ def read(text: str) -> Reading:
     """
     answer = bare(text)
     if answer is not None:
-        return Reading(answer, "bare", None)
+        return YesNoReading(answer, "bare", None)
     if _ONLY_WORDS.fullmatch(text) and not has_options(text):
-        return Reading(None, None, "options_only")
+        return YesNoReading(None, None, "options_only")
     if is_chinese(text):
         said, reason = read_chinese(
             text[-_TAIL:] if len(text) <= _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
         )
         if said is not None or reason == "hedge":
-            return Reading(said, "chinese" if said else None, reason)
+            return YesNoReading(said, "chinese" if said else None, reason)
     text = before_next_question(text, _ANSWERED)
     if len(text) > _HEAD + _TAIL:
         text = f"{text[:_HEAD]}\n{text[-_TAIL:]}"
@@ -67,32 +67,32 @@ def read(text: str) -> Reading:
     if slot is not None:
         later = corrected(stripped, found, slot.end)
         if slot.answer is None and later is None:
-            return Reading(None, None, "hedge")
-        return Reading(later or slot.answer, "conclusion" if later else "slot", None)
+            return YesNoReading(None, None, "hedge")
+        return YesNoReading(later or slot.answer, "conclusion" if later else "slot", None)
     if found:
         chosen = choose(stripped, found)
         # "No, sí": a second language that says the opposite, in a text too short to have changed its mind.
         other = foreign(text) if chosen.answer and len(text) < _SHORT else None
-        return chosen if other in (None, chosen.answer) else Reading(None, None, "hedge")
+        return chosen if other in (None, chosen.answer) else YesNoReading(None, None, "hedge")
     return _without_words(text, stripped)
 
 
-def _without_words(text: str, stripped: str) -> Reading:
+def _without_words(text: str, stripped: str) -> YesNoReading:
     truths = {match.lower() for match in _TRUTH.findall(text)}
     if len(truths) == 1:
-        return Reading("yes" if "true" in truths else "no", "json", None)
+        return YesNoReading("yes" if "true" in truths else "no", "json", None)
     answer = foreign(text)
     if answer is not None:
-        return Reading(answer, "other_language", None)
+        return YesNoReading(answer, "other_language", None)
     wording = Wording.of(stripped)
     answer = verdict(wording)
     if answer is not None:
-        return Reading(answer, "lexical", None)
+        return YesNoReading(answer, "lexical", None)
     if refuses(wording):
-        return Reading(None, None, "refusal")
+        return YesNoReading(None, None, "refusal")
     if hedges(wording):
-        return Reading(None, None, "hedge")
-    return Reading(None, None, "options_only" if has_options(text) else "no_answer_word")
+        return YesNoReading(None, None, "hedge")
+    return YesNoReading(None, None, "options_only" if has_options(text) else "no_answer_word")
 
 
 # ------------------------------------------------------------------------------------------------- slots
@@ -210,7 +210,7 @@ _PROBABILITY = re.compile(
 )
 
 
-def _probabilities(text: str) -> Reading | None:
+def _probabilities(text: str) -> YesNoReading | None:
     """The larger of two stated probabilities that add up to one."""
     lowered = lower_case(text)
     if not (_WEIGHED_YES.search(lowered) or _SHARE_OF_YES.search(lowered)):
@@ -220,14 +220,14 @@ def _probabilities(text: str) -> Reading | None:
         stated[(match["word"] or match["second"]).lower()] = float(match["after"] or match["before"])
     if len(stated) == 1 and "no" not in stated and _LIKELIHOOD.search(text):
         (value,) = stated.values()
-        return Reading("no" if value < (0.5 if value <= 1 else 50) else "yes", "probability", None)
+        return YesNoReading("no" if value < (0.5 if value <= 1 else 50) else "yes", "probability", None)
     if not {"yes", "no"} <= stated.keys() or not any(
         abs(sum(stated.values()) - whole) <= 0.02 * whole for whole in (1, 100)
     ):
         return None
     if stated["yes"] == stated["no"]:
-        return Reading(None, None, "hedge")
-    return Reading("yes" if stated["yes"] > stated["no"] else "no", "probability", None)
+        return YesNoReading(None, None, "hedge")
+    return YesNoReading("yes" if stated["yes"] > stated["no"] else "no", "probability", None)
 
 
 # Verdicts without the words yes and no, e.g. "I would not recommend it", and why there may be none.

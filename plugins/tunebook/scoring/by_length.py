@@ -13,7 +13,7 @@ BOUNDS = (512, 2_048, 8_192, 32_768)
 """Tokens at which a bucket ends; the last one has no end."""
 
 
-class Measured(NamedTuple):
+class RecordAndLength(NamedTuple):
     """A scored row with a length."""
 
     record: EvalRecord
@@ -47,7 +47,7 @@ def bucket_name(tokens: int, bounds: Sequence[int] = BOUNDS) -> str:
 
 
 def by_length(
-    metrics: Sequence[Metric], rows: Iterable[Measured], bounds: Sequence[int] = BOUNDS
+    metrics: Sequence[Metric], rows: Iterable[RecordAndLength], bounds: Sequence[int] = BOUNDS
 ) -> list[Bucket]:
     """Compute every figure of every metric over the rows of each bucket.
 

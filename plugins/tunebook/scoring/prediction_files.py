@@ -23,7 +23,7 @@ and `target` lm-evaluation-harness's `samples_*.jsonl`, `output.completion` Insp
 REFERENCE_COLUMNS = ("label", "reference", "target", "answer", "gold", "doc.answer")
 
 
-class Row(NamedTuple):
+class PredictionRow(NamedTuple):
     """One prediction with its reference."""
 
     number: int
@@ -49,7 +49,7 @@ def read_predictions(
     references: References | None = None,
     left_out: LeftOut | None = None,
     on_bytes: Callable[[int], None] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[PredictionRow]:
     """Yield the rows of a file.
 
     Args:
@@ -84,7 +84,7 @@ def read_predictions(
             left_out.without_reference += 1
             continue
         said = text_in(path, index, values, prediction)
-        yield Row(
+        yield PredictionRow(
             index, said, _text(path, index, references.column if references else str(reference), wanted)
         )
     if prediction is None:

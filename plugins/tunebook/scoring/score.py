@@ -18,7 +18,7 @@ from tunebook import metrics
 from tunebook.errors import TunebookError
 from tunebook.metrics import statistics
 from tunebook.metrics.statistics import Interval
-from tunebook.scoring.prediction_files import Row
+from tunebook.scoring.prediction_files import PredictionRow
 from tunebook.types import Metric, Score
 
 _BATCH = 256
@@ -33,7 +33,7 @@ _FEWEST_RESAMPLES = 100
 class Scored(NamedTuple):
     """A row and the verdict on it."""
 
-    row: Row
+    row: PredictionRow
     score: Score
 
 
@@ -63,7 +63,7 @@ class Summary:
     """How many answers each rule read."""
 
 
-def score_rows(metric: str, rows: Iterable[Row], *, workers: int = 1) -> Iterator[Scored]:
+def score_rows(metric: str, rows: Iterable[PredictionRow], *, workers: int = 1) -> Iterator[Scored]:
     """Score rows in their order.
 
     Args:
@@ -81,7 +81,7 @@ def score_rows(metric: str, rows: Iterable[Row], *, workers: int = 1) -> Iterato
     # Spawned, not forked: a caller may have threads, and a fork copies their locks.
     with multiprocessing.get_context("spawn").Pool(workers, _load_in_worker, (metric,)) as pool:
         iterator = iter(rows)
-        pending: deque[tuple[list[Row], Any]] = deque()
+        pending: deque[tuple[list[PredictionRow], Any]] = deque()
         while True:
             batch = list(islice(iterator, _BATCH))
             if batch:
@@ -102,11 +102,11 @@ def _load_in_worker(name: str) -> None:
     _loaded_in_worker = metrics.load(name)
 
 
-def _score_in_worker(batch: list[Row]) -> list[Score]:
+def _score_in_worker(batch: list[PredictionRow]) -> list[Score]:
     return [_score(_loaded_in_worker, row) for row in batch]
 
 
-def _score(metric: Metric, row: Row) -> Score:
+def _score(metric: Metric, row: PredictionRow) -> Score:
     try:
         return metric.score(row.prediction, row.reference)
     except ValueError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.checks.refusals import CONFLICT, MISSING, Refusal, any_of, nested, together
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
+from tunebook.checks.refusal import CONFLICT, MISSING, Refusal, any_of, nested, together
 
 if TYPE_CHECKING:
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 
 # What Axolotl refuses of adapters, kernels, optimizers and sharding (validation.py, peft.py).
@@ -51,20 +51,20 @@ def _removed(key: str, fix: str) -> Refusal:
     )
 
 
-def _fsdp_version(subject: Subject) -> str:
+def _fsdp_version(recipe: CheckedRecipe) -> str:
     """`1` or `2`; empty without FSDP."""
-    if not subject.get("fsdp_config"):
+    if not recipe.get("fsdp_config"):
         return ""
-    inner = nested(subject, "fsdp_config", "fsdp_version") or nested(subject, "fsdp_config", "version")
-    return str(subject.get("fsdp_version") or inner or 1)
+    inner = nested(recipe, "fsdp_config", "fsdp_version") or nested(recipe, "fsdp_config", "version")
+    return str(recipe.get("fsdp_version") or inner or 1)
 
 
-def _offloads(subject: Subject) -> bool:
-    return any(nested(subject, "fsdp_config", key) for key in ("offload_params", "fsdp_offload_params"))
+def _offloads(recipe: CheckedRecipe) -> bool:
+    return any(nested(recipe, "fsdp_config", key) for key in ("offload_params", "fsdp_offload_params"))
 
 
-def _attention(subject: Subject) -> str:
-    return str(subject.get("attn_implementation") or ("flash" if subject.get("flash_attention") else ""))
+def _attention(recipe: CheckedRecipe) -> str:
+    return str(recipe.get("attn_implementation") or ("flash" if recipe.get("flash_attention") else ""))
 
 
 def _kernel(key: str) -> Refusal:
@@ -223,18 +223,18 @@ _BUILT_IN = ("lora", "qlora", "llama-adapter")
 _CAUSAL_METRICS = frozenset({"sacrebleu", "comet", "ter", "chrf", "perplexity"})
 
 
-def _stops_early_without_steps(subject: Subject) -> bool:
-    saved, evaluated = as_number(subject.get("save_steps")), as_number(subject.get("eval_steps"))
-    return bool(subject.get("early_stopping_patience")) and (
+def _stops_early_without_steps(recipe: CheckedRecipe) -> bool:
+    saved, evaluated = as_number(recipe.get("save_steps")), as_number(recipe.get("eval_steps"))
+    return bool(recipe.get("early_stopping_patience")) and (
         not saved or not evaluated or saved % evaluated != 0
     )
 
 
-def _never_at_zero(subject: Subject) -> bool:
+def _never_at_zero(recipe: CheckedRecipe) -> bool:
     return bool(
-        subject.get("val_set_size") == 0
-        and not subject.get("test_datasets")
-        and subject.get("eval_strategy") != "no"
+        recipe.get("val_set_size") == 0
+        and not recipe.get("test_datasets")
+        and recipe.get("eval_strategy") != "no"
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tunebook.types import DatasetEntry, EngineName
 
 
-Command = Literal["train", "export", "chat", "eval"]
+EngineCommand = Literal["train", "export", "chat", "eval"]
 """The engine's command a file is for; all but `train` are LLaMA-Factory's alone."""
 
 # One setting under its names in LLaMA-Factory and in Axolotl; an empty name where an engine has none.
@@ -39,11 +39,11 @@ _NAMES: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class CheckedRecipe:
     """One recipe under check. Not slotted: what it reads from disk is cached on it."""
 
     engine: EngineName
-    command: Command
+    command: EngineCommand
     file: str
     """The recipe's file, as the user gave it."""
     values: Mapping[str, Any]

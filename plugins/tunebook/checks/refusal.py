@@ -1,4 +1,4 @@
-"""What a refusal is: a row of `llamafactory_refusals` or `axolotl_refusals`."""
+"""What a refusal is: a row of the tables in `llamafactory` and `axolotl`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 CONFLICT = "settings-conflict"
 """Rule of two settings that are refused together."""
@@ -21,7 +21,7 @@ class Refusal(NamedTuple):
     rule: str
     key: str
     """Where it is shown."""
-    when: Callable[[Subject], object]
+    when: Callable[[CheckedRecipe], object]
     """Truthy where the engine refuses."""
     problem: str
     fix: str
@@ -40,12 +40,12 @@ def together(one: str, other: str, fix: str = "remove one of them") -> Refusal:
     )
 
 
-def nested(subject: Subject, key: str, inner: str) -> Any:
+def nested(recipe: CheckedRecipe, key: str, inner: str) -> Any:
     """Return one value of a mapping in the recipe; None where there is no such mapping."""
-    value = subject.get(key)
+    value = recipe.get(key)
     return value.get(inner) if isinstance(value, dict) else None
 
 
-def any_of(subject: Subject, keys: Iterable[str]) -> bool:
+def any_of(recipe: CheckedRecipe, keys: Iterable[str]) -> bool:
     """Whether one of `keys` has a value that counts as true."""
-    return any(subject.get(key) for key in keys)
+    return any(recipe.get(key) for key in keys)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunebook.checks.refusals import CONFLICT, MISSING, Refusal
-from tunebook.checks.subject import as_number
+from tunebook.checks.recipe import as_number
+from tunebook.checks.refusal import CONFLICT, MISSING, Refusal
 
 if TYPE_CHECKING:
-    from tunebook.checks.subject import Subject
+    from tunebook.checks.recipe import CheckedRecipe
 
 _SAVERS = ("use_galore", "use_apollo", "use_badam")
 _PPO_TRACKERS = frozenset({"wandb", "tensorboard", "trackio", "none"})
 _SFT_ONLY = ("predict_with_generate", "neat_packing", "train_on_prompt", "mask_history")
 
 
-def _trains(subject: Subject) -> bool:
-    return subject.command == "train"
+def _trains(recipe: CheckedRecipe) -> bool:
+    return recipe.command == "train"
 
 
-def _stage(subject: Subject) -> object:
-    return subject.effective("stage")
+def _stage(recipe: CheckedRecipe) -> object:
+    return recipe.effective("stage")
 
 
 def _other_stage(key: str) -> Refusal:
@@ -38,9 +38,9 @@ def _names(value: object) -> list[str]:
     return [str(part).strip() for part in parts]
 
 
-def _uneven_shares(subject: Subject) -> bool:
-    shares = _names(subject.get("interleave_probs"))
-    named = [_names(subject.get(key)) for key in ("dataset", "eval_dataset") if subject.get(key)]
+def _uneven_shares(recipe: CheckedRecipe) -> bool:
+    shares = _names(recipe.get("interleave_probs"))
+    named = [_names(recipe.get(key)) for key in ("dataset", "eval_dataset") if recipe.get(key)]
     return bool(shares) and any(len(names) != len(shares) for names in named)
 
 
