@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tunebook import files
 from tunebook.doctor.facts import Gpu, Machine, Network
+from tunebook.redact import redact_text
 
 _MIB = 2**20
 # Of the table's head; drivers differ in the middle word.
@@ -172,8 +173,8 @@ def gather_network(ports: range = PORTS) -> Network:
         },
         busy_ports=tuple(port for port in ports if not _is_free(port)),
         free_port=_any_free_port(),
-        hub=hub,
-        hub_error=None if offline else _hub_error(hub),
+        hub=redact_text(hub),
+        hub_error=None if offline else redact_text(_hub_error(hub) or "") or None,
         offline=offline,
     )
 
