@@ -1,8 +1,11 @@
 """A small real tokenizer and data sets, for the tests of lengths."""
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 CHAT = """\
@@ -10,6 +13,8 @@ CHAT = """\
 {{ message.content }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+_ENGINE_TALKS = StringIO()
+"""For good: an engine's loggers keep the stream that they found when it was imported."""
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
@@ -39,6 +44,21 @@ def make_tokenizer(
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(values))
     return folder
+
+
+def answer_here(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let the engine answer in this process, where it is imported once, and keep what it says in `cache`."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "AXOLOTL_DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "1")
+    from tunebook.hooks import row_probe
+    from tunebook.lengths import asking
+
+    def answer(job: dict) -> None:
+        with redirect_stdout(_ENGINE_TALKS), redirect_stderr(_ENGINE_TALKS):
+            row_probe.answer(job)
+
+    monkeypatch.setenv("TUNEBOOK_CACHE", str(cache))
+    monkeypatch.setattr(asking, "start", answer)
 
 
 def make_registry(folder: Path, **sets: dict) -> Path:

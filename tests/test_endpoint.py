@@ -12,9 +12,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 from click.testing import CliRunner
+from tokenizers import Tokenizer, processors
 
 from endpoint_server import KEY, Model, hang_up, malformed, running, slow, status
-from lengths_cases import make_registry, make_tokenizer
+from lengths_cases import answer_here, make_registry, make_tokenizer
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
 from tunebook.evaluation.endpoint_client import address
@@ -30,9 +31,11 @@ def question(number: int) -> str:
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch) -> Path:
+def recipe(tmp_path, tmp_path_factory, monkeypatch) -> Path:
     """A LLaMA-Factory recipe whose model lies elsewhere; the current folder is a fresh one."""
     monkeypatch.chdir(tmp_path)
+    # The rows are the same in all tests, so the engine builds them once.
+    answer_here(monkeypatch, tmp_path_factory.getbasetemp() / "rows")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     answers = ["Yes" if number % 4 == 0 else "No" for number in range(ROWS)]
@@ -110,6 +113,7 @@ def asked(model: Model) -> list[dict]:
     return [body for body in model.requests if body["max_tokens"] > 1]
 
 
+@pytest.mark.engine
 def test_every_row_is_asked_greedily_in_the_recipe_s_own_words(recipe):
     model = Model()
     with running(model) as url:
@@ -143,6 +147,7 @@ def test_every_row_is_asked_greedily_in_the_recipe_s_own_words(recipe):
     assert printed["results"][0]["model"]["kind"] == "endpoint"
 
 
+@pytest.mark.engine
 def test_the_order_of_results_does_not_depend_on_concurrency(recipe):
     texts = []
     for number, concurrency in enumerate(("1", "7")):
@@ -158,6 +163,7 @@ def test_the_order_of_results_does_not_depend_on_concurrency(recipe):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.engine
 def test_what_passes_is_put_again_and_never_becomes_a_wrong_answer(recipe):
     model = Model()
     model.faults = {
@@ -179,6 +185,7 @@ def test_what_passes_is_put_again_and_never_becomes_a_wrong_answer(recipe):
     assert "requests had to be put again" in done.err
 
 
+@pytest.mark.engine
 def test_rows_without_an_answer_leave_no_result_and_are_asked_again(recipe):
     model = Model()
     model.faults = {question(number): [status(500)] * 2 for number in (3, 9)}
@@ -200,6 +207,7 @@ def test_rows_without_an_answer_leave_no_result_and_are_asked_again(recipe):
     assert result()["values"]["accuracy"] == 1.0
 
 
+@pytest.mark.engine
 def test_a_server_that_has_gone_is_given_up_early(recipe):
     model = Model()
     with running(model) as url:
@@ -213,6 +221,7 @@ def test_a_server_that_has_gone_is_given_up_early(recipe):
     assert "fix: start the server" in done.err
 
 
+@pytest.mark.engine
 def test_a_killed_evaluation_goes_on_to_the_same_results(recipe):
     whole = Model()
     with running(whole) as url:
@@ -241,6 +250,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(recipe):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.engine
 def test_a_server_with_other_weights_under_the_same_name_is_noticed(recipe):
     model = Model()
     honest = model.answer
@@ -260,6 +270,7 @@ def test_a_server_with_other_weights_under_the_same_name_is_noticed(recipe):
         assert "1 of 5 kept answers that were asked again are others now (rows 0)" in done.err
 
 
+@pytest.mark.engine
 def test_the_key_goes_to_the_server_and_nowhere_else(recipe):
     model = Model()
     model.key = KEY
@@ -280,6 +291,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(recipe):
         assert "it is not set" in none.err
 
 
+@pytest.mark.engine
 def test_the_model_is_the_server_s_only_one_or_has_to_be_named(recipe):
     model = Model()
     model.models = ["tiny", "other"]
@@ -294,6 +306,7 @@ def test_the_model_is_the_server_s_only_one_or_has_to_be_named(recipe):
     assert {body["model"] for body in asked(model)} == {"other"}
 
 
+@pytest.mark.engine
 def test_a_server_that_refuses_template_options_is_asked_without_and_it_is_said(recipe):
     model = Model()
     model.refuses_template_options = True
@@ -311,6 +324,7 @@ def test_a_server_that_refuses_template_options_is_asked_without_and_it_is_said(
     assert len(model.requests) == ROWS + 1
 
 
+@pytest.mark.engine
 def test_cut_answers_and_thoughts_are_told_apart(recipe):
     model = Model()
     said = {question(0): "thinks", question(1): "cut"}
@@ -327,6 +341,7 @@ def test_cut_answers_and_thoughts_are_told_apart(recipe):
     assert "It is a plum." in journal
 
 
+@pytest.mark.engine
 def test_prompts_of_another_length_than_the_engine_s_are_noticed(recipe, tmp_path):
     values = yaml.safe_load(recipe.read_text())
     values["model_name_or_path"] = str(make_tokenizer(tmp_path / "model"))
@@ -339,6 +354,7 @@ def test_prompts_of_another_length_than_the_engine_s_are_noticed(recipe, tmp_pat
     assert result()["settings"]["server"]["other_prompt_tokens"] == ROWS
 
 
+@pytest.mark.axolotl
 def test_an_axolotl_recipe_is_asked_without_its_tokenizer_or_with(recipe, tmp_path):
     rows = json.loads((tmp_path / "data" / "like_eval.json").read_text())
     chats = [
@@ -384,6 +400,7 @@ def test_an_axolotl_recipe_is_asked_without_its_tokenizer_or_with(recipe, tmp_pa
     assert "name its folder: tokenizer_config=FOLDER" in run(recipe, url, *sets, "--completions").err
 
 
+@pytest.mark.engine
 def test_results_go_to_trackers_too(recipe):
     with running(Model()) as url:
         done = run(recipe, url, "--report-to", "tensorboard")
@@ -391,6 +408,7 @@ def test_results_go_to_trackers_too(recipe):
     assert list(Path("eval_results").rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.engine
 def test_compare_takes_the_results_of_two_servers(recipe):
     results = []
     for label in ("one", "two"):
@@ -405,6 +423,7 @@ def test_compare_takes_the_results_of_two_servers(recipe):
     assert "accuracy" in done.output
 
 
+@pytest.mark.engine
 def test_completions_send_the_rendered_prompt(recipe):
     model = Model()
     with running(model) as url:
@@ -418,10 +437,18 @@ def test_completions_send_the_rendered_prompt(recipe):
     assert asked(model)[0]["stop"] == ["<|im_end|>"]
 
 
+@pytest.mark.engine
 def test_completions_leave_the_bos_to_a_tokenizer_that_puts_it_there(recipe, tmp_path):
     values = yaml.safe_load(recipe.read_text())
     for adds in (True, False):
-        local = make_tokenizer(tmp_path / f"model-{adds}", bos_token="<|endoftext|>", add_bos_token=adds)
+        local = make_tokenizer(tmp_path / f"model-{adds}", bos_token="<|endoftext|>")
+        if adds:
+            tokenizer = Tokenizer.from_file(str(local / "tokenizer.json"))
+            bos = ("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single="<|endoftext|> $A", special_tokens=[bos]
+            )
+            tokenizer.save(str(local / "tokenizer.json"))
         recipe.write_text(yaml.safe_dump({**values, "model_name_or_path": str(local), "template": "llama3"}))
         model = Model()
         with running(model) as url:
@@ -430,6 +457,7 @@ def test_completions_leave_the_bos_to_a_tokenizer_that_puts_it_there(recipe, tmp
         assert all(body["prompt"].startswith("<|endoftext|>") != adds for body in asked(model))
 
 
+@pytest.mark.engine
 def test_a_set_without_a_metric_cannot_be_judged_through_a_server(recipe):
     with running(Model()) as url:
         done = run(recipe, url, "--dataset", "plain_eval")
@@ -437,6 +465,7 @@ def test_a_set_without_a_metric_cannot_be_judged_through_a_server(recipe):
     assert "plain_eval: carries no metric" in done.err or "none of its sets has a metric" in done.err
 
 
+@pytest.mark.engine
 def test_shots_are_training_rows_that_are_not_asked_and_stand_before_the_question(recipe):
     model = Model()
     with running(model) as url:
@@ -453,10 +482,11 @@ def test_shots_are_training_rows_that_are_not_asked_and_stand_before_the_questio
     assert "2shot" in next(Path("eval_results").glob("*.json")).name
 
 
+@pytest.mark.engine
 def test_shots_of_a_file_are_counted_by_the_model_s_own_tokenizer(recipe, tmp_path):
     values = yaml.safe_load(recipe.read_text())
     values["model_name_or_path"] = str(make_tokenizer(tmp_path / "model"))
-    plain = read_questions(values, "llamafactory", "like_eval", home=tmp_path).questions
+    plain = read_questions(values, "llamafactory", ["like_eval"], home=tmp_path)[0].questions
     values["cutoff_len"] = limit = max(one.tokens for one in plain)
     recipe.write_text(yaml.safe_dump(values))
     shots = tmp_path / "shots.jsonl"
@@ -497,6 +527,7 @@ def test_a_misspelt_key_of_a_shots_file_is_an_error(recipe, tmp_path, line, prob
     assert fix in done.err
 
 
+@pytest.mark.engine
 def test_a_dry_run_with_examples_shows_them_and_leaves_nothing(recipe):
     done = run(recipe, "http://127.0.0.1:9", "--dry-run", "--shots", "1")
     assert done.code == 0, done.err
@@ -518,6 +549,7 @@ def test_options_that_say_how_a_model_is_loaded_are_refused(recipe):
     assert "holds {answer} 0 times" in done.err
 
 
+@pytest.mark.engine
 def test_a_dry_run_shows_the_first_question_and_asks_nothing(recipe):
     done = run(recipe, "http://127.0.0.1:9", "--dry-run")
     assert done.code == 0, done.err

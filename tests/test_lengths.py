@@ -10,14 +10,11 @@ from tokenizers import Tokenizer
 from lengths_cases import make_registry, make_tokenizer, row
 from tunebook import lengths
 from tunebook.data import registry as datasets
-from tunebook.data import sources
 from tunebook.errors import TunebookError
-from tunebook.lengths import batches, counting, cutting, tally, templates
-from tunebook.lengths.axolotl_turns import runs
+from tunebook.lengths import batches, counting, cutting, tally
 from tunebook.lengths.batches import Form
-from tunebook.lengths.measuring import as_engine_reads, iter_batches, measure
-from tunebook.lengths.sets import plan_source, source_of
-from tunebook.lengths.templates import Message, Thinking
+from tunebook.lengths.reading import as_engine_reads, read_rows
+from tunebook.lengths.sets import source_of
 
 LENGTHS = st.integers(0, 40)
 TURNS = st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5)
@@ -26,25 +23,6 @@ TURNS = st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=5)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return make_tokenizer(tmp_path_factory.mktemp("model"))
-
-
-def plan(tmp_path, model, rows, **values):
-    registry = datasets.load_registry(make_registry(tmp_path / "data", rows=rows))
-    given = {"model_name_or_path": str(model), "template": "qwen3_nothink", **values}
-    return plan_source(sources.of_entry(registry.entry("rows")), given)
-
-
-def quiet(done: int) -> None:
-    pass
-
-
-def sizes_of(tmp_path, model, rows, **values) -> list[tuple[int, int, int]]:
-    (one,) = plan(tmp_path, model, rows, **values).sets
-    found = []
-    for batch in iter_batches(one, max_rows=None, on_bytes=quiet):
-        whole = batches.sizes(batch, one.measure.form)
-        found += zip(*(part.tolist() for part in whole), strict=True)
-    return found
 
 
 def reference_cut(turns, limit, row_end, newest_first):
@@ -85,8 +63,20 @@ def test_truncation_keeps_the_first_tokens_and_dropping_keeps_all_or_none(rows, 
     batch = batches.pack(range(1, len(rows) + 1), rows, [3] * len(rows), [])
     kept = cutting.First().keep(batch, limit)
     assert kept.total.tolist() == [min(limit, int(total)) for total in batch.total]
+    kept = cutting.First(shortest=2).keep(batch, limit)
+    assert kept.total.tolist() == [min(limit, int(total)) if total >= 2 else 0 for total in batch.total]
     dropped = cutting.Drop().keep(batch, limit).total
     assert dropped.tolist() == [int(total) if 2 <= total <= limit else 0 for total in batch.total]
+
+
+@given(st.lists(TURNS, max_size=40), st.integers(1, 7))
+def test_rows_in_one_list_are_the_same_rows_in_parts(rows, size):
+    numbers, turns = np.arange(1, len(rows) + 1), np.array([len(row) for row in rows], np.int64)
+    flat = np.array([pair for row in rows for pair in row], np.int64).reshape(-1, 2)
+    parts = list(batches.in_parts(numbers, turns, flat, np.ones(len(rows), np.int64), rows=size))
+    assert [number for part in parts for number in part.rows.tolist()] == numbers.tolist()
+    totals = [int(total) for part in parts for total in part.total]
+    assert totals == [1 + sum(map(sum, row)) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +84,7 @@ def test_truncation_keeps_the_first_tokens_and_dropping_keeps_all_or_none(rows, 
     [
         ([(50, 10)], 60, set()),
         ([(51, 10)], 60, {"cut", "header"}),
-        ([(10, 51)], 60, {"cut"}),  # the line end behind the end of the turn
+        ([(10, 51)], 60, {"cut"}),  # the line end after the end of the turn
         ([(10, 52)], 60, {"cut", "end"}),
         ([(10, 53)], 60, {"cut", "end", "answer"}),
         ([(40, 60)], 60, {"cut", "header", "end", "answer"}),
@@ -139,82 +129,15 @@ def test_the_suggested_limit_keeps_99_percent_or_everything_where_that_is_cheap(
     assert suggest([1000] * 999 + [1200]) == {"limit": 1216, "whole_share": 1.0}
 
 
-def test_tokens_are_counted_in_the_template_as_the_engine_puts_it_together(tmp_path, model):
-    count = lengths.counter(model)
-    question, answer = "Is the plum liked?", "Yes"
-    prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-    expected = count([prompt, f"{answer}<|im_end|>\n"])
-    assert sizes_of(tmp_path, model, [row(question, answer)]) == [(*expected, sum(expected))]
-    system = count(["<|im_start|>system\nBe brief.<|im_end|>\n"])[0]
-    with_system = sizes_of(tmp_path, model, [row(question, answer)], default_system="Be brief.")
-    assert with_system[0][0] == expected[0] + system
-
-
-def test_an_empty_thought_stands_in_the_prompt_or_is_learned(tmp_path, model):
-    thought = lengths.counter(model)(["<think>\n\n</think>\n\n"])[0]
-    rows = [row("Why?", "So.")]
-    ((prompt, answer, _),) = sizes_of(tmp_path, model, rows)
-    assert sizes_of(tmp_path, model, rows, template="qwen3")[0][:2] == (prompt, answer + thought)
-    off = sizes_of(tmp_path, model, rows, template="qwen3", enable_thinking=False)
-    assert off[0][:2] == (prompt + thought, answer)
-
-
-def test_a_thought_is_taken_out_of_an_answer_where_thinking_is_off():
-    template = templates.load_template("qwen3")
-    said = [Message("user", "Why?"), Message("assistant", "<think>\nhm\n</think>\n\n\nSo.")]
-    made = templates.pieces(
-        template, said, system="", thinking=Thinking(enable_thinking=False), bos_tokens=0, eos_tokens=1
-    )
-    assert made[1] == ["So.<|im_end|>\n"]
-    assert made[0][-1] == "<think>\n\n</think>\n\n"
-
-
-def test_one_end_is_put_behind_the_row_where_the_template_closes_no_answer(tmp_path, model):
-    count = lengths.counter(model)
-    question, answer = count(["Why?", "So.\n\n"])
-    found = sizes_of(tmp_path, model, [row("Why?", "So.")], template="fewshot")
-    assert found == [(question, answer + 1, question + answer + 1)]
-
-
-def test_rows_that_the_engine_leaves_out_are_named(tmp_path, model):
-    (one,) = plan(tmp_path, model, [row("a"), row("b", None), row("c", 5), row("d")]).sets
-    found = measure(one, max_rows=None, on_bytes=quiet)
-    assert found.lengths["total"].n == 2
-    assert {reason: rows.first for reason, rows in found.skipped.items()} == {
-        "the answer is empty": [2],
-        "the answer is a int, not text": [3],
-    }
-
-
-def test_packing_leaves_a_token_less(tmp_path, model):
-    assert plan(tmp_path, model, [row("a")], cutoff_len=100).sets[0].limit == 100
-    assert plan(tmp_path, model, [row("a")], cutoff_len=100, neat_packing=True).sets[0].limit == 99
-
-
-@pytest.mark.parametrize(
-    ("rows", "values", "problem"),
-    [
-        ([row("a")], {"template": "qwen33"}, "no template 'qwen33'"),
-        ([row("a")], {"template": None}, "names no template"),
-        ([row("a")], {"stage": "dpo"}, "stage is 'dpo'"),
-        ([row("a")], {"model_name_or_path": "nobody/nothing"}, "not on this machine"),
-        ([row("a")], {"use_fast_tokenizer": False}, "slow tokenizers"),
-        ([{"instruction": "a", "output": "b"}], {}, "has no column input"),
-        ([row(5)], {}, "row 1: 'instruction' holds 5, not text"),
-        ([], {}, "has no rows"),
-        ([row("<image>")], {"template": "qwen2_vl"}, "row 1: a message holds <image>"),
-    ],
-)
-def test_what_cannot_be_measured_is_an_error_and_no_number(tmp_path, model, rows, values, problem):
-    with pytest.raises(TunebookError) as caught:
-        measure(plan(tmp_path, model, rows, **values).sets[0], max_rows=None, on_bytes=quiet)
-    assert problem in caught.value.problem
-
-
 def test_cells_that_pandas_takes_for_empty_are_empty():
     assert as_engine_reads({"a": "NA", "b": "None", "c": "", "d": "N/A ", "e": "no"}) == {
         "a": None, "b": None, "c": None, "d": "N/A ", "e": "no",
     }  # fmt: skip
+
+
+def read(folder, name: str, columns=("instruction", "output")) -> list[dict]:
+    entry = datasets.load_registry(folder).entry(name)
+    return list(read_rows(source_of(entry).files, columns, name))
 
 
 @pytest.mark.parametrize(
@@ -224,31 +147,25 @@ def test_cells_that_pandas_takes_for_empty_are_empty():
         ("1+1?,,two\n2+2?,,four,4\n", "row 2: has more fields than the header"),
     ],
 )
-def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, model, rows, problem):
+def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, rows, problem):
     folder = make_registry(tmp_path, sums={"file_name": "sums.csv"})
     (folder / "sums.csv").write_text(f"instruction,input,output\n{rows}")
-    registry = datasets.load_registry(folder)
-    values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
-    (one,) = plan_source(sources.of_entry(registry.entry("sums")), values).sets
     with pytest.raises(TunebookError, match=problem):
-        measure(one, max_rows=None, on_bytes=quiet)
+        read(folder, "sums")
 
 
 @pytest.mark.parametrize("answer", ["2021-05-03", "2021-05-03T10:00:00Z", "2021-05-03 10:00"])
-def test_jsonl_answers_that_are_all_dates_are_refused(tmp_path, model, answer):
+def test_jsonl_answers_that_are_all_dates_are_refused(tmp_path, answer):
     folder = make_registry(tmp_path, when={"file_name": "when.jsonl"})
     lines = [json.dumps(row(f"When? {number}", answer)) + "\n" for number in range(3)]
     (folder / "when.jsonl").write_text("".join(lines))
-    registry = datasets.load_registry(folder)
-    values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
-    (one,) = plan_source(sources.of_entry(registry.entry("when")), values).sets
     with pytest.raises(TunebookError, match="'output' holds nothing but dates"):
-        measure(one, max_rows=None, on_bytes=quiet)
+        read(folder, "when")
     (folder / "when.jsonl").write_text("".join([*lines, json.dumps(row("When?", "In 2021-05")) + "\n"]))
-    assert measure(one, max_rows=None, on_bytes=quiet).lengths["total"].n == 4
+    assert len(read(folder, "when")) == 4
 
 
-def test_a_dataset_of_the_hub_is_read_from_the_engines_cache(tmp_path, model, monkeypatch):
+def test_a_dataset_of_the_hub_is_read_from_the_engines_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     entry = {"hf_hub_url": "openai/FooBar", "subset": "main", "split": "test"}
     columns = {"columns": {"prompt": "question", "response": "answer"}}
@@ -263,15 +180,8 @@ def test_a_dataset_of_the_hub_is_read_from_the_engines_cache(tmp_path, model, mo
         with pyarrow.ipc.new_stream(str(file), table.schema) as stream:
             stream.write_table(table)
     (folder / "foo_bar-train.arrow").write_bytes(b"")
-    values = {"model_name_or_path": str(model), "template": "qwen3_nothink"}
-    (one,) = plan_source(source_of(registry.entry("sums")), values).sets
-    assert measure(one, max_rows=None, on_bytes=quiet).lengths["total"].n == 4
-    assert measure(one, max_rows=3, on_bytes=quiet).lengths["total"].n == 3
-
-
-def test_runs_of_learned_tokens_become_turns():
-    assert runs([False, True, True, False, False, True, False]) == ([(1, 2), (2, 1)], 1)
-    assert runs([False, False]) == ([], 2)
+    found = read(tmp_path / "data", "sums", columns=("question",))
+    assert [one["question"] for one in found] == ["0+1?", "Why?", "1+1?", "Why?"]
 
 
 def test_the_counter_counts_as_the_tokenizer_does(model):
@@ -305,12 +215,22 @@ def test_500_texts_are_compared_before_fastokens_is_trusted(model):
     assert count._checked == counting.CHECKED_TEXTS
 
 
-def test_a_class_that_transformers_builds_anew_is_refused_until_it_was_saved_by_it(tmp_path):
-    make_tokenizer(tmp_path / "hub", tokenizer_class="LlamaTokenizerFast")
-    with pytest.raises(TunebookError, match="of class LlamaTokenizerFast"):
-        plan(tmp_path, tmp_path / "hub", [row("a")])
-    make_tokenizer(tmp_path / "saved", tokenizer_class="LlamaTokenizer", backend="tokenizers")
-    assert sizes_of(tmp_path, tmp_path / "saved", [row("a")])
+def test_an_encoder_gives_the_tokens_of_the_engine_or_stops(tmp_path, model):
+    fastokens = pytest.importorskip("fastokens")
+    exact = Tokenizer.from_file(str(model / "tokenizer.json"))
+
+    def ids(text: str) -> list[int]:
+        return exact.encode(text, add_special_tokens=False).ids
+
+    encode = counting.CheckedEncoder(exact, ids)
+    texts = [f"the plum saw brick {number}<|im_end|>" for number in range(2000)]
+    assert [encode(text) for text in texts] == [ids(text) for text in texts]
+    assert counting.CHECKED_TEXTS <= encode.compared < len(texts) / 2
+    # The same alphabet with other merges, after all the first texts were alike: it is found later on.
+    other = make_tokenizer(tmp_path, corpus="violin candle walnut " * 20)
+    encode._fast = fastokens.Tokenizer.from_file(str(other / "tokenizer.json"))
+    with pytest.raises(counting.FastDiffers):
+        list(map(encode, texts[:200]))
 
 
 def test_a_tokenizer_that_is_not_there_is_an_error(tmp_path):

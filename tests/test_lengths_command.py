@@ -4,9 +4,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lengths_cases import make_registry, make_tokenizer, row
+from lengths_cases import answer_here, make_registry, make_tokenizer, row
 from tunebook.cli.data_lengths import lengths
 from tunebook.errors import TunebookError
+from tunebook.lengths import asking
 
 
 def run(*arguments) -> str:
@@ -19,6 +20,11 @@ def run(*arguments) -> str:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return make_tokenizer(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def engine_here(monkeypatch, tmp_path_factory):
+    answer_here(monkeypatch, tmp_path_factory.getbasetemp() / "rows")
 
 
 @pytest.fixture
@@ -39,7 +45,8 @@ def recipe(tmp_path, model):
     return path
 
 
-def test_each_set_is_told_and_all_of_them_together(recipe):
+@pytest.mark.engine
+def test_each_set_is_shown_and_all_of_them_together(recipe):
     report = json.loads(run(recipe, "--json"))
     assert [(one["name"], one["part"], one["rows"]) for one in report["sets"]] == [
         ("many", "train", 5),
@@ -59,7 +66,8 @@ def test_each_set_is_told_and_all_of_them_together(recipe):
     )
 
 
-def test_what_the_limit_of_the_recipe_cuts_is_told_with_row_numbers(recipe):
+@pytest.mark.engine
+def test_what_the_limit_of_the_recipe_cuts_is_shown_with_row_numbers(recipe):
     (many, _) = json.loads(run(recipe, "--json"))["sets"]
     assert (many["limit"]["key"], many["limit"]["value"]) == ("cutoff_len", 64)
     assert many["limit"]["losses"] == {
@@ -75,6 +83,26 @@ def test_what_the_limit_of_the_recipe_cuts_is_told_with_row_numbers(recipe):
     assert "suggested limit:" in text
 
 
+@pytest.mark.engine
+def test_the_same_question_starts_no_engine_and_a_changed_row_does(recipe, tmp_path, monkeypatch):
+    first = run(recipe, "--json")
+    answer, started = asking.start, []
+
+    def start(job: dict) -> None:
+        started.append(job)
+        answer(job)
+
+    monkeypatch.setattr(asking, "start", start)
+    assert run(recipe, "--json") == first
+    assert run(recipe, "learning_rate=0.5", "--json") == first
+    assert not started
+    rows = json.loads((tmp_path / "data" / "many.json").read_text())
+    (tmp_path / "data" / "many.json").write_text(json.dumps([*rows, row("the plum")]))
+    assert json.loads(run(recipe, "--json"))["sets"][0]["rows"] == 6
+    assert len(started) == 1
+
+
+@pytest.mark.engine
 def test_overrides_and_row_limits_hold(recipe):
     (one,) = json.loads(run(recipe, "cutoff_len=9999", "--dataset", "many", "--json"))["sets"]
     assert one["limit"]["losses"] == {}
@@ -84,6 +112,7 @@ def test_overrides_and_row_limits_hold(recipe):
     assert one["rows"] == 2
 
 
+@pytest.mark.engine
 def test_keys_that_change_what_the_figures_mean_are_noted(recipe):
     assert json.loads(run(recipe, "--json"))["notes"] == []
     assert "note: val_size: part of the training rows" in run(recipe, "val_size=0.1", "eval_dataset=")
@@ -113,12 +142,14 @@ def test_conversations_are_counted_by_who_speaks(tmp_path):
     assert (one["prompt"]["max"], one["answer"]["max"]) == (5, 1)
 
 
+@pytest.mark.engine
 def test_a_data_set_is_measured_with_a_model_and_a_template(recipe, model, tmp_path):
     from_recipe = json.loads(run(recipe, "--dataset", "many", "--json"))["sets"][0]
     options = ("--dataset-dir", tmp_path / "data", "--model", model, "--template", "qwen3_nothink", "--json")
     assert json.loads(run("many", *options))["sets"][0]["total"] == from_recipe["total"]
 
 
+@pytest.mark.engine
 def test_the_page_needs_nothing_else(recipe, tmp_path):
     run(recipe, "--html", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -128,6 +159,7 @@ def test_the_page_needs_nothing_else(recipe, tmp_path):
     assert "lose the end of a prompt" in page
 
 
+@pytest.mark.axolotl
 def test_an_axolotl_recipe_is_measured_by_its_own_rule(tmp_path, model):
     folder = make_registry(tmp_path / "data", rows=[row("the plum"), row("the plum " * 50)])
     values = {
@@ -135,6 +167,7 @@ def test_an_axolotl_recipe_is_measured_by_its_own_rule(tmp_path, model):
         "datasets": [{"path": str(folder / "rows.json"), "type": "tunebook.hooks.axolotl_alpaca"}],
         "sequence_len": 64,
     }
+    (model / "config.json").write_text('{"model_type": "llama"}')
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(values))
     (one,) = json.loads(run(path, "--json"))["sets"]
@@ -154,6 +187,13 @@ def test_an_axolotl_recipe_is_measured_by_its_own_rule(tmp_path, model):
 def test_what_is_missing_is_named(recipe, tmp_path, arguments, problem):
     with pytest.raises(TunebookError, match=problem):
         run(*arguments, "--dataset-dir", tmp_path / "data")
+
+
+def test_without_the_engine_the_error_says_how_to_get_it(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEBOOK_LLAMAFACTORY_ENV", str(tmp_path))
+    with pytest.raises(TunebookError, match="llamafactory is not installed there") as caught:
+        run(recipe, "--json")
+    assert "count characters with --chars" in (caught.value.fix or "")
 
 
 def test_a_set_that_the_recipe_has_not_is_an_error(recipe):

@@ -36,6 +36,12 @@ def home() -> Path:
     return package / "_shipped"
 
 
+def cache() -> Path:
+    """Return the folder for what can be made again: `TUNEBOOK_CACHE`, or `tunebook` in the user's cache."""
+    named = os.environ.get("TUNEBOOK_CACHE")
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "tunebook").expanduser()
+
+
 def engine_environment(engine: EngineName) -> Path:
     """Return the virtual environment (the folder that holds `bin/`) in which `engine` is installed.
 

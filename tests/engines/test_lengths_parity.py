@@ -5,18 +5,15 @@ import itertools
 import json
 import os
 import random
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, pre_tokenizers
 
+from lengths_cases import answer_here
 from tunebook.data import registry as datasets
 from tunebook.data import sources
-from tunebook.errors import TunebookError
-from tunebook.lengths import batches, model_files, templates
-from tunebook.lengths.measuring import iter_batches
+from tunebook.lengths import batches
 from tunebook.lengths.sets import plan_source
 
 pytestmark = pytest.mark.engine
@@ -153,13 +150,21 @@ def engine_rows(values: dict) -> list[tuple[int, int]]:
     return [(len(row["input_ids"]), sum(label != -100 for label in row["labels"])) for row in rows]
 
 
+@pytest.fixture
+def engine_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    answer_here(monkeypatch, tmp_path / "cache")
+
+
 def our_rows(values: dict) -> list[tuple[int, int]]:
     registry = datasets.load_registry(Path(values["dataset_dir"]))
     source = sources.of_entry(registry.entry(values["dataset"]))
-    (rows,) = plan_source(source, values).sets
+    plan = plan_source(source, values)
+    plan.ask()
+    (rows,) = plan.sets
     found = []
-    for batch in iter_batches(rows, max_rows=None, on_bytes=lambda done: None):
-        kept = batches.sizes(rows.rule.keep(batch, rows.limit), rows.measure.form)
+    for batch in rows.counted.batches():
+        kept = batches.sizes(rows.rule.keep(batch, rows.limit), rows.form)
         assert (kept.prompt + kept.answer == kept.total).all()
         found += zip(kept.total.tolist(), kept.answer.tolist(), strict=True)
     return found
@@ -175,8 +180,8 @@ def cases():
     yield from (("qwen3_nothink", "openai", cutoff, {}) for cutoff in CUTOFFS)
 
 
-def test_prompts_answers_and_totals_are_those_of_the_engine_s_own_rows(data, models, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("engine_here")
+def test_prompts_answers_and_totals_are_those_of_the_engine_s_own_rows(data, models):
     differing, compared = [], 0
     for template, name, cutoff, options in cases():
         for kind, model in models.items():
@@ -199,45 +204,3 @@ def test_prompts_answers_and_totals_are_those_of_the_engine_s_own_rows(data, mod
                 differing.append((kind, template, name, cutoff, options, row, theirs[row], ours[row]))
     assert not differing
     assert compared > 5000
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("qwen", "Qwen2Tokenizer"), ("gemma", "GemmaTokenizerFast"), ("gemma", "LlamaTokenizerFast")],
-)
-def test_what_transformers_makes_of_a_tokenizer_file_is_what_is_read(models, tmp_path, kind, name):
-    from transformers import AutoTokenizer
-
-    hub = tmp_path / "hub"
-    shutil.copytree(models[kind], hub)
-    if kind == "gemma":
-        # The published file splits at spaces; the tiny one is made for small vocabularies.
-        tokenizer = Tokenizer.from_file(str(hub / "tokenizer.json"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-        tokenizer.save(str(hub / "tokenizer.json"))
-    config = json.loads((hub / "tokenizer_config.json").read_text())
-    config |= {"tokenizer_class": name}
-    del config["backend"]
-    (hub / "tokenizer_config.json").write_text(json.dumps(config))
-    theirs = AutoTokenizer.from_pretrained(hub)
-    if name == "LlamaTokenizerFast":
-        with pytest.raises(TunebookError, match="builds anew"):
-            model_files.load(hub)
-        theirs.save_pretrained(tmp_path / "saved")
-        hub = tmp_path / "saved"
-    ours = model_files.load(hub).tokenizer
-    rng = random.Random(1)
-    for _ in range(200):
-        sample = text(rng, 30) + rng.choice(["", "<|im_end|>\n", "<end_of_turn>", "<bos> x"])
-        assert ours.encode(sample, add_special_tokens=False).ids == theirs.encode(
-            sample, add_special_tokens=False
-        )
-
-
-def test_the_snapshot_is_what_the_installed_engine_has():
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import snapshot_templates
-
-    path, text = snapshot_templates.snapshot()
-    assert path.read_text(encoding="utf-8") == text
-    assert len(templates.snapshot()["templates"]) > 100

@@ -1,7 +1,6 @@
 """Our lengths are those of the rows that Axolotl itself builds, kept, dropped and truncated."""
 
 import json
-import os
 import random
 import sys
 from pathlib import Path
@@ -9,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunebook.errors import TunebookError
+from lengths_cases import answer_here
 from tunebook.lengths import batches
-from tunebook.lengths.measuring import iter_batches
 from tunebook.lengths.sets import plan_recipe
 from tunebook.recipes import catalog
 
@@ -105,19 +103,26 @@ def engine_rows(recipe: dict, tokenizer, block: dict) -> list[tuple[int, int]]:
     return [(len(row["input_ids"]), sum(label != -100 for label in row["labels"])) for row in rows]
 
 
+@pytest.fixture(autouse=True)
+def engine_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    answer_here(monkeypatch, tmp_path / "cache")
+
+
 def our_rows(recipe: dict, block: dict, folder: Path) -> list[tuple[int, int]]:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe, "datasets": [block]}))
-    (rows,) = plan_recipe(catalog.read_recipe(path, folder), folder, characters=False).sets
+    plan = plan_recipe(catalog.read_recipe(path, folder), folder, characters=False)
+    plan.ask()
+    (rows,) = plan.sets
     found = []
-    for batch in iter_batches(rows, max_rows=None, on_bytes=lambda done: None):
-        kept = batches.sizes(rows.rule.keep(batch, rows.limit), rows.measure.form)
+    for batch in rows.counted.batches():
+        kept = batches.sizes(rows.rule.keep(batch, rows.limit), rows.form)
         found += [pair for pair in zip(kept.total.tolist(), kept.answer.tolist(), strict=True) if pair[0]]
     return found
 
 
 def test_prompts_answers_and_totals_are_those_of_the_engine_s_own_rows(data, models, tmp_path):
-    os.environ.update({"AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"})
     from axolotl.loaders import load_tokenizer
     from axolotl.utils.dict import DictDefault
 
@@ -146,9 +151,3 @@ def test_the_whole_set_is_learned_with_train_on_inputs(data, models, tmp_path):
     recipe = {"base_model": str(models["qwen"]), "sequence_len": 999, "train_on_inputs": True}
     found = our_rows(recipe, blocks(data)["segments"], tmp_path)
     assert all(total == answer for total, answer in found)
-
-
-def test_a_type_that_is_not_known_is_refused_and_not_guessed(data, models, tmp_path):
-    recipe = {"base_model": str(models["qwen"]), "sequence_len": 999}
-    with pytest.raises(TunebookError, match=r"a block of type 'sharegpt\.simple' is not measured"):
-        our_rows(recipe, {**blocks(data)["chats"], "type": "sharegpt.simple"}, tmp_path)

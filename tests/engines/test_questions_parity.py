@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lengths_cases import answer_here
 from tunebook.evaluation.questions import read_questions
 
 pytestmark = pytest.mark.engine
@@ -146,7 +147,7 @@ def engine_rows(values: dict, name: str) -> list[tuple[str, int, str]]:
 
 
 def our_rows(values: dict, name: str) -> list[tuple[str, int, str]]:
-    found = read_questions(values, "llamafactory", name, home=ROOT).questions
+    found = read_questions(values, "llamafactory", [name], home=ROOT)[0].questions
     assert [question.index for question in found] == list(range(len(found)))
     return [(question.shown, question.prompt_tokens, question.reference) for question in found]
 
@@ -180,6 +181,7 @@ CASES += [
 
 def test_prompts_and_references_are_those_of_the_engine_s_own_rows(data, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    answer_here(monkeypatch, tmp_path / "cache")
     differing, compared = [], 0
     for kind, template, name, options in CASES:
         values = {

@@ -1,7 +1,6 @@
 """What a server is asked is what Axolotl itself builds of the same rows, and examples reach it."""
 
 import json
-import os
 import random
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lengths_cases import answer_here
 from tunebook.data import registry as datasets
 from tunebook.engines.axolotl.datasets import render_block
 from tunebook.evaluation import shots_data
@@ -96,12 +96,12 @@ def engine_rows(values: dict, tokenizer, name: str) -> list[tuple[str, int, str]
 
 
 def our_rows(values: dict, name: str) -> list[tuple[str, int, str]]:
-    found = read_questions(values, "axolotl", name, home=ROOT).questions
+    found = read_questions(values, "axolotl", [name], home=ROOT)[0].questions
     return [(question.shown, question.prompt_tokens, question.reference) for question in found]
 
 
-def test_prompts_and_references_are_those_of_the_engine_s_own_rows(data, model, tmp_path):
-    os.environ.update({"AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"})
+def test_prompts_and_references_are_those_of_the_engine_s_own_rows(data, model, tmp_path, monkeypatch):
+    answer_here(monkeypatch, tmp_path / "cache")
     from axolotl.loaders import load_tokenizer
     from axolotl.utils.dict import DictDefault
 

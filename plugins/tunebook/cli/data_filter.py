@@ -14,11 +14,10 @@ import click
 from tunebook.cli.data_lengths import keep_sets, make_plan, progress
 from tunebook.cli.data_registry import dataset_dir_option
 from tunebook.errors import TunebookError
-from tunebook.lengths import filter_output
-from tunebook.lengths.filtering import Condition, Part, sort_rows
+from tunebook.lengths import filtering
+from tunebook.lengths.filtering import Condition, Outcome, Part, sort_rows
 
 if TYPE_CHECKING:
-    from tunebook.lengths.filter_output import Outcome
     from tunebook.lengths.sets import Plan
 
 _SHOWN_ROWS = 10
@@ -128,27 +127,28 @@ def _run(
     plan: Plan, condition: Condition, output: Path | None, new_name: str | None, report: Path | None
 ) -> list[Outcome]:
     outcomes = [
-        filter_output.Outcome(name=new_name or filter_output.new_name(rows.name, condition), source=rows.name)
+        Outcome(name=new_name or filtering.new_name(rows.name, condition), source=rows.name)
         for rows in plan.sets
     ]
     if output is not None:
         for outcome in outcomes:
-            filter_output.refuse_existing(output, outcome.name)
+            filtering.refuse_existing(output, outcome.name)
+    plan.ask(whole=True)
     with _whole_file(report) if report is not None else nullcontext() as stream:
         for rows, outcome in zip(plan.sets, outcomes, strict=True):
             with progress(f"filtering {rows.name}", rows.bytes) as on_bytes:
                 parts = sort_rows(rows, condition, on_bytes=on_bytes)
                 if output is None:
-                    filter_output.count(parts, outcome, stream)
+                    filtering.count(parts, outcome, stream)
                     continue
                 counted = {
-                    "unit": "characters" if plan.counter is None else "tokens",
+                    "unit": plan.unit,
                     "engine": plan.engine,
                     "template": plan.template,
                     "tokenizer": plan.tokenizer,
                 }
-                facts = filter_output.facts_of(condition, counted)
-                filter_output.write(parts, rows, outcome, output, facts)
+                facts = filtering.facts_of(condition, counted)
+                filtering.write(parts, rows, outcome, output, facts)
     return outcomes
 
 

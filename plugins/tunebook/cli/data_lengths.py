@@ -17,8 +17,7 @@ from tunebook.data import sources
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.lengths.cutting import LOSS_WORDS, LOSSES
-from tunebook.lengths.measuring import measure
-from tunebook.lengths.report import gather
+from tunebook.lengths.report import gather, measure, render
 from tunebook.lengths.sets import Plan, plan_recipe, plan_source, source_of
 from tunebook.recipes import catalog, overlays
 
@@ -65,9 +64,9 @@ def lengths(
 ) -> None:
     """Show how long rows are in tokens, and what the limit cuts off.
 
-    RECIPE is a name from `tunebook ls` or a YAML file: its rows are built with its template and tokenizer, as
-    its engine does. NAME is an entry of the registry or a data file, which needs --model and --template, or
-    --chars. No engine is started. docs/lengths.md says what is counted, and what cannot be.
+    RECIPE is a name from `tunebook ls` or a YAML file: its installed engine is asked how it builds the rows.
+    NAME is an entry of the registry or a data file, which needs --model and --template, or --chars. What the
+    engine said is kept: the same question starts no engine. docs/lengths.md says what is counted.
 
     \b
     Example:
@@ -77,6 +76,7 @@ def lengths(
         name, overrides, overlay_names, chars=chars, model=model, template=template, dataset_dir=dataset_dir
     )
     keep_sets(plan, wanted)
+    plan.ask(max_rows=max_samples)
     tallies = []
     for rows in plan.sets:
         with progress(f"measuring {rows.name}", rows.bytes) as on_bytes:
@@ -84,10 +84,9 @@ def lengths(
     report = gather(plan, tallies, width=width)
     if html is not None:
         # Drawing needs jinja2 and more: as long to import as a small set takes to measure.
-        from tunebook.lengths import page
         from tunebook.report import charts
 
-        text = page.render(name, report, light=charts.config(dark=False), dark=charts.config(dark=True))
+        text = render(name, report, light=charts.config(dark=False), dark=charts.config(dark=True))
         write_atomic(html, text)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))

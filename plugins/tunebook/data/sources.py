@@ -15,9 +15,18 @@ from tunebook.types import DatasetEntry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# LLaMA-Factory's names for columns, and what it reads where an entry has no `columns`
+# LLaMA-Factory's names for columns and tags, and what it reads where an entry has no `columns` or no `tags`
 # (llamafactory/data/parser.py).
 _DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
+_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
 
 # Of a file that no entry names: the first of these that its first row has.
 _USUAL: tuple[dict[str, str], ...] = (
@@ -108,6 +117,18 @@ def column(entry: DatasetEntry, key: str) -> str | None:
     """
     columns = entry.values.get("columns")
     name = columns.get(key) if isinstance(columns, dict) else _DEFAULTS.get(key)
+    return name if isinstance(name, str) and name else None
+
+
+def tag(entry: DatasetEntry, key: str) -> str | None:
+    """Return what a tag of LLaMA-Factory's is called in the messages of an entry; None where it has none.
+
+    Args:
+        entry: The entry.
+        key: `role_tag`, `content_tag`, `user_tag`, ...
+    """
+    tags = entry.values.get("tags")
+    name = tags.get(key) if isinstance(tags, dict) else _TAGS.get(key)
     return name if isinstance(name, str) and name else None
 
 

@@ -22,7 +22,6 @@ from tunebook.evaluation.records import (
     settings_words,
 )
 from tunebook.evaluation.shots_data import with_shots
-from tunebook.lengths.templates import load_template
 from tunebook.recipes import overlays
 from tunebook.recipes.catalog import find_recipe, read_recipe
 from tunebook.runs import provenance
@@ -96,15 +95,25 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
         values, shots = made.values, made.shots.as_data()
         notes += made.notes
     registry = load_registry(Path(str(values[engine.registry_key])))
+    judged = {}
     for label in labels:
         members = [label] if label in registry.values else label.split("+")
-        specs = registry.entry(members[0]).metrics
-        if not any(spec.reads_answers for spec in specs):
+        if any(spec.reads_answers for spec in registry.entry(members[0]).metrics):
+            judged[label] = members
+        else:
             notes.append(
                 f"{label}: carries no metric that judges answers, and a server has no loss: left out"
             )
-            continue
-        found = [read_questions(values, recipe.engine, name, home=home) for name in members]
+    if not judged:
+        raise TunebookError(
+            f"{recipe.path}: none of its sets has a metric that judges answers",
+            fix='add a "metric" to an entry of the registry, and name the entry with --dataset',
+        )
+    names = list(dict.fromkeys(name for members in judged.values() for name in members))
+    read = {one.name: one for one in read_questions(values, recipe.engine, names, home=home)}
+    for label, members in judged.items():
+        specs = registry.entry(members[0]).metrics
+        found = [read[name] for name in members]
         if request.completions and recipe.engine == "axolotl" and found[0].tokenizer is None:
             raise TunebookError(
                 "--completions sends whole prompts, and the chat template that writes them is part of a "
@@ -113,12 +122,7 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
             )
         sets.append(asked_set(label, members, specs, found, registry, request.max_samples))
         notes += [f"{label}: {line}" for line in about_rows(found)]
-    if not sets:
-        raise TunebookError(
-            f"{recipe.path}: none of its sets has a metric that judges answers",
-            fix='add a "metric" to an entry of the registry, and name the entry with --dataset',
-        )
-    options, stop = _template_options(recipe, values)
+    options, stop = _template_options(recipe, values, read[names[0]])
     return EndpointPlan(
         request=request,
         recipe=replace(recipe, values=values),
@@ -210,13 +214,14 @@ def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
     return replace(recipe, values=located), run_label
 
 
-def _template_options(recipe: Recipe, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _template_options(
+    recipe: Recipe, values: Mapping[str, Any], asked: QuestionSet
+) -> tuple[dict[str, Any], list[str]]:
     """What puts a server's chat template into the recipe's mode, and what ends an answer."""
     if recipe.engine == "axolotl":
         return dict(values.get("chat_template_kwargs") or {}), []
-    template = load_template(str(values["template"]))
-    off = template.kind == "reasoning" and not values.get("enable_thinking", True)
-    return ({"enable_thinking": False} if off else {}), list(template.stop_words)
+    off = asked.reasons and not values.get("enable_thinking", True)
+    return ({"enable_thinking": False} if off else {}), list(asked.stop)
 
 
 # An evaluation set as it is put to a server: which of its rows, and what is measured on the answers.

@@ -1,36 +1,35 @@
-"""The rows of an evaluation set as the questions that a server is asked, built as the engine builds them."""
+"""The rows of an evaluation set as a server is asked them, built by the installed engine."""
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tunebook.data import registry as datasets
+from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
 from tunebook.errors import TunebookError
-from tunebook.lengths.conversations import LeftOut
-from tunebook.lengths.measuring import engine_rows
+from tunebook.lengths import asking
+from tunebook.lengths.sets import (
+    axolotl_request,
+    axolotl_settings,
+    axolotl_tokenizer,
+    block_files,
+    llamafactory_request,
+    llamafactory_tokenizer,
+    source_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
+    from tunebook.data.registry import Registry
     from tunebook.types import EngineName
 
-_PROMPT_TOKENS_KEPT = 1024  # as in the records of an evaluation inside the engine
-_PROMPT_CHARACTERS_KEPT = 6000  # where no tokenizer is here to count them
-
-
-class Asked(NamedTuple):
-    """One row as the engine's template writes it."""
-
-    messages: list[dict[str, str]]
-    """What stands before the last answer, `{"role", "content"}` each; roles as OpenAI's API calls them."""
-    pieces: list[str]
-    """The same as text that the engine tokenises piece by piece, special tokens included."""
-    answer: str
-    """The last answer as it is learned, with what closes its turn."""
-    reference: str
-    """The last answer without what closes its turn."""
+_ALL_ROWS = ("streaming", "packing", "neat_packing", "train_on_prompt")
+"""Keys of LLaMA-Factory with which evaluation rows hold no single answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,7 @@ class Question:
     source_row: int
     """Row of the data, from 1."""
     messages: list[dict[str, str]]
+    """What stands before the last answer, `{"role", "content"}` each; roles as OpenAI's API calls them."""
     prompt: str
     """The whole prompt as text to be tokenised, without a BOS that the tokenizer itself puts there."""
     shown: str
@@ -67,137 +67,125 @@ class QuestionSet:
     """Tokens of a row, at which the engine cuts it or leaves it out."""
     over_limit: int = 0
     """Rows that the engine cuts there; not known without a tokenizer."""
-
-
-class Reader(Protocol):
-    """Reads the rows of one set as one engine does."""
-
-    files: tuple[Path, ...]
-    columns: tuple[str, ...]
-    limit: int | None
-    """Rows to read, from the first."""
-    chosen: list[int] | None
-    """Rows to take, in this order, each from 0; None for all."""
-    tokenizer: Any
-    """A `model_files.ModelTokenizer`; None where it is not on this machine."""
-    length_limit: int
-    row_end: int
-    """Tokens that the engine puts behind each row."""
-
-    def read(self, row: Mapping[str, Any]) -> Asked | LeftOut:
-        """Return a row as the engine builds it.
-
-        Raises:
-            TunebookError: The row stops the engine, or cannot be put to a server.
-        """
-        ...
-
-    def too_long(self, tokens: int) -> str | None:
-        """Return why the engine leaves out a row of so many tokens; None where it does not."""
-        ...
+    stop: tuple[str, ...] = ()
+    """Texts with which the template ends an answer, beside the tokenizer's own."""
+    reasons: bool = False
+    """Whether the template is one of LLaMA-Factory's for models that think."""
 
 
 def read_questions(
-    values: Mapping[str, Any], engine: EngineName, name: str, *, home: Path, may_be_empty: bool = False
-) -> QuestionSet:
-    """Read one evaluation set of a recipe.
+    values: Mapping[str, Any],
+    engine: EngineName,
+    names: Sequence[str],
+    *,
+    home: Path,
+    may_be_empty: bool = False,
+) -> list[QuestionSet]:
+    """Read evaluation sets of a recipe. The engine is started once for all of them, or not at all.
 
     Args:
         values: The recipe.
         engine: Whose it is.
-        name: A registry entry that the recipe evaluates on.
+        names: Registry entries that the recipe evaluates on.
         home: Where data is looked for that is not below the current folder.
         may_be_empty: Whether a set without any question is no error.
 
     Raises:
-        TunebookError: The set cannot be read here, or none of its rows can be asked.
+        TunebookError: The engine is not installed, a set cannot be read, or none of its rows can be asked.
     """
-    reader = _reader(values, engine, name, home)
-    found = QuestionSet(name=name, questions=[], length_limit=reader.length_limit)
-    if reader.tokenizer is not None:
-        found.tokenizer = str(reader.tokenizer.folder)
-    for number, row in _rows(reader, name):
-        try:
-            asked = reader.read(row)
-        except TunebookError as err:
-            raise TunebookError(f"{name}, row {number}: {err.problem}", fix=err.fix) from err
-        if isinstance(asked, LeftOut):
-            found.left_out[asked.reason] += 1
-            continue
-        question = _question(asked, len(found.questions), number, reader)
-        if isinstance(question, LeftOut):
-            found.left_out[question.reason] += 1
-            continue
-        if question.tokens is not None and question.tokens > reader.length_limit:
-            found.over_limit += 1
-        found.questions.append(question)
-    if not found.questions and not may_be_empty:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in found.left_out.items())
-        raise TunebookError(
-            f"{name}: no row can be asked{f': {reasons}' if reasons else ''}",
-            fix="check the data and its columns",
+    job = (_llamafactory if engine == "llamafactory" else _axolotl)(values, names, home)
+    answer = asking.ask(job)
+    found = []
+    for name, one in zip(names, answer.values["sets"], strict=True):
+        questions = [Question(index=index, **row) for index, row in enumerate(one["questions"])]
+        left_out = Counter(reason for _, reason in one["left_out"])
+        if not questions and not may_be_empty:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
+            raise TunebookError(
+                f"{name}: no row can be asked{f': {reasons}' if reasons else ''}",
+                fix="check the data and its columns",
+            )
+        found.append(
+            QuestionSet(
+                name=name,
+                questions=questions,
+                left_out=left_out,
+                tokenizer=None if job.tokenizer is None else str(job.tokenizer),
+                length_limit=one["limit"],
+                over_limit=sum((row.tokens or 0) > one["limit"] for row in questions),
+                stop=tuple(answer.values.get("stop", ())),
+                reasons=bool(answer.values.get("reasons")),
+            )
         )
     return found
 
 
-def _reader(values: Mapping[str, Any], engine: EngineName, name: str, home: Path) -> Reader:
-    if engine == "llamafactory":
-        from tunebook.evaluation.questions_llamafactory import LlamaFactoryReader
-
-        return LlamaFactoryReader(values, name)
-    from tunebook.evaluation.questions_axolotl import AxolotlReader
-
-    return AxolotlReader(values, name, home)
-
-
-def _rows(reader: Reader, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the rows of a set with their numbers in the data, from 1."""
-    rows: Iterable[Mapping[str, Any]] = engine_rows(
-        reader.files, reader.columns, name, limit=reader.limit if reader.chosen is None else None
-    )
-    if reader.chosen is None:
-        yield from enumerate(rows, 1)
-        return
-    wanted = set(reader.chosen)
-    kept = {place: row for place, row in enumerate(rows) if place in wanted}
-    for place in reader.chosen[: reader.limit]:
-        yield place + 1, kept[place]
-
-
-def _question(asked: Asked, index: int, number: int, reader: Reader) -> Question | LeftOut:
-    prompt = "".join(asked.pieces)
-    prompt_tokens = tokens = None
-    reference = asked.reference
-    shown = prompt[-_PROMPT_CHARACTERS_KEPT:]
-    if len(prompt) > len(shown):
-        shown = f"[{len(prompt) - len(shown)} characters before] {shown}"
-    if reader.tokenizer is not None:
-        tokenizer = reader.tokenizer.tokenizer
-        ids = [token for piece in asked.pieces for token in _encode(tokenizer, piece)]
-        prompt_tokens = len(ids)
-        tokens = prompt_tokens + len(_encode(tokenizer, asked.answer)) + reader.row_end
-        reason = reader.too_long(tokens)
-        if reason is not None:
-            return LeftOut(reason)
-        if reader.tokenizer.adds_bos:
-            prompt = prompt.removeprefix(reader.tokenizer.special["bos_token"])
-        # As the engine reads it off its labels: a tokenizer may have no token for a character.
-        reference = tokenizer.decode(_encode(tokenizer, reference), skip_special_tokens=True)
-        shown = tokenizer.decode(ids[-_PROMPT_TOKENS_KEPT:], skip_special_tokens=False)
-        if prompt_tokens > _PROMPT_TOKENS_KEPT:
-            shown = f"[{prompt_tokens - _PROMPT_TOKENS_KEPT} tokens before] {shown}"
-    return Question(
-        index=index,
-        source_row=number,
-        messages=asked.messages,
-        prompt=prompt,
-        shown=shown,
-        reference=reference,
-        prompt_tokens=prompt_tokens,
-        tokens=tokens,
+def _llamafactory(values: Mapping[str, Any], names: Sequence[str], home: Path) -> asking.Job:  # noqa: ARG001
+    if not values.get("eval_dataset"):
+        raise TunebookError(
+            "the recipe names no eval_dataset"
+            + (": only the engine knows the rows that val_size holds out" if values.get("val_size") else ""),
+            fix="name a set of the registry with --dataset",
+        )
+    for key in _ALL_ROWS:
+        if values.get(key):
+            raise TunebookError(
+                f"`{key}: true` applies to the evaluation rows too: no answer can be told from its prompt",
+                fix=f"evaluate with {key}=false",
+            )
+    registry = datasets.load_registry(Path(str(values.get("dataset_dir", "data"))))
+    settings = asking.llamafactory_settings(values)
+    tokenizer: Path | None = None
+    with suppress(TunebookError):  # the model may be on the server's machine only
+        tokenizer = llamafactory_tokenizer(values)
+        settings["model_name_or_path"] = str(tokenizer)
+    drawn = {name: _drawn_before(values, registry, name) for name in names}
+    used = dict.fromkeys([*names, *(one for earlier in drawn.values() for one in earlier)])
+    sources = {name: source_of(registry.entry(name)) for name in used}
+    requests = {name: llamafactory_request(source, draw=[]) for name, source in sources.items()}
+    return asking.Job(
+        engine="llamafactory",
+        want="questions",
+        settings=settings,
+        sets=[{**requests[name], "draw": [requests[one] for one in drawn[name]]} for name in names],
+        data={name: asking.contents(source.files) for name, source in sources.items()},
+        tokenizer=tokenizer,
     )
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+def _drawn_before(values: Mapping[str, Any], registry: Registry, name: str) -> list[str]:
+    """The entries that `num_samples` draws from before an evaluation set, where rows are drawn from that too.
+
+    The engine draws by numpy's global generator, for the training sets first: an entry's rows depend on
+    those before it.
+    """
+    if not registry.entry(name).values.get("num_samples"):
+        return []
+    trained, evaluated = (_names(values.get(key)) for key in ("dataset", "eval_dataset"))
+    before = [*trained, *evaluated[: evaluated.index(name)]]
+    return [one for one in before if registry.entry(one).values.get("num_samples")]
+
+
+def _axolotl(values: Mapping[str, Any], names: Sequence[str], home: Path) -> asking.Job:
+    registry = datasets.load_registry(Path(str(values.get(DIRECTORY_KEY))))
+    known = list(values.get(NAMES_KEY) or ())
+    blocks = {}
+    for name in names:
+        registry.entry(name)
+        blocks[name] = dict((values.get("test_datasets") or [])[known.index(name)])
+    tokenizer: Path | None = None
+    with suppress(TunebookError):  # the model may be on the server's machine only
+        tokenizer = axolotl_tokenizer(values)
+    return asking.Job(
+        engine="axolotl",
+        want="questions",
+        settings=axolotl_settings(values, tokenizer),
+        sets=[axolotl_request(name, block, "eval", home) for name, block in blocks.items()],
+        data={name: asking.contents(block_files(block, home)[0]) for name, block in blocks.items()},
+        tokenizer=tokenizer,
+    )
+
+
+def _names(value: Any) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+    return [str(part).strip() for part in parts]

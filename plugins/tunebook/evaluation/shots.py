@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.data import tables
+from tunebook.data.sources import column, is_chat, tag
 from tunebook.errors import TunebookError
-from tunebook.lengths.columns import needed_columns
-from tunebook.lengths.conversations import Conversation, converter
-from tunebook.lengths.measuring import engine_rows
+from tunebook.lengths.reading import read_rows
 from tunebook.lengths.sets import source_of
 
 if TYPE_CHECKING:
@@ -199,12 +198,28 @@ def examples_of_training(
 
 
 def _examples(entry: DatasetEntry) -> Iterator[Example]:
-    """Yield the last question and answer of each row that has nothing before them."""
-    convert = converter(entry, multimodal=False)
-    for number, row in enumerate(engine_rows(source_of(entry).files, needed_columns(entry), entry.name), 1):
-        try:
-            found = convert(row)
-        except TunebookError as err:
-            raise TunebookError(f"{entry.name}, row {number}: {err.problem}", fix=err.fix) from err
-        if isinstance(found, Conversation) and len(found.messages) == 2:
-            yield Example(found.messages[0].text, found.messages[1].text)
+    """Yield question and answer of each row that has nothing before them."""
+    for row in read_rows(source_of(entry).files, (), entry.name):
+        found = _of_conversation(row, entry) if is_chat(entry) else _of_columns(row, entry)
+        if found is not None:
+            yield found
+
+
+def _of_columns(row: Mapping[str, Any], entry: DatasetEntry) -> Example | None:
+    prompt, query, response, history = (
+        row.get(column(entry, key) or "") for key in ("prompt", "query", "response", "history")
+    )
+    question = "\n".join(str(part) for part in (prompt, query) if part)
+    return Example(question, response) if isinstance(response, str) and not history else None
+
+
+def _of_conversation(row: Mapping[str, Any], entry: DatasetEntry) -> Example | None:
+    role, content = tag(entry, "role_tag") or "", tag(entry, "content_tag") or ""
+    messages = row.get(column(entry, "messages") or "")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return None
+    said = [message for message in messages if message.get(role) != tag(entry, "system_tag")]
+    if [message.get(role) for message in said] != [tag(entry, "user_tag"), tag(entry, "assistant_tag")]:
+        return None
+    question, answer = (message.get(content) for message in said)
+    return Example(question, answer) if isinstance(question, str) and isinstance(answer, str) else None

@@ -12,12 +12,11 @@ from tunebook.data import sources
 from tunebook.data.registry import REGISTRY_FILE, load_registry
 from tunebook.engines.axolotl.datasets import render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
-from tunebook.evaluation.questions import read_questions
+from tunebook.evaluation.questions import QuestionSet, read_questions
 from tunebook.evaluation.records import digest
 from tunebook.evaluation.shots import choose_shots
 from tunebook.files import write_json
-from tunebook.lengths.columns import names_of, needed_columns
-from tunebook.lengths.measuring import engine_rows
+from tunebook.lengths.reading import read_rows
 from tunebook.lengths.sets import source_of
 from tunebook.runs import provenance
 from tunebook.types import DatasetEntry
@@ -38,6 +37,8 @@ class WithShots(NamedTuple):
     notes: list[str]
 
 
+_COLUMNS = ("prompt", "query", "response", "system", "tools", "history")
+_CHAT_COLUMNS = ("messages", "system", "tools")
 _LOCATION = frozenset(
     {
         *("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"),
@@ -80,8 +81,10 @@ def with_shots(
     made = on_registry(values, engine, place.absolute())
     count = len(shots.examples)
     notes = []
-    for name in names:
-        added = added_tokens(values, made, engine, name, home) if _can_be_read(values, engine) else None
+    counted: Sequence[Added | None] = [None] * len(names)
+    if _can_be_read(values, engine):
+        counted = added_tokens(values, made, engine, names, home)
+    for name, added in zip(names, counted, strict=True):
         what = f"{name}: {count} example{'s' * (count > 1)} from {shots.source}"
         if added is None:
             notes.append(f"{what}; their tokens are not known here")
@@ -155,21 +158,28 @@ class Added(NamedTuple):
 
 
 def added_tokens(
-    before: Mapping[str, Any], after: Mapping[str, Any], engine: EngineName, name: str, home: Path
-) -> Added | None:
-    """Return what the examples add to a set; None where the model's tokenizer is not on this machine.
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    engine: EngineName,
+    names: Sequence[str],
+    home: Path,
+) -> list[Added | None]:
+    """Return what the examples add to sets; None where the model's tokenizer is not on this machine.
 
     Args:
         before: The evaluation recipe without them.
         after: The same with them.
         engine: Whose recipes they are.
-        name: The set.
+        names: The sets.
         home: Where data is looked for that is not below the current folder.
     """
-    plain = read_questions(before, engine, name, home=home)
-    shown = read_questions(after, engine, name, home=home, may_be_empty=True)
-    sizes = [one.prompt_tokens for one in plain.questions]
-    if not sizes or sizes[0] is None:
+    plain = read_questions(before, engine, names, home=home)
+    shown = read_questions(after, engine, names, home=home, may_be_empty=True)
+    return [_added(one, other) for one, other in zip(plain, shown, strict=True)]
+
+
+def _added(plain: QuestionSet, shown: QuestionSet) -> Added | None:
+    if plain.tokenizer is None:
         return None
     # Axolotl leaves out what is too long: then rows do not go by their numbers, but by what is asked.
     grown = {one.source_row: one.prompt_tokens for one in shown.questions}
@@ -184,15 +194,13 @@ def added_tokens(
 
 def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
     """As one JSON array: of JSONL and CSV the engines guess types, and a column of dates becomes no text."""
-    keys = [*needed_columns(entry)]
-    history = names_of(entry).columns.get("history")
-    if history and not sources.is_chat(entry):
-        keys.append(history)
+    read = _CHAT_COLUMNS if sources.is_chat(entry) else _COLUMNS
+    keys = [name for key in read if (name := sources.column(entry, key))]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
             between = "[\n"
-            for row in engine_rows(source_of(entry).files, needed_columns(entry), entry.name):
+            for row in read_rows(source_of(entry).files, keys, entry.name):
                 kept = {key: row.get(key) for key in keys}
                 stream.write(between + json.dumps(_with_text(kept, entry, text), ensure_ascii=False))
                 between = ",\n"
@@ -203,19 +211,18 @@ def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
 
 
 def _with_text(row: dict[str, Any], entry: DatasetEntry, text: str) -> dict[str, Any]:
-    names = names_of(entry)
     if not sources.is_chat(entry):
-        prompt, query = names.columns.get("prompt"), names.columns.get("query")
+        prompt, query = sources.column(entry, "prompt"), sources.column(entry, "query")
         # The first that holds anything begins the question.
         column = next((name for name in (prompt, query) if name and row.get(name)), prompt or query)
         if column:
             row[column] = text + str(row.get(column) or "")
         return row
-    column = names.columns.get("messages") or ""
+    column = sources.column(entry, "messages") or ""
     messages = row.get(column)
     if isinstance(messages, list):
-        role, content = names.tags["role_tag"] or "", names.tags["content_tag"] or ""
-        asked = [at for at, one in enumerate(messages) if one.get(role) == names.tags["user_tag"]]
+        role, content = sources.tag(entry, "role_tag") or "", sources.tag(entry, "content_tag") or ""
+        asked = [at for at, one in enumerate(messages) if one.get(role) == sources.tag(entry, "user_tag")]
         if asked:
             changed = [dict(one) for one in messages]
             changed[asked[-1]][content] = text + str(changed[asked[-1]].get(content) or "")

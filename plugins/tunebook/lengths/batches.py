@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -47,8 +46,7 @@ class Batch:
         return sums
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class Form(NamedTuple):
     """What is alike in all rows of a set, in tokens."""
 
     closing: int = 0
@@ -84,20 +82,6 @@ def sizes(batch: Batch, form: Form) -> Sizes:
     return Sizes(total - answer, answer, total)
 
 
-class Measure(Protocol):
-    """Measures rows as one engine builds them."""
-
-    form: Form
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]], first: int) -> Batch:
-        """Return the lengths of `rows`, of which the first has the number `first`.
-
-        Raises:
-            TunebookError: A row stops the engine, or cannot be measured; names the row.
-        """
-        ...
-
-
 def pack(
     numbers: Sequence[int],
     turns: Sequence[Sequence[tuple[int, int]]],
@@ -106,18 +90,38 @@ def pack(
 ) -> Batch:
     """Return a batch from each row's (prompt, answer) lengths."""
     counts = np.fromiter(map(len, turns), np.int64, len(turns))
-    widest = int(counts.max(initial=1)) or 1
-    prompts = np.zeros((len(turns), widest), np.int64)
-    answers = np.zeros((len(turns), widest), np.int64)
-    if len(turns):
-        flat = np.array([pair for row in turns for pair in row], np.int64).reshape(-1, 2)
-        filled = np.arange(widest) < counts[:, None]
-        prompts[filled], answers[filled] = flat[:, 0], flat[:, 1]
+    flat = np.array([pair for row in turns for pair in row], np.int64).reshape(-1, 2)
+    return _batch(np.array(numbers, np.int64), counts, flat, np.array(tails, np.int64), skipped)
+
+
+def in_parts(
+    numbers: Lengths, turns: Lengths, pairs: Lengths, tails: Lengths, *, rows: int = 10_000
+) -> Iterator[Batch]:
+    """Yield batches from the (prompt, answer) lengths of all turns of all rows in one list.
+
+    Args:
+        numbers: R row numbers, from 1.
+        turns: R: turns of each row; T in all.
+        pairs: T x 2.
+        tails: R.
+        rows: Of one batch. A batch is as wide as its row of most turns.
+    """
+    done = 0
+    for start in range(0, len(numbers), rows):
+        part = slice(start, start + rows)
+        counts = turns[part].astype(np.int64)
+        flat = pairs[done : done + int(counts.sum())].astype(np.int64)
+        done += len(flat)
+        yield _batch(numbers[part], counts, flat, tails[part].astype(np.int64), ())
+
+
+def _batch(
+    numbers: Lengths, turns: Lengths, pairs: Lengths, tails: Lengths, skipped: Sequence[Skipped]
+) -> Batch:
+    widest = int(turns.max(initial=1)) or 1
+    prompts, answers = (np.zeros((len(turns), widest), np.int64) for _ in range(2))
+    filled = np.arange(widest) < turns[:, None]
+    prompts[filled], answers[filled] = pairs[:, 0], pairs[:, 1]
     return Batch(
-        rows=np.array(numbers, np.int64),
-        prompts=prompts,
-        answers=answers,
-        turns=counts,
-        tail=np.array(tails, np.int64),
-        skipped=list(skipped),
+        rows=numbers, prompts=prompts, answers=answers, turns=turns, tail=tails, skipped=list(skipped)
     )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunebook.lengths.batches import Batch, Form, Skipped, pack
+from tunebook.errors import TunebookError
+from tunebook.lengths.batches import Batch, Skipped, pack
+from tunebook.lengths.reading import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from tunebook.lengths.sets import RowSet
     from tunebook.types import DatasetEntry
+
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 4 << 20
 
 _COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 _ASSISTANTS = {"assistant", "gpt", "model"}
@@ -26,7 +32,6 @@ class CharacterMeasure:
     def __init__(self, entry: DatasetEntry) -> None:
         columns = entry.values.get("columns")
         names = columns if isinstance(columns, dict) else _COLUMNS
-        self.form = Form()
         self._chat = entry.values.get("formatting", "alpaca") != "alpaca"
         self._messages = names.get("messages") or _COLUMNS["messages"]
         self._answer = names.get("response")
@@ -43,7 +48,7 @@ class CharacterMeasure:
         }
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], first: int) -> Batch:
-        """Return the lengths of `rows`; see `Measure`."""
+        """Return the lengths of `rows`, of which the first has the number `first`."""
         numbers, turns, skipped = [], [], []
         for number, row in enumerate(rows, first):
             found = self._conversation(row) if self._chat else self._alpaca(row)
@@ -72,6 +77,42 @@ class CharacterMeasure:
             content = next((message[key] for key in self._content_keys if key in message), None)
             counts[role in self._assistants] += _characters(content)
         return (counts[0], counts[1]) if counts[1] else None
+
+
+def iter_characters(
+    rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int], None]
+) -> Iterator[Batch]:
+    """Yield the rows of a set, measured, some at a time.
+
+    Args:
+        rows: The set.
+        max_rows: Rows to read, from the first; None for as many as the engine does.
+        on_bytes: Called with the bytes read so far.
+
+    Raises:
+        TunebookError: A file cannot be read, or there are no rows.
+    """
+    limit = min((bound for bound in (max_rows, rows.limit_rows) if bound is not None), default=None)
+    measure = CharacterMeasure(rows.entry)
+    first, batch = 1, list[dict[str, Any]]()
+    read = start = 0
+
+    def note(done: int) -> None:
+        nonlocal read
+        read = done
+
+    for row in read_rows(rows.files, (), rows.name, limit=limit, on_bytes=note):
+        batch.append(row)
+        if len(batch) == _BATCH_ROWS or read - start > _BATCH_BYTES:
+            on_bytes(read)
+            yield measure(batch, first)
+            first, batch, start = first + len(batch), [], read
+    if batch:
+        yield measure(batch, first)
+    elif first == 1:
+        raise TunebookError(
+            f"{rows.name}: {', '.join(map(str, rows.files))} has no rows", fix="name a file with rows"
+        )
 
 
 def _characters(value: Any) -> int:

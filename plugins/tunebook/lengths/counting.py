@@ -16,13 +16,14 @@ import numpy as np
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TOKENIZER_FILE = "tokenizer.json"
 
 CHECKED_TEXTS = 500
 """Texts that both tokenizers must agree on, token for token."""
 
+_LATER_CHECKS = 100
 _CHECKED_CHARACTERS = 600
 """A longer text is compared by its beginning, but for the first few."""
 _WHOLE_TEXTS = 2
@@ -66,11 +67,7 @@ class Counter:
     @property
     def by(self) -> str:
         """Who counts, with version, and for fastokens how many texts were compared."""
-        exact = f"tokenizers {importlib.metadata.version('tokenizers')}"
-        if self._fast is None:
-            return exact
-        fast = f"fastokens {importlib.metadata.version('fastokens')}"
-        return f"{fast}, {self._checked} texts compared with {exact}"
+        return counted_by(None if self._fast is None else self._checked)
 
     @property
     def fast(self) -> bool:
@@ -130,6 +127,62 @@ class Counter:
                 self._fast = None
                 return
         self._checked += len(sample)
+
+
+class FastDiffers(BaseException):
+    """fastokens made other tokens of a text than the engine's tokenizer: nothing it has made counts.
+
+    Not an Exception: an engine that catches those of bad rows must not swallow it.
+    """
+
+
+class CheckedEncoder:
+    """Gives the token ids of one text after another by fastokens, held against an engine's own tokenizer.
+
+    The first `CHECKED_TEXTS` texts and every hundredth after them are encoded by both.
+
+    Args:
+        tokenizer: A `tokenizers.Tokenizer`: the one behind the engine's, with every token it adds.
+        exact: Gives the ids of a text as the engine's tokenizer does, without special tokens around it.
+
+    Raises:
+        FastDiffers: Already on the texts that are always tried. A call raises it too.
+        ValueError: fastokens is not installed, or cannot read the tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any, exact: Callable[[str], list[int]]) -> None:
+        fast = _fastokens(tokenizer)
+        if fast is None:
+            raise ValueError("fastokens is not installed, or does not know this kind of tokenizer")
+        self._fast, self._exact = fast, exact
+        self._texts = self.compared = 0
+        for text in _PROBES:
+            self._compare(text, fast.encode(text).ids)
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        ids: list[int] = self._fast.encode(text).ids
+        self._texts += 1
+        if self.compared < CHECKED_TEXTS or self._texts % _LATER_CHECKS == 0:
+            self._compare(text, ids)
+        return ids
+
+    def _compare(self, text: str, ids: list[int]) -> None:
+        if self._exact(text) != ids:
+            raise FastDiffers(text[:200])
+        self.compared += 1
+
+
+def counted_by(compared: int | None) -> str:
+    """Return which libraries have counted, with their versions.
+
+    Args:
+        compared: Texts on which fastokens was compared with `tokenizers`; None where it has not counted.
+    """
+    exact = f"tokenizers {importlib.metadata.version('tokenizers')}"
+    if compared is None:
+        return exact
+    return f"fastokens {importlib.metadata.version('fastokens')}, {compared} texts compared with {exact}"
 
 
 def counter(tokenizer_path: str | Path) -> Counter:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from tunebook.lengths.batches import Batch, Form, Lengths
@@ -73,12 +75,14 @@ class Proportional:
 class First:
     """Axolotl's `excess_length_strategy: truncate`: the first tokens of a row stay."""
 
+    shortest: int = 0
+    """A shorter row is left out."""
     key: str = "sequence_len"
 
     def keep(self, batch: Batch, limit: int) -> Batch:
         """Return what is left of each row; see `Rule`."""
         prompts, answers = np.zeros_like(batch.prompts), np.zeros_like(batch.answers)
-        left = np.full(len(batch.rows), limit, np.int64)
+        left = np.where(batch.total < self.shortest, 0, limit)
         for place in range(batch.prompts.shape[1]):
             for kept, whole in ((prompts, batch.prompts), (answers, batch.answers)):
                 kept[:, place] = np.minimum(whole[:, place], left)
@@ -103,6 +107,32 @@ class Drop:
             answers=batch.answers * stays[:, None],
             tail=batch.tail * stays,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """LLaMA-Factory's rule for texts without answers: all are joined, and the whole is cut into rows."""
+
+    key: str = "cutoff_len"
+
+    def keep(self, batch: Batch, limit: int) -> Batch:  # noqa: ARG002
+        """Return the rows as they are; see `Rule`."""
+        return batch
+
+
+_RULES: dict[str, type[Proportional | First | Drop | Packed]] = {
+    "proportional": Proportional, "first": First, "drop": Drop, "packed": Packed,
+}  # fmt: skip
+
+
+def rule_of(values: Mapping[str, Any]) -> Rule:
+    """Return a rule from its `kind` and its fields.
+
+    >>> rule_of({"kind": "drop", "shortest": 3})
+    Drop(shortest=3, key='sequence_len')
+    """
+    fields = dict(values)
+    return _RULES[fields.pop("kind")](**fields)
 
 
 def losses(batch: Batch, kept: Batch, form: Form) -> dict[str, Flags]:

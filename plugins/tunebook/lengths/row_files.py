@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import orjson
 
 from tunebook.errors import TunebookError
-from tunebook.lengths.hub_sets import ARROW
+from tunebook.lengths.reading import ARROW
 from tunebook.splits.checks import Checks
 from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, check_unchanged, open_source
@@ -27,6 +27,11 @@ _PARQUET_ROWS = 1000
 
 class RawRows(Protocol):
     """Some rows in the order of the file, as they are read and as they stand there."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
 
     @property
     def parsed(self) -> list[dict[str, Any]]:
@@ -87,9 +92,19 @@ def open_rows(path: Path) -> RowFile:
 class TextRows:
     """Rows of a text file."""
 
+    file: TextFile
     texts: list[bytes]
-    parsed: list[dict[str, Any]]
     size: int
+
+    @property
+    def count(self) -> int:
+        """How many; empty lines of a CSV file are none."""
+        return len(self.parsed) if self.file.source.format == "csv" else len(self.texts)
+
+    @property
+    def parsed(self) -> list[dict[str, Any]]:
+        """Each row's columns."""
+        return self.file.parse(self.texts)
 
 
 class TextFile:
@@ -102,7 +117,7 @@ class TextFile:
         """Yield all rows; see `RowFile`."""
         for block in read_rows(self.source, Checks(parse_json=False, skip_bad=False)):
             texts = [bytes(row) for row in block.rows()]
-            yield TextRows(texts, self._parse(texts), len(block.data))
+            yield TextRows(self, texts, len(block.data))
         check_unchanged(self.source)
 
     def takes(self, other: RowFile) -> bool:
@@ -125,7 +140,12 @@ class TextFile:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _parse(self, texts: list[bytes]) -> list[dict[str, Any]]:
+    def parse(self, texts: list[bytes]) -> list[dict[str, Any]]:
+        """Return the columns of some rows.
+
+        Raises:
+            TunebookError: They are no UTF-8.
+        """
         if self.source.format == "csv":
             return self._parse_csv(texts)
         return [_parse_json(text) for text in texts]
@@ -163,6 +183,11 @@ class ParquetRows:
 
     batch: Any
     size: int
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return int(self.batch.num_rows)
 
     @property
     def parsed(self) -> list[dict[str, Any]]:

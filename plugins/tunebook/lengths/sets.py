@@ -1,37 +1,41 @@
-"""The sets of rows that a recipe names, each with the way to measure it."""
+"""The sets of rows that a recipe names, and how its engine is asked for them."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.data import registry as datasets
 from tunebook.data import sources as data_sources
+from tunebook.data.tables import READABLE
+from tunebook.engines.axolotl.datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
-from tunebook.lengths import llamafactory
-from tunebook.lengths.characters import CharacterMeasure
-from tunebook.lengths.columns import needed_columns
-from tunebook.lengths.counting import Counter
-from tunebook.lengths.cutting import Proportional
-from tunebook.lengths.hub_sets import cached_files
+from tunebook.lengths import asking
+from tunebook.lengths.batches import Form
+from tunebook.lengths.reading import cached_files
+from tunebook.models.source import snapshot
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from tunebook.lengths.batches import Measure
+    from tunebook.lengths.asking import Counted
     from tunebook.lengths.cutting import Rule
-    from tunebook.types import Recipe
+    from tunebook.types import EngineName, Recipe
 
 Part = Literal["train", "eval"]
 
+_SLICE = re.compile(r"\w+(?:\[:(\d+)\])?")
+
 _NOTES = {
     "val_size": "val_size: part of the training rows is held out for evaluation",
-    "train_on_prompt": "train_on_prompt: prompts are learned too; they are told apart all the same",
+    "train_on_prompt": "train_on_prompt: prompts are learned too; they are counted apart all the same",
     "predict_with_generate": "predict_with_generate: evaluation rows are shown cut as training rows are",
 }
 """Keys of a recipe of LLaMA-Factory, and what they mean for the figures."""
+_MEDIA = ("images", "videos", "audios")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,15 +47,12 @@ class RowSet:
     entry: DatasetEntry
     """The registry entry; where there is none, one with the columns that a block of Axolotl names."""
     files: tuple[Path, ...]
-    limit_rows: int | None
+    limit_rows: int | None = None
     """Rows the engine reads, from the first."""
-    columns: tuple[str, ...]
-    """Without one of these the engine stops."""
-    measure: Measure
-    rule: Rule | None
-    """What the engine does to long rows; None where characters are measured."""
-    limit: int | None
-    """Tokens of a row."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """How the engine is asked for it; empty where characters are counted."""
+    counted: Counted | None = None
+    """What the engine has said; None where characters are counted."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -59,19 +60,78 @@ class RowSet:
         """Of all files."""
         return sum(file.stat().st_size for file in self.files)
 
+    @property
+    def form(self) -> Form:
+        """What is alike in all rows."""
+        return self.counted.form if self.counted is not None else Form()
+
+    @property
+    def rule(self) -> Rule | None:
+        """What the engine does to long rows; None where characters are counted, or where it is not known."""
+        return self.counted.rule if self.counted is not None else None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of a row."""
+        return self.counted.limit if self.counted is not None else None
+
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What is to be measured, and by what. Template, tokenizer and counter are None for characters."""
+    """What is to be measured, and by what. The last four are None for characters."""
 
     sets: list[RowSet] = field(default_factory=list)
-    engine: str | None
+    engine: EngineName | None
     """None where there is no recipe and no template."""
+    settings: Mapping[str, Any] | None = None
+    """Of the recipe, for the engine."""
     template: str | None = None
     tokenizer: str | None = None
-    """The folder it was read from."""
-    counter: Counter | None = None
+    """The folder it is read from."""
+    counted_by: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "characters" if self.settings is None else "tokens"
+
+    def ask(self, *, max_rows: int | None = None, whole: bool = False) -> None:
+        """Ask the engine how long the rows of all sets are. Characters need no engine.
+
+        Args:
+            max_rows: Rows of each set, from the first.
+            whole: All rows of the files, whatever the recipe's `max_samples`.
+
+        Raises:
+            TunebookError: As `asking.ask`.
+        """
+        if self.settings is None or self.engine is None or self.tokenizer is None:
+            return
+        settings = dict(self.settings)
+        limits = [max_rows, None if whole else settings.pop("max_samples", None)]
+        settings.pop("max_samples", None)
+        if any(limits):
+            settings["max_samples"] = min(limit for limit in limits if limit is not None)
+        answer = asking.ask(
+            asking.Job(
+                engine=self.engine,
+                want="lengths",
+                settings=settings,
+                sets=[rows.request for rows in self.sets],
+                data=[asking.contents(rows.files) for rows in self.sets],
+                tokenizer=Path(self.tokenizer),
+            )
+        )
+        for rows, counted in zip(self.sets, answer.counted(), strict=True):
+            rows.counted = counted
+            if counted.rule is None and counted.limit is not None:
+                rows.notes.append(
+                    f"this {self.engine} cuts rows at {counted.limit} tokens in a way that tunebook does not "
+                    "know: what is cut is not shown"
+                )
+        self.template = answer.values["template"]
+        self.counted_by = answer.values["counted_by"]
 
 
 def plan_recipe(recipe: Recipe, home: Path, *, characters: bool) -> Plan:
@@ -80,17 +140,13 @@ def plan_recipe(recipe: Recipe, home: Path, *, characters: bool) -> Plan:
     Args:
         recipe: With its overlays merged in.
         home: Where Axolotl's data is looked for that is not below the current folder.
-        characters: Measure characters, which needs no tokenizer.
+        characters: Measure characters, which needs no tokenizer and no engine.
 
     Raises:
-        TunebookError: The recipe names no data, data that is not here, or what cannot be measured.
+        TunebookError: The recipe names no data, or data that is not here.
     """
-    if recipe.engine == "llamafactory":
-        found = _plan_llamafactory(recipe.values, characters=characters)
-    else:
-        from tunebook.lengths.axolotl_sets import plan_axolotl  # with jinja2, which is not needed elsewhere
-
-        found = plan_axolotl(recipe.values, home, characters=characters)
+    plan = _plan_llamafactory if recipe.engine == "llamafactory" else _plan_axolotl
+    found = plan(recipe.values, home, characters=characters)
     if not found.sets:
         raise TunebookError(f"{recipe.path} names no data", fix="name a dataset in it")
     return found
@@ -123,81 +179,226 @@ def plan_source(source: data_sources.Source, values: Mapping[str, Any] | None) -
             measure characters.
 
     Raises:
-        TunebookError: The tokenizer is not here, or the rows cannot be measured.
+        TunebookError: The tokenizer is not here.
     """
     if values is None:
-        plan = Plan(engine=None)
-        plan.sets.append(character_set(source.entry.name, "train", source.entry, source.files, None))
-        return plan
-    maker = _LlamaFactorySets(values)
-    return maker.plan([maker.make(source, "train")])
+        entry = source.entry
+        rows = RowSet(name=entry.name, part="train", entry=entry, files=source.files)
+        return Plan(engine=None, sets=[rows])
+    if "stage" not in values:
+        stage = "rm" if source.entry.values.get("ranking") else "sft"
+        if data_sources.column(source.entry, "kto_tag"):
+            stage = "kto"
+        values = {**values, "stage": stage}
+    return _llamafactory(values, [("train", source)])
 
 
-class _LlamaFactorySets:
-    """Makes the sets of one recipe of LLaMA-Factory, which share a tokenizer."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.settings = llamafactory.read_settings(values)
-        self.model = llamafactory.prepare(values, self.settings.template)
-        self.counter = Counter(self.model.tokenizer)
-        self.max_samples = values.get("max_samples")
-
-    def make(self, source: data_sources.Source, part: Part) -> RowSet:
-        measure = llamafactory.LlamaFactoryMeasure(source.entry, self.settings, self.model, self.counter)
-        return RowSet(
-            name=source.entry.name,
-            part=part,
-            entry=source.entry,
-            files=source.files,
-            limit_rows=self.max_samples,
-            columns=tuple(needed_columns(source.entry)),
-            measure=measure,
-            rule=Proportional(measure.form.row_end, self.settings.thinking.mask_history),
-            limit=self.settings.cutoff,
-            notes=_sampling_notes(source.entry),
-        )
-
-    def plan(self, sets: list[RowSet]) -> Plan:
-        return Plan(
-            sets=sets,
-            engine="llamafactory",
-            template=self.settings.template.name,
-            tokenizer=str(self.model.folder),
-            counter=self.counter,
-        )
-
-
-def _plan_llamafactory(values: Mapping[str, Any], *, characters: bool) -> Plan:
+def _plan_llamafactory(values: Mapping[str, Any], home: Path, *, characters: bool) -> Plan:  # noqa: ARG001
     registry = datasets.load_registry(Path(str(values.get("dataset_dir", "data"))))
     wanted: list[tuple[Part, str]] = [("train", name) for name in _names(values.get("dataset"))]
     wanted += [("eval", name) for name in _names(values.get("eval_dataset"))]
     sources = [(part, source_of(registry.entry(name))) for part, name in wanted]
     if characters:
         limit = values.get("max_samples")
-        sets = [character_set(one.entry.name, part, one.entry, one.files, limit) for part, one in sources]
+        sets = [
+            RowSet(name=one.entry.name, part=part, entry=one.entry, files=one.files, limit_rows=limit)
+            for part, one in sources
+        ]
         plan = Plan(sets=sets, engine="llamafactory")
     else:
-        maker = _LlamaFactorySets(values)
-        plan = maker.plan([maker.make(source, part) for part, source in sources])
+        plan = _llamafactory(values, sources)
     plan.notes += [note for key, note in _NOTES.items() if values.get(key)]
     if values.get("tokenized_path") and Path(str(values["tokenized_path"])).exists():
         plan.notes.append("tokenized_path exists: the engine reads that, whatever the recipe says otherwise")
     return plan
 
 
-def character_set(
-    name: str, part: Part, entry: DatasetEntry, files: tuple[Path, ...], limit_rows: int | None
-) -> RowSet:
-    """Return rows to be measured in characters."""
-    return RowSet(
-        name=name, part=part, entry=entry, files=files, limit_rows=limit_rows, columns=(),
-        measure=CharacterMeasure(entry), rule=None, limit=None,
-    )  # fmt: skip
+def _llamafactory(values: Mapping[str, Any], sources: Sequence[tuple[Part, data_sources.Source]]) -> Plan:
+    folder = llamafactory_tokenizer(values)
+    settings = asking.llamafactory_settings(values)
+    sets = []
+    for part, source in sources:
+        samples = source.entry.values.get("num_samples")
+        rows = RowSet(
+            name=source.entry.name,
+            part=part,
+            entry=source.entry,
+            files=source.files,
+            limit_rows=values.get("max_samples"),
+            request=llamafactory_request(source),
+        )
+        if samples:
+            rows.notes.append(f"num_samples: the engine draws {samples} of these rows")
+        sets.append(rows)
+    return Plan(
+        sets=sets,
+        engine="llamafactory",
+        settings={**settings, "model_name_or_path": str(folder)},
+        template=values.get("template"),
+        tokenizer=str(folder),
+    )
 
 
-def _sampling_notes(entry: DatasetEntry) -> list[str]:
-    samples = entry.values.get("num_samples")
-    return [f"num_samples: the engine draws {samples} of these rows"] if samples else []
+def llamafactory_tokenizer(values: Mapping[str, Any]) -> Path:
+    """Return the folder of the tokenizer that a recipe of LLaMA-Factory names.
+
+    Raises:
+        TunebookError: It is not on this machine.
+    """
+    cache = values.get("cache_dir")
+    return asking.tokenizer_folder(
+        str(values.get("model_name_or_path")),
+        revision=str(values.get("model_revision") or "main"),
+        cache_dir=str(cache) if cache else None,
+        key="model_name_or_path",
+    )
+
+
+def llamafactory_request(
+    source: data_sources.Source, draw: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return how LLaMA-Factory is asked for the rows of an entry; see `asking.Job`.
+
+    Args:
+        source: The entry with its files.
+        draw: Requests for the entries that are drawn from before this one; None to take all rows of it.
+    """
+    entry = source.entry
+    values = {key: value for key, value in entry.values.items() if key != "metric"}
+    if not source.registered:
+        values["file_name"] = str(source.files[0].absolute())
+    folder = str(entry.registry.parent.absolute())
+    request: dict[str, Any] = {"name": entry.name, "entry": values, "dir": folder, "draw": draw}
+    if any(data_sources.column(entry, key) for key in _MEDIA):
+        request["media"] = folder  # as a part of the key: pictures are looked for here
+    return request
+
+
+def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) -> Plan:
+    plan = Plan(engine="axolotl")
+    if not characters:
+        folder = axolotl_tokenizer(values)
+        plan.settings = axolotl_settings(values, folder)
+        plan.template = str(values.get("chat_template") or "tokenizer_default")
+        plan.tokenizer = str(folder)
+    parts: dict[str, Part] = {"datasets": "train", "test_datasets": "eval"}
+    for key, part in parts.items():
+        for block in values.get(key) or []:
+            files, rows = block_files(block, home)
+            entry = _entry_of_block(values, block)
+            name = entry.name if entry is not None else Path(str(block.get("path"))).stem
+            plan.sets.append(
+                RowSet(
+                    name=name,
+                    part=part,
+                    entry=entry or _as_entry(name, block),
+                    files=files,
+                    limit_rows=rows,
+                    request={} if characters else axolotl_request(name, block, part, home),
+                )
+            )
+    return plan
+
+
+def axolotl_tokenizer(values: Mapping[str, Any]) -> Path:
+    """Return the folder of the tokenizer that a recipe of Axolotl names.
+
+    Raises:
+        TunebookError: It is not on this machine.
+    """
+    key = "tokenizer_config" if values.get("tokenizer_config") else "base_model"
+    revision = str(values.get("revision_of_model") or "main")
+    return asking.tokenizer_folder(str(values.get(key)), revision=revision, cache_dir=None, key=key)
+
+
+def axolotl_settings(values: Mapping[str, Any], tokenizer: Path | None) -> dict[str, Any]:
+    """Return the keys of a recipe of Axolotl that may decide its rows; see `asking.axolotl_settings`.
+
+    Args:
+        values: The recipe.
+        tokenizer: The folder of its tokenizer; None where that is not on this machine.
+    """
+    model = str(values.get("base_model"))
+    here = Path(model).expanduser().is_dir() or snapshot(
+        model, str(values.get("revision_of_model") or "main")
+    )
+    return asking.axolotl_settings(
+        {
+            **values,
+            "base_model": model if here else None,
+            "tokenizer_config": None if tokenizer is None else str(tokenizer),
+        }
+    )
+
+
+def axolotl_request(name: str, block: Mapping[str, Any], part: Part, home: Path) -> dict[str, Any]:
+    """Return how Axolotl is asked for the rows of a block; see `asking.Job`."""
+    path = str(block.get("path"))
+    place = next((place for place in (Path(path), home / path) if place.exists()), None)
+    rest = {key: value for key, value in block.items() if key != "path"}
+    return {
+        "name": name,
+        "path": path if place is None else str(place.absolute()),
+        "block": rest,
+        "part": part,
+    }
+
+
+def block_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...], int | None]:
+    """Return the local files of a block of an Axolotl recipe, and how many rows of them are read.
+
+    Raises:
+        TunebookError: They are not on this machine.
+    """
+    name = str(block.get("path"))
+    path = next((place for place in (Path(name), home / name) if place.exists()), None)
+    split = str(block.get("split") or "train")
+    found = _SLICE.fullmatch(split)
+    if found is None:
+        raise TunebookError(
+            f"datasets: {name}: the split {split!r} is not measured", fix="use train or train[:N]"
+        )
+    rows = int(found[1]) if found[1] else None
+    part = split.partition("[")[0]
+    if path is None:
+        if Path(name).suffix:
+            raise TunebookError(
+                f"datasets: there is no {name}", fix="make it, or name the file that is there"
+            )
+        return cached_files(name, subset=block.get("name"), split=part, key="datasets"), rows
+    if path.is_file():
+        return (path,), rows
+    files = sorted(file for file in path.iterdir() if file.suffix in READABLE)
+    named = [file for file in files if file.stem == part]
+    if not (named or files):
+        raise TunebookError(f"datasets: {path} holds no data that can be read here", fix="name one file")
+    return tuple(named or files), rows
+
+
+def _entry_of_block(values: Mapping[str, Any], block: Mapping[str, Any]) -> DatasetEntry | None:
+    directory = values.get("tunebook_dataset_dir")
+    if not isinstance(directory, str) or not Path(directory).is_dir():
+        return None
+    registry = datasets.load_registry(Path(directory))
+    name = entry_of_block(block, registry, directory)
+    return registry.entry(name) if name is not None else None
+
+
+def _as_entry(name: str, block: Mapping[str, Any]) -> DatasetEntry:
+    """A block's columns as an entry names them, to measure characters by."""
+    values: dict[str, Any]
+    if block.get("type") == ALPACA_TYPE:
+        values = {"columns": alpaca_columns(block.get("message_property_mappings") or {})}
+    elif block.get("type") == "chat_template":
+        mapping = block.get("message_property_mappings") or {"role": "role", "content": "content"}
+        values = {
+            "formatting": "sharegpt",
+            "columns": {"messages": block.get("field_messages") or "messages"},
+            "tags": {"role_tag": mapping.get("role"), "content_tag": mapping.get("content")},
+        }
+    else:
+        values = {}  # the columns of Axolotl's own alpaca; other types have no entry that says the same
+    return DatasetEntry(name=name, registry=Path(name), values=values, metrics=())
 
 
 def _names(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from tunebook.lengths.cutting import LOSSES, losses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tunebook.lengths.batches import Batch, Form, Lengths
+    from tunebook.lengths.batches import Batch, Form, Lengths, Skipped
     from tunebook.lengths.cutting import Rule
 
 PARTS = ("prompt", "answer", "total")
@@ -130,8 +130,7 @@ class Tally:
 
     def add(self, batch: Batch) -> None:
         """Count the rows of a batch."""
-        for row, reason in batch.skipped:
-            self.skipped.setdefault(reason, Rows()).add([row])
+        self.skip(batch.skipped)
         if not len(batch.rows):
             return
         whole = batches.sizes(batch, self.form)
@@ -145,6 +144,11 @@ class Tally:
                 self._cut(batch, limit)
             else:
                 self._kept_at[limit] += int(whole.total.sum())
+
+    def skip(self, rows: Iterable[Skipped]) -> None:
+        """Count rows that the engine leaves out."""
+        for row, reason in rows:
+            self.skipped.setdefault(reason, Rows()).add([row])
 
     def _cut(self, batch: Batch, limit: int) -> None:
         assert self.rule is not None

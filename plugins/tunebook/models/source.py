@@ -223,16 +223,17 @@ def _replaced(source: ModelSource, base: str, folder: Path) -> ModelSource:
     return replace(source, base=str(folder) if Path(base).is_dir() else base, revision=None)
 
 
-def snapshot(model: str, revision: str = "main") -> Path | None:
+def snapshot(model: str, revision: str = "main", cache_dir: str | None = None) -> Path | None:
     """Return the folder of a model's files in the local cache; None where it has not been downloaded.
 
     Args:
         model: Its name on the hub, `name` or `owner/name`.
         revision: Branch, tag or commit.
+        cache_dir: A recipe's own cache folder; None for the client's.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
-    root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    root = Path(cache_dir or os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     repository = root / f"models--{model.replace('/', '--')}"
     reference = repository / "refs" / revision
     try:

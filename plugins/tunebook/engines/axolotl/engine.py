@@ -242,7 +242,7 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
 
 # What is about optimizing, saving, tracking and spreading over devices. Everything else may decide what a
 # model gives for a row, and stays.
-_TRAINING_ONLY = frozenset(
+TRAINING_ONLY = frozenset(
     {
         *(
             "datasets",
@@ -304,7 +304,7 @@ def evaluation_values(
     kept = {
         key: value
         for key, value in values.items()
-        if key not in _TRAINING_ONLY and not key.startswith(_TRACKERS)
+        if key not in TRAINING_ONLY and not key.startswith(_TRACKERS)
     }
     names = list(datasets) if datasets is not None else list(values.get(NAMES_KEY) or [])
     if datasets is not None:

@@ -1,26 +1,25 @@
-"""Reads the rows of a set as the engine does and measures them, some at a time."""
+"""Reads rows as both engines do, without one: for characters, and for rows that are written anew."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.tables import iter_table
 from tunebook.errors import TunebookError
-from tunebook.lengths.hub_sets import ARROW, iter_arrow
-from tunebook.lengths.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tunebook.lengths.batches import Batch
-    from tunebook.lengths.sets import RowSet
 
 Row = dict[str, Any]
 
-_BATCH_ROWS = 1000
-_BATCH_BYTES = 4 << 20
+ARROW = ".arrow"
+"""Suffix of the files in which the library `datasets` keeps a dataset of the hub."""
+
+# datasets/naming.py: a name's capitals in the cache.
+_CAPITALS = (re.compile(r"([A-Z]+)([A-Z][a-z])"), re.compile(r"([a-z\d])([A-Z])"))
 
 # What pandas, with which both engines read CSV, takes for an empty cell: STR_NA_VALUES in its parsers.pyx.
 _EMPTY_CELLS = frozenset(
@@ -38,42 +37,6 @@ _LOOKED_AT = 10_000
 """Rows from which the engines guess what a column holds."""
 
 
-def measure(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int], None]) -> Tally:
-    """Return the lengths of a set.
-
-    Args:
-        rows: The set.
-        max_rows: Rows to read, from the first; None for as many as the engine does.
-        on_bytes: Called with the bytes read so far.
-
-    Raises:
-        TunebookError: A file cannot be read, a column is missing, or a row stops the engine.
-    """
-    tally = Tally(rows.measure.form, rows.rule, rows.limit)
-    for batch in iter_batches(rows, max_rows=max_rows, on_bytes=on_bytes):
-        tally.add(batch)
-    return tally
-
-
-def iter_batches(rows: RowSet, *, max_rows: int | None, on_bytes: Callable[[int], None]) -> Iterator[Batch]:
-    """Yield the rows of a set, measured; see `measure`."""
-    limit = min((bound for bound in (max_rows, rows.limit_rows) if bound is not None), default=None)
-    first, batch = 1, list[Row]()
-    place = _Place()
-    for row in engine_rows(rows.files, rows.columns, rows.name, limit=limit, on_bytes=place.set):
-        batch.append(row)
-        if len(batch) == _BATCH_ROWS or place.bytes - place.batch_start > _BATCH_BYTES:
-            on_bytes(place.bytes)
-            yield measured(rows, batch, first)
-            first, batch, place.batch_start = first + len(batch), [], place.bytes
-    if batch:
-        yield measured(rows, batch, first)
-    elif first == 1:
-        raise TunebookError(
-            f"{rows.name}: {', '.join(map(str, rows.files))} has no rows", fix="name a file with rows"
-        )
-
-
 def as_engine_reads(row: Mapping[str, Any]) -> Row:
     """Return a row of a CSV file as both engines read it: some words stand for an empty cell.
 
@@ -81,28 +44,6 @@ def as_engine_reads(row: Mapping[str, Any]) -> Row:
     {'question': 'Which group?', 'answer': None}
     """
     return {key: None if value in _EMPTY_CELLS else value for key, value in row.items()}
-
-
-class _Place:
-    """Bytes read: of the files so far, and where the batch began."""
-
-    def __init__(self) -> None:
-        self.bytes = self.batch_start = 0
-
-    def set(self, read: int) -> None:
-        self.bytes = read
-
-
-def measured(rows: RowSet, batch: Sequence[Row], first: int) -> Batch:
-    """Return the lengths of some rows of a set.
-
-    Raises:
-        TunebookError: A row stops the engine, or cannot be measured; names the set and the row.
-    """
-    try:
-        return rows.measure(batch, first)
-    except TunebookError as err:
-        raise TunebookError(f"{rows.name}, {err.problem}", fix=err.fix) from err
 
 
 class FileReading:
@@ -180,7 +121,7 @@ class FileReading:
             )
 
 
-def engine_rows(
+def read_rows(
     files: Sequence[Path],
     columns: Sequence[str],
     name: str,
@@ -216,3 +157,66 @@ def engine_rows(
             yield reading.read(row)
         reading.finish()
         done += file.stat().st_size
+
+
+def cached_files(name: str, *, subset: str | None, split: str, key: str) -> tuple[Path, ...]:
+    """Return the files in which the library `datasets` keeps a split that it has loaded, in order.
+
+    Args:
+        name: On the hub, e.g. `openai/gsm8k`.
+        subset: Its configuration; None for the only one that was loaded.
+        split: E.g. `train`.
+        key: What names it, for messages.
+
+    Raises:
+        TunebookError: It was never loaded on this machine, or several of its subsets were.
+    """
+    owner, _, last = name.rpartition("/")
+    for capitals in _CAPITALS:
+        last = capitals.sub(r"\1_\2", last)
+    folder = _cache() / (f"{owner}___{last.lower()}" if owner else last.lower())
+    # <subset>/<version>/<hash>/<name>-<split>[-00000-of-00002].arrow
+    pattern = re.compile(rf"{re.escape(last.lower())}-{re.escape(split)}(-\d+-of-\d+)?\.arrow")
+    found: dict[Path, list[Path]] = {}
+    for file in folder.glob(f"{subset or '*'}/*/*/*.arrow"):
+        if pattern.fullmatch(file.name):
+            found.setdefault(file.parent, []).append(file)
+    if len({place.parents[1] for place in found}) > 1:
+        names = sorted({place.parents[1].name for place in found})
+        raise TunebookError(f"{key}: {name} has several subsets here: {', '.join(names)}", fix="name one")
+    if not found:
+        arguments = ", ".join(map(repr, [name, *([subset] if subset else [])]))
+        raise TunebookError(
+            f"{key}: the data of {name} is on the hub, and no engine has loaded it on this machine yet",
+            fix=f'load it once: python -c "from datasets import load_dataset; load_dataset({arguments})"',
+        )
+    newest = max(found, key=lambda place: place.stat().st_mtime)
+    return tuple(sorted(found[newest]))
+
+
+def iter_arrow(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of that cache.
+
+    Raises:
+        TunebookError: It cannot be read, or pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as err:
+        raise TunebookError(
+            f"reading {path} needs pyarrow, which is not installed",
+            fix="`pip install pyarrow`, or run this in an engine's environment",
+        ) from err
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            for batch in pyarrow.ipc.open_stream(source):
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowInvalid) as err:
+        raise TunebookError(f"cannot read {path}: {err}", fix="load the dataset again") from err
+
+
+def _cache() -> Path:
+    home = Path(
+        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    )
+    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
