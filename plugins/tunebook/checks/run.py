@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
 
 from tunebook.checks import axolotl, llamafactory
 from tunebook.checks.arithmetic import check_arithmetic, effective_batch_fault
@@ -29,7 +32,7 @@ from tunebook.checks.values import check_attention, check_values
 from tunebook.checks.yaml_traps import check_yaml_traps
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError, join_errors
-from tunebook.recipes import catalog, overlays
+from tunebook.recipes import catalog, engine_yaml, overlays
 from tunebook.recipes.engine_yaml import read_text
 from tunebook.types import EngineName, Recipe
 
@@ -130,7 +133,8 @@ def check_recipe(
     text = read_text(path)
     engine = engine_of(path, root, text)
     if engine is None:
-        return Checked(CheckResult(name=name, findings=(nobodys(text, file),)))
+        broken = [one for one in read_document(text, "axolotl", file).findings if one.rule == "yaml-syntax"]
+        return Checked(CheckResult(name=name, findings=tuple(broken) or (nobodys(text, file),)))
     document = read_document(text, engine, file)
     if path.suffix == ".json":
         document = flat_document(document)
@@ -281,7 +285,11 @@ def command_of(engine: EngineName, values: Mapping[str, Any]) -> EngineCommand:
 
 
 def _keys(text: str) -> set[str]:
-    """Keys at the top level, read without YAML."""
+    """Keys at the top level, read without YAML, which may be broken; of `{...}` on one line with it."""
+    if text.lstrip().startswith("{"):
+        with suppress(yaml.YAMLError):
+            root = engine_yaml.compose(text, "axolotl")
+            return {str(key.value) for key, _ in root.value} if isinstance(root, yaml.MappingNode) else set()
     return set(re.findall(r"^([A-Za-z_][\w-]*)[ \t]*:", text, re.MULTILINE))
 
 

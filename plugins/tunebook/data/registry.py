@@ -35,6 +35,24 @@ _MESSAGES_COLUMN = "conversations"
 _TAGS = {"role_tag": "from", "content_tag": "value", "assistant_tag": "gpt"}
 
 
+_LONGEST_NAME = 200  # bytes, with room for what is added to it
+
+
+def name_fault(name: str) -> str | None:
+    """Return why no file may be named after `name`; None where one may.
+
+    >>> name_fault("../x"), name_fault("gsm8k_test")
+    ('holds a separator of folders', None)
+    """
+    if "/" in name or "\\" in name:
+        return "holds a separator of folders"
+    if name in ("", ".", ".."):
+        return "is no name"
+    if not name.isprintable():
+        return "holds a control character"
+    return "is longer than 200 bytes" if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
     """One `dataset_info.json`. An entry is checked when it is asked for: a run is not stopped by others'."""
@@ -55,6 +73,12 @@ class Registry:
                 fix=f"did you mean {' or '.join(close)}?"
                 if close
                 else f"add an entry {name!r} to {self.path}",
+            )
+        fault = name_fault(name)
+        if fault:
+            raise TunebookError(
+                f"{self.path}: the name {name[:80]!r} {fault}, and files are named after it",
+                fix="rename the entry: letters, digits, `-`, `_` and `.`",
             )
         values = self.values[name]
         where = f"{self.path}: {name}"

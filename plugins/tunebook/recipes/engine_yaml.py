@@ -118,9 +118,45 @@ def compose(text: str, engine: EngineName) -> yaml.Node | None:
     """Return the tree of a YAML text, its nodes knowing their lines; None for an empty one.
 
     Raises:
-        yaml.YAMLError: `text` is no YAML.
+        yaml.YAMLError: `text` is no YAML, is nested endlessly, or unfolds to more than a recipe ever holds.
     """
-    return yaml.compose(text, Loader=_loader(engine))
+    try:
+        root = yaml.compose(text, Loader=_loader(engine))
+    except RecursionError:
+        raise yaml.YAMLError("brackets inside brackets, deeper than can be read") from None
+    if root is not None:
+        _refuse_unfolding(root)
+    return root
+
+
+_MOST_VALUES = 100_000
+
+
+def _refuse_unfolding(root: yaml.Node) -> None:
+    """Refuse aliases that hold themselves, or that a few lines of unfold to millions of values."""
+    # After a node's parts: an alias is the same node again, so each is counted once and added wherever it is.
+    counted: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    waiting: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while waiting:
+        node, done = waiting.pop()
+        if id(node) in counted:
+            continue
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = [part for one in parts for part in (one if isinstance(one, tuple) else (one,))]
+        if not done:
+            open_nodes.add(id(node))
+            waiting.append((node, True))
+            if any(id(part) in open_nodes for part in parts):
+                raise yaml.MarkedYAMLError(problem="an alias that holds itself", problem_mark=node.start_mark)
+            waiting.extend((part, False) for part in parts)
+            continue
+        open_nodes.discard(id(node))
+        counted[id(node)] = 1 + sum(counted[id(part)] for part in parts)
+        if counted[id(node)] > _MOST_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"unfolds to more than {_MOST_VALUES:,} values", problem_mark=node.start_mark
+            )
 
 
 def construct(node: yaml.Node, engine: EngineName) -> Any:
@@ -145,7 +181,8 @@ def parse_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: `text` is no YAML.
     """
-    return yaml.load(text, Loader=_OmegaConfLoader)  # noqa: S506 - a safe loader
+    root = compose(text, "llamafactory")
+    return None if root is None else construct(root, "llamafactory")
 
 
 def dump(values: Mapping[str, Any]) -> str:
