@@ -114,6 +114,10 @@ class Figure:
             object.__setattr__(self, "label", self.name.replace("_", " ").replace("/", " "))
 
 
+UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True)
+"""Share of the predictions that could not be read; every metric of ours has it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """A metric: how one prediction is scored and how scores become figures."""

@@ -20,7 +20,7 @@ from axolotl.utils.dict import DictDefault
 from datasets import Dataset
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.row_probe import (
+from tunebook.hooks.measured_rows import (
     FastTokenizer,
     Measured,
     Rows,

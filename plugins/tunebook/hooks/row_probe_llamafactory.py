@@ -22,7 +22,7 @@ from llamafactory.hparams import get_train_args
 from llamafactory.model import load_tokenizer
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.row_probe import (
+from tunebook.hooks.measured_rows import (
     FastTokenizer,
     Measured,
     Rows,

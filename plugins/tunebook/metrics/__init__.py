@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunebook import extensions
 from tunebook.errors import TunebookError
-from tunebook.types import Figure, Metric
+from tunebook.types import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from tunebook.types import MetricSpec
 
 GROUP = "tunebook.metrics"
-
-UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True, detail=True)
-"""Share of the predictions that could not be read; every metric of ours has it."""
 
 BUILT_IN = {
     "yes_no": "tunebook.metrics.yes_no",

@@ -6,9 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
-from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import reference_text, shown
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,9 +14,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import fold, reference_text, shown
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")

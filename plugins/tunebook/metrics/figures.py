@@ -14,8 +14,6 @@ from tunebook.types import Figure
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-UNPARSED = metrics.UNPARSED
-
 LOSS_FIGURES = (
     Figure(name="loss", label="evaluation loss", smaller_is_better=True, low=0.0, high=None, from_zero=False),
     Figure(

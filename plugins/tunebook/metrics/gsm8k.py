@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from tunebook.metrics import UNPARSED, gsm8k_rules
+from tunebook.metrics import gsm8k_rules
 from tunebook.metrics.gsm8k_rules import NumberReading
 from tunebook.metrics.response import visible
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 TOLERANCE = Fraction(1, 10**6)
 """Relative distance at which two numbers are equal: 0.333333 is one third."""

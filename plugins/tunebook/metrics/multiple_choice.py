@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import visible
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 LETTERS = "ABCDEFGHIJ"
 """Letters that are looked for in any answer; a reference beyond J adds those up to its own."""

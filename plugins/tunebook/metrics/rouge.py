@@ -15,11 +15,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tunebook.metrics import UNPARSED
 from tunebook.metrics.response import reference_text, shown
 from tunebook.metrics.rouge_lcs import lcs_length, subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tunebook.errors import TunebookError
-from tunebook.metrics import UNPARSED
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 DEFAULT_FIGURE = "score"
 """The figure of a function that returns one number; a dict that is to choose checkpoints has it as a key."""

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from statistics import median
 
-from tunebook.metrics import UNPARSED, yes_no_rules
+from tunebook.metrics import yes_no_rules
 from tunebook.metrics.response import visible
 from tunebook.metrics.yes_no_hits import YesNoReading
 from tunebook.metrics.yes_no_words import Answer
-from tunebook.types import Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score
 
 
 def read(text: str) -> YesNoReading:

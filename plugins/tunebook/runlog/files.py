@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tunebook.runlog.wandb_run import MAGIC
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+MAGIC = b":W&B"
+
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _CONSOLES = ("*.log", "*.out", "*.err", "*.txt", "*.o[0-9]*", "*.e[0-9]*")

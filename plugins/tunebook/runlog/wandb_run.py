@@ -14,6 +14,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.redact import redact
+from tunebook.runlog.files import MAGIC
 from tunebook.runlog.gpus import Samples
 from tunebook.runlog.records import Note, Series
 from tunebook.runlog.series import SeriesBuilder, join_starts
@@ -319,7 +320,6 @@ def _timestamp(message: Message) -> float:
 
 # The file: records of a LevelDB log.
 
-MAGIC = b":W&B"
 _HEADER = 7
 _BLOCK = 32768
 _RECORD = struct.Struct("<IHB")
