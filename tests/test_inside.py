@@ -1,5 +1,6 @@
 """docs/inside.md is a map of the house as it is."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -33,3 +34,29 @@ def test_every_file_that_the_map_names_is_there():
     assert len(named) > 40
     for name in named:
         assert (ROOT / name).is_file() or (PACKAGE / name).is_file(), name
+
+
+def imported(name, files):
+    """The modules of ours that one imports, wherever the import is written."""
+    found = set()
+    for node in ast.walk(ast.parse(files[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in files else node.module)
+    return {one for one in found if one in files and one != name}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    files = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    below = {name: imported(name, files) for name in files}
+    # Leaves are taken off until nothing is left: what stays hangs together in a circle.
+    while leaves := [name for name, names in below.items() if not names]:
+        for name in leaves:
+            del below[name]
+        for names in below.values():
+            names.difference_update(leaves)
+    assert below == {}
