@@ -5,10 +5,33 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 PROMPT_CHARACTERS = 300
 ANSWER_CHARACTERS = 400
 SPECIAL_TOKENS = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
+
+
+# C0 without tab and line feed, DEL and C1: a terminal takes them for commands; a return hides a line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def without_controls(value: Any) -> Any:
+    r"""Return nested mappings, lists and texts with control characters written out, as `\x1b`.
+
+    For what comes from elsewhere (a model's answers, prompts, a server's errors) and is shown to people: in
+    a terminal, or in a file that they `cat`.
+
+    >>> without_controls({"said": "Yes\x1b[2J"})
+    {'said': 'Yes\\x1b[2J'}
+    """
+    if isinstance(value, str):
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+    if isinstance(value, dict):
+        return {without_controls(key): without_controls(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_controls(entry) for entry in value]
+    return value
 
 
 def number(value: float) -> str:

@@ -10,6 +10,7 @@ import click
 
 from tunebook import __version__
 from tunebook.errors import TunebookError
+from tunebook.text import without_controls
 
 # verb -> (module, attribute, help). The help is here too, so that a group's `--help` imports none of its
 # commands; tests/test_cli.py holds the two equal.
@@ -184,7 +185,7 @@ def main() -> NoReturn:
         # Outside standalone mode click returns the code of `ctx.exit(code)` instead of raising it.
         code = cli.main(standalone_mode=False)
     except TunebookError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(without_controls(f"error: {error}"), err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import click
 
+from tunebook.text import without_controls
+
 overlay_option = click.option(
     "-o", "--overlay", "overlay_names", multiple=True, metavar="NAME|PATH", help="Merge an overlay in."
 )
@@ -23,10 +25,11 @@ def print_finding(
     where: str, severity: str, rule: str, message: str, fix: str | None, *, below: str | None = None
 ) -> None:
     """Print a finding: where and what, the text or the rows at fault, and the fix."""
-    click.echo(f"{where}: {click.style(severity, fg=_COLOURS[severity], bold=True)} [{rule}] {message}")
+    shown = click.style(severity, fg=_COLOURS[severity], bold=True)
+    click.echo(f"{without_controls(where)}: {shown} [{rule}] {without_controls(message)}")
     for line in (below, fix and f"fix: {fix}"):
         if line:
-            click.echo(f"    {line}")
+            click.echo(f"    {without_controls(line)}")
 
 
 def count_findings(severities: Iterable[str], shown: Iterable[str] = ("error", "warning")) -> str:

@@ -13,6 +13,7 @@ import click
 from tunebook.errors import TunebookError
 from tunebook.inference.output import run_module, weights_of
 from tunebook.models.source import find_model
+from tunebook.text import without_controls
 from tunebook.verification.prompts import (
     REASONING,
     SAMPLES,
@@ -161,7 +162,7 @@ def _print(findings: list[Finding], rendered: Mapping[str, Any]) -> None:
     fixes: dict[str, None] = {}
     seen = set()
     for finding in findings:
-        click.echo(f"{_MARKS[finding.level]:>8}  {finding.check}: {finding.message}")
+        click.echo(without_controls(f"{_MARKS[finding.level]:>8}  {finding.check}: {finding.message}"))
         if finding.level == "differs" and finding.check in samples:
             sample = samples[finding.check]
             where = _where(sample)
@@ -193,7 +194,7 @@ def _print_tokens(sample: Mapping[str, Any], texts: Mapping[str, Mapping[str, st
     width = max(len(left) for left, _, _ in cells)
     click.echo(f"            {'trained':<{width}}  served")
     for left, right, equal in cells:
-        click.echo(f"          {' ' if equal else '>'} {left:<{width}}  {right}")
+        click.echo(without_controls(f"          {' ' if equal else '>'} {left:<{width}}  {right}"))
     rest = len(pairs) - max(0, first - _BEFORE) - len(shown)
     if rest:
         click.echo(f"            ... {rest} more; --json has them all")

@@ -13,7 +13,7 @@ from tunebook.comparison.compare import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.text import markdown, number, p_value
+from tunebook.text import markdown, number, p_value, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def as_data(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain mappings, without what looks like a secret."""
-    data = redact(asdict(comparison))
+    data = without_controls(redact(asdict(comparison)))
     assert isinstance(data, dict)
     return data
 

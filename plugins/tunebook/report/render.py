@@ -22,7 +22,7 @@ from tunebook.redact import redact, redact_text
 from tunebook.report import charts
 from tunebook.report import charts as theme
 from tunebook.report.records import STEPS
-from tunebook.text import markdown, number
+from tunebook.text import markdown, number, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def write_report(files: Mapping[str, bytes], folder: Path) -> None:
 
 def render(report: Report) -> dict[str, bytes]:
     """All files of the report by name."""
-    data = redact(asdict(report))
+    data = without_controls(redact(asdict(report)))
     all_keys = charts.keys(report.charts)
     files = {
         MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
@@ -81,7 +81,7 @@ def render_outlines(report: Report, wanted: Sequence[str]) -> dict[str, bytes]:
         report: What was gathered of the runs.
         wanted: Keys of `OUTLINES`.
     """
-    data = redact(asdict(report))
+    data = without_controls(redact(asdict(report)))
     return {OUTLINES[name]: outline(data, name) for name in dict.fromkeys(wanted)}
 
 
@@ -93,7 +93,7 @@ def outline(data: Mapping[str, Any], name: str) -> bytes:
 
 def render_page(report: Report) -> bytes:
     """`report.html` alone."""
-    return _html(report, redact(asdict(report)), charts.keys(report.charts)).encode()
+    return _html(report, without_controls(redact(asdict(report))), charts.keys(report.charts)).encode()
 
 
 def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
@@ -134,7 +134,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
             program=(templates / "report.js").read_text("utf-8"),
             reloading=(templates / "reload.js").read_text("utf-8"),
             library=charts.script().replace("</script", "<\\/script") if report.charts else "",
-            page=_in_script(redact(page)),
+            page=_in_script(without_controls(redact(page))),
         )
     )
 
