@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
 from tunebook.recipes import engine_yaml
-from tunebook.recipes.catalog import find_recipe, iter_recipes, read_header, read_recipe
+from tunebook.recipes.catalog import find_recipe, read_header, read_recipe, recipe_files
 
 SCALARS = [
     *("1e-4", "1.0e-4", "1E5", "1e+3", "-2e-6", "1_0e2", ".5", ".5e-3", ".5e3", "3.", "1.5", "-1", "+7", "0"),
@@ -181,7 +181,7 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 def test_overlays_and_engine_settings_are_not_listed_as_recipes(root):
-    assert [recipe.name for recipe in iter_recipes(root)] == [
+    assert [read_recipe(path, root).name for path in recipe_files(root)] == [
         "axolotl/demo/lora_sft_recommend",
         "llamafactory/demo/lora_sft_recommend",
     ]

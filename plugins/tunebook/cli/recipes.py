@@ -11,7 +11,7 @@ import click
 
 from tunebook import files, paths
 from tunebook.cli.parts import overlay_option
-from tunebook.errors import TunebookError, join_errors
+from tunebook.errors import Faults, TunebookError
 from tunebook.recipes import catalog, engine_yaml, overlays
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ def ls(engine: str | None, as_json: bool) -> None:
     """
     root = paths.home() / "recipes"
     found: list[Recipe] = []
-    errors: list[TunebookError] = []
+    faults = Faults()
     for path in catalog.recipe_files(root):
-        try:
+        with faults.gather():
             found.append(catalog.read_recipe(path, root))
-        except TunebookError as error:
-            errors.append(error)
     found = [recipe for recipe in found if engine in (None, recipe.engine)]
     if as_json:
         listing = [
@@ -46,8 +44,7 @@ def ls(engine: str | None, as_json: bool) -> None:
         click.echo(json.dumps(listing, indent=2, ensure_ascii=False))
     else:
         _print_table(found)
-    if errors:
-        raise join_errors(errors)
+    faults.refuse()
 
 
 @click.command("show")

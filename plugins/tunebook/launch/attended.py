@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,7 +200,6 @@ class Node:
     """`waiting`, `running`, `done`, `failed`, `stopped`, `unreachable`, `state unknown`, `not started`."""
     status: int | None = None
     """Exit status."""
-    _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
 
 class Interrupted(BaseException):

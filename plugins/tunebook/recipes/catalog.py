@@ -12,7 +12,7 @@ from tunebook.recipes import engine_yaml, nested
 from tunebook.types import EngineName, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
@@ -29,16 +29,6 @@ def recipe_files(root: Path) -> list[Path]:
     """Return the recipe files below `root` (a `recipes/` folder), sorted; overlays are not recipes."""
     files = [path for engine in ENGINES for path in (root / engine).rglob("*.yaml")]
     return sorted(path for path in files if "overlays" not in path.relative_to(root).parts)
-
-
-def iter_recipes(root: Path) -> Iterator[Recipe]:
-    """Read every recipe below `root`, in order of name.
-
-    Raises:
-        TunebookError: A file cannot be read, as by `read_recipe`.
-    """
-    for path in recipe_files(root):
-        yield read_recipe(path, root)
 
 
 def find_recipe(name_or_path: str, root: Path) -> Recipe:
