@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunebook.data.rows import READABLE, iter_rows
+from tunebook.data.rows import READABLE, TABLE_SUFFIXES, iter_rows, parquet_rows
 from tunebook.errors import TunebookError
 
-SUFFIXES = (*sorted(READABLE), ".parquet")
+SUFFIXES = sorted(TABLE_SUFFIXES)
 
 _BATCH_ROWS = 16
 """Few: a row may hold a document of a megabyte."""
@@ -22,7 +22,7 @@ def table_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         TunebookError: The file cannot be read, or is of another kind.
     """
     if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
+        yield from parquet_rows(path, rows_at_a_time=_BATCH_ROWS)
     elif path.suffix in READABLE:
         yield from iter_rows(path)
     else:
@@ -45,19 +45,3 @@ def need_columns(path: Path, row: Mapping[str, Any], columns: Sequence[str], *, 
             f"it has {', '.join(repr(name) for name in row)}",
             fix=fix,
         )
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as err:
-        raise TunebookError(
-            f"reading {path} needs pyarrow, which is not installed",
-            fix="`pip install pyarrow`, or run the script in an engine's environment, which has it",
-        ) from err
-    try:
-        with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=_BATCH_ROWS):
-                yield from batch.to_pylist()
-    except (OSError, ArrowInvalid) as err:
-        raise TunebookError(f"{path}: is no readable Parquet: {err}", fix="fetch the file again") from err

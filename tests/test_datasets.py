@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunebook.data import rows as rows_of_files
-from tunebook.data.registry import data_files, load_registry, parse_metrics, reference_of
+from tunebook.data.registry import data_files, load_registry, parse_metrics
+from tunebook.data.sources import reference_of
 from tunebook.errors import TunebookError
 from tunebook.types import DatasetEntry, MetricSpec
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from run_scripts import SCRIPTS, load_script, run_script
-from tunebook.data.registry import data_files, load_registry, reference_of
+from tunebook.data.registry import data_files, load_registry
+from tunebook.data.sources import reference_of
 
 ROOT = Path(__file__).parents[1]
 HARD = [

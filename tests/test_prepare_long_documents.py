@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 
 from run_scripts import SCRIPTS, run_script
-from tunebook.data.registry import data_files, load_registry, reference_of
+from tunebook.data.registry import data_files, load_registry
+from tunebook.data.sources import reference_of
 
 ROOT = Path(__file__).parents[1]
 ROWS = 40

@@ -122,7 +122,7 @@ def test_several_workers_give_the_same_report_and_order(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"predict": "Yes", "label": "yes"}\n{"predict": \n', "p.jsonl, line 2: not JSON"),
+        ('{"predict": "Yes", "label": "yes"}\n{"predict": \n', "p.jsonl, line 2: is no JSON"),
         ("[1]\n", "line 1: holds a list"),
         ('{"text": "Yes", "label": "yes"}\n', "has no column 'predict' or .*; it has 'text', 'label'"),
         (
@@ -140,7 +140,7 @@ def test_a_faulty_file_is_named_with_its_line(tmp_path, content, problem):
 
 
 def test_a_file_that_is_not_there_or_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(TunebookError, match="cannot read"):
+    with pytest.raises(TunebookError, match="cannot be read"):
         run("yes_no", tmp_path / "missing.jsonl")
     with pytest.raises(TunebookError, match=r"\.xlsx"):
         run("yes_no", tmp_path / "p.xlsx")

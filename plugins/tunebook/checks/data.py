@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tunebook import metrics
 from tunebook.data import rows
 from tunebook.data.registry import data_files as files_of
-from tunebook.data.registry import reference_of
+from tunebook.data.sources import reference_of
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:

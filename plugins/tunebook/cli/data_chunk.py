@@ -13,7 +13,7 @@ from tunebook import engines, paths
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.cli.parts import say
 from tunebook.data import sources
-from tunebook.data.tables import iter_table
+from tunebook.data.rows import iter_table
 from tunebook.errors import TunebookError
 from tunebook.lengths.chunks import tokens
 from tunebook.lengths.chunks.cutting import Cutter

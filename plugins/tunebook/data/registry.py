@@ -22,17 +22,13 @@ REGISTRY_FILE = "dataset_info.json"
 
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """With one of these in an entry LLaMA-Factory does not look for a local file."""
+LOCATION_KEYS = ("file_name", *REMOTE_KEYS, "subset", "split", "folder")
+"""Keys of an entry that say where its data is."""
 MEDIA_COLUMNS = ("images", "videos", "audios")
 """LLaMA-Factory's names for columns of files beside the text."""
 
 _OPTIONS = ("name", "mode", "max_new_tokens", "max_samples")
 _COUNTS = ("max_new_tokens", "max_samples")
-
-# What LLaMA-Factory reads where an entry has no `columns` or `tags`. An entry that has them gets None for
-# each one it does not name (llamafactory/data/parser.py).
-_RESPONSE_COLUMN = "output"
-_MESSAGES_COLUMN = "conversations"
-_TAGS = {"role_tag": "from", "content_tag": "value", "assistant_tag": "gpt"}
 
 
 _LONGEST_NAME = 200  # bytes, with room for what is added to it
@@ -183,31 +179,6 @@ def data_files(entry: DatasetEntry) -> list[Path]:
     )
 
 
-def reference_of(row: Mapping[str, Any], entry: DatasetEntry) -> str:
-    """Return the answer that `row` gives: the text the engine trains on and a metric compares with.
-
-    Raises:
-        TunebookError: The row has none, or one that is no text, which LLaMA-Factory drops with a warning.
-    """
-    if entry.values.get("formatting", "alpaca") == "alpaca":
-        column = _named(entry, "columns", "response", _RESPONSE_COLUMN)
-        return _text(row, column, f"{entry.registry}: {entry.name}")
-    column = _named(entry, "columns", "messages", _MESSAGES_COLUMN)
-    role, content, assistant = (_named(entry, "tags", tag, default) for tag, default in _TAGS.items())
-    messages = row.get(column or "")
-    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
-        raise TunebookError(
-            f"the column {column!r} holds no messages", fix="name the column under columns.messages"
-        )
-    last = messages[-1]
-    if last.get(role or "") != assistant:
-        raise TunebookError(
-            f"the last message is of {last.get(role or '')!r}, not of {assistant!r}",
-            fix="end it with the answer",
-        )
-    return _text(last, content, "the last message")
-
-
 def _parse_metric(item: Any, where: str, errors: list[TunebookError]) -> MetricSpec:
     options = {"name": item} if isinstance(item, str) else item
     if not isinstance(options, dict):
@@ -245,23 +216,3 @@ def _parse_metric(item: Any, where: str, errors: list[TunebookError]) -> MetricS
             count = None
         counts[key] = count
     return MetricSpec(name=name, mode=mode, **counts)
-
-
-def _named(entry: DatasetEntry, group: str, key: str, default: str) -> str | None:
-    return entry.values[group].get(key) if isinstance(entry.values.get(group), dict) else default
-
-
-def _text(row: Mapping[str, Any], column: str | None, where: str) -> str:
-    if column is None:
-        raise TunebookError(f"{where}: its columns name no response", fix='add "response" to "columns"')
-    if column not in row:
-        raise TunebookError(
-            f"there is no column {column!r} among {', '.join(map(str, row))}",
-            fix="name the answer's column under columns.response of the registry entry",
-        )
-    value = row[column]
-    if not isinstance(value, str):
-        raise TunebookError(
-            f"{column!r} is {value!r}, not text; LLaMA-Factory drops such rows", fix="write it in quotes"
-        )
-    return value

@@ -1,4 +1,7 @@
-"""Rows of a local data file, one at a time, in memory that does not grow with the file."""
+"""Rows of a local data file, one at a time, in memory that does not grow with the file.
+
+`iter_rows` reads text files strictly; `iter_table` reads Parquet too, and can pass over broken lines.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
 READABLE = frozenset({".json", ".jsonl", ".csv"})
 """What `iter_rows` reads. LLaMA-Factory also takes arrow, parquet and txt, which need its own libraries."""
+TABLE_SUFFIXES = READABLE | {".parquet"}
+"""What `iter_table` reads."""
 
 _CHUNK_CHARACTERS = 1 << 20
 _BLANKS = " \t\r\n"
@@ -114,3 +120,120 @@ def _is_cut(err: json.JSONDecodeError, length: int) -> bool:
 
 def _bad_row(path: Path, number: int, err: json.JSONDecodeError) -> TunebookError:
     return TunebookError(f"{path}, row {number}: is no JSON: {err.msg}", fix="correct or delete the row")
+
+
+def iter_table(
+    path: Path,
+    *,
+    on_bytes: Callable[[int], None] | None = None,
+    on_broken: Callable[[int, str], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file.
+
+    Args:
+        path: Its name ends in one of `TABLE_SUFFIXES`.
+        on_bytes: Called before each row with the bytes of the file read so far; Parquet's are estimated
+            from its rows.
+        on_broken: Called with the line number and what is wrong with a line of JSONL that is no object. The
+            line is left out, and bytes that are no UTF-8 are replaced in any text file. None: both are
+            errors.
+
+    Raises:
+        TunebookError: The file cannot be read, or a row is no object; names file and row.
+    """
+    if path.suffix not in TABLE_SUFFIXES:
+        raise TunebookError(
+            f"cannot read rows from {path}: its name ends in {path.suffix!r}",
+            fix=f"convert it to one of {', '.join(sorted(TABLE_SUFFIXES))}",
+        )
+    if path.suffix == ".parquet":
+        return parquet_rows(path, on_bytes=on_bytes)
+    if path.suffix == ".jsonl":
+        return _jsonl_rows(path, on_bytes, on_broken)
+    errors = "strict" if on_broken is None else "replace"
+    return iter_rows(path, errors=errors, on_bytes=on_bytes)
+
+
+def _jsonl_rows(
+    path: Path, on_bytes: Callable[[int], None] | None, on_broken: Callable[[int, str], None] | None
+) -> Iterator[dict[str, Any]]:
+    # Here, since most commands read no JSONL, and its import takes longer than all of this module.
+    from orjson import loads
+
+    done = 0
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                done += len(line)
+                if on_bytes is not None:
+                    on_bytes(done)
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.strip():
+                    continue
+                fault, row = _object(line, loads, tolerant=on_broken is not None)
+                if fault is None:
+                    yield row
+                elif on_broken is not None:
+                    on_broken(number, fault)
+                else:
+                    raise TunebookError(f"{path}, line {number}: {fault}", fix="correct or delete the line")
+    except OSError as error:
+        raise TunebookError(
+            f"{path}: cannot be read: {error.strerror}", fix="check the path and its rights"
+        ) from error
+
+
+def _object(
+    line: bytes, loads: Callable[[bytes], Any], *, tolerant: bool
+) -> tuple[str | None, dict[str, Any]]:
+    """What is wrong with a line, and the object it holds."""
+    try:
+        value = loads(line)
+    except ValueError:
+        # orjson refuses NaN, lone surrogates and very large numbers, all of which the engines read.
+        try:
+            value = json.loads(line.decode("utf-8", errors="replace" if tolerant else "strict"))
+        except UnicodeDecodeError as error:
+            return f"is not UTF-8 text at byte {error.start} of the line", {}
+        except ValueError as error:
+            return f"is no JSON: {error}", {}
+    if not isinstance(value, dict):
+        return f"holds a {type(value).__name__}, not an object", {}
+    return None, value
+
+
+def parquet_rows(
+    path: Path, *, rows_at_a_time: int = 256, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file.
+
+    Args:
+        path: The file.
+        rows_at_a_time: How many are decoded together: some rows are whole books.
+        on_bytes: Called before each row with the bytes read so far, estimated from the rows.
+
+    Raises:
+        TunebookError: pyarrow is not installed, or the file is no Parquet.
+    """
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise TunebookError(
+            f"reading {path} needs pyarrow, which is not installed",
+            fix="`pip install pyarrow`, or convert the file to .jsonl",
+        ) from error
+    try:
+        size = path.stat().st_size
+        with parquet.ParquetFile(path) as table:
+            total, done = max(1, table.metadata.num_rows), 0
+            for batch in table.iter_batches(batch_size=rows_at_a_time):
+                for row in batch.to_pylist():
+                    done += 1
+                    if on_bytes is not None:
+                        on_bytes(size * done // total)
+                    yield row
+    except (OSError, ArrowInvalid) as error:
+        raise TunebookError(
+            f"{path}: is no readable Parquet: {error}", fix="name a whole Parquet file"
+        ) from error

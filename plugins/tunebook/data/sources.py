@@ -1,4 +1,4 @@
-"""What a data tool works on: an entry of the registry, or a file with the columns it seems to have."""
+"""What a data tool works on: an entry of the registry, or a file; and what the columns of its rows are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data import registry as datasets
-from tunebook.data.tables import READABLE, iter_table
+from tunebook.data.rows import TABLE_SUFFIXES, iter_table
 from tunebook.errors import TunebookError
 from tunebook.types import DatasetEntry
 
@@ -77,7 +77,7 @@ def find_source(name_or_path: str, registry_folder: Path) -> Source:
         else None
     )
     path = Path(name_or_path)
-    if path.suffix in READABLE and not path.is_file():
+    if path.suffix in TABLE_SUFFIXES and not path.is_file():
         raise TunebookError(f"there is no file {path}", fix="check the path")
     if registry is not None and (name_or_path in registry.values or not path.is_file()):
         return of_entry(registry.entry(name_or_path))
@@ -135,6 +135,45 @@ def tag(entry: DatasetEntry, key: str) -> str | None:
 def is_chat(entry: DatasetEntry) -> bool:
     """Whether rows hold lists of messages."""
     return bool(entry.values.get("formatting", "alpaca") != "alpaca")
+
+
+def reference_of(row: Mapping[str, Any], entry: DatasetEntry) -> str:
+    """Return the answer that `row` gives: the text the engine trains on and a metric compares with.
+
+    Raises:
+        TunebookError: The row has none, or one that is no text, which LLaMA-Factory drops with a warning.
+    """
+    if not is_chat(entry):
+        return _text(row, column(entry, "response"), f"{entry.registry}: {entry.name}")
+    name, assistant = column(entry, "messages"), tag(entry, "assistant_tag")
+    messages = row.get(name or "")
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        raise TunebookError(
+            f"the column {name!r} holds no messages", fix="name the column under columns.messages"
+        )
+    last = messages[-1]
+    role = last.get(tag(entry, "role_tag") or "")
+    if role != assistant:
+        raise TunebookError(
+            f"the last message is of {role!r}, not of {assistant!r}", fix="end it with the answer"
+        )
+    return _text(last, tag(entry, "content_tag"), "the last message")
+
+
+def _text(row: Mapping[str, Any], name: str | None, where: str) -> str:
+    if name is None:
+        raise TunebookError(f"{where}: its columns name no response", fix='add "response" to "columns"')
+    if name not in row:
+        raise TunebookError(
+            f"there is no column {name!r} among {', '.join(map(str, row))}",
+            fix="name the answer's column under columns.response of the registry entry",
+        )
+    value = row[name]
+    if not isinstance(value, str):
+        raise TunebookError(
+            f"{name!r} is {value!r}, not text; LLaMA-Factory drops such rows", fix="write it in quotes"
+        )
+    return value
 
 
 def _entries_of(path: Path, registry: datasets.Registry) -> list[DatasetEntry]:

@@ -10,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.data import tables
+from tunebook.data import rows
 from tunebook.data.sources import column, is_chat, tag
 from tunebook.errors import TunebookError
 from tunebook.lengths.reading import read_rows
@@ -135,7 +135,7 @@ def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
         TunebookError: A row has another key or lacks one, or there are too few.
     """
     found = []
-    for number, row in enumerate(tables.iter_table(path), 1):
+    for number, row in enumerate(rows.iter_table(path), 1):
         where = f"{path}, row {number}"
         for key in row:
             if key not in _KEYS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import engines
 from tunebook.data import sources
-from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry
 from tunebook.engines.axolotl.datasets import render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
 from tunebook.evaluation.questions import QuestionSet, read_questions
@@ -39,12 +39,6 @@ class WithShots(NamedTuple):
 
 _COLUMNS = ("prompt", "query", "response", "system", "tools", "history")
 _CHAT_COLUMNS = ("messages", "system", "tools")
-_LOCATION = frozenset(
-    {
-        *("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"),
-        *("subset", "split", "folder"),
-    }
-)
 
 
 def with_shots(
@@ -121,7 +115,7 @@ def write_registry(registry: Registry, names: Sequence[str], text: str, folder: 
     entries = {}
     for name in names:
         entry = registry.entry(name)
-        kept = {key: value for key, value in entry.values.items() if key not in _LOCATION}
+        kept = {key: value for key, value in entry.values.items() if key not in LOCATION_KEYS}
         _write_rows(entry, text, folder / f"{name}.json")
         entries[name] = {"file_name": f"{name}.json", **kept}
     write_json(folder / REGISTRY_FILE, entries)

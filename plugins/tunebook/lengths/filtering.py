@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry
 from tunebook.errors import TunebookError
 from tunebook.files import sha256_of, write_json
 from tunebook.lengths import batches
@@ -33,10 +33,7 @@ Part = Literal["total", "prompt", "answer"]
 _LISTED = 100
 
 # Where and how much of the data; the new entry has a file of its own.
-_OF_THE_SOURCE = (
-    *("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"),
-    *("subset", "split", "folder", "num_samples"),
-)
+_OF_THE_SOURCE = (*LOCATION_KEYS, "num_samples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

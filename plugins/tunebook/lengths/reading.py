@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook.data.tables import iter_table
+from tunebook.data.rows import iter_table
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.data import registry as datasets
 from tunebook.data import sources as data_sources
-from tunebook.data.tables import READABLE
+from tunebook.data.rows import TABLE_SUFFIXES
 from tunebook.engines.axolotl.datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
 from tunebook.errors import TunebookError
 from tunebook.lengths import asking
@@ -368,7 +368,7 @@ def block_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...],
         return cached_files(name, subset=block.get("name"), split=part, key="datasets"), rows
     if path.is_file():
         return (path,), rows
-    files = sorted(file for file in path.iterdir() if file.suffix in READABLE)
+    files = sorted(file for file in path.iterdir() if file.suffix in TABLE_SUFFIXES)
     named = [file for file in files if file.stem == part]
     if not (named or files):
         raise TunebookError(f"datasets: {path} holds no data that can be read here", fix="name one file")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunebook.data.rows import iter_rows
+from tunebook.data.rows import TABLE_SUFFIXES, iter_table
 from tunebook.errors import TunebookError
 
 PREDICTION_COLUMNS = (
@@ -153,63 +153,12 @@ def _at(values: Mapping[str, Any], column: str) -> Any:
 
 
 def _rows(path: Path, on_bytes: Callable[[int], None] | None) -> Iterator[Mapping[str, Any]]:
-    if path.suffix == ".jsonl":
-        return _jsonl_rows(path, on_bytes)
-    if path.suffix in (".csv", ".json"):
-        return iter_rows(path)
-    if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    raise TunebookError(
-        f"cannot read predictions from {path}: its name ends in {path.suffix!r}",
-        fix="name a .jsonl, .json, .csv or .parquet file",
-    )
-
-
-def _jsonl_rows(path: Path, on_bytes: Callable[[int], None] | None) -> Iterator[Mapping[str, Any]]:
-    try:
-        with path.open("rb") as stream:
-            done = 0
-            for number, line in enumerate(stream, 1):
-                done += len(line)
-                if line.strip():
-                    yield _object(path, number, line)
-                if on_bytes is not None:
-                    on_bytes(done)
-    except OSError as error:
+    if path.suffix not in TABLE_SUFFIXES:
         raise TunebookError(
-            f"cannot read {path}: {error.strerror}", fix="name a file that exists and that you may read"
-        ) from error
-
-
-def _object(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ones
-        raise TunebookError(
-            f"{path}, line {number}: not JSON: {error}", fix=f"mend or delete line {number}"
-        ) from error
-    if not isinstance(value, dict):
-        raise TunebookError(
-            f"{path}, line {number}: holds a {type(value).__name__}, not an object",
-            fix="write one JSON object a line",
+            f"cannot read predictions from {path}: its name ends in {path.suffix!r}",
+            fix="name a .jsonl, .json, .csv or .parquet file",
         )
-    return value
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise TunebookError(
-            f"reading {path} needs pyarrow, which is not installed",
-            fix="`pip install pyarrow`, or convert the file to .jsonl",
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except (OSError, ArrowInvalid) as error:
-        raise TunebookError(f"cannot read {path}: {error}", fix="name a readable Parquet file") from error
+    return iter_table(path, on_bytes=on_bytes)
 
 
 def _column(

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook.checks.data_audit import answers as hashes
 from tunebook.checks.data_audit.answers import AnswerReader, Repeats, RowHashes
 from tunebook.checks.data_audit.findings import DataFinding, Ledger, Place, counted
-from tunebook.data import registry
-from tunebook.data.sources import column, is_chat
-from tunebook.data.tables import iter_table
+from tunebook.data.rows import iter_table
+from tunebook.data.sources import column, is_chat, reference_of
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -277,7 +276,7 @@ class ExampleReader:
             return Example("", None, "not-text", f"{messages!r} holds no messages")
         prompt = _SEPARATOR.join(_text(turn) for turn in turns[:-1])
         try:
-            answer = registry.reference_of(row, self._entry)
+            answer = reference_of(row, self._entry)
         except TunebookError as error:
             return Example(prompt, None, "empty-answer", error.problem)
         return Example(prompt, answer, None if answer.strip() else "empty-answer")

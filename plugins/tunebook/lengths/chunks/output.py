@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry
 from tunebook.errors import TunebookError
 from tunebook.files import write_json
 from tunebook.lengths.chunks.documents import TEXT_COLUMN, Form
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from tunebook.types import DatasetEntry
 
 # Where and how much of the data; what the new entry says of its own file instead.
-_OF_THE_SOURCE = (
-    *("file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"),
-    *("subset", "split", "folder", "num_samples"),
-)
+_OF_THE_SOURCE = (*LOCATION_KEYS, "num_samples")
 
 
 def new_entry(entry: DatasetEntry, file_name: str, form: Form) -> dict[str, Any]:
