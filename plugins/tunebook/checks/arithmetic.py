@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
+from tunebook.checks.learning_rate import learning_rate, warmup_steps
 from tunebook.checks.recipe import as_number
 from tunebook.data import registry
 from tunebook.data import rows as data_files
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tunebook.checks.findings import Finding
     from tunebook.checks.recipe import CheckedRecipe
@@ -64,7 +64,7 @@ def arithmetic(recipe: CheckedRecipe, steps: int | None = None) -> Arithmetic | 
         gpus=recipe.gpus,
         rows=rows,
         steps=steps,
-        warmup=_warmup(recipe, steps),
+        warmup=None if steps is None else warmup_steps(recipe.engine, recipe.values, steps),
     )
 
 
@@ -145,15 +145,11 @@ def preview(recipe: CheckedRecipe, steps: int | None) -> str:
         )
     peak = recipe.number("learning_rate")
     name = str(recipe.setting("scheduler"))
-    options = recipe.get("lr_scheduler_kwargs", {})
     warmup = counted.warmup or 0
-    if not peak or not isinstance(options, dict):
+    if not peak:
         raise TunebookError(f"{recipe.file}: names no learning_rate", fix="add learning_rate: 1.0e-4")
     try:
-        if recipe.engine == "axolotl":
-            rate = axolotl_schedule(recipe.values, peak=peak, steps=counted.steps, warmup=warmup)
-        else:
-            rate = schedule(name, peak=peak, steps=counted.steps, warmup=warmup, options=options)
+        rate = learning_rate(recipe.engine, recipe.values, peak=peak, steps=counted.steps)
     except (ValueError, TypeError) as err:
         raise TunebookError(
             f"{recipe.file}: the learning rate cannot be told: {err}", fix="see `tunebook check`"
@@ -208,17 +204,3 @@ def _steps(recipe: CheckedRecipe, rows: int | None, batch: int, accumulation: in
         return None
     batches = math.ceil(rows / (batch * recipe.gpus))
     return math.ceil(epochs * max(1, math.ceil(batches / accumulation)))
-
-
-def _warmup(recipe: CheckedRecipe, steps: int | None) -> int | None:
-    """As TrainingArguments.get_warmup_steps of transformers 5: a value below 1 is a share of the run."""
-    if recipe.engine == "axolotl":
-        return None if steps is None else axolotl_warmup(recipe.values, steps)
-    wanted: Sequence[float | None] = (
-        as_number(recipe.get("warmup_ratio")),
-        as_number(recipe.get("warmup_steps")),
-    )
-    value = next((number for number in wanted if number), 0.0)
-    if value >= 1:
-        return int(value)
-    return None if steps is None else math.ceil(steps * value)

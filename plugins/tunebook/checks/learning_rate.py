@@ -1,4 +1,8 @@
-"""The learning rate of every step, by the formulas of transformers/optimization.py, without transformers."""
+"""The learning rate of every step, as the engine will have it, without the engine.
+
+By the formulas of transformers/optimization.py; Axolotl's own schedulers after
+axolotl/core/trainers/mixins/scheduler.py and axolotl/utils/schedulers.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from tunebook.types import EngineName
 
 
 SCHEDULERS: dict[str, tuple[str, ...]] = {
@@ -26,6 +32,42 @@ SCHEDULERS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Schedulers that are functions of the step, and the `lr_scheduler_kwargs` each one takes."""
+
+
+def learning_rate(
+    engine: EngineName, values: Mapping[str, Any], *, peak: float, steps: int
+) -> Callable[[int], float]:
+    """Return a recipe's learning rate as a function of the optimizer steps already taken, 0 to `steps`.
+
+    Args:
+        engine: Whose recipe it is.
+        values: The recipe.
+        peak: Its learning rate.
+        steps: Optimizer steps of the run.
+
+    Raises:
+        ValueError: The scheduler has no formula here, or an option it needs is missing.
+        TypeError: An option is no number.
+    """
+    warmup = warmup_steps(engine, values, steps)
+    if engine == "axolotl":
+        return axolotl_schedule(values, peak=peak, steps=steps, warmup=warmup)
+    options = values.get("lr_scheduler_kwargs")
+    name = str(values.get("lr_scheduler_type") or "linear")
+    given = options if isinstance(options, dict) else None
+    return schedule(name, peak=peak, steps=steps, warmup=warmup, options=given)
+
+
+def warmup_steps(engine: EngineName, values: Mapping[str, Any], steps: int) -> int:
+    """Return how many of the `steps` of a run warm up.
+
+    In LLaMA-Factory as TrainingArguments.get_warmup_steps of transformers 5 has it: a value below 1 is a
+    share of the run.
+    """
+    if engine == "axolotl":
+        return axolotl_warmup(values, steps)
+    value = as_number(values.get("warmup_ratio")) or as_number(values.get("warmup_steps")) or 0.0
+    return int(value) if value >= 1 else math.ceil(steps * value)
 
 
 def schedule(
@@ -178,15 +220,10 @@ _AFTER_WARMUP: dict[str, Callable[..., Callable[[int], float]]] = {
 }
 
 
-# The learning rate of every step as Axolotl has it: its own schedulers, and transformers' for the rest.
-#
-# After axolotl/core/trainers/mixins/scheduler.py and axolotl/utils/schedulers.py.
-
-
 def axolotl_schedule(
     values: Mapping[str, Any], *, peak: float, steps: int, warmup: int = 0
 ) -> Callable[[int], float]:
-    """Return the learning rate as a function of the optimizer steps already taken, 0 to `steps`.
+    """Return the learning rate of an Axolotl recipe: its own schedulers', else transformers'.
 
     Args:
         values: The recipe.
@@ -195,7 +232,7 @@ def axolotl_schedule(
         warmup: Those of them that warm up.
 
     Raises:
-        ValueError: The scheduler has no formula here, or an option it needs is missing.
+        ValueError: As for `learning_rate`.
     """
     name = str(values.get("lr_scheduler") or "cosine")
     floor = as_number(values.get("cosine_min_lr_ratio")) or 0.0

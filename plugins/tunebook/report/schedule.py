@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunebook.checks.learning_rate import axolotl_schedule, axolotl_warmup, schedule
+from tunebook.checks.learning_rate import learning_rate
+from tunebook.recipes.catalog import ENGINES
 from tunebook.report.records import Finding
 from tunebook.text import number
 
@@ -56,29 +56,12 @@ def _nearest(rate: Callable[[int], float], step: int, steps: int) -> list[float]
 
 def _asked(run: RunLog, peak: float, steps: int) -> Callable[[int], float] | None:
     """The recipe's rate by steps taken; None where it has no formula."""
-    values = run.settings
+    if run.engine not in ENGINES:
+        return None
     try:
-        if run.engine == "axolotl":
-            return axolotl_schedule(values, peak=peak, steps=steps, warmup=axolotl_warmup(values, steps))
-        if run.engine == "llamafactory":
-            name = str(values.get("lr_scheduler_type") or "linear")
-            options = values.get("lr_scheduler_kwargs")
-            return schedule(
-                name,
-                peak=peak,
-                steps=steps,
-                warmup=_warmup(values, steps),
-                options=options if isinstance(options, dict) else None,
-            )
+        return learning_rate(run.engine, run.settings, peak=peak, steps=steps)
     except (ValueError, TypeError):
         return None
-    return None
-
-
-def _warmup(values: Mapping[str, Any], steps: int) -> int:
-    """As TrainingArguments.get_warmup_steps of transformers 5: a value below 1 is a share of the run."""
-    value = _number(values, "warmup_ratio") or _number(values, "warmup_steps") or 0.0
-    return int(value) if value >= 1 else math.ceil(steps * value)
 
 
 def _peak(series: Series, asked: float) -> Iterator[Finding]:
