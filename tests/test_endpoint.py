@@ -182,7 +182,7 @@ def test_what_passes_is_put_again_and_never_becomes_a_wrong_answer(recipe):
     for text, at in model.times:
         waits.setdefault(text, []).append(at)
     assert waits[question(3)][1] - waits[question(3)][0] >= 2
-    assert "requests had to be put again" in done.err
+    assert "requests had to be sent again" in done.err
 
 
 @pytest.mark.engine
@@ -196,7 +196,7 @@ def test_rows_without_an_answer_leave_no_result_and_are_asked_again(recipe):
         assert not list(Path("eval_results").glob("*.json*"))
         assert "like_eval, row 11: no answer: status 400: prompt is too long" in done.err
         assert "3 of 40 rows have no answer" in done.err
-        again = done.err.rpartition("to go on: ")[2].strip()
+        again = done.err.rpartition("to continue: ")[2].strip()
         assert again == f"tunebook eval {recipe} --endpoint {url} --retries 1"
         model.requests.clear()
         done = run(recipe, url, "--retries", "1")
@@ -260,14 +260,14 @@ def test_a_server_with_other_weights_under_the_same_name_is_noticed(recipe):
         model.answer = lambda text: "Yes" if honest(text) == "No" else "No"
         done = run(recipe, url)
         assert done.code == 2
-        assert "answers all 5 rows that were asked again otherwise than before" in done.err
+        assert "gives other answers than before to all 5 rows that were asked again" in done.err
         assert "--label" in done.err
         assert not list(Path("eval_results").glob("*.json"))
         # One row apart: said, and no reason to stop.
         model.answer = lambda text: "No" if text == question(0) else honest(text)
         done = run(recipe, url)
         assert done.code == 0, done.err
-        assert "1 of 5 kept answers that were asked again are others now (rows 0)" in done.err
+        assert "of 5 kept rows that were asked again, 1 have other answers now (rows 0)" in done.err
 
 
 @pytest.mark.engine
@@ -510,10 +510,10 @@ def test_shots_of_a_file_are_counted_by_the_model_s_own_tokenizer(recipe, tmp_pa
     [
         (
             {"question": "a", "answer": "b", "one_shot_example": "c"},
-            "row 1: the key 'one_shot_example' is none",
+            "row 1: an example has no key 'one_shot_example'",
             "write question and answer",
         ),
-        ({"question": "a", "anwser": "b"}, "the key 'anwser' is none", "did you mean 'answer'?"),
+        ({"question": "a", "anwser": "b"}, "an example has no key 'anwser'", "did you mean 'answer'?"),
         ({"question": "a"}, "answer is None, not a text", '{"question"'),
         ({"question": "a", "answer": 5}, "answer is 5, not a text", '{"question"'),
     ],

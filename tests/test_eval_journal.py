@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
-from tunebook.evaluation.finalise import finalise, missing, raw_results
-from tunebook.evaluation.journal import Journal, Part
+from tunebook.evaluation.finalise import finalise, missing
+from tunebook.evaluation.journal import Journal, JournalPart
 from tunebook.evaluation.records import Answered, Generated, SetHeader, SetRow
 from tunebook.types import MetricSpec
 
@@ -58,7 +58,7 @@ def generated(index: int) -> Generated:
 def work(journal: Journal, *, shard: int = 0, batches=BATCHES) -> None:
     """Do what is not done yet, as the process of the engine does."""
     done = journal.finished()
-    with Part(journal, shard=shard, rank=0) as part:
+    with JournalPart(journal, shard=shard, rank=0) as part:
         for batch in batches:
             if not set(batch) <= set(done.answered):
                 part.append([answered(index) for index in batch])
@@ -69,12 +69,11 @@ def work(journal: Journal, *, shard: int = 0, batches=BATCHES) -> None:
 
 
 def answers(journal: Journal):
-    return raw_results(journal.header(), journal.rows(), journal.finished())
+    return journal.header(), journal.rows(), journal.finished()
 
 
-def outcome(journal: Journal):
-    raws = answers(journal)
-    return raws, finalise(journal.header(), raws, step=40)
+def result(journal: Journal):
+    return finalise(*answers(journal), step=40)
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +116,15 @@ def test_shards_together_give_what_one_process_gives(whole, tmp_path):
     work(journal, shard=1, batches=BATCHES[1::2])
     assert missing(HEADER, SET, journal.finished()) == ROWS + ROWS - 1 - 6
     with pytest.raises(ValueError, match="are missing"):
-        raw_results(HEADER, SET, journal.finished())
+        finalise(HEADER, SET, journal.finished(), step=40)
     journal.begin(HEADER, SET)  # each shard may begin
     work(journal, shard=0, batches=BATCHES[0::2])
-    assert outcome(journal) == outcome(whole)
+    assert answers(journal) == answers(whole)
+    assert result(journal) == result(whole)
 
 
 def test_the_figures_are_of_these_answers(whole):
-    _, found = outcome(whole)
+    found = result(whole)
     right = sum(generated(row.index).prediction == row.reference for row in SET if row.scored)
     assert found.values["accuracy"] == right / (ROWS - 1)
     assert found.n == ROWS - 1
@@ -141,8 +141,8 @@ def test_other_rows_are_not_mixed_with_what_is_kept(whole):
 
 
 def test_two_processes_do_not_write_one_part(whole):
-    with Part(whole, shard=5, rank=0), pytest.raises(TunebookError, match="another evaluation"):
-        Part(whole, shard=5, rank=0)
+    with JournalPart(whole, shard=5, rank=0), pytest.raises(TunebookError, match="another evaluation"):
+        JournalPart(whole, shard=5, rank=0)
 
 
 def test_a_line_that_is_whole_and_damaged_is_named(whole, tmp_path):

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from tunebook import engines
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.evaluation import models as subjects
+from tunebook.evaluation import models
 from tunebook.evaluation import plan as plans
-from tunebook.evaluation.job import Request, parse_shard
+from tunebook.evaluation.job import EvalRequest, parse_shard
 from tunebook.evaluation.plan import plan_evaluation
 from tunebook.evaluation.ranking import markdown, rank
-from tunebook.evaluation.records import Subject, journal_key, result_name, settings_words
+from tunebook.evaluation.records import Candidate, journal_key, result_name, settings_words
 
 ROWS = [{"instruction": f"Is {n} even?", "input": "", "output": "No" if n % 2 else "Yes"} for n in range(6)]
 
@@ -80,13 +80,13 @@ def place(tmp_path, monkeypatch):
 
 def ask(place: Path, *models: str, **changes) -> plans.EvalPlan:
     names = models or ("output/node_0",)
-    return plan_evaluation(Request(models=names, output=place / "results", **changes))
+    return plan_evaluation(EvalRequest(models=names, output=place / "results", **changes))
 
 
 def test_nodes_that_differ_in_training_alone_share_one_process(place):
     plan = ask(place, "output/node_0", "output/node_1", checkpoints="all", base=True)
     assert len(plan.groups) == 1
-    labels = [subject.label for subject in plan.groups[0].subjects]
+    labels = [candidate.label for candidate in plan.groups[0].candidates]
     assert labels[0] == "base (base)", "the base is first, so that nothing has been put on it yet"
     assert labels[1:] == [f"node_{n}@{step}" for n in (0, 1) for step in (10, 20, 30)]
     assert len({unit.journal for unit in plan.groups[0].units}) == 7
@@ -120,18 +120,18 @@ def test_the_evaluation_recipe_says_what_decides_and_nothing_of_training(place):
     [("best", [20]), ("last", [30]), ("all", [10, 20, 30]), ("10,30", [10, 30]), ("checkpoint-10", [10])],
 )
 def test_checkpoints_are_chosen(place, wanted, steps):
-    found = subjects.choose(place / "output" / "node_0", wanted)
+    found = models.choose(place / "output" / "node_0", wanted)
     assert [one.step for one in found.weights] == steps
 
 
 @pytest.mark.parametrize("given", ["output/node_0@10", "output/node_0/checkpoint-10"])
 def test_one_checkpoint_may_be_named(place, given):
-    assert [one.label for one in ask(place, given).groups[0].subjects] == ["node_0@10"]
+    assert [one.label for one in ask(place, given).groups[0].candidates] == ["node_0@10"]
 
 
 def test_several_checkpoints_of_one_run_may_be_named(place):
     plan = ask(place, "output/node_0@10", "output/node_0@30", "output/node_0@10")
-    assert [one.label for one in plan.groups[0].subjects] == ["node_0@10", "node_0@30"]
+    assert [one.label for one in plan.groups[0].candidates] == ["node_0@10", "node_0@30"]
 
 
 def test_the_best_is_told_by_our_figures_where_the_trainer_chose_none(place):
@@ -141,14 +141,14 @@ def test_the_best_is_told_by_our_figures_where_the_trainer_chose_none(place):
         line = {"dataset": "likes_eval", "step": step, "select_by": "accuracy", "values": {"accuracy": -step}}
         with (run / "tunebook" / "eval_metrics.jsonl").open("a") as stream:
             stream.write(json.dumps(line) + "\n")
-    assert subjects.choose(run, "best").weights[0].step == 10
+    assert models.choose(run, "best").weights[0].step == 10
 
 
 def test_a_torn_checkpoint_is_passed_over_and_said(place):
     run = place / "output" / "node_0"
     torn = run / "checkpoint-30" / "adapter_model.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
-    found = subjects.choose(run, "last")
+    found = models.choose(run, "last")
     assert found.weights[0].step == 20
     assert any("checkpoint-30" in note and "cut off" in note for note in found.notes)
 
@@ -175,17 +175,17 @@ def test_what_is_kept_belongs_to_weights_rows_and_settings(place):
 
 
 def test_the_label_decides_nothing():
-    one = Subject(label="a", kind="full", path="org/model", base="org/model", run=None, step=0)
-    two = Subject(label="b", kind="full", path="org/model", base="org/model", run="x", step=0)
+    one = Candidate(label="a", kind="full", path="org/model", base="org/model", run=None, step=0)
+    two = Candidate(label="b", kind="full", path="org/model", base="org/model", run="x", step=0)
     assert journal_key(one, "set", {}) == journal_key(two, "set", {}) != journal_key(one, "other", {})
 
 
 def test_names_of_results_never_change():
     # Programs look for these files: this list is a promise.
-    base = Subject(
+    base = Candidate(
         label="q (base)", kind="base", path="/m/Qwen3-0.6B", base="/m/Qwen3-0.6B", run=None, step=0
     )
-    tuned = Subject(
+    tuned = Candidate(
         label="node_0@400",
         kind="adapter",
         path="/o/node_0/checkpoint-400",
@@ -199,17 +199,17 @@ def test_names_of_results_never_change():
         "digest": "0123456789abcdef",
         "settings": "auto",
     }
-    assert result_name(**named, run_label="node_0", subject=tuned) == (
+    assert result_name(**named, run_label="node_0", candidate=tuned) == (
         "lora_sft_gsm8k.node_0--gsm8k_test--adapter-400--Qwen3-0.6B--auto-01234567"
     )
-    assert result_name(**named, run_label="", subject=base) == (
+    assert result_name(**named, run_label="", candidate=base) == (
         "lora_sft_gsm8k--gsm8k_test--base--Qwen3-0.6B--auto-01234567"
     )
     odd = {**named, "dataset": "a+b", "settings": settings_words(method="generate", max_samples=50, shots=0)}
-    assert result_name(**odd, run_label="my run/é", subject=tuned) == (
+    assert result_name(**odd, run_label="my run/é", candidate=tuned) == (
         "lora_sft_gsm8k.my_run--a+b--adapter-400--Qwen3-0.6B--generate-n50-01234567"
     )
-    assert len(result_name(**{**named, "dataset": "x" * 400}, run_label="", subject=base)) <= 200
+    assert len(result_name(**{**named, "dataset": "x" * 400}, run_label="", candidate=base)) <= 200
 
 
 FAULTS = {
@@ -291,7 +291,7 @@ def test_the_hook_switched_off_is_refused(place, monkeypatch):
 
 @pytest.mark.parametrize("text", ["2/2", "a/b", "1", "-1/2"])
 def test_a_share_that_is_none_is_refused(text):
-    with pytest.raises(TunebookError, match="is no share"):
+    with pytest.raises(TunebookError, match="is not a share"):
         parse_shard(text)
 
 
@@ -428,7 +428,7 @@ def test_a_whole_model_comes_after_what_stands_on_its_base(place):
         (folder / "adapter_model.safetensors").unlink()
         weights(folder, adapter=False)
     plan = ask(place, "output/node_1", "output/node_0", base=True)
-    assert [one.kind for one in plan.groups[0].subjects] == ["base", "adapter", "full"]
+    assert [one.kind for one in plan.groups[0].candidates] == ["base", "adapter", "full"]
 
 
 def test_rows_that_are_drawn_behind_those_to_train_on_are_drawn_behind_them_again(place):

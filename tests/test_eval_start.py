@@ -4,23 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from tunebook.evaluation.job import Job, read_job
-from tunebook.evaluation.plan import Group, Unit
-from tunebook.evaluation.records import Subject
+from tunebook.evaluation.job import EvalJob, read_job
+from tunebook.evaluation.plan import EngineGroup, EvalUnit
+from tunebook.evaluation.records import Candidate
 from tunebook.evaluation.run import start_of
 
 
 def group(tmp_path, engine, **options):
-    subject = Subject(label="base", kind="full", path="some/model", base="some/model", run=None, step=0)
-    unit = Unit(subject, "set", tmp_path / "journal", "name", {})
-    job = Job(
-        folder=str(tmp_path / "job"), subjects=(subject,), journals={"base": {"set": str(tmp_path)}},
+    candidate = Candidate(label="base", kind="full", path="some/model", base="some/model", run=None, step=0)
+    unit = EvalUnit(candidate, "set", tmp_path / "journal", "name", {})
+    job = EvalJob(
+        folder=str(tmp_path / "job"), candidates=(candidate,), journals={"base": {"set": str(tmp_path)}},
         method=None, batch_size=None, batch_tokens=None, max_samples=None, **options,
     )  # fmt: skip
     key = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}[engine]
-    return Group(
+    return EngineGroup(
         engine=engine, environment=Path("/env"), values={key: "some/model"}, sets=("set",),
-        subjects=(subject,), adapter=None, units=(unit,), job=job,
+        candidates=(candidate,), adapter=None, units=(unit,), job=job,
     )  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def test_a_system_prompt_of_the_command_takes_the_place_of_the_rows():
         ({"messages": [{"role": "tool", "content": "x"}]}, "by 'tool'"),
         ({"messages": [*ASKED, *ASKED]}, "user, user"),
         ({"messages": [*ASKED, {"role": "assistant", "content": None}]}, "turn 2"),
-        ({"messages": [*ASKED, SYSTEM]}, "behind another turn"),
-        ({"messages": "Why?"}, "no list of turns"),
+        ({"messages": [*ASKED, SYSTEM]}, "after another turn"),
+        ({"messages": "Why?"}, "not a list of turns"),
         ({"messages": [SYSTEM, *ASKED], "system": "x"}, "a system message and a column"),
         (
             {"history_titles": ["a"], "history_genres": [["x"], ["y"]], "candidate_title": "b"},
@@ -124,7 +124,7 @@ def test_answers_of_other_settings_are_never_mixed(tmp_path):
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text("{}\n")
-    with pytest.raises(TunebookError, match="nothing tells what made it"):
+    with pytest.raises(TunebookError, match="nothing says what made it"):
         output.begin(path, SETTINGS, overwrite=False)
 
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from merge_cases import LAYERS, MODEL, make_adapter, make_model
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
-from tunebook.merging import layout, record
-from tunebook.merging import layout as carry
+from tunebook.merging import record
 from tunebook.merging import run as parity
+from tunebook.merging.output import shard_index, write_contract
 from tunebook.merging.plan import plan_merge
 
 
@@ -165,7 +165,7 @@ def test_weights_that_are_no_shares_are_refused(base, tmp_path, weights, message
 def test_files_are_filled_up_to_the_limit_in_order(base, tmp_path):
     found = plan(tmp_path, base, max_shard_bytes=130)
     assert [shard.name for shard in found.shards] == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
-    index = layout.index(found.shards)
+    index = shard_index(found.shards)
     assert index["metadata"]["total_size"] == 80 + 64 + 64
     assert index["weight_map"].keys() == MODEL.keys()
     for shard in found.shards:
@@ -286,10 +286,10 @@ def test_the_card_tells_the_recipe_that_lies_in_the_run(base, tmp_path):
 def test_a_merged_models_contract_asks_for_no_adapter_and_no_quantisation(tmp_path):
     settings = {"template": "qwen3", "quantization_bit": 4, "finetuning_type": "lora", "lora_rank": 8}
     found = {"format": 1, "settings": settings, "adapter": {"r": 8, "lora_alpha": 16}}
-    carry.carry_contract(tmp_path, found, None)
+    write_contract(tmp_path, found, None)
     made = json.loads((tmp_path / "tunebook_contract.json").read_text())
     assert (made["settings"], made["adapter"]) == ({"template": "qwen3"}, None)
-    carry.carry_contract(tmp_path, found, {"r": 12, "lora_alpha": 12})
+    write_contract(tmp_path, found, {"r": 12, "lora_alpha": 12})
     made = json.loads((tmp_path / "tunebook_contract.json").read_text())
     assert (made["settings"], made["adapter"]) == (settings, {"r": 12, "lora_alpha": 12})
 

@@ -10,7 +10,7 @@ from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
 from eval_runs import TIMES, by_label, evaluate, files_of, in_training, kill_within, parts, records_of, tear
 
 from tunebook.evaluation import job
-from tunebook.evaluation.job import Request
+from tunebook.evaluation.job import EvalRequest
 from tunebook.evaluation.plan import plan_evaluation
 from tunebook.evaluation.run import start_of
 from tunebook.recipes import engine_yaml
@@ -101,7 +101,7 @@ def test_two_ranks_give_what_one_gives(everything, runs, tmp_path):
     whole, _ = everything
     out = tmp_path / "results"
     # Axolotl puts rank 1 on the second GPU, whether there is one or not: so the start is not `tunebook eval`'s.
-    plan = plan_evaluation(Request(models=(str(runs["full"]),), checkpoints="8", output=out))
+    plan = plan_evaluation(EvalRequest(models=(str(runs["full"]),), checkpoints="8", output=out))
     start = start_of(plan.groups[0], gpus=0)
     start.job.write()
     start.recipe_file.write_text(engine_yaml.dump(start.values))

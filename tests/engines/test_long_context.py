@@ -241,13 +241,13 @@ def trainer(models, tmp_path):
 
 def generated(trainer, rows, *, new_tokens=6, batches=None, limits=None):
     """Ids by row of `generate_batches`, and the batches handed over."""
-    from tunebook.hooks.decoding import Texts
+    from tunebook.hooks.decoding import Detokenizer
     from tunebook.hooks.generation import generate_batches
     from tunebook.hooks.memory import Limits
     from tunebook.hooks.preparation import EvaluationSet, Prepared
     from tunebook.hooks.rows import read_rows
 
-    texts = Texts(trainer.processing_class, frozenset({1}))
+    detokenizer = Detokenizer(trainer.processing_class, frozenset({1}))
 
     class Columns(list):
         def __getitem__(self, place):
@@ -258,10 +258,16 @@ def generated(trainer, rows, *, new_tokens=6, batches=None, limits=None):
 
     dataset = Columns(rows)
     read = read_rows(
-        dataset, name="rows", stop_ids=texts.stop_ids, length_limit=10**6, prompt_loss_key="train_on_prompt"
+        dataset,
+        name="rows",
+        stop_ids=detokenizer.stop_ids,
+        length_limit=10**6,
+        prompt_loss_key="train_on_prompt",
     )
     prepared = Prepared(
         chosen=EvaluationSet(name="rows", metrics=()),
+        dataset=dataset,
+        detokenizer=detokenizer,
         rows=read,
         references=["" for _ in rows],
         mode="generate",
@@ -273,7 +279,7 @@ def generated(trainer, rows, *, new_tokens=6, batches=None, limits=None):
     )
     handed = []
     batches = batches or [[0, 1, 2]]
-    generate_batches(trainer, dataset, prepared, texts, batches, handed.append, limits or Limits())
+    generate_batches(trainer, prepared, batches, handed.append, limits or Limits())
     return {one.row: one.ids for batch in handed for one in batch}, handed
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tunebook.merging import layout
+from tunebook.merging.output import tensors_job
 from tunebook.merging.plan import plan_merge
 
 pytestmark = pytest.mark.engine
@@ -159,7 +159,7 @@ def test_memory_stays_below_what_the_plan_says(large, tmp_path):
     plan = plan_merge([str(large)] * 2, tmp_path / "soup")
     made_in = tmp_path / "made"
     made_in.mkdir()
-    (tmp_path / "job.json").write_text(json.dumps(layout.job(plan.shards, str(made_in))))
+    (tmp_path / "job.json").write_text(json.dumps(tensors_job(plan.shards, str(made_in))))
     measure = (
         # Not ru_maxrss, which a process inherits from the one that started it.
         "import sys; from tunebook.hooks import merge; merge.main(sys.argv[1]);"

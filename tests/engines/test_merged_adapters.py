@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tunebook.errors import TunebookError
 from tunebook.hooks import merge as merge_hook
-from tunebook.merging import layout, run
+from tunebook.merging import run
 from tunebook.merging.plan import plan_merge
 
 pytestmark = pytest.mark.engine
@@ -121,7 +121,7 @@ def test_the_change_is_rounded_once(bf16, pair, tmp_path):
 
 @pytest.mark.parametrize("planted", ["scale", "forgotten layer", "other layer"])
 def test_a_wrong_merge_is_caught_and_kept_apart(planted, pair, tmp_path, monkeypatch):
-    job = layout.job
+    job = run.tensors_job
 
     def wrong(shards, folder):
         made = job(shards, folder)
@@ -136,7 +136,7 @@ def test_a_wrong_merge_is_caught_and_kept_apart(planted, pair, tmp_path, monkeyp
             alike[0]["low_rank"], alike[1]["low_rank"] = alike[1]["low_rank"], alike[0]["low_rank"]
         return made
 
-    monkeypatch.setattr(layout, "job", wrong)
+    monkeypatch.setattr(run, "tensors_job", wrong)
     outcome = merged(pair[:1], tmp_path / "merged")
     assert not outcome.ok
     assert outcome.folder.name == "merged.failed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,19 +14,20 @@ from tunebook.cli.eval_endpoint import (
     ask_server,
     endpoint_options,
     refuse_other_options,
+    say,
     server_of,
     shots_options,
     shots_request,
 )
-from tunebook.cli.eval_shown import print_plan, print_rankings, say, show_progress
 from tunebook.errors import TunebookError, join_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tunebook.evaluation.job import Failure, Method
     from tunebook.evaluation.plan import EvalPlan
-    from tunebook.evaluation.ranking import Ranking
+    from tunebook.evaluation.ranking import SetRanking
+    from tunebook.evaluation.run import EngineProgress, EngineStart
 
 
 @click.command("eval")
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Evaluate on this registry entry instead of the recipe's own sets; may be repeated.",
 )
-@click.option("--recipe", metavar="NAME|PATH", help="How to load and ask a model that no run left.")
+@click.option("--recipe", metavar="NAME|PATH", help="How to load and ask a model that no run made.")
 @click.option(
     "--method",
     type=click.Choice(["answer", "generate", "perplexity"]),
@@ -72,7 +75,7 @@ if TYPE_CHECKING:
     default=Path("eval_results"),
     show_default=True,
     metavar="DIR",
-    help="Where results are written and what is finished is kept.",
+    help="Folder for results and for what is finished.",
 )
 @click.option(
     "--report-to",
@@ -122,8 +125,8 @@ def eval_(
     """Evaluate runs, checkpoints and models as training does.
 
     RUN is a run's output_dir, RUN@STEP, RUN/checkpoint-STEP, or with --recipe a model's folder. KEY=VALUE
-    changes the recipe. With --endpoint, RUN may be a recipe too: its rows are put to a server. Finished
-    examples are kept: the same command goes on where it was stopped. The exit status is 1 where a model
+    changes the recipe. With --endpoint, RUN may be a recipe too: a server is asked its rows. Finished
+    examples are kept: the same command continues where it was stopped. The exit status is 1 where a model
     could not be evaluated, or a row got no answer.
 
     \b
@@ -131,7 +134,7 @@ def eval_(
       tunebook eval output/demo/recommend --checkpoints all --base
       tunebook eval output/demo/recommend --endpoint http://localhost:8000/v1
     """
-    from tunebook.evaluation.job import Request, parse_shard
+    from tunebook.evaluation.job import EvalRequest, parse_shard
     from tunebook.evaluation.plan import plan_evaluation
     from tunebook.evaluation.trackers import refuse_missing
 
@@ -157,10 +160,10 @@ def eval_(
         )
         results, asked = ask_server(asked_for, server=server, dry_run=dry_run)
         if asked is not None:
-            tell_results(results, output, trackers, as_json=as_json, failures=[], open_=asked.left)
+            show_results(results, output, trackers, as_json=as_json, failures=[], open_=asked.left)
             ctx.exit(1 if asked.left else 0)
         return
-    request = Request(
+    request = EvalRequest(
         models=tuple(one for one in arguments if not _is_override(one)),
         overrides=tuple(one for one in arguments if _is_override(one)),
         output=output,
@@ -191,11 +194,11 @@ def eval_(
     open_ = sum(len(group.units) for group in plan.groups) - len(results)
     if errors and not results:
         raise join_errors(errors)
-    tell_results(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
+    show_results(results, output, trackers, as_json=as_json, failures=failures, open_=open_)
     for failure in failures:
         say(f"{failure.label}: not evaluated: {failure.reason}")
     if stopped:
-        say("stopped; the same command goes on from what is finished")
+        say("stopped; the same command continues from what is finished")
         ctx.exit(130)
     if errors:
         raise join_errors(errors)
@@ -218,9 +221,6 @@ def _is_override(argument: str) -> bool:
     return "=" in argument and not Path(argument).exists()
 
 
-# The work of `tunebook eval`: runs the engines, writes and ranks their results, and tells them.
-
-
 class Ended(NamedTuple):
     """How the engines ended."""
 
@@ -239,7 +239,7 @@ def run_engines(plan: EvalPlan) -> Ended:
         start = run.start_of(group, gpus=gpus)
         if start is None:
             continue
-        models = len(start.job.subjects)
+        models = len(start.job.candidates)
         say(
             f"{group.engine} {number}/{len(plan.groups)}: {models} model{'s' * (models > 1)} on "
             f"{', '.join(group.sets)}; its output goes to {Path(start.job.folder) / 'engine.log'}"
@@ -248,7 +248,7 @@ def run_engines(plan: EvalPlan) -> Ended:
             with show_progress(start) as on_progress:
                 end = run.run(start, on_progress)
         except TunebookError as error:
-            # The other engines' models are evaluated all the same, and what is whole is written.
+            # The other engines' models are still evaluated, and complete results are written.
             errors.append(error)
             continue
         failures += end.failures
@@ -260,14 +260,14 @@ def run_engines(plan: EvalPlan) -> Ended:
 
 
 def write_results(plan: EvalPlan) -> list[dict[str, Any]]:
-    """Write the results that are whole, and return them."""
+    """Write the results that are complete, and return them."""
     from tunebook.evaluation.finalise import write_result
 
     found = [write_result(unit, plan.request.output) for group in plan.groups for unit in group.units]
     return [result for result in found if result is not None]
 
 
-def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[Ranking]:
+def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[SetRanking]:
     from tunebook.evaluation.ranking import markdown, rank
     from tunebook.files import write_atomic
 
@@ -277,7 +277,7 @@ def _rank(results: Sequence[dict[str, Any]], output: Path) -> list[Ranking]:
     return rankings
 
 
-def tell_results(
+def show_results(
     results: list[dict[str, Any]],
     output: Path,
     trackers: tuple[str, ...],
@@ -293,10 +293,119 @@ def tell_results(
     for where in track(results, output, trackers) if trackers and results else ():
         say(where)
     if as_json:
-        told = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
+        ranked = [{**one._asdict(), "models": [model._asdict() for model in one.models]} for one in rankings]
         failed = [{"label": one.label, "reason": one.reason} for one in failures]
         click.echo(
-            json.dumps({"results": results, "rankings": told, "failures": failed, "open": open_}, indent=2)
+            json.dumps({"results": results, "rankings": ranked, "failures": failed, "open": open_}, indent=2)
         )
     else:
         print_rankings(rankings, results)
+
+
+@contextmanager
+def show_progress(start: EngineStart) -> Iterator[Callable[[EngineProgress], None]]:
+    """Show how far an engine is: a bar with the time left in a terminal, a line for each step elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    shown: list[str] = []
+    # Time and number of the first batches: loading, which comes before, says nothing about the speed.
+    began: list[tuple[float, int]] = []
+
+    def kept(progress: EngineProgress) -> None:
+        if not shown and progress.kept:
+            say(f"{progress.kept} of {progress.total} batches are kept from an earlier start")
+
+    def line(progress: EngineProgress) -> None:
+        kept(progress)
+        if progress.now and not began:
+            began.append((time.monotonic(), progress.done))
+        if progress.now and (not shown or shown[-1] != progress.now):
+            shown.append(progress.now)
+            say(f"{progress.now}: {progress.done} of {progress.total} batches{_left(progress, *began[0])}")
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("batches, left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"loading {start.job.candidates[0].label}", total=None)
+
+        def move(progress: EngineProgress) -> None:
+            kept(progress)
+            shown.append(progress.now)
+            bar.update(task, description=progress.now, completed=progress.done, total=max(1, progress.total))
+
+        yield move
+
+
+def _left(progress: EngineProgress, began: float, at: int) -> str:
+    done = progress.done - at
+    if done <= 0:
+        return ""
+    seconds = (time.monotonic() - began) / done * (progress.total - progress.done)
+    return f", about {round(seconds / 60)} min left" if seconds >= 60 else f", about {round(seconds)} s left"
+
+
+def print_rankings(rankings: Sequence[SetRanking], results: Sequence[dict[str, Any]]) -> None:
+    """Print a table of models for each set."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tunebook.evaluation.ranking import interval, number
+
+    # Figures must not be cut: a narrow terminal wraps them instead.
+    console = Console(width=max(100, Console().width))
+    for ranking in rankings:
+        better = "larger" if ranking.larger_is_better else "smaller"
+        title = f"{ranking.dataset}: by {ranking.figure}, {better} is better"
+        table = Table(title=escape(title), title_justify="left", box=None, header_style="dim", pad_edge=False)
+        table.add_column("", justify="right")
+        table.add_column("model", no_wrap=True)
+        for column in (ranking.figure, "95 % interval", "n", "unparsed", "loss", "perplexity"):
+            table.add_column(column, justify="right", no_wrap=True)
+        of = {result["records"]: result for result in results}
+        for one in ranking.models:
+            values = of[one.records]["values"]
+            table.add_row(
+                str(one.rank),
+                escape(one.label),
+                number(one.value),
+                interval(one.interval),
+                f"{one.n:,}",
+                f"{of[one.records]['n_unparsed']:,}",
+                number(values["loss"]) if "loss" in values else "-",
+                number(values["perplexity"]) if "perplexity" in values else "-",
+            )
+        console.print(table)
+        click.echo()
+
+
+def print_plan(plan: EvalPlan) -> None:
+    """Print what would be run and written."""
+    from tunebook.evaluation import run
+    from tunebook.recipes import engine_yaml
+
+    gpus = run.usable_gpus()
+    for group in plan.groups:
+        start = run.start_of(group, gpus=gpus)
+        if start is None:
+            click.echo("# everything is finished; would only write the results")
+        else:
+            added = [f"{key}={value}" for key, value in start.command.env.items()]
+            click.echo(f"# would run: {' '.join([*added, *start.command.argv])}")
+            for candidate in start.job.candidates:
+                click.echo(f"# would evaluate: {candidate.label} ({candidate.kind}): {candidate.path}")
+        for unit in group.units:
+            click.echo(f"# would write: {plan.request.output / unit.name}.json and .jsonl")
+        if start is not None:
+            click.echo(engine_yaml.dump(start.values))

@@ -1,4 +1,4 @@
-"""`tunebook eval --endpoint`: the options of it, and what it prints."""
+"""`tunebook eval --endpoint`: its options, and what it prints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from tunebook.evaluation.endpoint import EndpointPlan, EndpointRequest
     from tunebook.evaluation.endpoint_client import Server
-    from tunebook.evaluation.endpoint_run import Asked, Progress
+    from tunebook.evaluation.endpoint_run import EndpointResult, SetProgress
     from tunebook.evaluation.shots import ShotsRequest
 
 
 _SHOWN_FAILURES = 5
+_LINE_SECONDS = 10.0
+"""At least, between two lines of progress."""
 
 _OF_A_SERVER = frozenset(
     {
@@ -47,7 +49,7 @@ def shots_options(function: Function) -> Function:
         [
             click.option(
                 "--shots", type=click.IntRange(min=0), metavar="N",
-                help="Show so many examples before each question, from the training data or a file.",
+                help="Show N examples before each question, from the training data or a file.",
             ),
             click.option(
                 "--shots-file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -71,10 +73,10 @@ def endpoint_options(function: Function) -> Function:
                 "--endpoint", metavar="URL", help="Ask the model that an OpenAI-compatible server has loaded."
             ),
             click.option("--model", metavar="NAME", help="Of the server's models; else its only one."),
-            click.option("--label", metavar="TEXT", help="What the served model is called in results."),
+            click.option("--label", metavar="TEXT", help="Name of the served model in results."),
             click.option(
                 "--concurrency", type=click.IntRange(min=1), default=8, show_default=True,
-                help="Questions under way at a time.",
+                help="Questions sent at a time.",
             ),
             click.option(
                 "--timeout", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
@@ -82,7 +84,7 @@ def endpoint_options(function: Function) -> Function:
             ),
             click.option(
                 "--retries", type=click.IntRange(min=0), default=5, show_default=True,
-                help="How often a question is put again after 429, 5xx or a lost connection.",
+                help="How often a question is sent again after 429, 5xx or a lost connection.",
             ),
             click.option(
                 "--api-key-env", default="OPENAI_API_KEY", show_default=True, metavar="VARIABLE",
@@ -90,7 +92,7 @@ def endpoint_options(function: Function) -> Function:
             ),
             click.option(
                 "--completions", is_flag=True,
-                help="Send the prompt as text to go on with, for models without a chat template.",
+                help="Send the prompt as text to continue, for models without a chat template.",
             ),
             click.option(
                 "--no-template-options", is_flag=True,
@@ -106,7 +108,7 @@ def endpoint_options(function: Function) -> Function:
 def shots_request(
     shots: int | None, shots_file: Path | None, shots_template: str, output: Path, *, dry_run: bool
 ) -> Iterator[ShotsRequest | None]:
-    """What the options of examples ask for; None for no examples."""
+    """The examples that the options ask for; None for no examples."""
     from tunebook.evaluation.plan import JOURNAL
     from tunebook.evaluation.shots import ShotsRequest, read_template
 
@@ -114,9 +116,9 @@ def shots_request(
     if not shots and (shots_file is None or shots == 0):
         yield None
     elif dry_run:
-        # To tell what would be asked, the data has to be made; it does not stay.
-        with tempfile.TemporaryDirectory(prefix="tunebook-shots-") as passing:
-            yield ShotsRequest(wanted=shots, file=shots_file, template=template, folder=Path(passing))
+        # To show what would be asked, the data has to be made; it is removed again.
+        with tempfile.TemporaryDirectory(prefix="tunebook-shots-") as temporary:
+            yield ShotsRequest(wanted=shots, file=shots_file, template=template, folder=Path(temporary))
     else:
         folder = output / JOURNAL / "shots"
         yield ShotsRequest(wanted=shots, file=shots_file, template=template, folder=folder)
@@ -142,11 +144,11 @@ def refuse_other_options(ctx: click.Context, endpoint: str | None) -> None:
 
 def ask_server(
     request: EndpointRequest, *, server: Server, dry_run: bool
-) -> tuple[list[dict[str, Any]], Asked | None]:
-    """Ask and write what is whole.
+) -> tuple[list[dict[str, Any]], EndpointResult | None]:
+    """Ask, and write complete results.
 
     Returns:
-        The results that were written, and what came of the start; None for a dry run.
+        The results that were written, and how asking ended; None for a dry run.
     """
     from tunebook.evaluation.endpoint import plan_endpoint
     from tunebook.evaluation.endpoint_run import ask
@@ -162,7 +164,7 @@ def ask_server(
         try:
             asked = ask(plan, server, say=say, on_progress=on_progress)
         except KeyboardInterrupt:
-            say("stopped; what was answered is kept, and the same command goes on from it")
+            say("stopped; what was answered is kept, and the same command continues from it")
             raise
     results = []
     for unit in asked.units:
@@ -189,9 +191,9 @@ def server_of(endpoint: str, concurrency: int, timeout: float, retries: int, api
     return Server(url=address(endpoint), key=key, timeout=timeout, retries=retries, connections=concurrency)
 
 
-def _say_end(asked: Asked) -> None:
+def _say_end(asked: EndpointResult) -> None:
     if asked.retried:
-        say(f"{asked.retried} requests had to be put again")
+        say(f"{asked.retried} requests had to be sent again")
     if not asked.left:
         return
     for name, row, reason in asked.failures[:_SHOWN_FAILURES]:
@@ -201,7 +203,7 @@ def _say_end(asked: Asked) -> None:
     if asked.stopped is not None:
         say(f"given up: {asked.stopped}")
     say(
-        f"{asked.left} of {asked.total} rows have no answer, so their results are not written; to go on: "
+        f"{asked.left} of {asked.total} rows have no answer, so their results are not written; to continue: "
         + shlex.join(["tunebook", *sys.argv[1:]])
     )
 
@@ -217,32 +219,27 @@ def _print_plan(plan: EndpointPlan) -> None:
             click.echo(f"[{message['role']}] {message['content']}")
 
 
-# Shows how far the questions to a server are.
-
-_LINE_SECONDS = 10.0
-
-
 @contextmanager
-def progress() -> Iterator[Callable[[Progress], None]]:
-    """Show how far it is: a bar with rate and time left in a terminal, now and then a line elsewhere."""
+def progress() -> Iterator[Callable[[SetProgress], None]]:
+    """Show how far a server is: a bar with rate and time left in a terminal, at times a line elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     began: dict[str, float] = {}
-    told = time.monotonic()
+    shown = time.monotonic()
 
-    def rate(now: Progress) -> float:
+    def rate(now: SetProgress) -> float:
         seconds = time.monotonic() - began.setdefault(now.dataset, time.monotonic())
         return (now.done - now.kept) / seconds if seconds > 0 else 0.0
 
-    def line(now: Progress) -> None:
-        nonlocal told
+    def line(now: SetProgress) -> None:
+        nonlocal shown
         speed = rate(now)
-        if time.monotonic() - told < _LINE_SECONDS or not speed:
+        if time.monotonic() - shown < _LINE_SECONDS or not speed:
             return
-        told = time.monotonic()
+        shown = time.monotonic()
         left = (now.total - now.done - now.failed) / speed
         failed = f", {now.failed} without an answer" if now.failed else ""
         say(
@@ -263,7 +260,7 @@ def progress() -> Iterator[Callable[[Progress], None]]:
     tasks: dict[str, Any] = {}
     with Bar(*columns, console=console, transient=True) as bar:
 
-        def move(now: Progress) -> None:
+        def move(now: SetProgress) -> None:
             if now.dataset not in tasks:
                 tasks[now.dataset] = bar.add_task(now.dataset, total=now.total, completed=now.kept, rate="")
             failed = f", {now.failed} failed" if now.failed else ""

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.jsonl", help="File of answers.")
 @click.option("--prompt", metavar="TEXT", help="Answer this one prompt, streamed to stdout.")
-@click.option("--system", metavar="TEXT", help="System prompt, in the place of the rows' own; '' for none.")
+@click.option("--system", metavar="TEXT", help="System prompt instead of the rows' own; '' for none.")
 @click.option("--thinking/--no-thinking", default=None, help="Ask the model to think; default: as trained.")
 @click.option("--base", "with_base", is_flag=True, help="Let the model it was trained from answer as well.")
 @click.option("--checkpoint", metavar="STEP|best|last", help="Weights of the run to load.")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="PATH", help="Adapter to put on MODEL.")
-@click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not tell it.")
+@click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not say.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--sample", is_flag=True, help="Draw tokens by chance, rather than the likeliest.")
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--top-k", type=click.IntRange(min=0), default=0, show_default=True, help="0: all tokens.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --sample.")
-@click.option("--overwrite", is_flag=True, help="Begin anew, whatever lies in the file of answers.")
-@click.option("--dry-run", is_flag=True, help="Read and check everything, and tell what would be done.")
+@click.option("--overwrite", is_flag=True, help="Begin anew, whatever is in the file of answers.")
+@click.option("--dry-run", is_flag=True, help="Read and check everything, and print what would be done.")
 def infer(
     model: str,
     file: Path | None,
@@ -63,10 +63,10 @@ def infer(
 ) -> None:
     """Answer prompts, put to the model as in its training.
 
-    Template, system prompt and thinking are those of the training: the contract beside the model tells
-    them, or the recipe in the run. Answers are greedy, and come out in the order of the rows, each row with
-    its own columns and `prediction`, `finish_reason`, `prompt_tokens`, `completion_tokens`. The same
-    command goes on where it was killed.
+    Template, system prompt and thinking are those of the training, from the contract beside the model or
+    the recipe in the run. Answers are greedy, and come out in the order of the rows, each row with its own
+    columns and `prediction`, `finish_reason`, `prompt_tokens`, `completion_tokens`. The same command
+    continues where it was killed.
 
     \b
     Example:
@@ -75,7 +75,7 @@ def infer(
     if (file is None) == (prompt is None):
         raise click.UsageError("give either FILE or --prompt TEXT")
     if output is not None and file is None:
-        raise click.UsageError("--output wants FILE: the answer to --prompt goes to stdout")
+        raise click.UsageError("--output needs FILE: the answer to --prompt goes to stdout")
     _refuse_idle_options(sample=sample)
     source = find_model(model, checkpoint=checkpoint, recipe=recipe, adapter=adapter)
     click.echo(f"tunebook: {source.chosen}; prompts as {source.told_by} says", err=True)
@@ -109,7 +109,7 @@ def infer(
         click.echo(f"{path}: all {begun.rows:,} rows are answered already")
         return
     if begun.rows:
-        click.echo(f"tunebook: going on behind row {begun.rows:,} of {rows:,}", err=True)
+        click.echo(f"tunebook: going on after row {begun.rows:,} of {rows:,}", err=True)
     part = outputs.part_of(path)
     job |= {"input": str(file.absolute()), "output": str(part.absolute()), "done": begun.rows, "rows": rows}
     code = run_module("tunebook.hooks.infer", job, source.engine)
@@ -127,11 +127,11 @@ def _refuse_idle_options(*, sample: bool) -> None:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     ]
     if given and not sample:
-        raise click.UsageError(f"{', '.join(given)} means nothing to greedy answers: add --sample")
+        raise click.UsageError(f"{', '.join(given)} has no effect on greedy answers: add --sample")
 
 
 def _read(file: Path, system: str | None, suffixes: tuple[str, ...]) -> int:
-    """Read the whole input once, so that a bad row is told before a model is loaded; return its rows."""
+    """Read the whole input once, so that a bad row is named before a model is loaded; return its rows."""
     if file.suffix not in READABLE:
         raise TunebookError(
             f"{file}: its name ends in {file.suffix!r}", fix=f"name a {', '.join(sorted(READABLE))} file"
@@ -153,7 +153,7 @@ def _read(file: Path, system: str | None, suffixes: tuple[str, ...]) -> int:
 
 
 def _settings(job: dict[str, Any], source: ModelSource, file: Path) -> dict[str, Any]:
-    """Everything that the answers depend on. The size of a batch decides only what is drawn by chance."""
+    """Everything that the answers depend on. The batch size changes only what is drawn by chance."""
     names = ["weights", "beside", "system", "thinking", "max_new_tokens", "sampling"]
     if job["sampling"]:
         names += ["seed", "batch_size"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from tunebook import files
-from tunebook.merging.layout import working_bytes
+from tunebook.merging.output import working_bytes
 from tunebook.merging.plan import plan_merge
 from tunebook.merging.run import find_environment, merge
 
@@ -28,7 +28,7 @@ class _Weights(click.ParamType[list[float]]):
         try:
             return [float(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"{value!r} is no list of numbers; write 0.5,0.3,0.2", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers; write 0.5,0.3,0.2", param, ctx)
 
 
 class _Size(click.ParamType[int]):
@@ -38,7 +38,7 @@ class _Size(click.ParamType[int]):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B|)", str(value).strip().upper())
         size = float(found[1]) * _UNITS[found[2]] if found else 0
         if size < 1:
-            self.fail(f"{value!r} is no size; write 5GB or 500MB", param, ctx)
+            self.fail(f"{value!r} is not a size; write 5GB or 500MB", param, ctx)
         return int(size)
 
 
@@ -61,7 +61,7 @@ class _Size(click.ParamType[int]):
 @click.option(
     "--engine", type=click.Choice(["llamafactory", "axolotl"]), help="Whose environment to compute in."
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan, sizes, memory and room; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, sizes, memory and free space; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan or result as JSON.")
 @click.pass_context
 def merge_command(

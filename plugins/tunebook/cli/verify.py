@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunebook.models.source import ModelSource
-    from tunebook.verification.prompts import Finding
+    from tunebook.verification.prompts import VerifyFinding
 
 _MARKS = {"equal": "ok", "note": "note", "differs": "DIFFERS", "unknown": "unknown"}
 _BEFORE, _LINES = 3, 14
@@ -44,7 +44,7 @@ _BEFORE, _LINES = 3, 14
 
 @click.command("verify")
 @click.argument("model", metavar="MODEL|RUN")
-@click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not tell it.")
+@click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not say.")
 @click.option("--checkpoint", metavar="STEP|best|last", help="Weights of the run to look at.")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="PATH", help="Adapter on MODEL.")
 @click.option(
@@ -54,7 +54,7 @@ _BEFORE, _LINES = 3, 14
     help="Compare these conversations (at most 20), rather than five of our own.",
 )
 @click.option(
-    "--chat-template-kwargs", "served_with", metavar="JSON", help="What your server hands to the template."
+    "--chat-template-kwargs", "served_with", metavar="JSON", help="What your server passes to the template."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, with all token ids.")
 def verify(
@@ -71,7 +71,7 @@ def verify(
 
     The same conversations are written by the engine's template, as training saw them, and by the saved
     tokenizer's chat template, as vLLM and transformers write them, and compared token by token. Stop tokens,
-    rope scaling, vocabulary, base model and precision are held against the contract of the training. No
+    rope scaling, vocabulary, base model and precision are compared with the contract of the training. No
     weights are loaded. Exits 1 where something differs.
 
     \b
@@ -82,7 +82,7 @@ def verify(
     source = find_model(model, checkpoint=checkpoint, recipe=recipe, adapter=adapter)
     if source.engine is None:
         raise TunebookError(
-            f"{source.folder}: nothing tells how it was trained: there is no contract beside it",
+            f"{source.folder}: nothing says how it was trained: there is no contract beside it",
             fix="name the recipe that it was trained with by --recipe",
         )
     tokenizer = served_tokenizer(source)
@@ -91,14 +91,16 @@ def verify(
     findings = _findings(source, tokenizer, rendered)
     differs = any(finding.level == "differs" for finding in findings)
     if as_json:
-        told: dict[str, Any] = {
+        result = {
             "model": str(source.folder),
             "engine": source.engine,
             "told_by": source.told_by,
+            "tokenizer": str(tokenizer),
+            "equal": not differs,
+            "findings": [asdict(finding) for finding in findings],
+            "rendered": rendered,
         }
-        told |= {"tokenizer": str(tokenizer), "equal": not differs}
-        told |= {"findings": [asdict(finding) for finding in findings], "rendered": rendered}
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         click.echo(f"{source.folder}: trained as {source.told_by} says, served with {tokenizer}")
         _print(findings, rendered)
@@ -114,7 +116,7 @@ def _options(text: str | None) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise TunebookError(
-            f"--chat-template-kwargs {text}: is no JSON object", fix="e.g. '{\"enable_thinking\": false}'"
+            f"--chat-template-kwargs {text}: is not a JSON object", fix="e.g. '{\"enable_thinking\": false}'"
         )
     return found
 
@@ -146,7 +148,7 @@ def _default_system(source: ModelSource) -> str | None:
     return found or None
 
 
-def _findings(source: ModelSource, tokenizer: Path, rendered: Mapping[str, Any]) -> list[Finding]:
+def _findings(source: ModelSource, tokenizer: Path, rendered: Mapping[str, Any]) -> list[VerifyFinding]:
     eos, place = generation_eos(source)
     changed = template_changed(source, tokenizer)
     return [
@@ -157,7 +159,7 @@ def _findings(source: ModelSource, tokenizer: Path, rendered: Mapping[str, Any])
     ]
 
 
-def _print(findings: list[Finding], rendered: Mapping[str, Any]) -> None:
+def _print(findings: list[VerifyFinding], rendered: Mapping[str, Any]) -> None:
     samples = {f"prompt: {sample['name']}": sample for sample in rendered["samples"]}
     fixes: dict[str, None] = {}
     seen = set()
@@ -166,7 +168,7 @@ def _print(findings: list[Finding], rendered: Mapping[str, Any]) -> None:
         if finding.level == "differs" and finding.check in samples:
             sample = samples[finding.check]
             where = _where(sample)
-            if where not in seen:  # one template's fault comes again in every conversation
+            if where not in seen:  # a fault of the template comes again in every conversation
                 _print_tokens(sample, rendered["texts"])
             seen.add(where)
         if finding.fix:

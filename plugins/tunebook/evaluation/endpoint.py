@@ -1,4 +1,4 @@
-"""Evaluation through a server: what is asked of which model, and under which name answers are kept."""
+"""Plans an evaluation through a server: the questions, and the names under which answers are kept."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tunebook import engines, metrics, paths
 from tunebook.data.registry import load_registry
 from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.models import is_run
-from tunebook.evaluation.plan import JOURNAL, Unit
+from tunebook.evaluation.plan import JOURNAL, EvalUnit
 from tunebook.evaluation.questions import read_questions
 from tunebook.evaluation.records import (
+    Candidate,
     SetHeader,
     SetRow,
-    Subject,
     digest,
     journal_key,
     result_name,
@@ -43,18 +43,18 @@ class EndpointRequest:
     """What a user asks of a server."""
 
     source: str
-    """A run or a recipe: its sets, rows, system prompts and thinking are what is asked."""
+    """A run or a recipe, of which sets, rows, system prompts and thinking are used."""
     url: str
     output: Path
     model: str | None = None
     """None: the only one that the server has."""
     label: str | None = None
-    """What people call it; None for the model's name and the server's."""
+    """What people call the model; None for its name and the server's."""
     datasets: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     max_samples: int | None = None
     completions: bool = False
-    """Send the prompt as text for the model to go on with, not as messages."""
+    """Send the prompt as text for the model to continue, not as messages."""
     send_options: bool = True
     """Send `chat_template_kwargs` where the recipe has any."""
     shots: ShotsRequest | None = None
@@ -62,7 +62,7 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPlan:
-    """Everything that is known before the server is spoken to."""
+    """Everything that is known before the first request."""
 
     request: EndpointRequest
     recipe: Recipe
@@ -71,9 +71,9 @@ class EndpointPlan:
     options: dict[str, Any]
     """`chat_template_kwargs` that put the template into the recipe's mode."""
     stop: list[str]
-    """Texts that end an answer; sent with --completions alone."""
+    """Texts that end an answer; sent only with --completions."""
     shots: dict[str, Any] | None
-    """The examples that stand before each question."""
+    """The examples before each question."""
     notes: list[str]
 
 
@@ -102,7 +102,7 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
             judged[label] = members
         else:
             notes.append(
-                f"{label}: carries no metric that judges answers, and a server has no loss: left out"
+                f"{label}: carries no metric that judges answers, and a server gives no loss: left out"
             )
     if not judged:
         raise TunebookError(
@@ -135,20 +135,22 @@ def plan_endpoint(request: EndpointRequest) -> EndpointPlan:
     )
 
 
-def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | None, options: bool) -> Unit:
-    """Return where answers are kept, and what the result is called.
+def unit_of(
+    plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | None, options: bool
+) -> EvalUnit:
+    """Return where answers are kept, and the name of the result.
 
     Args:
         plan: From `plan_endpoint`.
         asked: One of its sets.
         model: The model's name at the server.
-        served: What the server says it is made of, if it does.
+        served: Its weights, where the server says what they are.
         options: Whether the server takes `chat_template_kwargs`.
     """
     request = plan.request
     host = request.url.partition("://")[2].partition("/")[0]
     label = request.label or f"{model} at {host}"
-    subject = Subject(label=label, kind="endpoint", path=request.url, base=model, run=None, step=0)
+    candidate = Candidate(label=label, kind="endpoint", path=request.url, base=model, run=None, step=0)
     deciding: dict[str, Any] = {
         "label": request.label,
         "served": served,
@@ -164,7 +166,7 @@ def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | No
         method=None, max_samples=request.max_samples, shots=plan.shots["n"] if plan.shots else 0
     )
     name = result_name(
-        recipe=plan.recipe.name, run_label=plan.run_label, dataset=asked.name, subject=subject,
+        recipe=plan.recipe.name, run_label=plan.run_label, dataset=asked.name, candidate=candidate,
         settings=words, digest=digest(deciding),
     )  # fmt: skip
     about = {
@@ -182,8 +184,8 @@ def unit_of(plan: EndpointPlan, asked: AskedSet, *, model: str, served: str | No
         "max_samples": request.max_samples,
         "shots": plan.shots,
     }
-    journal = request.output / JOURNAL / journal_key(subject, asked.name, deciding)
-    return Unit(subject, asked.name, journal.absolute(), name, about)
+    journal = request.output / JOURNAL / journal_key(candidate, asked.name, deciding)
+    return EvalUnit(candidate, asked.name, journal.absolute(), name, about)
 
 
 def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
@@ -195,7 +197,7 @@ def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
     elif folder.is_dir():
         raise TunebookError(
             f"{folder}: is not the output_dir of a run that tunebook started",
-            fix="name the recipe whose sets are to be asked: the model is the server's",
+            fix="name the recipe with the sets to ask: the model is the server's",
         )
     else:
         recipe = find_recipe(request.source, root)
@@ -224,14 +226,12 @@ def _template_options(
     return ({"enable_thinking": False} if off else {}), list(asked.stop)
 
 
-# An evaluation set as it is put to a server: which of its rows, and what is measured on the answers.
-
-_NOT_KNOWN = "loss and perplexity are not known: a server gives answers alone"
+_NOT_KNOWN = "loss and perplexity are not known: a server gives only answers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedSet:
-    """One evaluation set, ready to be asked."""
+    """One evaluation set, ready to be asked of a server."""
 
     name: str
     header: SetHeader
@@ -253,8 +253,8 @@ def asked_set(
     """Put an evaluation set together.
 
     Args:
-        label: What it is called.
-        members: The registry entries that it is made of.
+        label: The name of the set.
+        members: The registry entries that it consists of.
         specs: What is measured on it.
         found: The questions of each member.
         registry: Of the recipe.
@@ -275,7 +275,7 @@ def asked_set(
                 raise TunebookError(
                     f"{label}, row {question.index}: {metric.name} cannot use the reference "
                     f"{question.reference[:80]!r}: {err}",
-                    fix=f'mend the row, or remove "{metric.name}" from the dataset\'s "metric"',
+                    fix=f'fix the row, or remove "{metric.name}" from the dataset\'s "metric"',
                 ) from err
     limits = [spec.max_samples for _, spec in loaded]
     numbers = [limit for limit in limits if limit is not None]
@@ -311,15 +311,15 @@ def asked_set(
 
 
 def about_rows(found: list[QuestionSet]) -> list[str]:
-    """Return what is to be said of the rows of a set, a line each."""
+    """Return what the user should know of the rows of a set, a line each."""
     lines = []
     for one in found:
         lines += [f"{count} rows left out: {reason}" for reason, count in one.left_out.items()]
         if one.over_limit:
             lines.append(
                 f"{one.over_limit} rows are above the engine's limit of {one.length_limit} tokens, where "
-                "it cuts them; the server is sent them whole"
+                "it cuts them; the server gets them uncut"
             )
         if one.tokenizer is None:
-            lines.append("the model's tokenizer is not on this machine: prompts are not counted before")
+            lines.append("the model's tokenizer is not on this machine: prompt lengths are not known")
     return lines

@@ -1,6 +1,6 @@
-"""Asks one OpenAI-compatible server: patient with what passes, plain about what does not.
+"""Asks one OpenAI-compatible server: tries again after failures that may pass, and reports the others.
 
-httpx sends the requests. What it does not do is done here: it gives up at the first answer that is none.
+httpx sends the requests, and does not try again by itself.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-# Too busy, not up yet, or a proxy before it: https://www.rfc-editor.org/rfc/rfc9110#name-status-codes
+# Too busy, not up yet, or a proxy in front of it: https://www.rfc-editor.org/rfc/rfc9110#name-status-codes
 _PASSING = frozenset({408, 409, 425, 429})
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 60.0
 _LONGEST_ASKED_WAIT_SECONDS = 600.0
-"""A server that asks for more patience than this by Retry-After is taken to have none for us."""
+"""A server that asks by Retry-After for a longer wait is not waited for."""
 _CONNECT_SECONDS = 15.0
 _SHOWN = 300
 
@@ -43,7 +43,7 @@ class Server:
     timeout: float
     """Seconds to wait for one answer."""
     retries: int
-    """How often a question is put again after a failure that may pass."""
+    """How often a question is sent again after a failure that may pass."""
     connections: int
 
 
@@ -51,7 +51,7 @@ class Client:
     """An open connection to a server; use it as an asynchronous context.
 
     Args:
-        server: Which, and with how much patience.
+        server: How to reach it.
     """
 
     def __init__(self, server: Server) -> None:
@@ -65,7 +65,7 @@ class Client:
             limits=httpx.Limits(max_connections=server.connections),
         )
         self.retried = 0
-        """Requests that had to be put again, so far."""
+        """Requests that had to be sent again, so far."""
 
     async def __aenter__(self) -> Client:
         """Itself."""
@@ -78,10 +78,10 @@ class Client:
         await self._http.aclose()
 
     async def models(self) -> dict[str, str | None]:
-        """Return the models that the server offers, and what each is made of, where it says so.
+        """Return the models that the server offers, and the weights of each, where it says so.
 
         Raises:
-            TunebookError: It does not answer, or is no such server.
+            TunebookError: It does not answer, or is not such a server.
         """
         try:
             response = await self._send("GET", "models", None)
@@ -90,7 +90,7 @@ class Client:
             names = {str(model["id"]): model.get("root") for model in found["data"]}
         except NoAnswerError as err:
             raise TunebookError(
-                f"{self._server.url}: {err}", fix="start the server, or mend the URL given to --endpoint"
+                f"{self._server.url}: {err}", fix="start the server, or fix the URL given to --endpoint"
             ) from err
         except (AttributeError, KeyError, TypeError) as err:
             raise TunebookError(
@@ -100,23 +100,23 @@ class Client:
         return names
 
     async def chat(self, body: Mapping[str, Any]) -> Reply:
-        """Put a conversation to the server.
+        """Send a conversation to the server.
 
         Raises:
-            NoAnswerError: It has no answer to this one.
-            TunebookError: It will answer none.
+            NoAnswerError: It does not answer this one.
+            TunebookError: It will not answer any.
         """
         return reply_of(await self._post("chat/completions", body), chat_text)
 
     async def complete(self, body: Mapping[str, Any]) -> Reply:
-        """Have the server go on with a text; see `chat`."""
+        """Have the server continue a text; see `chat`."""
         return reply_of(await self._post("completions", body), lambda choice: (choice["text"], ""))
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return json_object(await self._send("POST", path, body))
 
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        """Send until there is an answer that stands, whatever it says."""
+        """Send until there is a final answer, whatever it says."""
         reason = ""
         for attempt in range(self._server.retries + 1):
             if attempt:
@@ -139,10 +139,10 @@ class Client:
         raise NoAnswerError(f"{reason}, {tries} times" if tries > 1 else reason)
 
     def _failure(self, response: httpx.Response) -> str:
-        """Return what may pass about a response; nothing where it is an answer.
+        """Return the failure that may pass; empty where the response is an answer.
 
         Raises:
-            NoAnswerError: The server refuses this request, now and ever.
+            NoAnswerError: The server refuses this request for good.
             TunebookError: It refuses every request.
         """
         status = response.status_code
@@ -165,11 +165,11 @@ class Client:
         try:
             response.json()
         except (json.JSONDecodeError, UnicodeDecodeError):
-            return f"an answer that is no JSON: {said[:80]!r}"
+            return f"an answer that is not JSON: {said[:80]!r}"
         return ""
 
     def _backoff(self, attempt: int) -> float:
-        """Exponential with jitter, so that all who were refused do not come back together."""
+        """Exponential with jitter, so that refused requests do not all come back at once."""
         longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**attempt)
         return longest * self._random.uniform(0.5, 1.0)
 
@@ -204,14 +204,14 @@ def address(url: str) -> str:
     'http://localhost:8000/v1'
 
     Raises:
-        TunebookError: It is no such address, or holds a password.
+        TunebookError: It is not such an address, or holds a password.
     """
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TunebookError(f"--endpoint {url}: is no address of a server", fix="write http://HOST:PORT/v1")
+        raise TunebookError(f"--endpoint {url}: is not a server's address", fix="write http://HOST:PORT/v1")
     if parts.username or parts.password or parts.query:
         raise TunebookError(
-            "--endpoint: the address holds more than a server's: results would keep it",
+            "--endpoint: the address holds a password or a query, which results would keep",
             fix="write http://HOST:PORT/v1, and put a key into the variable that --api-key-env names",
         )
     path = parts.path.rstrip("/")
@@ -220,9 +220,6 @@ def address(url: str) -> str:
     if not path.endswith("/v1"):
         path += "/v1"
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-# What a server's answer says, in any of the forms that servers give it.
 
 
 class NoAnswerError(Exception):
@@ -234,7 +231,7 @@ class Reply(NamedTuple):
 
     text: str
     reasoning: str
-    """The model's thoughts where the server tells them apart; empty elsewhere."""
+    """The model's thoughts, where the server separates them from the answer; else empty."""
     cut: bool
     """The server stopped at the limit of tokens."""
     prompt_tokens: int | None
@@ -255,7 +252,7 @@ class RefusedError(NoAnswerError):
 
 
 def json_object(response: httpx.Response) -> Mapping[str, Any]:
-    """Return the object that a response is.
+    """Return a response's JSON object.
 
     Raises:
         NoAnswerError: It is another kind of JSON.
@@ -267,7 +264,7 @@ def json_object(response: httpx.Response) -> Mapping[str, Any]:
 
 
 def reply_of(values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], tuple[str, str]]) -> Reply:
-    """Return the answer in a response.
+    """Return the answer in a response, in any of the forms that servers use.
 
     Args:
         values: The response.
@@ -308,7 +305,7 @@ def _count(value: Any) -> int | None:
 
 
 def message_of(response: httpx.Response) -> str:
-    """Return a server's own words for what is wrong, in any of the usual places."""
+    """Return a server's own message for what is wrong, from any of the usual places."""
     try:
         values = response.json()
     except (json.JSONDecodeError, UnicodeDecodeError):

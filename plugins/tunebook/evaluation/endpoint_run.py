@@ -1,4 +1,4 @@
-"""Puts the questions of a plan to a server, several at a time, and keeps each answer as it comes."""
+"""Sends the questions of a plan to a server, several at a time, and keeps each answer as it comes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook.errors import TunebookError
 from tunebook.evaluation.endpoint import unit_of
 from tunebook.evaluation.endpoint_client import Client, NoAnswerError, RefusedError, Server
-from tunebook.evaluation.journal import Journal, Part
+from tunebook.evaluation.journal import Journal, JournalPart
 from tunebook.evaluation.records import Generated
 
 if TYPE_CHECKING:
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
     from tunebook.evaluation.endpoint import AskedSet, EndpointPlan
     from tunebook.evaluation.endpoint_client import Client, Reply
-    from tunebook.evaluation.plan import Unit
+    from tunebook.evaluation.plan import EvalUnit
     from tunebook.evaluation.questions import Question
 
 
 _FAILURES_IN_A_ROW = 20
 _ASKED_AGAIN = 5
-"""Kept answers that a later start compares with what the server says now."""
+"""Kept answers that a later start compares with the server's answers now."""
 _COMPARED = 60
-"""Characters of them."""
+"""Characters of each that are compared."""
 
 
-class Progress(NamedTuple):
+class SetProgress(NamedTuple):
     """How far one set is, in rows."""
 
     dataset: str
     done: int
-    """Those that were kept from an earlier start included."""
+    """Including those kept from an earlier start."""
     failed: int
     """Rows that got no answer in this start."""
     total: int
@@ -41,7 +41,7 @@ class Progress(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a server says of its own work on one set."""
+    """What a server says about its own work on one set."""
 
     prompt_tokens: int | None
     """Of all prompts, as the server counts; None where it does not say."""
@@ -50,26 +50,26 @@ class Counts(NamedTuple):
     other_prompt_tokens: int
     """Of these, prompts whose counts differ."""
     with_reasoning: int
-    """Answers with thoughts that the server told apart."""
+    """Answers whose thoughts the server separated."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Asked:
+class EndpointResult:
     """What came of one start."""
 
-    units: list[Unit] = field(default_factory=list)
+    units: list[EvalUnit] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     """Set, row and reason of what got no answer."""
     left: int = 0
-    """Rows without an answer, these included."""
+    """Rows without an answer, including these."""
     retried: int = 0
-    """Requests that had to be put again."""
+    """Requests that had to be sent again."""
     stopped: str | None = None
-    """Why it was given up before every question was put."""
+    """Why it was given up before every question was sent."""
     total: int = 0
     """Rows of all sets."""
 
-    def counts(self, unit: Unit) -> Counts:
+    def counts(self, unit: EvalUnit) -> Counts:
         """Sum up what the server said of the answers that are there."""
         journal = Journal(unit.journal)
         answers = journal.finished().generated
@@ -93,14 +93,14 @@ def ask(
     server: Server,
     *,
     say: Callable[[str], None],
-    on_progress: Callable[[Progress], None],
-) -> Asked:
-    """Put every question that has no answer yet.
+    on_progress: Callable[[SetProgress], None],
+) -> EndpointResult:
+    """Send every question that has no answer yet.
 
     Args:
-        plan: What is asked.
-        server: Of whom.
-        say: Is told what the user should know, a line each.
+        plan: The questions.
+        server: To ask.
+        say: Called with what the user should know, a line each.
         on_progress: Called whenever a row is done.
 
     Raises:
@@ -113,9 +113,9 @@ async def _ask(
     plan: EndpointPlan,
     server: Server,
     say: Callable[[str], None],
-    on_progress: Callable[[Progress], None],
-) -> Asked:
-    found = Asked()
+    on_progress: Callable[[SetProgress], None],
+) -> EndpointResult:
+    found = EndpointResult()
     async with Client(server) as client:
         model, root = await choose_model(client, plan.request.model, server.url)
         options = await try_options(client, plan, model, say)
@@ -131,22 +131,22 @@ async def _ask(
 async def _ask_set(
     client: Client,
     asked: AskedSet,
-    unit: Unit,
+    unit: EvalUnit,
     body: Body,
     server: Server,
-    found: Asked,
+    found: EndpointResult,
     say: Callable[[str], None],
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[SetProgress], None],
 ) -> None:
     journal = Journal(unit.journal)
     journal.begin(asked.header, asked.rows)
-    with Part(journal, shard=0, rank=0) as part:
+    with JournalPart(journal, shard=0, rank=0) as part:
         kept = journal.finished().generated
         pending = [question for index, question in asked.questions.items() if index not in kept]
         if kept:
             say(f"{asked.name}: {len(kept)} of {len(asked.questions)} answers are kept from an earlier start")
             await _compare_with_kept(client, asked, body, kept, say)
-        progress = Progress(asked.name, len(kept), 0, len(asked.questions), len(kept))
+        progress = SetProgress(asked.name, len(kept), 0, len(asked.questions), len(kept))
         waiting = iter(pending)
         in_a_row = 0
 
@@ -185,12 +185,12 @@ async def _compare_with_kept(
     kept: Mapping[int, Generated],
     say: Callable[[str], None],
 ) -> None:
-    """Ask some kept questions again, since nothing else tells that a server has other weights now.
+    """Ask some kept questions again: nothing else shows that a server has other weights now.
 
     Raises:
-        TunebookError: Every answer is another one.
+        TunebookError: All answers differ.
     """
-    # Long answers tell models apart, and those that were cut tell as much.
+    # Long answers show best which model it is, and those that were cut show as much.
     longest = sorted(kept.values(), key=lambda one: (-len(one.prediction), one.index))[:_ASKED_AGAIN]
     other = []
     for one in longest:
@@ -198,20 +198,20 @@ async def _compare_with_kept(
             reply = await body.send(client, asked.questions[one.index])
         except NoAnswerError:
             continue
-        # The beginning: where two tokens are nearly alike, a server may go another way later on.
+        # Only the beginning: where two tokens are nearly equally likely, a server may choose the other later.
         if reply.text[:_COMPARED] != one.prediction[:_COMPARED]:
             other.append(one.index)
     if other and len(other) == len(longest):
         raise TunebookError(
-            f"{asked.name}: the server answers all {len(other)} rows that were asked again otherwise than "
-            "before: it has other weights, or another template",
-            fix="name what it serves now with --label, or use a folder of its own with -o",
+            f"{asked.name}: the server gives other answers than before to all {len(other)} rows that were "
+            "asked again: it has other weights, or another template",
+            fix="name what it serves now with --label, or use another folder with -o",
         )
     if other:
         rows = ", ".join(map(str, other))
         say(
-            f"warning: {asked.name}: {len(other)} of {len(longest)} kept answers that were asked again are "
-            f"others now (rows {rows}): is it the same model?"
+            f"warning: {asked.name}: of {len(longest)} kept rows that were asked again, {len(other)} have "
+            f"other answers now (rows {rows}): is it the same model?"
         )
 
 
@@ -224,9 +224,6 @@ def _generated(question: Question, reply: Reply) -> Generated:
         prompt_tokens=reply.prompt_tokens,
         reasoning=reply.reasoning,
     )
-
-
-# What is sent to a server: to which of its models, and in a form that it takes.
 
 
 class Served(NamedTuple):
@@ -246,13 +243,13 @@ async def choose_model(client: Client, wanted: str | None, url: str) -> Served:
         url: The server's, for messages.
 
     Raises:
-        TunebookError: The server has several, or none, and none is named.
+        TunebookError: No model is named, and the server does not have exactly one.
     """
     if wanted is not None:
         try:
             return Served(wanted, (await client.models()).get(wanted))
         except TunebookError:
-            return Served(wanted, None)  # what is wrong, or that nothing is, shows at the first question
+            return Served(wanted, None)  # the first question shows what is wrong, if anything
     models = await client.models()
     if len(models) == 1:
         return Served(*next(iter(models.items())))
@@ -281,15 +278,15 @@ async def try_options(client: Client, plan: EndpointPlan, model: str, say: Calla
                 continue
             raise TunebookError(
                 f"{plan.request.url} refuses the shortest question: {err}",
-                fix="mend what it names; models without a chat template are asked with --completions",
+                fix="fix what it names; for models without a chat template use --completions",
             ) from err
         except NoAnswerError as err:
             raise TunebookError(
-                f"{plan.request.url} answers nothing: {err}", fix="look into the server's log"
+                f"{plan.request.url} does not answer: {err}", fix="read the server's log"
             ) from err
         if wanted and not options:
             say(
-                f"warning: the server refuses chat_template_kwargs ({refusal}); it is asked without, so "
+                f"warning: the server refuses chat_template_kwargs ({refusal}); they are not sent, so "
                 f"{plan.options} has to be set where it is started"
             )
         elif plan.options and not wanted and not plan.request.completions:
@@ -301,7 +298,7 @@ async def try_options(client: Client, plan: EndpointPlan, model: str, say: Calla
 
 
 class Body:
-    """Makes requests of questions."""
+    """Turns questions into requests."""
 
     def __init__(self, plan: EndpointPlan, model: str, *, options: bool, max_tokens: int) -> None:
         self._plan = plan
@@ -312,7 +309,7 @@ class Body:
             self._fixed["stop"] = plan.stop[:4]  # OpenAI's API takes four
 
     async def send(self, client: Client, question: Question) -> Reply:
-        """Put a question to the server; raises as `Client.chat`."""
+        """Send a question to the server; raises as `Client.chat`."""
         if self._plan.request.completions:
             return await client.complete({**self._fixed, "prompt": question.prompt})
         return await client.chat({**self._fixed, "messages": question.messages})

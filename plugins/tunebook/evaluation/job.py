@@ -1,4 +1,4 @@
-"""What the process of an engine is told to evaluate: written by us, read by `hooks.sweep` in that process."""
+"""What `tunebook eval` asks of an engine's process: written by us, read by `hooks.sweep` in that process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook.errors import TunebookError
-from tunebook.evaluation.records import Subject
+from tunebook.evaluation.records import Candidate
 from tunebook.evaluation.shots import ShotsRequest
 from tunebook.files import append_jsonl, write_json
 
@@ -24,12 +24,12 @@ VARIABLE = "TUNEBOOK_EVAL_FILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class EvalJob:
     """One start of an engine: models, one after another, on all the sets of its recipe."""
 
     folder: str
     """Where this start leaves its progress, failures and output."""
-    subjects: tuple[Subject, ...]
+    candidates: tuple[Candidate, ...]
     journals: Mapping[str, Mapping[str, str]]
     """Subject's label -> set -> folder of its journal."""
     method: Method | None
@@ -37,7 +37,7 @@ class Job:
     batch_size: int | None
     """Rows computed together; None for the recipe's."""
     batch_tokens: int | None
-    """Rows times the longest of them, at most; None for no such limit."""
+    """Most tokens of a batch: its rows times the longest of them; None for no such limit."""
     max_samples: int | None
     """Rows of a fixed, seeded subset; None for all."""
     cache_on_host: bool = False
@@ -60,15 +60,15 @@ class Job:
         write_json(self.path, asdict(self))
 
 
-def read_job(path: Path) -> Job:
-    """Read what `Job.write` wrote."""
+def read_job(path: Path) -> EvalJob:
+    """Read what `EvalJob.write` wrote."""
     values = json.loads(path.read_text(encoding="utf-8"))
-    subjects = tuple(Subject(**subject) for subject in values.pop("subjects"))
+    candidates = tuple(Candidate(**candidate) for candidate in values.pop("candidates"))
     shard, count = values.pop("shard")
-    return Job(subjects=subjects, shard=(shard, count), **values)
+    return EvalJob(candidates=candidates, shard=(shard, count), **values)
 
 
-def job_of_environment() -> Job | None:
+def job_of_environment() -> EvalJob | None:
     """The job that this process was started for, if it was."""
     path = os.environ.get(VARIABLE)
     return read_job(Path(path)) if path else None
@@ -82,13 +82,13 @@ class Failure:
     reason: str
 
 
-def leave_failure(job: Job, failure: Failure) -> None:
-    """Tell whoever started this process; from any rank."""
+def write_failure(job: EvalJob, failure: Failure) -> None:
+    """Write it down for the process that started this one; from any rank."""
     append_jsonl(Path(job.folder) / "failures.jsonl", asdict(failure))
 
 
-def failures(job: Job) -> list[Failure]:
-    """What `leave_failure` was told, each model once."""
+def failures(job: EvalJob) -> list[Failure]:
+    """What `write_failure` wrote, each model once."""
     path = Path(job.folder) / "failures.jsonl"
     if not path.is_file():
         return []
@@ -96,22 +96,22 @@ def failures(job: Job) -> list[Failure]:
     return list({failure.label: failure for failure in reversed(found)}.values())
 
 
-def leave_error(job: Job, error: TunebookError) -> None:
-    """Tell whoever started this process that it cannot do anything, and what would help."""
+def write_error(job: EvalJob, error: TunebookError) -> None:
+    """Write down, for the process that started this one, that nothing can be done, and what would help."""
     write_json(Path(job.folder) / "error.json", {"problem": error.problem, "fix": error.fix})
 
 
-def error_of(job: Job) -> TunebookError | None:
-    """What `leave_error` was told."""
+def error_of(job: EvalJob) -> TunebookError | None:
+    """What `write_error` wrote."""
     path = Path(job.folder) / "error.json"
     if not path.is_file():
         return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return TunebookError(told["problem"], fix=told["fix"])
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return TunebookError(found["problem"], fix=found["fix"])
 
 
-def leave_progress(job: Job, rank: int, progress: Mapping[str, Any]) -> None:
-    """Say how far one rank is: `done`, `total` and `kept` batches, and `now`, the model and set at work."""
+def write_progress(job: EvalJob, rank: int, progress: Mapping[str, Any]) -> None:
+    """Write down how far a rank is: `done`, `total` and `kept` batches; `now`, its model and set."""
     path = Path(job.folder) / f"progress-{rank}.json"
     # Not synced to disk: it is read by a waiting process and worth nothing after a crash.
     temporary = path.with_suffix(".tmp")
@@ -119,8 +119,8 @@ def leave_progress(job: Job, rank: int, progress: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def progress_of(job: Job) -> list[dict[str, Any]]:
-    """What each rank said last."""
+def progress_of(job: EvalJob) -> list[dict[str, Any]]:
+    """What each rank wrote last."""
     found = []
     for path in sorted(Path(job.folder).glob("progress-*.json")):
         try:
@@ -130,12 +130,9 @@ def progress_of(job: Job) -> list[dict[str, Any]]:
     return found
 
 
-# What a user asks `tunebook eval` for.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The command line, read."""
+class EvalRequest:
+    """What a user asks of `tunebook eval`: its command line, read."""
 
     models: tuple[str, ...]
     """Runs, `RUN@STEP`, checkpoints, or models."""
@@ -147,7 +144,7 @@ class Request:
     datasets: tuple[str, ...] = ()
     """Registry entries; empty for each recipe's own."""
     recipe: str | None = None
-    """Of models that no run left: how they are to be loaded and asked."""
+    """How to load and ask models that no run of ours made."""
     overrides: tuple[str, ...] = ()
     method: Method | None = None
     batch_size: int | None = None
@@ -172,4 +169,4 @@ def parse_shard(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if slash and number.isdigit() and count.isdigit() and int(number) < int(count):
         return int(number), int(count)
-    raise TunebookError(f"--shard {text}: is no share", fix="write I/M with I from 0 to M - 1, e.g. 0/4")
+    raise TunebookError(f"--shard {text}: is not a share", fix="write I/M with I from 0 to M - 1, e.g. 0/4")

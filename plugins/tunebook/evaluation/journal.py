@@ -2,10 +2,10 @@
 
 One folder for each model, set and settings:
 
-    set.json, rows.jsonl      how it is measured and on what: the same for whoever works on it
-    part-<shard>-<rank>.jsonl what is finished, a line an example, appended batch by batch
+    set.json, rows.jsonl      how the set is measured, and its rows: the same for every process
+    part-<shard>-<rank>.jsonl what is finished, one line for each example, appended batch by batch
 
-Each process appends to its own part and reads everybody's. A last line that a kill has torn is not there.
+Each process appends to its own part and reads all parts. A last line that a kill has torn does not count.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Journal:
         self.folder = folder
 
     def begin(self, header: SetHeader, rows: Sequence[SetRow]) -> None:
-        """Write down how and on what is measured; several processes may do so, all the same.
+        """Write down how the set is measured, and its rows; several processes may write the same.
 
         Raises:
-            TunebookError: Something else is written there: what is finished belongs to other rows.
+            TunebookError: The folder holds other rows: what is finished belongs to those.
         """
         lines = b"".join(orjson.dumps(asdict(row)) + b"\n" for row in rows)
         there = self.header()
@@ -62,11 +62,11 @@ class Journal:
                 )
             return
         write_atomic(self.folder / _ROWS, lines)
-        # Last: whoever finds it finds the rows too.
+        # Last: where this file is, the rows are too.
         write_atomic(self.folder / _SET, orjson.dumps(asdict(header), option=orjson.OPT_INDENT_2))
 
     def header(self) -> SetHeader | None:
-        """How is measured; None where nothing was begun."""
+        """How the set is measured; None where nothing was begun."""
         path = self.folder / _SET
         if not path.is_file():
             return None
@@ -80,7 +80,7 @@ class Journal:
         return [SetRow(**orjson.loads(line)) for line in lines]
 
     def finished(self) -> Finished:
-        """What everybody has finished so far.
+        """What all processes have finished so far.
 
         Raises:
             TunebookError: A whole line of a part cannot be read.
@@ -99,12 +99,13 @@ class Journal:
                         found.generated.setdefault(two.index, two)
                 except (ValueError, KeyError, TypeError, AttributeError) as err:
                     raise TunebookError(
-                        f"{part}, line {number}: is damaged", fix="delete the file: its rows are done again"
+                        f"{part}, line {number}: is damaged",
+                        fix="delete the file: its rows will be evaluated again",
                     ) from err
         return found
 
 
-class Part:
+class JournalPart:
     """One process's own file in a journal, open for appending. Close it, or use it as a context.
 
     Raises:
@@ -121,7 +122,7 @@ class Part:
             os.close(self._file)
             raise TunebookError(
                 f"{path} is being written by another evaluation",
-                fix="wait for it, or give each a shard of its own with --shard I/M",
+                fix="wait for it, or give each its own shard with --shard I/M",
             ) from err
         except OSError:
             pass  # a file system without locks
@@ -135,10 +136,10 @@ class Part:
         os.fdatasync(self._file)
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close the file and give up its lock."""
         os.close(self._file)
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> JournalPart:
         """Itself."""
         return self
 

@@ -1,4 +1,4 @@
-"""From what the command line names to runs and models with the recipes that load them."""
+"""Finds the runs and models that a command line names, their weights, and the recipes that load them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import engines
 from tunebook.errors import Faults, TunebookError
-from tunebook.evaluation.records import Subject
+from tunebook.evaluation.records import Candidate
 from tunebook.models.checkpoints import checkpoint_folders, fault
 from tunebook.recipes import overlays
 from tunebook.recipes.catalog import find_recipe, read_recipe
@@ -24,7 +24,7 @@ from tunebook.training.resolve import locate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tunebook.evaluation.job import Request
+    from tunebook.evaluation.job import EvalRequest
     from tunebook.types import Recipe
 
 
@@ -35,8 +35,8 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One argument of the command line: what it was trained by, and what of it is to be evaluated."""
+class Argument:
+    """One run or model that the command line names: its recipe, and the models of it to evaluate."""
 
     recipe: Recipe
     """Resolved, its paths on this machine."""
@@ -44,20 +44,20 @@ class Model:
     """For the names of results."""
     label: str
     base: str
-    """What it was trained from; for a model that no run left, itself."""
-    subjects: tuple[Subject, ...]
+    """What it was trained from; for a model that no run of ours made, itself."""
+    candidates: tuple[Candidate, ...]
     adapter: str | None
-    """An adapter that belongs on `base`, where the recipe trains one and there is one."""
+    """An adapter of `base`, where the recipe trains one and there is one."""
     notes: tuple[str, ...]
 
 
-def find_models(request: Request, home: Path, faults: Faults) -> list[Model]:
+def find_models(request: EvalRequest, home: Path, faults: Faults) -> list[Argument]:
     """Find everything that the command line names, each once.
 
     Args:
         request: What is asked.
         home: tunebook's own folder.
-        faults: Takes in what is neither a run nor a model, has no whole weights, or wants a recipe.
+        faults: Collects what is neither a run nor a model, has no whole weights, or needs a recipe.
     """
     root = home / "recipes"
     found: dict[tuple[Path, str], None] = {}
@@ -87,34 +87,36 @@ def _split(given: str, checkpoints: str) -> tuple[Path, str]:
 
 
 def _path(given: str) -> Path:
-    """The path without `.` and `..` in it: results are called by its last part."""
+    """The path without `.` and `..` in it: results are named after its last part."""
     path = Path(os.path.normpath(given))
     return path if path.name else path.absolute()
 
 
-def _of_run(run: Path, wanted: str, label: str, request: Request, home: Path, root: Path) -> Model:
+def _of_run(run: Path, wanted: str, label: str, request: EvalRequest, home: Path, root: Path) -> Argument:
     file = run / FOLDER / "recipe.yaml"
     recipe, notes = _resolve(read_recipe(file, root), request, home, root)
     engine = engines.load(recipe.engine)
     chosen = choose(run, wanted)
     base = _base(recipe, engine)
-    given = tuple(subject_of(one, label=f"{label}@{one.step}", base=base, run=run) for one in chosen.weights)
+    given = tuple(
+        candidate_of(one, label=f"{label}@{one.step}", base=base, run=run) for one in chosen.weights
+    )
     if request.base:
-        given = (_base_subject(base, recipe), *given)
+        given = (_base_candidate(base, recipe), *given)
     anywhere, _ = whole_weights(run)
     adapters = [path for path in anywhere.values() if (path / "adapter_config.json").is_file()]
-    return Model(
+    return Argument(
         recipe=recipe,
         recipe_name=_recorded_name(run) or run.name,
         label=label,
         base=base,
-        subjects=given,
+        candidates=given,
         adapter=str(adapters[0].absolute()) if adapters else None,
         notes=(*notes, *chosen.notes),
     )
 
 
-def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path) -> Model:
+def _of_model(folder: Path, label: str, request: EvalRequest, home: Path, root: Path) -> Argument:
     on_hub = not folder.exists() and len(folder.parts) <= 2 and not folder.is_absolute()
     if not folder.is_dir() and not (on_hub and request.recipe):
         raise TunebookError(
@@ -124,7 +126,7 @@ def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path
     if request.recipe is None:
         raise TunebookError(
             f"{folder}: is not the output_dir of a run that tunebook started, so nothing says how "
-            "it is to be loaded and asked",
+            "to load and ask it",
             fix="name a recipe with its template and evaluation set: --recipe RECIPE",
         )
     recipe, notes = _resolve(find_recipe(request.recipe, root), request, home, root)
@@ -132,47 +134,47 @@ def _of_model(folder: Path, label: str, request: Request, home: Path, root: Path
     path = str(folder.absolute()) if folder.exists() else str(folder)
     if folder.is_dir() and (folder / "adapter_config.json").is_file():
         base = _base(recipe, engine)
-        weights = Weights(folder, 0)
-        subject = subject_of(weights, label=label, base=base, run=None)
-        given = (_base_subject(base, recipe), subject) if request.base else (subject,)
-        return Model(
+        weights = WeightsFolder(folder, 0)
+        candidate = candidate_of(weights, label=label, base=base, run=None)
+        given = (_base_candidate(base, recipe), candidate) if request.base else (candidate,)
+        return Argument(
             recipe=recipe,
             recipe_name=recipe.name,
             label=label,
             base=base,
-            subjects=given,
+            candidates=given,
             adapter=path,
             notes=notes,
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise TunebookError(
-            f"{folder}: holds neither a run nor a model: there is no config.json",
+            f"{folder}: is neither a run nor a model: there is no config.json",
             fix="name the folder that holds the weights",
         )
     quantized = [key for key in _QUANTIZATION if recipe.values.get(key)]
     if quantized:
-        left_out = ", ".join(quantized)
-        notes = (*notes, f"{folder}: {left_out} of the recipe is for a base under an adapter and is left out")
+        keys = ", ".join(quantized)
+        notes = (*notes, f"{folder}: {keys} of the recipe is for a base under an adapter and is left out")
     own = {
         key: value
         for key, value in recipe.values.items()
-        # An adapter that the recipe goes on from is in the model already.
+        # An adapter that the recipe continues from is in the model already.
         if key not in engine.model_keys[1:] and key not in _QUANTIZATION
     }
-    return Model(
+    return Argument(
         recipe=replace(recipe, values={**own, engine.model_keys[0]: path}),
         recipe_name=recipe.name,
         label=label,
         base=path,
-        subjects=(Subject(label=label, kind="full", path=path, base=path, run=None, step=0),),
+        candidates=(Candidate(label=label, kind="full", path=path, base=path, run=None, step=0),),
         adapter=None,
         notes=notes,
     )
 
 
-def _resolve(recipe: Recipe, request: Request, home: Path, root: Path) -> tuple[Recipe, tuple[str, ...]]:
+def _resolve(recipe: Recipe, request: EvalRequest, home: Path, root: Path) -> tuple[Recipe, tuple[str, ...]]:
     recipe = overlays.resolve(recipe, root, (), request.overrides).recipe
-    # Nothing is sharded in an evaluation: a file that says how may be gone.
+    # Nothing is sharded in an evaluation, and a file that says how may be gone.
     values = {key: value for key, value in recipe.values.items() if key not in _SHARDING}
     faults = Faults()
     values, notes = locate(values, engines.load(recipe.engine), home, faults)
@@ -189,11 +191,11 @@ def _base(recipe: Recipe, engine: engines.Engine) -> str:
     return str(Path(value).absolute()) if Path(value).is_dir() else value
 
 
-def _base_subject(base: str, recipe: Recipe) -> Subject:
+def _base_candidate(base: str, recipe: Recipe) -> Candidate:
     bits = recipe.values.get("quantization_bit")
     bits = bits or next((n for n in (4, 8) if recipe.values.get(f"load_in_{n}bit")), None)
     what = f"base, {bits} bit" if bits else "base"
-    return Subject(label=f"{Path(base).name} ({what})", kind="base", path=base, base=base, run=None, step=0)
+    return Candidate(label=f"{Path(base).name} ({what})", kind="base", path=base, base=base, run=None, step=0)
 
 
 def _recorded_name(run: Path) -> str | None:
@@ -214,20 +216,17 @@ def _near(folder: Path) -> str | None:
     return f"did you mean {' or '.join(str(parent / name) for name in close)}?" if close else None
 
 
-# Which models a run, or a folder with a model, has to be evaluated.
-
-
-class Weights(NamedTuple):
-    """A folder with weights, and the optimizer steps behind them."""
+class WeightsFolder(NamedTuple):
+    """A folder with weights, and their optimizer steps."""
 
     path: Path
     step: int
 
 
-class Found(NamedTuple):
-    """What of a run is to be evaluated."""
+class ChosenWeights(NamedTuple):
+    """Which weights of a run are evaluated."""
 
-    weights: list[Weights]
+    weights: list[WeightsFolder]
     """By rising step."""
     notes: list[str]
 
@@ -238,9 +237,9 @@ def is_run(folder: Path) -> bool:
 
 
 def whole_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
-    """Return the folders of a run whose weights are whole, by step, and why others are passed over.
+    """Return the folders of a run whose weights are whole, by step, and why others are not taken.
 
-    Its checkpoints; under its own step also what lies in the run's folder itself, where no checkpoint has it.
+    These are its checkpoints, and the run's own folder where no checkpoint has the step of its weights.
     """
     found, passed = {}, []
     for path in checkpoint_folders(run):
@@ -262,12 +261,12 @@ def whole_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
     return found, passed
 
 
-def choose(run: Path, wanted: str) -> Found:
+def choose(run: Path, wanted: str) -> ChosenWeights:
     """Choose weights of a run.
 
     Args:
         run: Its output_dir.
-        wanted: `best`, `last`, `all`, or steps with commas between. `best` is the last where nothing tells.
+        wanted: `best`, `last`, `all`, or steps with commas between. `best` is the last where nothing says.
 
     Raises:
         TunebookError: No weights are whole, a step is not there, or `wanted` is none of these.
@@ -277,7 +276,7 @@ def choose(run: Path, wanted: str) -> Found:
         why = "".join(f"\n  {note}" for note in notes)
         raise TunebookError(
             f"{run} has no checkpoint whose weights are whole{':' if why else ''}{why}",
-            fix="train on: `tunebook train` goes on from what is whole, or name another run",
+            fix="train more: `tunebook train` resumes from what is whole, or name another run",
         )
     steps = sorted(there)
     if wanted == "all":
@@ -287,17 +286,17 @@ def choose(run: Path, wanted: str) -> Found:
     elif wanted == "best":
         best = _best_step(run, there)
         if best is None:
-            notes.append(f"{run}: nothing tells which step was best; evaluating the last, {steps[-1]}")
+            notes.append(f"{run}: nothing says which step was best; evaluating the last, {steps[-1]}")
         chosen = [steps[-1] if best is None else best]
     else:
         chosen = _steps(run, wanted, steps)
-    return Found([Weights(there[step], step) for step in chosen], notes)
+    return ChosenWeights([WeightsFolder(there[step], step) for step in chosen], notes)
 
 
-def subject_of(weights: Weights, *, label: str, base: str, run: Path | None) -> Subject:
-    """Return the subject that a folder with weights is."""
+def candidate_of(weights: WeightsFolder, *, label: str, base: str, run: Path | None) -> Candidate:
+    """Return the candidate that a folder with weights is."""
     adapter = (weights.path / "adapter_config.json").is_file()
-    return Subject(
+    return Candidate(
         label=label,
         kind="adapter" if adapter else "full",
         path=str(weights.path.absolute()),
@@ -308,7 +307,7 @@ def subject_of(weights: Weights, *, label: str, base: str, run: Path | None) -> 
 
 
 def labels(runs: Sequence[Path]) -> list[str]:
-    """Name each run by as much of the end of its path as tells it from the others.
+    """Name each run by as much of the end of its path as makes it unique.
 
     >>> labels([Path("output/a/node_0"), Path("output/b/node_0"), Path("output/c")])
     ['a.node_0', 'b.node_0', 'c']
@@ -342,7 +341,7 @@ def _steps(run: Path, wanted: str, steps: list[int]) -> list[int]:
 
 def _best_step(run: Path, there: dict[int, Path]) -> int | None:
     """By the trainer's own choice; else by the figure that the run's metric selects by."""
-    # LLaMA-Factory writes the state beside the weights too; Axolotl leaves it in the checkpoints alone.
+    # LLaMA-Factory writes the state beside the weights too; Axolotl only in the checkpoints.
     for folder in (run, *reversed(checkpoint_folders(run))):
         state = _state(folder)
         step = state.get("best_global_step") if state.get("best_model_checkpoint") else None

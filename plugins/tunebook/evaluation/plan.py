@@ -1,4 +1,4 @@
-"""What `tunebook eval` is going to do, decided before anything is written or started.
+"""Plans `tunebook eval` before anything is written or started.
 
 Models that are loaded and asked alike share one process of the engine, so that their base is loaded once.
 """
@@ -14,7 +14,7 @@ from tunebook import engines, paths
 from tunebook.checks.data import check_datasets
 from tunebook.data.registry import load_registry
 from tunebook.errors import Faults, TunebookError, join_errors
-from tunebook.evaluation.job import Job
+from tunebook.evaluation.job import EvalJob
 from tunebook.evaluation.models import find_models
 from tunebook.evaluation.records import digest, journal_key, result_name, settings_words
 from tunebook.evaluation.shots_data import with_shots
@@ -26,66 +26,66 @@ if TYPE_CHECKING:
 
     from tunebook.data.registry import Registry
     from tunebook.engines import Engine
-    from tunebook.evaluation.job import Request
-    from tunebook.evaluation.models import Model
-    from tunebook.evaluation.records import Subject
+    from tunebook.evaluation.job import EvalRequest
+    from tunebook.evaluation.models import Argument
+    from tunebook.evaluation.records import Candidate
     from tunebook.types import DatasetEntry, EngineName
 
 
 JOURNAL = ".journal"
 _ORDER = ("base", "adapter", "full", "endpoint")
 
-# Beside those of a run: they decide how fast, not what.
+# Besides those of a run: they decide how fast, not what.
 _VOLATILE = VOLATILE_KEYS | {
     *("preprocessing_batch_size", "low_cpu_mem_usage", "data_shared_file_system", "offload_folder"),
     *("dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "dataloader_pin_memory"),
 }
 
 
-class Unit(NamedTuple):
-    """One model on one set: where what is finished is kept, and what its result is called."""
+class EvalUnit(NamedTuple):
+    """One model on one set: its journal, and the name of its result."""
 
-    subject: Subject
+    candidate: Candidate
     dataset: str
     journal: Path
     name: str
     about: dict[str, Any]
-    """What the result says of how it came to be."""
+    """What the result says about its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class EngineGroup:
     """Models that one process of an engine evaluates."""
 
     engine: EngineName
     environment: Path
     values: dict[str, Any]
-    """The evaluation recipe, but for what belongs to one start."""
+    """The evaluation recipe, without what belongs to one start."""
     sets: tuple[str, ...]
-    subjects: tuple[Subject, ...]
+    candidates: tuple[Candidate, ...]
     adapter: str | None
-    units: tuple[Unit, ...]
-    job: Job
+    units: tuple[EvalUnit, ...]
+    job: EvalJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPlan:
     """Everything that one command does."""
 
-    request: Request
-    groups: tuple[Group, ...]
+    request: EvalRequest
+    groups: tuple[EngineGroup, ...]
     notes: tuple[str, ...]
 
 
 class _Asked(NamedTuple):
     """A model with what it is evaluated on."""
 
-    model: Model
+    model: Argument
     environment: Path
     values: dict[str, Any]
     sets: tuple[str, ...]
     deciding: dict[str, dict[str, Any]]
-    """By set: what decides the answers, the weights apart."""
+    """By set: what decides the answers, besides the weights."""
     rows: dict[str, dict[str, Any]]
     """By set: the data, for people."""
     shots: dict[str, Any] | None
@@ -93,8 +93,8 @@ class _Asked(NamedTuple):
     notes: list[str]
 
 
-def plan_evaluation(request: Request) -> EvalPlan:
-    """Find, check and arrange everything.
+def plan_evaluation(request: EvalRequest) -> EvalPlan:
+    """Find, check and group everything.
 
     Raises:
         TunebookError: Something the user must fix first; the faults of all models together.
@@ -122,7 +122,7 @@ def plan_evaluation(request: Request) -> EvalPlan:
 
 
 def _ask(
-    model: Model, request: Request, home: Path, looked_at: dict[tuple[Path, str], dict[str, Any]]
+    model: Argument, request: EvalRequest, home: Path, looked_at: dict[tuple[Path, str], dict[str, Any]]
 ) -> _Asked:
     engine = engines.load(model.recipe.engine)
     environment = paths.engine_environment(model.recipe.engine)
@@ -172,36 +172,36 @@ def _ask(
     return _Asked(model, environment, values, sets, deciding, rows, shots, more)
 
 
-def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
+def _group(key: str, members: Sequence[_Asked], request: EvalRequest) -> EngineGroup:
     first = members[0]
-    subjects: dict[str, Subject] = {}
+    candidates: dict[str, Candidate] = {}
     owners: dict[str, _Asked] = {}
     for one in members:
-        for subject in one.model.subjects:
-            subjects.setdefault(subject.label, subject)
-            owners.setdefault(subject.label, one)
+        for candidate in one.model.candidates:
+            candidates.setdefault(candidate.label, candidate)
+            owners.setdefault(candidate.label, one)
     units = []
-    # What stands on the base before what replaces it.
-    for subject in sorted(subjects.values(), key=lambda one: _ORDER.index(one.kind)):
-        owner = owners[subject.label]
-        units += [_unit(subject, dataset, owner, request) for dataset in owner.sets]
+    # What uses the base before what replaces it.
+    for candidate in sorted(candidates.values(), key=lambda one: _ORDER.index(one.kind)):
+        owner = owners[candidate.label]
+        units += [_unit(candidate, dataset, owner, request) for dataset in owner.sets]
     shard = "" if request.shard == (0, 1) else f"-{request.shard[0]}of{request.shard[1]}"
-    job_key = digest({"group": key, "subjects": [unit.journal.name for unit in units]})
+    job_key = digest({"group": key, "candidates": [unit.journal.name for unit in units]})
     journals: dict[str, dict[str, str]] = {}
     for unit in units:
-        journals.setdefault(unit.subject.label, {})[unit.dataset] = str(unit.journal)
-    ordered = tuple(dict.fromkeys(unit.subject for unit in units))
-    return Group(
+        journals.setdefault(unit.candidate.label, {})[unit.dataset] = str(unit.journal)
+    ordered = tuple(dict.fromkeys(unit.candidate for unit in units))
+    return EngineGroup(
         engine=first.model.recipe.engine,
         environment=first.environment,
         values=first.values,
         sets=first.sets,
-        subjects=ordered,
+        candidates=ordered,
         adapter=next((one.model.adapter for one in members if one.model.adapter), None),
         units=tuple(units),
-        job=Job(
+        job=EvalJob(
             folder=str((request.output / JOURNAL / "jobs" / f"{job_key[:16]}{shard}").absolute()),
-            subjects=ordered,
+            candidates=ordered,
             journals=journals,
             method=request.method,
             batch_size=request.batch_size,
@@ -214,19 +214,19 @@ def _group(key: str, members: Sequence[_Asked], request: Request) -> Group:
     )
 
 
-def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Unit:
+def _unit(candidate: Candidate, dataset: str, owner: _Asked, request: EvalRequest) -> EvalUnit:
     deciding = owner.deciding[dataset]
     shots = owner.shots["n"] if owner.shots else 0
     words = settings_words(method=request.method, max_samples=request.max_samples, shots=shots)
     name = result_name(
         recipe=owner.model.recipe_name,
-        run_label="" if subject.kind == "base" else owner.model.label,
+        run_label="" if candidate.kind == "base" else owner.model.label,
         dataset=dataset,
-        subject=subject,
+        candidate=candidate,
         settings=words,
         digest=digest(deciding),
     )
-    journal = request.output / JOURNAL / journal_key(subject, dataset, deciding)
+    journal = request.output / JOURNAL / journal_key(candidate, dataset, deciding)
     about = {
         "engine": owner.model.recipe.engine,
         "recipe": {"name": owner.model.recipe_name, "values": deciding["recipe"]},
@@ -238,11 +238,11 @@ def _unit(subject: Subject, dataset: str, owner: _Asked, request: Request) -> Un
         "max_samples": request.max_samples,
         "shots": owner.shots,
     }
-    return Unit(subject, dataset, journal.absolute(), name, about)
+    return EvalUnit(candidate, dataset, journal.absolute(), name, about)
 
 
 def _without_place(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The data is known by its content; the same data of two nodes lies in two places."""
+    """Data is identified by its content: two nodes have the same data in two places."""
     return {key: value for key, value in entry.items() if key != "file_name"}
 
 
@@ -254,20 +254,17 @@ def _block(values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     return {key: value for key, value in blocks[names.index(name)].items() if key != "path"}
 
 
-# What must be right before `tunebook eval` starts an engine.
-
-
 def check_sets(
     registry: Registry,
     entries: Mapping[str, DatasetEntry],
     values: Mapping[str, Any],
-    request: Request,
+    request: EvalRequest,
 ) -> None:
     """Refuse data that cannot be evaluated as asked.
 
     Args:
-        registry: Where the sets stand.
-        entries: Those of them to look at.
+        registry: Of the sets.
+        entries: The sets to look at.
         values: The evaluation recipe.
         request: What is asked.
 
@@ -295,7 +292,7 @@ def refuse_no_hook(engine: Engine, environment: Path) -> None:
     """Refuse an environment whose engine would start without tunebook.
 
     Raises:
-        TunebookError: Saying how to mend that.
+        TunebookError: It would; the error says how to fix that.
     """
     if not engine.uses_startup_hook:
         return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _OTHERS = ("loss", "perplexity", "unparsed_rate", "generation_cut_rate")
 
 
-class Ranked(NamedTuple):
+class RankedModel(NamedTuple):
     """One model in its place."""
 
     rank: int
@@ -24,23 +24,23 @@ class Ranked(NamedTuple):
     interval: tuple[float, float] | None
     n: int
     records: str
-    """The file of its records, which tells it from all others."""
+    """The file of its records, which is unique."""
 
 
-class Ranking(NamedTuple):
+class SetRanking(NamedTuple):
     """One set."""
 
     dataset: str
     figure: str
     larger_is_better: bool
-    models: list[Ranked]
+    models: list[RankedModel]
 
 
-def rank(results: Sequence[Result]) -> list[Ranking]:
+def rank(results: Sequence[Result]) -> list[SetRanking]:
     """Rank the results of each set by the figure that its metric selects by; equals share a rank.
 
     Args:
-        results: As `results.as_data` makes them.
+        results: As `finalise.as_data` makes them.
     """
     sets: dict[str, list[Result]] = {}
     for result in results:
@@ -48,7 +48,7 @@ def rank(results: Sequence[Result]) -> list[Ranking]:
     return [_of_set(dataset, members) for dataset, members in sets.items()]
 
 
-def _of_set(dataset: str, members: Sequence[Result]) -> Ranking:
+def _of_set(dataset: str, members: Sequence[Result]) -> SetRanking:
     figure, larger = members[0]["select_by"], bool(members[0]["larger_is_better"])
     sign = -1 if larger else 1
 
@@ -56,13 +56,13 @@ def _of_set(dataset: str, members: Sequence[Result]) -> Ranking:
         value = result["values"].get(figure)
         return (value is None, 0.0 if value is None else sign * value, result["model"]["step"])
 
-    ranked: list[Ranked] = []
+    ranked: list[RankedModel] = []
     for number, result in enumerate(sorted(members, key=place), 1):
         value = result["values"].get(figure)
         tied = ranked and ranked[-1].value == value
         bounds = result["intervals"].get(figure)
         ranked.append(
-            Ranked(
+            RankedModel(
                 rank=ranked[-1].rank if tied else number,
                 label=result["model"]["label"],
                 kind=result["model"]["kind"],
@@ -73,10 +73,10 @@ def _of_set(dataset: str, members: Sequence[Result]) -> Ranking:
                 records=result["records"],
             )
         )
-    return Ranking(dataset, figure, larger, ranked)
+    return SetRanking(dataset, figure, larger, ranked)
 
 
-def markdown(ranking: Ranking, results: Sequence[Result]) -> str:
+def markdown(ranking: SetRanking, results: Sequence[Result]) -> str:
     """Render one set: the ranking, and every figure of every model by step.
 
     Args:
@@ -112,8 +112,8 @@ def markdown(ranking: Ranking, results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure_names(ranking: Ranking, members: Sequence[Result]) -> list[str]:
-    """The figures of a set in an order to read: what is ranked by first, what qualifies it last."""
+def figure_names(ranking: SetRanking, members: Sequence[Result]) -> list[str]:
+    """The figures of a set in reading order: first what the models are ranked by, last what qualifies it."""
     every = dict.fromkeys(name for result in members for name in result["values"])
     middle = [name for name in every if name not in (*_OTHERS, ranking.figure)]
     last = [name for name in _OTHERS if name in every and name != ranking.figure]

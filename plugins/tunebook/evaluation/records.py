@@ -1,4 +1,4 @@
-"""What an evaluation after training is made of: models, rows, and what each model gave for each row."""
+"""What an evaluation after training consists of: models, rows, and what each model gave for each row."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Kind = Literal["base", "adapter", "full", "endpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Candidate:
     """One model to evaluate."""
 
     label: str
-    """What people call it: `<run>@<step>`, `<base> (base)` or the model folder's name. One of its kind."""
+    """What people call it: `<run>@<step>`, `<base> (base)` or the model folder's name. Unique."""
     kind: Kind
     path: str
-    """Folder or hub name of the weights: of the adapter alone where `kind` is `adapter`. A URL for an
+    """Folder or hub name of the weights: only the adapter's where `kind` is `adapter`. A URL for an
     endpoint."""
     base: str
     """Folder or hub name of the model that it was trained from, or is."""
     run: str | None
-    """The run's output_dir; None for a model that no run of ours left."""
+    """The run's output_dir; None for a model that no run of ours made."""
     step: int
-    """Optimizer steps behind the weights; 0 for a base model, or where nothing tells."""
+    """Optimizer steps of the weights; 0 for a base model, or where nothing says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class SetRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetHeader:
-    """How one model is measured on one set: with its rows, all that is needed to make results of answers."""
+    """How one model is measured on one set. With the rows, this is enough to make results of answers."""
 
     dataset: str
     metrics: tuple[MetricSpec, ...]
@@ -66,7 +66,7 @@ class SetHeader:
     """The metric whose classes are looked up in the logits."""
     max_new_tokens: int
     loss_batch_size: int
-    """See `eval_figures.Loss.loss`; 0 where no loss is measured."""
+    """See `scoring.figures.Loss.loss`; 0 where no loss is measured."""
     rows: int
     notes: tuple[str, ...] = ()
     """What is to be said about the set."""
@@ -84,7 +84,7 @@ class Answered:
     hits: int
     """Of these, how many the argmax gets right."""
     prediction: str
-    """As far as greedy decoding would give it too; see `hooks.evaluator`."""
+    """As far as greedy decoding would give it too; see `hooks.decoding`."""
     class_logprobs: tuple[float, ...] = ()
 
 
@@ -101,60 +101,39 @@ class Generated:
     prompt_tokens: int | None = None
     """As a server counts them; None inside the engine."""
     reasoning: str = ""
-    """What a server told apart from the answer as the model's thoughts."""
+    """The model's thoughts, where a server separates them from the answer."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawResult:
-    """Everything one model gave for one row, not yet scored."""
-
-    index: int
-    prompt: str
-    prediction: str
-    reference: str
-    mode: MetricMode
-    nll: float | None
-    """None where no loss was measured, as through an endpoint."""
-    tokens: int
-    hits: int
-    class_logprobs: tuple[float, ...]
-    generation_cut: bool
-    answer_cut: bool
-    prompt_tokens: int | None
-    generated_tokens: int | None
-    """None where nothing was generated."""
-    measured: bool
-    scored: bool
-
-
-# What result files are called: told from what was evaluated, so that the same thing has the same name.
 
 _LONGEST = 200  # most file systems allow 255 bytes, and a suffix is to come
 
 
 def result_name(
-    *, recipe: str, run_label: str, dataset: str, subject: Subject, settings: str, digest: str
+    *, recipe: str, run_label: str, dataset: str, candidate: Candidate, settings: str, digest: str
 ) -> str:
-    """Return the name of a result without its suffix.
+    """Return the name of a result's files without suffix; the same evaluation has the same name.
 
     Args:
         recipe: The recipe's name, of which the last part is taken.
-        run_label: What tells the run from others of its recipe.
+        run_label: What distinguishes the run from others of its recipe.
         dataset: The evaluation set.
-        subject: The model.
+        candidate: The model.
         settings: How it was measured, in words: see `settings_words`.
-        digest: Hexadecimal; of everything about the recipe and the settings that decides the answers.
+        digest: Hexadecimal; of everything in recipe and settings that decides the answers.
     """
     last = PurePath(recipe).stem
     first = last if run_label in ("", last) else f"{last}.{run_label}"
-    kind = subject.kind if subject.kind == "base" or not subject.step else f"{subject.kind}-{subject.step}"
-    parts = [first, dataset, kind, PurePath(subject.base.rstrip("/")).name, f"{settings}-{digest[:8]}"]
+    kind = (
+        candidate.kind
+        if candidate.kind == "base" or not candidate.step
+        else f"{candidate.kind}-{candidate.step}"
+    )
+    parts = [first, dataset, kind, PurePath(candidate.base.rstrip("/")).name, f"{settings}-{digest[:8]}"]
     name = "--".join(_slug(part) for part in parts)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{digest[:8]}"
 
 
 def settings_words(*, method: str | None, max_samples: int | None, shots: int) -> str:
-    """Return how was measured, in the words of a file's name.
+    """Return how a set was measured, as part of a file's name.
 
     >>> settings_words(method=None, max_samples=200, shots=1)
     'auto-1shot-n200'
@@ -171,28 +150,26 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+_=-]+", "_", text).strip("_.") or "_"
 
 
-# Tells whether an answer that is kept was given by these weights to these rows: the keys of journals.
-
 FORMAT = 1
-"""Rises when a journal written before can no longer be read."""
+"""Of journals; rises when one written before can no longer be read."""
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "tokenizer*", "*.model")
 
 
-def journal_key(subject: Subject, dataset: str, deciding: Mapping[str, Any]) -> str:
+def journal_key(candidate: Candidate, dataset: str, deciding: Mapping[str, Any]) -> str:
     """Return a hexadecimal digest of all that decides what a model gives for the rows of a set.
 
     Args:
-        subject: The model. Its label and run decide nothing.
+        candidate: The model. Its label and run decide nothing.
         dataset: The set's name.
         deciding: Recipe, data, versions and settings.
     """
-    weights = {name: weights_identity(name) for name in {subject.path, subject.base}}
+    weights = {name: weights_identity(name) for name in {candidate.path, candidate.base}}
     about = {
         "format": FORMAT,
-        "kind": "adapter" if subject.kind == "adapter" else "whole",
-        "weights": weights[subject.path],
-        "base": weights[subject.base] if subject.kind == "adapter" else None,
+        "kind": "adapter" if candidate.kind == "adapter" else "whole",
+        "weights": weights[candidate.path],
+        "base": weights[candidate.base] if candidate.kind == "adapter" else None,
         "dataset": dataset,
         **deciding,
     }
@@ -206,9 +183,9 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def weights_identity(name: str) -> list[Any]:
-    """Return what tells these weights from others: each file's name, size and time of change.
+    """Return what identifies weights: each file's name, size and time of change.
 
-    The content is not read: it may be hundreds of gigabytes. A name on a hub stands for itself.
+    The content is not read: it may be hundreds of gigabytes. A name on a hub identifies itself.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -219,7 +196,7 @@ def weights_identity(name: str) -> list[Any]:
     return [str(folder.resolve()), *facts]
 
 
-# An engine or a report may write these beside the weights later on.
+# An engine or a report may write these beside the weights later.
 _CHANGING = frozenset(
     {
         *("trainer_state.json", "all_results.json", "eval_results.json", "train_results.json"),

@@ -1,4 +1,4 @@
-"""Starts engines for what is not evaluated yet, and follows them."""
+"""Starts engines for what is not evaluated yet, and follows their progress."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tunebook.runs import processes, provenance
 from tunebook.types import Command
 
 if TYPE_CHECKING:
-    from tunebook.evaluation.job import Failure, Job
-    from tunebook.evaluation.plan import Group, Unit
+    from tunebook.evaluation.job import EvalJob, Failure
+    from tunebook.evaluation.plan import EngineGroup, EvalUnit
 
 _POLL_SECONDS = 0.3
 _TAIL_LINES = 15
 
 
-class Progress(NamedTuple):
+class EngineProgress(NamedTuple):
     """How far an engine is, in batches."""
 
     done: int
-    """Those that were kept from an earlier start included."""
+    """Including those kept from an earlier start."""
     total: int
     kept: int
     now: str
@@ -38,49 +38,49 @@ class Progress(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class EngineStart:
     """One start of an engine."""
 
-    job: Job
-    """Of the models that have something left."""
+    job: EvalJob
+    """Of the models that are not finished."""
     recipe_file: Path
     values: dict[str, object]
     command: Command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class EngineEnd:
     """How a start ended."""
 
     failures: list[Failure]
     stopped: bool
     """By a signal to us."""
     warnings: list[str]
-    """What tunebook has said about the rows within the engine."""
+    """What tunebook has printed about the rows inside the engine."""
 
 
-def is_complete(unit: Unit) -> bool:
+def is_complete(unit: EvalUnit) -> bool:
     """Whether every answer of this model to this set is there."""
     journal = Journal(unit.journal)
     header = journal.header()
     return header is not None and missing(header, journal.rows(), journal.finished()) == 0
 
 
-def start_of(group: Group, *, gpus: int) -> Start | None:
-    """What is to be started for a group; None where everything is finished.
+def start_of(group: EngineGroup, *, gpus: int) -> EngineStart | None:
+    """What to start for a group; None where everything is finished.
 
     Args:
         group: Of the plan.
-        gpus: How many are to be used; 0 for the CPU.
+        gpus: How many to use; 0 for the CPU.
 
     Raises:
         TunebookError: The engine cannot be started in this way.
     """
-    open_ = {unit.subject.label for unit in group.units if not is_complete(unit)}
-    left = tuple(subject for subject in group.subjects if subject.label in open_)
+    open_ = {unit.candidate.label for unit in group.units if not is_complete(unit)}
+    left = tuple(candidate for candidate in group.candidates if candidate.label in open_)
     if not left:
         return None
-    job = replace(group.job, subjects=left)
+    job = replace(group.job, candidates=left)
     engine = engines.load(group.engine)
     folder = Path(job.folder)
     first = left[0]
@@ -101,7 +101,7 @@ def start_of(group: Group, *, gpus: int) -> Start | None:
     file = folder / "recipe.yaml"
     command = engine.evaluate(file, values, environment=group.environment, gpus=gpus, environ=environ)
     command = replace(command, env={**command.env, **spread, jobs.VARIABLE: str(job.path)})
-    return Start(job=job, recipe_file=file, values=values, command=command)
+    return EngineStart(job=job, recipe_file=file, values=values, command=command)
 
 
 def usable_gpus() -> int:
@@ -109,15 +109,15 @@ def usable_gpus() -> int:
     return provenance.visible_gpus(len(provenance.gpus()), os.environ)
 
 
-def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
+def run(start: EngineStart, on_progress: Callable[[EngineProgress], None]) -> EngineEnd:
     """Run an engine to its end.
 
     Args:
         start: From `start_of`.
-        on_progress: Called from another thread, whenever something may have moved.
+        on_progress: Called from another thread, whenever there may be progress.
 
     Raises:
-        TunebookError: The engine could not evaluate anything; its own reason, where it told one.
+        TunebookError: The engine could not evaluate anything; with its own reason, where it gave one.
     """
     job = start.job
     job.write()
@@ -130,7 +130,7 @@ def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
 
     def follow() -> None:
         while not over.wait(_POLL_SECONDS):
-            _tell(job, on_progress)
+            _report(job, on_progress)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -140,33 +140,33 @@ def run(start: Start, on_progress: Callable[[Progress], None]) -> End:
         over.set()
         follower.join()
     if ended.stopped_by:
-        return End(failures=[], stopped=True, warnings=[])
-    _tell(job, on_progress)
-    told = jobs.error_of(job)
-    if told is not None:
-        raise told
+        return EngineEnd(failures=[], stopped=True, warnings=[])
+    _report(job, on_progress)
+    error = jobs.error_of(job)
+    if error is not None:
+        raise error
     found = jobs.failures(job)
     if ended.code != 0:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
         raise TunebookError(
             f"the engine ended with status {ended.code}; it said last:\n" + "\n".join(tail),
-            fix=f"see {log}; what was finished is kept, and the same command goes on from it",
+            fix=f"see {log}; what is finished is kept, and the same command continues from it",
         )
-    return End(failures=found, stopped=False, warnings=_warnings(log))
+    return EngineEnd(failures=found, stopped=False, warnings=_warnings(log))
 
 
 def _warnings(log: Path) -> list[str]:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    told = (line.partition("[tunebook] warning: ")[2] for line in lines)
-    return list(dict.fromkeys(f"warning: {line}" for line in told if line))
+    warnings = (line.partition("[tunebook] warning: ")[2] for line in lines)
+    return list(dict.fromkeys(f"warning: {line}" for line in warnings if line))
 
 
-def _tell(job: Job, on_progress: Callable[[Progress], None]) -> None:
+def _report(job: EvalJob, on_progress: Callable[[EngineProgress], None]) -> None:
     ranks = jobs.progress_of(job)
     if ranks:
         kept = max(rank["kept"] for rank in ranks)
         on_progress(
-            Progress(
+            EngineProgress(
                 done=kept + sum(rank["done"] for rank in ranks),
                 total=kept + sum(rank["total"] for rank in ranks),
                 kept=kept,

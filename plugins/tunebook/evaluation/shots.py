@@ -1,7 +1,7 @@
-"""Examples that are shown before each question: where they come from, and the text they make.
+"""Shots, the examples before each question: where they come from, and the text they make.
 
-The text stands before the question within the user's turn, so that it works with every chat template and
-with none.
+The text comes before the question within the user's turn, so that it works with every chat template and with
+none.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class ShotsRequest:
     template: str
     """From `read_template`."""
     folder: Path
-    """Below which the data with examples is written."""
+    """The data with examples is written below it."""
 
 
-class Example(NamedTuple):
+class Shot(NamedTuple):
     """One question with its answer."""
 
     question: str
@@ -53,9 +53,9 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shots:
-    """What stands before each question."""
+    """What comes before each question."""
 
-    examples: tuple[Example, ...]
+    examples: tuple[Shot, ...]
     template: str
     source: str
     """Where the examples are from, for people."""
@@ -80,7 +80,7 @@ def choose_shots(
     registry: Registry,
     evaluated: Sequence[str],
 ) -> Shots:
-    """Take the examples that are asked for.
+    """Choose the examples that are asked for.
 
     Args:
         request: Which.
@@ -101,7 +101,7 @@ def choose_shots(
 
 
 def read_template(text: str) -> str:
-    r"""Return a template as the command line gives it, line breaks in the place of `\n`.
+    r"""Return a template as the command line gives it, with line breaks instead of `\n`.
 
     >>> read_template(r"Q: {question}\nA: {answer}\n")
     'Q: {question}\nA: {answer}\n'
@@ -118,13 +118,13 @@ def read_template(text: str) -> str:
             )
     if made.index("{answer}") < made.index("{question}"):
         raise TunebookError(
-            f"--shots-template {text!r}: the answer stands before its question",
+            f"--shots-template {text!r}: the answer comes before its question",
             fix=f"write {{question}} first, e.g. '{DEFAULT_TEMPLATE}'",
         )
     return made
 
 
-def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
+def examples_of_file(path: Path, wanted: int | None) -> list[Shot]:
     """Read examples from a file of rows `{"question": ..., "answer": ...}`.
 
     Args:
@@ -141,7 +141,7 @@ def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
             if key not in _KEYS:
                 close = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
                 raise TunebookError(
-                    f"{where}: the key {key!r} is none of an example's",
+                    f"{where}: an example has no key {key!r}",
                     fix=f"did you mean {close[0]!r}?" if close else "write question and answer",
                 )
         for key in _KEYS:
@@ -150,10 +150,10 @@ def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
                     f"{where}: {key} is {row.get(key)!r}, not a text",
                     fix='write {"question": "...", "answer": "..."}',
                 )
-        found.append(Example(row["question"], row["answer"]))
+        found.append(Shot(row["question"], row["answer"]))
     if not found or (wanted is not None and len(found) < wanted):
         raise TunebookError(
-            f"{path} holds {len(found)} examples, and {wanted or 'some'} are to be shown",
+            f"{path} has {len(found)} examples, and {wanted or 'some'} are asked for",
             fix="write more, or lower --shots",
         )
     return found[:wanted]
@@ -161,8 +161,8 @@ def examples_of_file(path: Path, wanted: int | None) -> list[Example]:
 
 def examples_of_training(
     values: Mapping[str, Any], engine: Engine, registry: Registry, evaluated: Sequence[str], wanted: int
-) -> tuple[list[Example], str]:
-    """Take the first rows of the training data that are no evaluation rows.
+) -> tuple[list[Shot], str]:
+    """Choose the first rows of the training data that are not evaluation rows.
 
     Args:
         values: The training recipe.
@@ -180,11 +180,11 @@ def examples_of_training(
     names = [name for name in engine.dataset_names(values) if name not in evaluated]
     if not names:
         raise TunebookError(
-            "the recipe trains on no entry of the registry that examples could be taken from",
+            "the recipe trains on no other registry entry that examples could come from",
             fix="give them with --shots-file",
         )
     asked = {one.question.strip() for name in evaluated for one in _examples(registry.entry(name))}
-    found: dict[str, Example] = {}
+    found: dict[str, Shot] = {}
     for one in _examples(registry.entry(names[0])):
         question = one.question.strip()
         if question not in asked and one.answer.strip():
@@ -192,12 +192,12 @@ def examples_of_training(
         if len(found) == wanted:
             return list(found.values()), names[0]
     raise TunebookError(
-        f"{names[0]} has {len(found)} rows that are no evaluation rows, and {wanted} are to be shown",
+        f"{names[0]} has {len(found)} rows that are not evaluation rows, and {wanted} are asked for",
         fix="lower --shots, or give examples with --shots-file",
     )
 
 
-def _examples(entry: DatasetEntry) -> Iterator[Example]:
+def _examples(entry: DatasetEntry) -> Iterator[Shot]:
     """Yield question and answer of each row that has nothing before them."""
     for row in read_rows(source_of(entry).files, (), entry.name):
         found = _of_conversation(row, entry) if is_chat(entry) else _of_columns(row, entry)
@@ -205,15 +205,15 @@ def _examples(entry: DatasetEntry) -> Iterator[Example]:
             yield found
 
 
-def _of_columns(row: Mapping[str, Any], entry: DatasetEntry) -> Example | None:
+def _of_columns(row: Mapping[str, Any], entry: DatasetEntry) -> Shot | None:
     prompt, query, response, history = (
         row.get(column(entry, key) or "") for key in ("prompt", "query", "response", "history")
     )
     question = "\n".join(str(part) for part in (prompt, query) if part)
-    return Example(question, response) if isinstance(response, str) and not history else None
+    return Shot(question, response) if isinstance(response, str) and not history else None
 
 
-def _of_conversation(row: Mapping[str, Any], entry: DatasetEntry) -> Example | None:
+def _of_conversation(row: Mapping[str, Any], entry: DatasetEntry) -> Shot | None:
     role, content = tag(entry, "role_tag") or "", tag(entry, "content_tag") or ""
     messages = row.get(column(entry, "messages") or "")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -222,4 +222,4 @@ def _of_conversation(row: Mapping[str, Any], entry: DatasetEntry) -> Example | N
     if [message.get(role) for message in said] != [tag(entry, "user_tag"), tag(entry, "assistant_tag")]:
         return None
     question, answer = (message.get(content) for message in said)
-    return Example(question, answer) if isinstance(question, str) and isinstance(answer, str) else None
+    return Shot(question, answer) if isinstance(question, str) and isinstance(answer, str) else None

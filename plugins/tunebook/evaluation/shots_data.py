@@ -94,7 +94,7 @@ def with_shots(
 
 
 def _can_be_read(values: Mapping[str, Any], engine: EngineName) -> bool:
-    # Rows that val_size holds out are known to the engine alone.
+    # Only the engine knows the rows that val_size holds out.
     return engine != "llamafactory" or bool(values.get("eval_dataset"))
 
 
@@ -105,8 +105,8 @@ def write_registry(registry: Registry, names: Sequence[str], text: str, folder: 
         registry: The recipe's own.
         names: The entries that are evaluated on.
         text: The examples.
-        folder: Gets `dataset_info.json` and one file of rows for each entry. The same rows stand in it, in
-            the same order and number, so that whatever the engine draws of them is the same.
+        folder: Gets `dataset_info.json` and one file of rows for each entry: the same rows in the same
+            order, so that whatever the engine draws from them is the same.
 
     Raises:
         TunebookError: Data is not on this machine, or cannot be read.
@@ -136,7 +136,7 @@ def on_registry(values: Mapping[str, Any], engine: EngineName, folder: Path) -> 
     for name in values[NAMES_KEY]:
         entry = DatasetEntry(name=name, registry=folder / REGISTRY_FILE, values=entries[name], metrics=())
         blocks.append(render_block(entry, str(folder)))
-    # Axolotl wants something to train on, and gets what is evaluated, as without examples.
+    # Axolotl needs something to train on, and gets what is evaluated, as without examples.
     return {**values, "datasets": blocks[:1], "test_datasets": blocks, DIRECTORY_KEY: str(folder)}
 
 
@@ -175,7 +175,7 @@ def added_tokens(
 def _added(plain: QuestionSet, shown: QuestionSet) -> Added | None:
     if plain.tokenizer is None:
         return None
-    # Axolotl leaves out what is too long: then rows do not go by their numbers, but by what is asked.
+    # Axolotl leaves out what is too long, so rows are paired by their source and not by their numbers.
     grown = {one.source_row: one.prompt_tokens for one in shown.questions}
     added = [
         (grown[one.source_row] or 0) - (one.prompt_tokens or 0)
@@ -187,7 +187,7 @@ def _added(plain: QuestionSet, shown: QuestionSet) -> Added | None:
 
 
 def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
-    """As one JSON array: of JSONL and CSV the engines guess types, and a column of dates becomes no text."""
+    """As one JSON array: for JSONL and CSV the engines guess types, and dates would not be text."""
     read = _CHAT_COLUMNS if sources.is_chat(entry) else _COLUMNS
     keys = [name for key in read if (name := sources.column(entry, key))]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

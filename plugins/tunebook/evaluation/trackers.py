@@ -23,8 +23,8 @@ def track(results: Sequence[Result], folder: Path, trackers: Sequence[str]) -> l
     """Send results to trackers: one tracker run for each run of ours, its checkpoints by step.
 
     Args:
-        results: As `results.as_data` makes them.
-        folder: Where their records lie; TensorBoard's files are written below it.
+        results: As `finalise.as_data` makes them.
+        folder: Of their records; TensorBoard's files are written below it.
         trackers: `wandb`, `tensorboard`.
 
     Returns:
@@ -48,7 +48,7 @@ def track(results: Sequence[Result], folder: Path, trackers: Sequence[str]) -> l
 
 
 def refuse_missing(trackers: Sequence[str]) -> None:
-    """See that the packages are there, before hours of evaluation.
+    """Check that the packages are there, before hours of evaluation.
 
     Raises:
         TunebookError: One is not.
@@ -121,7 +121,7 @@ def _to_tensorboard(name: str, results: Sequence[Result], folder: Path) -> str:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     target = folder / "tensorboard" / name.replace("/", "_").replace(" ", "_")
-    # Evaluated again, the same points would stand twice.
+    # After a second evaluation the same points would be there twice.
     for old in target.glob("events.out.tfevents.*"):
         old.unlink()
     writer = EventFileWriter(str(target))

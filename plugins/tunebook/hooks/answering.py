@@ -16,9 +16,9 @@ from transformers import TextStreamer, set_seed
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import collate
-from tunebook.hooks.decoding import Texts, stop_ids
+from tunebook.hooks.decoding import Detokenizer, stop_ids
 from tunebook.hooks.generation import generating, generation_settings
-from tunebook.hooks.infer_job import WINDOW_BATCHES, Job, rows_of, windows
+from tunebook.hooks.infer_job import WINDOW_BATCHES, InferJob, rows_of, windows
 from tunebook.inference.conversations import Conversation
 from tunebook.types import IGNORED
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tunebook.hooks.encoder import Encoder
 
 
-class Answer(NamedTuple):
+class ModelAnswer(NamedTuple):
     """One answer."""
 
     text: str
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     """`stop`, or `length` where no stop token came in time."""
     prompt_tokens: int
     completion_tokens: int
-    """The stop token not among them."""
+    """Without the stop token."""
 
     def columns(self, suffix: str) -> dict[str, Any]:
         """Return what is put beside a row's own columns."""
@@ -55,13 +55,13 @@ class Answerer:
         job: Says how answers are decoded.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, job: Job) -> None:
+    def __init__(self, model: Any, encoder: Encoder, job: InferJob) -> None:
         self.model = model
         self.encoder = encoder
-        self.texts = Texts(
+        self.detokenizer = Detokenizer(
             encoder.tokenizer, stop_ids(encoder.tokenizer, model) | frozenset(encoder.stop_ids)
         )
-        self.settings = generation_settings(self.texts, job.max_new_tokens, **job.sampling)
+        self.settings = generation_settings(self.detokenizer, job.max_new_tokens, **job.sampling)
         self._bare = False
 
     def without_adapter(self) -> Answerer:
@@ -70,26 +70,26 @@ class Answerer:
         other._bare = True
         return other
 
-    def answer(self, prompts: Sequence[Sequence[int]]) -> list[Answer]:
+    def answer(self, prompts: Sequence[Sequence[int]]) -> list[ModelAnswer]:
         """Answer some prompts in one batch."""
         ids = self.generate(prompts)
         return [
-            Answer(
-                text=self.texts.answer(found),
-                finish_reason="stop" if self.texts.stops(found) else "length",
+            ModelAnswer(
+                text=self.detokenizer.answer(found),
+                finish_reason="stop" if self.detokenizer.stops(found) else "length",
                 prompt_tokens=len(prompt),
-                completion_tokens=len(self.texts.until_stop(found)),
+                completion_tokens=len(self.detokenizer.until_stop(found)),
             )
             for prompt, found in zip(prompts, ids, strict=True)
         ]
 
     def generate(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[int]]:
-        """Token ids behind each prompt, padding included."""
+        """Token ids after each prompt, padding included."""
         rows = [
             {"index": 0, "input_ids": ids, "labels": [IGNORED] * len(ids), "answer_start": len(ids)}
             for ids in prompts
         ]
-        batch = collate(rows, pad_id=self.texts.pad_id)
+        batch = collate(rows, pad_id=self.detokenizer.pad_id)
         inputs = {name: batch.inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
         off = self.model.disable_adapter() if self._bare else contextlib.nullcontext()
         with off, generating(self.model, self.settings), torch.no_grad():
@@ -110,7 +110,7 @@ def stream_answer(answerer: Answerer, conversation: Conversation, out: IO[str]) 
     answerer.generate([answerer.encoder.prompt(conversation.messages)], streamer=streamer)
 
 
-def answer_file(job: Job, models: Sequence[tuple[str, Answerer]], err: IO[str]) -> None:
+def answer_file(job: InferJob, models: Sequence[tuple[str, Answerer]], err: IO[str]) -> None:
     """Answer every row that is not answered yet, and append the rows with their answers to the job's file."""
     assert job.output is not None
     begun = time.monotonic()
@@ -119,7 +119,7 @@ def answer_file(job: Job, models: Sequence[tuple[str, Answerer]], err: IO[str]) 
     with Path(job.output).open("a", encoding="utf-8") as stream, bar:
         for start, window in windows(rows_of(job), job.batch_size * WINDOW_BATCHES, job.done):
             if job.sampling:
-                # By window, so that a run that is gone on with draws what an unbroken one draws.
+                # By window, so that a run that is resumed draws what an uninterrupted one draws.
                 set_seed(job.seed + start)
             written = max(job.done - start, 0)
             answers: dict[int, dict[str, Any]] = {}
@@ -152,8 +152,8 @@ def _answers(
         yield from zip(places, columns, strict=True)
 
 
-def _within_memory(answerer: Answerer, prompts: Sequence[list[int]]) -> list[Answer]:
-    """Answer in one batch, or in two halves where the GPU's memory does not do for it."""
+def _within_memory(answerer: Answerer, prompts: Sequence[list[int]]) -> list[ModelAnswer]:
+    """Answer in one batch, or in two halves where it does not fit into the GPU's memory."""
     try:
         return answerer.answer(prompts)
     except torch.OutOfMemoryError as err:

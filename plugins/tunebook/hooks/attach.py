@@ -7,16 +7,17 @@ model card all get them. A callback's `on_evaluate` comes too late for half of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch
-from tunebook.hooks.decoding import Texts, stop_ids
-from tunebook.hooks.evaluator import Evaluator
+from tunebook.hooks.decoding import Detokenizer, stop_ids
+from tunebook.hooks.evaluator import Evaluator, Loop
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
-from tunebook.hooks.results import say
+from tunebook.hooks.ranks import say
 from tunebook.metrics.figures import GENERATION_CUT
 from tunebook.scoring.figures import reported_figures
 
@@ -41,12 +42,14 @@ class _EvaluatesAnswers:
         stock: Any = super().evaluation_loop  # type: ignore[misc]
         if metric_key_prefix not in self.tunebook.sets:
             return stock(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        return self.tunebook.run(stock, dataloader.dataset, description, metric_key_prefix)
+        return self.tunebook.run(self.loop(description, metric_key_prefix), metric_key_prefix)
 
-    def stock_loop(self) -> Callable[..., Any]:
-        """The `evaluation_loop` of the trainer's own class."""
-        loop: Callable[..., Any] = super().evaluation_loop  # type: ignore[misc]
-        return loop
+    def loop(self, description: str, prefix: str) -> Loop:
+        """The `evaluation_loop` of the trainer's own class, to be given a loader of our batches."""
+        stock: Any = super().evaluation_loop  # type: ignore[misc]
+        return functools.partial(
+            stock, description=description, prediction_loss_only=True, metric_key_prefix=prefix
+        )
 
     def prediction_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """One of our batches gives nothing back to the loop: no loss to gather, no logits to keep."""
@@ -70,8 +73,8 @@ def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWord
         TunebookError: The best-model metric is one that nobody will produce, or a set cannot be evaluated.
     """
     _check_best_metric(trainer.args, sets)
-    texts = Texts(trainer.processing_class, stop_ids(trainer.processing_class, trainer.model))
-    trainer.tunebook = Evaluator(trainer, sets, words, output_dir, texts)
+    detokenizer = Detokenizer(trainer.processing_class, stop_ids(trainer.processing_class, trainer.model))
+    trainer.tunebook = Evaluator(trainer, sets, words, output_dir, detokenizer)
     # The class of this one object, not the engine's class: other trainers in the process stay as they are.
     cls = type(trainer)
     trainer.__class__ = type(cls.__name__, (_EvaluatesAnswers, cls), {"__module__": cls.__module__})

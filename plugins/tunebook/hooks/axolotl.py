@@ -12,31 +12,37 @@ it skips `post_trainer_create` for the latter.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from axolotl.integrations.base import BasePlugin, PluginManager
 from axolotl.utils.data import sft
 from axolotl.utils.data.shared import load_dataset_with_config
 from axolotl.utils.data.utils import handle_long_seq_in_dataset
 from axolotl.utils.dict import DictDefault
+from pydantic import BaseModel, Field, model_validator
 
 from tunebook import __version__, metrics
 from tunebook.data.registry import load_registry
 from tunebook.engines.axolotl.cache import prepared_path
-from tunebook.errors import TunebookError
-from tunebook.evaluation.job import Job, job_of_environment
+from tunebook.engines.axolotl.rules import evaluation_faults
+from tunebook.errors import TunebookError, join_errors
+from tunebook.evaluation.job import EvalJob, job_of_environment
 from tunebook.hooks.attach import attach
-from tunebook.hooks.contract import Told, note
+from tunebook.hooks.contract import EngineSettings, note
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
-from tunebook.hooks.results import say
+from tunebook.hooks.ranks import say
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
 from tunebook.models import contract
 from tunebook.models.checkpoints import checkpoint_folders
 from tunebook.types import IGNORED
+
+_LOAD_ONE = "_load_and_process_single_dataset"
+_ROWS_LOOKED_AT = 1000
+_ROWS_WORTH_A_POOL = 10_000
+"""From this many evaluation rows on `dataset_num_proc` is used. Each worker imports the engine anew."""
 
 
 class TunebookPlugin(BasePlugin):  # type: ignore[misc]
@@ -53,13 +59,13 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
         imported = PluginManager.get_instance().plugins
         lost = [name for name in self._plugins if name not in imported]
         if lost:
-            _stop(
+            stop(
                 TunebookError(
                     f"{', '.join(lost)}: cannot be imported, and Axolotl would go on without it",
-                    fix="mend the import error above, or take the plugin out of `plugins`",
+                    fix="fix the import error above, or take the plugin out of `plugins`",
                 )
             )
-        return "tunebook.hooks.axolotl_args.TunebookArgs"
+        return "tunebook.hooks.axolotl.TunebookArgs"
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Hand on `greater_is_better: false`, which Axolotl drops: it would keep the worst checkpoint."""
@@ -67,7 +73,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Load the evaluation sets and attach to the trainer; adds no callback."""
-        note(cfg.output_dir, Told("axolotl", self._settings, cfg))
+        note(cfg.output_dir, EngineSettings("axolotl", self._settings, cfg))
         job = job_of_environment()
         try:
             refuse_unlabelled(trainer.train_dataset)
@@ -83,7 +89,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
             )
             attach(trainer, sets, words=words, output_dir=Path(cfg.output_dir))
         except TunebookError as error:
-            _stop(error, job)
+            stop(error, job)
         if job is not None:
             _take_over(cfg, trainer, job)
             return []
@@ -92,7 +98,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
         return []
 
 
-def _take_over(cfg: Any, trainer: Any, job: Job) -> None:
+def _take_over(cfg: Any, trainer: Any, job: EvalJob) -> None:
     """Let the trainer evaluate the models of `tunebook eval`, loaded as Axolotl loads them."""
     from axolotl.loaders import ModelLoader
 
@@ -105,9 +111,37 @@ def _take_over(cfg: Any, trainer: Any, job: Job) -> None:
         trainer,
         job,
         load,
-        loaded=whole_model(job.subjects[0]),
+        loaded=whole_model(job.candidates[0]),
         adapter_options={} if autocast is None else {"autocast_adapter_dtype": autocast},
     )
+
+
+class TunebookArgs(BaseModel):
+    """The plugin's options, which Axolotl mixes into its own: registry and entries of `test_datasets`."""
+
+    tunebook_dataset_dir: str | None = Field(
+        default=None, json_schema_extra={"description": "Folder that holds dataset_info.json."}
+    )
+    tunebook_eval_datasets: list[str] | None = Field(
+        default=None,
+        json_schema_extra={
+            "description": "The registry entry of each block of `test_datasets`, in their order. With "
+            "several, metrics are named eval_<entry>_<metric>."
+        },
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_settings_that_void_the_evaluation(cls, data: Any) -> Any:
+        """Stop on every setting with which the evaluation would not happen, or would not be true.
+
+        Raises:
+            ValueError: There are such settings; all are named, each with the key to change.
+        """
+        faults = evaluation_faults(data, Path.cwd())
+        if faults:
+            raise ValueError(str(join_errors(faults)))
+        return data
 
 
 class _EvaluatesNamedSets:
@@ -131,7 +165,7 @@ class _EvaluatesNamedSets:
             try:
                 trainer.state.global_step = steps_of_weights(trainer.axolotl_cfg)
             except TunebookError as error:
-                _stop(error)
+                stop(error)
         # What `axolotl evaluate` passes is the merged and shuffled set.
         return dict(stock(None, ignore_keys, metric_key_prefix))
 
@@ -150,28 +184,12 @@ def evaluation_sets(cfg: Any) -> dict[str, EvaluationSet]:
     return {"eval": sets[0]} if len(sets) == 1 else {f"eval_{one.name}": one for one in sets}
 
 
-def _stop(error: TunebookError, job: Job | None = None) -> NoReturn:
-    """End the process as our command line would. A traceback through the engine would hide the two lines."""
-    if job is not None:
-        stop(job, error)
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    sys.exit(2)
-
-
-# Builds each named evaluation set through Axolotl's own loader, whole, fresh and in the file's order.
-#
-# Axolotl merges `test_datasets` into one set, shuffles it, keeps it in a cache whose key does not cover the
-# files' content, and drops rows above its length limit with one line among hundreds. We ask the same loader
-# for one block at a time, before merging and caching.
-
-_LOAD_ONE = "_load_and_process_single_dataset"
-_ROWS_LOOKED_AT = 1000
-_ROWS_WORTH_A_POOL = 10_000
-"""Evaluation rows from which on `dataset_num_proc` is used. Each worker imports the engine anew."""
-
-
 def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
     """Load and tokenise the evaluation sets, by registry name, in the recipe's order.
+
+    Axolotl merges `test_datasets` into one set, shuffles it, keeps it in a cache whose key does not cover the
+    files' content, and drops rows above its length limit with one line among hundreds. We ask the same loader
+    for one block at a time, before merging and caching: complete, fresh and in the file's order.
 
     Args:
         cfg: Axolotl's configuration, validated.
@@ -212,7 +230,7 @@ def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> 
     if len(kept) == 0:
         raise TunebookError(
             f"{name}: none of the {len(dataset)} rows of the evaluation set is within sequence_len = {limit}",
-            fix="raise `sequence_len`, or mend the block of `test_datasets`",
+            fix="raise `sequence_len`, or fix the block of `test_datasets`",
         )
     if rows is not None and rows != len(kept):
         because = f"Axolotl drops rows above sequence_len = {limit}"
@@ -223,7 +241,7 @@ def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> 
 
 
 def refuse_unlabelled(train_dataset: Any) -> None:
-    """Stop where the first training rows carry no loss at all, which would train on nothing in silence.
+    """Stop where the first training rows carry no loss at all: training would learn nothing and not say so.
 
     Raises:
         TunebookError: None of the first rows has a supervised token.
@@ -237,22 +255,19 @@ def refuse_unlabelled(train_dataset: Any) -> None:
             return
     raise TunebookError(
         f"none of the first {rows} training rows has a label: the loss would be 0 and nothing learned",
-        fix="mend the columns or `roles_to_train` of the blocks of `datasets`",
+        fix="fix the columns or `roles_to_train` of the blocks of `datasets`",
     )
 
 
-# Which weights `axolotl evaluate` has loaded, and how many optimizer steps stand behind them.
-#
-# Axolotl evaluates the recipe's `base_model`, and with `adapter` a freshly made adapter on it, unless it is
-# told otherwise on the command line. Nothing in its output says that what was trained is not what was scored.
-
-
 def steps_of_weights(cfg: Any) -> int:
-    """Return the optimizer steps behind the loaded weights; 0 for a model as it was published.
+    """Return the optimizer steps of the weights that `axolotl evaluate` has loaded; 0 for a published model.
+
+    Axolotl evaluates the recipe's `base_model`, and with `adapter` a freshly made adapter on it, unless the
+    command line says otherwise. Nothing in its output says that what was trained is not what was scored.
 
     Raises:
         TunebookError: A fresh adapter was made, or the bare base was loaded although a model trained from it
-            lies in the output folder.
+            is in the output folder.
     """
     output_dir = Path(cfg.output_dir)
     if cfg.adapter and not cfg.lora_model_dir:

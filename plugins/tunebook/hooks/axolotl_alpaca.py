@@ -48,7 +48,7 @@ class AlpacaStrategy(PromptTokenizingStrategy):  # type: ignore[misc]
     def tokenize_prompt(self, prompt: Mapping[str, Any]) -> dict[str, list[int]]:
         """Return `input_ids`, `attention_mask` and `labels` of one row.
 
-        Prompt and answer are tokenised apart, as LLaMA-Factory does, so no token reaches over the border.
+        Prompt and answer are tokenised separately, as LLaMA-Factory does, so no token spans both.
         The labels begin where a model would begin to generate and end with the turn, line end included.
 
         Raises:
@@ -61,7 +61,7 @@ class AlpacaStrategy(PromptTokenizingStrategy):  # type: ignore[misc]
         if not whole.startswith(start):
             raise ValueError(
                 f"the chat template writes {start[-60:]!r} before an answer, but in a conversation "
-                f"{whole[: len(start)][-60:]!r} stands there; set `chat_template_kwargs` to fit the data"
+                f"{whole[: len(start)][-60:]!r} comes there; set `chat_template_kwargs` to fit the data"
             )
         prompt_ids = self.tokenizer.encode(start, add_special_tokens=False)
         answer_ids = self.tokenizer.encode(whole[len(start) :], add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""Left-padded batches of evaluation rows, read from the engine's dataset when they are asked for."""
+"""Batches of evaluation rows: which rows are computed together, on which rank, and how they are padded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,63 @@ from tunebook.types import IGNORED
 
 _PAD_MULTIPLE = 8  # tensor cores want it
 _PAD_UP_TO = 4096
-"""Tokens from which a width is left as it is: one padded token makes the sdpa kernel take a mask of tokens x
-tokens, 40 GB for a row of 200,000."""
+"""From this width on nothing is rounded up: one padded token makes the sdpa kernel take a mask of
+tokens x tokens, 40 GB for a row of 200,000."""
+
+
+def deal(lengths: Sequence[int], batch_size: int, rank: Rank) -> list[list[int]]:
+    """The batches of one rank: row numbers, with `FILLER` where another rank has a row more.
+
+    Rows are ordered longest first, so that a batch has little padding and a batch that does not fit
+    fails at once and not at the end. All ranks get the same number of batches: under ZeRO-3 and FSDP
+    every forward pass is collective.
+
+    >>> deal([1, 9, 5], batch_size=1, rank=Rank(1, 2))
+    [[2], [-1]]
+    """
+    own = _longest_first(lengths)[rank.number :: rank.world]
+    share = -(-len(lengths) // rank.world)
+    own += [FILLER] * (share - len(own))
+    return [own[start : start + batch_size] for start in range(0, share, batch_size)]
+
+
+def form_batches(
+    lengths: Sequence[int], batch_size: int | None, batch_tokens: int | None = None
+) -> list[list[int]]:
+    """Group all rows of a set, before any rank, shard or later start takes its share.
+
+    What a model gives for a row depends, in its last digits, on the rows beside it. So batches depend on
+    lengths and settings only: with one rank or two, one job or several, a start that was killed or one that
+    was not, the same rows are computed together. Ordered as in `deal`.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: The most rows a batch may have; None for any number.
+        batch_tokens: The most tokens a batch may have, padding included; a longer row is a batch of its own.
+
+    Returns:
+        Places in `lengths`, each in exactly one batch.
+
+    >>> form_batches([1, 9, 5], batch_size=2)
+    [[1, 2], [0]]
+    >>> form_batches([2, 9, 5, 2, 4, 1], batch_size=None, batch_tokens=8)
+    [[1], [2], [4, 0], [3, 5]]
+    """
+    batches: list[list[int]] = []
+    for row in _longest_first(lengths):
+        most = len(lengths) if batch_size is None else batch_size
+        if batches and batch_tokens is not None:
+            # The first row of a batch is its longest.
+            most = min(most, batch_tokens // max(lengths[batches[-1][0]], 1))
+        if batches and len(batches[-1]) < most:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
 
 
 class Batch(NamedTuple):
@@ -57,14 +112,14 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
-    """Two batches of half the rows each, without the padding that both no longer need."""
+    """Two batches of half the rows each, without the padding that neither needs any more."""
     middle = len(batch.indices) // 2
     return _part(batch, slice(0, middle)), _part(batch, slice(middle, None))
 
 
 def _part(batch: Batch, rows: slice) -> Batch:
     mask = batch.inputs["attention_mask"][rows]
-    spare = int((mask.sum(dim=0) == 0).sum())  # padding is on the left alone
+    spare = int((mask.sum(dim=0) == 0).sum())  # padding is on the left only
     return Batch(
         indices=batch.indices[rows],
         answer_starts=[start - spare for start in batch.answer_starts[rows]],
@@ -74,14 +129,14 @@ def _part(batch: Batch, rows: slice) -> Batch:
 
 
 class Batches(torch.utils.data.Dataset[Batch]):
-    """One rank's batches.
+    """One rank's batches, read from the engine's dataset when they are asked for.
 
     Args:
         dataset: The engine's tokenised rows.
         rows: What is known of each row.
         batches: Row numbers per batch; a negative one is a filler, which repeats the first row.
         pad_id: Token id to pad with.
-        prompts_only: Leave the answers away, for generation.
+        prompts_only: Omit the answers, for generation.
     """
 
     def __init__(
@@ -116,52 +171,3 @@ class Batches(torch.utils.data.Dataset[Batch]):
                 "labels": tokens["labels"][:end],
                 "answer_start": row.answer.start,
             }
-
-
-# Which rows are computed together, decided before anything is dealt to ranks, shards or later starts.
-#
-# What a model gives for a row depends, in its last digits, on the rows beside it. So batches are formed over
-# all rows of a set from their lengths and the settings alone. One rank or two, one job or several, a start
-# that was killed or one that was not: the same rows stand beside each other.
-
-
-def form_batches(
-    lengths: Sequence[int], batch_size: int | None, batch_tokens: int | None = None
-) -> list[list[int]]:
-    """Group rows, longest first, so that a batch has little padding and one that does not fit fails at once.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_size: The most rows a batch may have; None for any number.
-        batch_tokens: The most tokens a batch may have, padding included; a longer row stands alone.
-
-    Returns:
-        Places in `lengths`, each in exactly one batch.
-
-    >>> form_batches([1, 9, 5], batch_size=2)
-    [[1, 2], [0]]
-    >>> form_batches([2, 9, 5, 2, 4, 1], batch_size=None, batch_tokens=8)
-    [[1], [2], [4, 0], [3, 5]]
-    """
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        most = len(lengths) if batch_size is None else batch_size
-        if batches and batch_tokens is not None:
-            # The first row of a batch is its longest.
-            most = min(most, batch_tokens // max(lengths[batches[-1][0]], 1))
-        if batches and len(batches[-1]) < most:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
-def deal_batches(batches: Sequence[list[int]], rank: Rank) -> list[list[int]]:
-    """One rank's share of formed batches; a batch of one `FILLER` where another rank has one more.
-
-    >>> deal_batches([[1, 2], [0], [3]], Rank(1, 2))
-    [[0], [-1]]
-    """
-    own = list(batches[rank.number :: rank.world])
-    share = -(-len(batches) // rank.world)
-    return own + [[FILLER]] * (share - len(own))

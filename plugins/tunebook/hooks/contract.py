@@ -1,9 +1,9 @@
 """Writes `tunebook_contract.json` beside every adapter and model that a training saves.
 
-What the engine was told is noted when it has read its recipe: LLaMA-Factory through the start-up hook, in
-every stage; Axolotl through our plugin. Everything else is read from model and tokenizer once training
+The engine's settings are noted when it has read its recipe: LLaMA-Factory's through the start-up hook, in
+every stage; Axolotl's through our plugin. Everything else is read from model and tokenizer once training
 begins, so that what cannot be read fails there and not at the first checkpoint. Whether a dataset carries a
-metric does not matter: a model without one has to be served right, too.
+metric does not matter: a model without one has to be served correctly, too.
 """
 
 from __future__ import annotations
@@ -24,24 +24,30 @@ from tunebook.models import contract, source
 from tunebook.redact import redact
 from tunebook.types import EngineName
 
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers")
+_ADAPTER = (
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_rslora"),
+    *("use_dora", "bias", "base_model_name_or_path"),
+)
 
-class Told(NamedTuple):
-    """What an engine was told for one training."""
+
+class EngineSettings(NamedTuple):
+    """The settings of one training, as the engine has read them."""
 
     engine: EngineName
     settings: dict[str, Any]
     """The recipe's keys that a contract keeps."""
     arguments: Any
-    """As the engine has read them: LLaMA-Factory's argument records by name, or Axolotl's cfg."""
+    """LLaMA-Factory's argument records by name, or Axolotl's cfg."""
 
 
-_told: dict[str, Told] = {}
+_noted: dict[str, EngineSettings] = {}
 """By output folder: several trainings may follow each other in one process."""
 
 
-def note(output_dir: str, told: Told) -> None:
-    """Remember what an engine was told to train into `output_dir`."""
-    _told[str(Path(output_dir).absolute())] = told
+def note(output_dir: str, settings: EngineSettings) -> None:
+    """Remember the settings of the training into `output_dir`."""
+    _noted[str(Path(output_dir).absolute())] = settings
 
 
 def bind_llamafactory(parser: ModuleType) -> None:
@@ -52,11 +58,11 @@ def bind_llamafactory(parser: ModuleType) -> None:
     def get_train_args(args: Any = None) -> Any:
         found = read(args)
         model, data, training, finetuning = found[:4]
-        # A list of command-line words: no recipe, so the records themselves.
+        # A list of command-line words is no recipe: take the records themselves.
         given = args if isinstance(args, Mapping) else _changed(model, data, training, finetuning)
         settings = contract.kept_settings("llamafactory", given)
         records = {"model": model, "data": data, "finetuning": finetuning}
-        note(training.output_dir, Told("llamafactory", settings, records))
+        note(training.output_dir, EngineSettings("llamafactory", settings, records))
         return found
 
     parser.get_train_args = get_train_args  # type: ignore[attr-defined]
@@ -81,11 +87,11 @@ class WritesContract(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Read everything from model and tokenizer, on the first rank."""
-        told = _told.get(str(Path(args.output_dir).absolute()))
-        if told is None or not state.is_world_process_zero:
+        noted = _noted.get(str(Path(args.output_dir).absolute()))
+        if noted is None or not state.is_world_process_zero:
             return
 
-        self._contract = gather(told, args, given["model"], given["processing_class"])
+        self._contract = gather(noted, args, given["model"], given["processing_class"])
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Beside the checkpoint that was just saved."""
@@ -101,32 +107,23 @@ class WritesContract(TrainerCallback):  # type: ignore[misc]
             files.write_json(folder / contract.FILE, {**self._contract, "step": step})
 
 
-# What a contract says, read from the engine's arguments, its model and its tokenizer.
-
-_PACKAGES = ("torch", "transformers", "peft", "tokenizers")
-_ADAPTER = (
-    *("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_rslora"),
-    *("use_dora", "bias", "base_model_name_or_path"),
-)
-
-
-def gather(told: Told, args: Any, model: Any, processing_class: Any) -> dict[str, Any]:
+def gather(noted: EngineSettings, args: Any, model: Any, processing_class: Any) -> dict[str, Any]:
     """Return the contract of a training that begins, without its step.
 
     Args:
-        told: What the engine was told.
+        noted: The engine's settings.
         args: The trainer's arguments.
         model: The model to be trained, adapters on it.
         processing_class: Its tokenizer, or a processor that holds one.
     """
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
-    words = _LlamaFactory(told) if told.engine == "llamafactory" else _Axolotl(told)
+    words = _LlamaFactory(noted) if noted.engine == "llamafactory" else _Axolotl(noted)
     config = model.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = {
         "format": contract.FORMAT,
         "tunebook": __version__,
-        "engine": {"name": told.engine, "version": metadata.version(told.engine)},
+        "engine": {"name": noted.engine, "version": metadata.version(noted.engine)},
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "base": _base(words.base, words.revision, config),
         "template": {
@@ -147,16 +144,16 @@ def gather(told: Told, args: Any, model: Any, processing_class: Any) -> dict[str
             "vocabulary": len(tokenizer),
             "tokenizer_sha256": _tokenizer_sha256(tokenizer),
         },
-        "settings": told.settings,
+        "settings": noted.settings,
     }
     return dict(redact(found))
 
 
 class _LlamaFactory:
-    def __init__(self, told: Told) -> None:
-        self._model, self._data = told.arguments["model"], told.arguments["data"]
-        # As the recipe says it: while it loads, the engine may put a folder in the place of a hub's name.
-        self.base = str(told.settings.get("model_name_or_path", self._model.model_name_or_path))
+    def __init__(self, noted: EngineSettings) -> None:
+        self._model, self._data = noted.arguments["model"], noted.arguments["data"]
+        # As the recipe says it: while it loads, the engine may replace a hub's name by a folder.
+        self.base = str(noted.settings.get("model_name_or_path", self._model.model_name_or_path))
         self.revision = self._model.model_revision
         self.max_tokens = self._data.cutoff_len
 
@@ -187,9 +184,9 @@ class _LlamaFactory:
 
 
 class _Axolotl:
-    def __init__(self, told: Told) -> None:
-        self._cfg = told.arguments
-        self.base = str(told.settings["base_model"])
+    def __init__(self, noted: EngineSettings) -> None:
+        self._cfg = noted.arguments
+        self.base = str(noted.settings["base_model"])
         self.revision = self._cfg.revision_of_model or None
         self.max_tokens = self._cfg.sequence_len
 
@@ -238,7 +235,7 @@ def _base(name: str, revision: str | None, config: Any) -> dict[str, Any]:
 
 
 def _base_dtype(model: Any) -> Any:
-    """The type of the first weight that is no adapter's; adapters are kept in float32."""
+    """The type of the first weight that is not an adapter's; adapters are kept in float32."""
     for name, parameter in model.named_parameters():
         if "lora_" not in name and parameter.is_floating_point():
             return parameter.dtype

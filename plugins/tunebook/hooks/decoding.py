@@ -8,7 +8,7 @@ from typing import Any
 _PROMPT_TOKENS_KEPT = 1024  # of each prompt, at its end: a record file is read by people
 
 
-class Texts:
+class Detokenizer:
     """Decodes with one tokenizer and one set of stop tokens.
 
     Args:
@@ -22,13 +22,17 @@ class Texts:
 
     @property
     def pad_id(self) -> int:
-        """What to pad with; the padding is masked, so a stop token does where no pad token is set."""
+        """What to pad with. The padding is masked, so a stop token will do where no pad token is set."""
         pad_id = self.tokenizer.pad_token_id
         return int(pad_id) if pad_id is not None else min(self.stop_ids)
 
     def answer(self, ids: Sequence[int]) -> str:
         """The text up to the first stop token, special tokens left out."""
         return str(self.tokenizer.decode(self.until_stop(ids), skip_special_tokens=True))
+
+    def teacher_forced_answer(self, argmax: Sequence[int], reference: Sequence[int]) -> str:
+        """The text that greedy decoding would give, as far as a teacher-forced argmax shows it."""
+        return self.answer(_greedy_prefix(argmax, reference))
 
     def until_stop(self, ids: Sequence[int]) -> list[int]:
         """The ids before the first stop token."""
@@ -40,7 +44,7 @@ class Texts:
         return any(token in self.stop_ids for token in ids)
 
     def prompt(self, ids: Sequence[int]) -> str:
-        """The end of a prompt, special tokens shown; says how many tokens stand before it."""
+        """The end of a prompt, special tokens shown; says how many tokens come before it."""
         text = str(self.tokenizer.decode(ids[-_PROMPT_TOKENS_KEPT:], skip_special_tokens=False))
         hidden = len(ids) - _PROMPT_TOKENS_KEPT
         return f"[{hidden} tokens before] {text}" if hidden > 0 else text
@@ -49,6 +53,22 @@ class Texts:
         """The token ids that spellings of one answer may begin with."""
         encoded = (self.tokenizer.encode(word, add_special_tokens=False) for word in words)
         return {ids[0] for ids in encoded if ids}
+
+
+def _greedy_prefix(argmax: Sequence[int], reference: Sequence[int]) -> list[int]:
+    """The part of a teacher-forced argmax that greedy decoding would produce too.
+
+    Up to and including the first token that differs, the model has read only its own choices.
+
+    >>> _greedy_prefix([4, 7, 9], [4, 5, 9])
+    [4, 7]
+    """
+    prefix: list[int] = []
+    for predicted, wanted in zip(argmax, reference, strict=False):
+        prefix.append(predicted)
+        if predicted != wanted:
+            break
+    return prefix
 
 
 def stop_ids(tokenizer: Any, model: Any) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""What a loaded engine gives: weights to load, and an encoder that writes conversations as the recipe did."""
+"""What `loading` takes and gives: weights to load, and an encoder of conversations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": text}`."""
 
 
-class Weights(NamedTuple):
-    """Which weights to load, and with what they were taught; made from a `ModelSource`."""
+class WeightsToLoad(NamedTuple):
+    """Which weights to load, and the settings they were trained with; made from a `ModelSource`."""
 
     engine: EngineName | None
     settings: dict[str, Any]
@@ -23,7 +23,7 @@ class Weights(NamedTuple):
     revision: str | None
     adapter: str | None
     compute: str | None
-    """`float32`, `bfloat16` or `float16`; None where no contract tells."""
+    """`float32`, `bfloat16` or `float16`; None where no contract says."""
 
 
 class Encoded(NamedTuple):
@@ -39,7 +39,7 @@ class Encoder(Protocol):
 
     tokenizer: Any
     stop_ids: frozenset[int]
-    """End-of-turn tokens that the template itself names; the tokenizer's own not among them."""
+    """End-of-turn tokens that the template itself names, without the tokenizer's own."""
     thinks: bool
     """Whether the model is asked to think before it answers."""
 
@@ -53,7 +53,7 @@ class Encoder(Protocol):
 
 
 def before_the_answer(encoded: Encoded) -> list[int]:
-    """What stands before the last supervised span.
+    """The ids before the last supervised span.
 
     Raises:
         TunebookError: Nothing is supervised, or everything is.
@@ -61,7 +61,7 @@ def before_the_answer(encoded: Encoded) -> list[int]:
     found = spans(encoded.labels)
     if not found or found[-1].start == 0:
         raise TunebookError(
-            "the recipe's template marks no answer: nothing tells where one begins",
+            "the recipe's template marks no answer: nothing says where one begins",
             fix="set `train_on_inputs: false` (Axolotl) or `train_on_prompt: false` (LLaMA-Factory)",
         )
     return encoded.ids[: found[-1].start]

@@ -1,6 +1,6 @@
 """Greedy generation from the evaluation rows' own prompt ids, inside the trainer's process.
 
-The prompt is what stands before the last supervised span, as ids: decoding and tokenising it again would
+The prompt is everything before the last supervised span, as ids: decoding and tokenising it again would
 lose special tokens. Greedy decoding draws no random number, so the training that goes on is unchanged.
 """
 
@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig
 
-from tunebook.hooks.batches import Batch, Batches
-from tunebook.hooks.decoding import Texts
+from tunebook.hooks.batches import Batch, Batches, deal
+from tunebook.hooks.decoding import Detokenizer
 from tunebook.hooks.forward import innermost
 from tunebook.hooks.memory import Limits, check_generation, halving, prefill_at_a_time
 from tunebook.hooks.preparation import Prepared
-from tunebook.hooks.ranks import FILLER, Rank, deal, gather, in_step
+from tunebook.hooks.ranks import FILLER, Rank, gather, in_step
 
 _NO_LIMITS = Limits()
 
 
-class Generated(NamedTuple):
+class GeneratedIds(NamedTuple):
     """One row's greedy continuation."""
 
     row: int
@@ -34,9 +34,7 @@ class Generated(NamedTuple):
     """No stop token came within `max_new_tokens`."""
 
 
-def generate(
-    trainer: Any, dataset: Any, prepared: Prepared, texts: Texts, rank: Rank
-) -> dict[int, Generated]:
+def generate(trainer: Any, prepared: Prepared, rank: Rank) -> dict[int, GeneratedIds]:
     """Generate for the scored rows of a set; every rank gets all results.
 
     Returns:
@@ -46,36 +44,33 @@ def generate(
     # Every rank makes the same number of calls: under ZeRO-3 and FSDP each of them is collective.
     dealt = deal([row.answer.start for row in rows], trainer.args.eval_batch_size, rank)
     batches = [[FILLER if place == FILLER else rows[place].index for place in batch] for batch in dealt]
-    found: list[Generated] = []
-    generate_batches(trainer, dataset, prepared, texts, batches, found.extend)
+    found: list[GeneratedIds] = []
+    generate_batches(trainer, prepared, batches, found.extend)
     return {result.row: result for result in gather(found, rank)}
 
 
 def generate_batches(
     trainer: Any,
-    dataset: Any,
     prepared: Prepared,
-    texts: Texts,
     batches: list[list[int]],
-    on_batch: Callable[[list[Generated]], None],
+    on_batch: Callable[[list[GeneratedIds]], None],
     limits: Limits = _NO_LIMITS,
 ) -> None:
     """Generate for this rank's batches, and hand over each as soon as it is done.
 
     Args:
         trainer: The engine's, with the model to ask.
-        dataset: The engine's tokenised rows.
-        prepared: What is known of them.
-        texts: The decoder.
+        prepared: The set.
         batches: Row indices, and `FILLER` where another rank has a row more.
         on_batch: Called once a batch, with its results in order, fillers left out.
-        limits: How it is kept within memory.
+        limits: How generation is kept within memory.
 
     Raises:
         TunebookError: A row does not fit.
     """
-    loader = Batches(dataset, prepared.rows, batches, pad_id=texts.pad_id, prompts_only=True)
-    settings = generation_settings(texts, prepared.max_new_tokens)
+    detokenizer = prepared.detokenizer
+    loader = Batches(prepared.dataset, prepared.rows, batches, pad_id=detokenizer.pad_id, prompts_only=True)
+    settings = generation_settings(detokenizer, prepared.max_new_tokens)
     if limits.cache_on_host and next(trainer.model.parameters()).device.type != "cuda":
         limits = replace(limits, cache_on_host=False)  # there is no other memory
     if limits.cache_on_host:
@@ -84,7 +79,7 @@ def generate_batches(
     prompts = [[prepared.rows[max(row, 0)].answer.start for row in batch] for batch in batches]
     check_generation(trainer.model, prompts, prepared.max_new_tokens, limits)
 
-    def run(batch: Batch) -> list[Generated]:
+    def run(batch: Batch) -> list[GeneratedIds]:
         inputs = trainer._prepare_inputs(
             {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
         )
@@ -93,7 +88,10 @@ def generate_batches(
         settings.prefill_chunk_size = None if collective else prefill_at_a_time(trainer.model, rows, width)
         output = trainer.model.generate(**inputs, synced_gpus=collective)
         answers = zip(batch.indices, output[:, width:].tolist(), strict=True)
-        return [Generated(index, texts.until_stop(ids), cut=not texts.stops(ids)) for index, ids in answers]
+        return [
+            GeneratedIds(index, detokenizer.until_stop(ids), cut=not detokenizer.stops(ids))
+            for index, ids in answers
+        ]
 
     with generating(trainer.model, settings), torch.no_grad():
         for number in _progress(len(loader), trainer):
@@ -101,20 +99,20 @@ def generate_batches(
             on_batch([one for one in found if one.row != FILLER])
 
 
-def generation_settings(texts: Texts, max_new_tokens: int, **sampling: Any) -> GenerationConfig:
+def generation_settings(detokenizer: Detokenizer, max_new_tokens: int, **sampling: Any) -> GenerationConfig:
     """Settings of a generation: greedy, unless `sampling` says `do_sample=True` and how."""
     return GenerationConfig(
         **{"do_sample": False, **sampling},
         max_new_tokens=max_new_tokens,
         use_cache=True,
-        pad_token_id=texts.pad_id,
-        eos_token_id=sorted(texts.stop_ids),
+        pad_token_id=detokenizer.pad_id,
+        eos_token_id=sorted(detokenizer.stop_ids),
     )
 
 
 @contextlib.contextmanager
 def generating(model: torch.nn.Module, settings: GenerationConfig) -> Iterator[None]:
-    """Put the model into the one state in which it generates what it would answer, and undo it.
+    """Put the model into the state in which it generates what it would answer, and undo that.
 
     In train mode with gradient checkpointing `generate` silently returns garbage. The generation settings
     are swapped whole rather than passed, since transformers fills unset fields from the model's own, where

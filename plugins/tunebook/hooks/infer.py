@@ -16,15 +16,14 @@ from typing import IO
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.encoder import Encoder
-from tunebook.hooks.infer_job import Job, read_job
-from tunebook.hooks.loading import load_encoder, load_model
+from tunebook.hooks.infer_job import InferJob, read_job
 from tunebook.inference.conversations import conversation_of
 
 
 def main() -> None:
-    """Do a job; exit 0 done, 2 where the user must mend something."""
+    """Do a job; exit 0 done, 2 where the user must fix something."""
     job = read_job(Path(sys.argv[1]))
-    with engine_talks_to(Path(sys.argv[2])) as (out, err):
+    with engine_prints_to(Path(sys.argv[2])) as (out, err):
         try:
             _do(job, out, err)
         except TunebookError as error:
@@ -33,8 +32,8 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def engine_talks_to(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """Send what engines print, on both streams, into a file; yield the streams of our own."""
+def engine_prints_to(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """Send what engines print, on both streams, into a file; yield our own streams."""
     out, err = (os.fdopen(os.dup(number), "w", encoding="utf-8") for number in (1, 2))
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
@@ -46,8 +45,10 @@ def engine_talks_to(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
         err.flush()
 
 
-def _do(job: Job, out: IO[str], err: IO[str]) -> None:
+def _do(job: InferJob, out: IO[str], err: IO[str]) -> None:
+    # Not before: what these libraries print while they are imported belongs into the log.
     from tunebook.hooks.answering import Answerer, answer_file, stream_answer
+    from tunebook.hooks.loading import load_encoder, load_model
 
     with tempfile.TemporaryDirectory(prefix="tunebook-infer-") as scratch:
         print("tunebook: loading the model", file=err, flush=True)
@@ -58,7 +59,7 @@ def _do(job: Job, out: IO[str], err: IO[str]) -> None:
             if weights is None:
                 continue
             if suffix and job.weights.adapter is not None:
-                # The adapter can be taken off: one model serves for both.
+                # The adapter can be switched off: one model does for both.
                 models.append((suffix, models[0][1].without_adapter()))
             else:
                 folder = Path(scratch) / f"model{suffix}"
@@ -74,7 +75,7 @@ def _do(job: Job, out: IO[str], err: IO[str]) -> None:
         answer_file(job, models, err)
 
 
-def _warn(job: Job, encoder: Encoder, err: IO[str]) -> None:
+def _warn(job: InferJob, encoder: Encoder, err: IO[str]) -> None:
     if encoder.thinks and not job.sampling:
         print(
             "tunebook: warning: the model is asked to think and decoded greedily, which may repeat itself "

@@ -1,4 +1,4 @@
-"""What the process of `tunebook infer` is told to do, and the rows it answers. No torch."""
+"""The job of `tunebook infer`'s process, and the rows that it answers. No torch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunebook.data.rows import iter_rows
-from tunebook.hooks.encoder import Weights
+from tunebook.hooks.encoder import WeightsToLoad
 from tunebook.inference.conversations import Conversation, conversation_of
 
 WINDOW_BATCHES = 8
-"""Rows are sorted by length within so many batches: less padding, and answers still come out in order."""
+"""Rows are sorted by length within this many batches: less padding, and answers still come out in order."""
 
 
-class Job(NamedTuple):
+class InferJob(NamedTuple):
     """What is to be done; every path is absolute."""
 
-    weights: Weights
-    beside: Weights | None
+    weights: WeightsToLoad
+    beside: WeightsToLoad | None
     """A second model that answers the same rows: the base."""
     input: str | None
     prompt: str | None
-    """A single prompt in the place of `input`; its answer is streamed to stdout."""
+    """A single prompt instead of `input`; its answer is streamed to stdout."""
     output: str | None
     """Answers are appended to it."""
     done: int
@@ -34,19 +34,19 @@ class Job(NamedTuple):
     max_new_tokens: int
     batch_size: int
     sampling: dict[str, Any]
-    """Arguments of transformers' GenerationConfig, `seed` apart; empty for greedy answers."""
+    """Arguments of transformers' GenerationConfig, without `seed`; empty for greedy answers."""
     seed: int
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: Path) -> InferJob:
     """Read what `tunebook infer` has written."""
     values = json.loads(path.read_text(encoding="utf-8"))
     beside = values.pop("beside")
-    weights = Weights(**values.pop("weights"))
-    return Job(weights=weights, beside=None if beside is None else Weights(**beside), **values)
+    weights = WeightsToLoad(**values.pop("weights"))
+    return InferJob(weights=weights, beside=None if beside is None else WeightsToLoad(**beside), **values)
 
 
-def rows_of(job: Job) -> Iterator[tuple[Mapping[str, Any], Conversation]]:
+def rows_of(job: InferJob) -> Iterator[tuple[Mapping[str, Any], Conversation]]:
     """Yield the input's rows with what they ask."""
     assert job.input is not None
     path = Path(job.input)
@@ -59,8 +59,8 @@ def windows(
 ) -> Iterator[tuple[int, Sequence[tuple[Mapping[str, Any], Conversation]]]]:
     """Yield rows in windows that begin at multiples of `size`, with the number of their first row.
 
-    Windows that are answered already are passed over; one that is answered in part comes again whole, so
-    that the rows in a batch, and with them every last bit of an answer, are those of an unbroken run.
+    Windows that are answered already are left out. One that is answered in part comes again whole, so that
+    the rows in a batch, and with them every last bit of an answer, are those of an uninterrupted run.
     """
     window: list[tuple[Mapping[str, Any], Conversation]] = []
     start = 0

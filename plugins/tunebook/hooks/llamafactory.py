@@ -2,27 +2,26 @@
 
 LLaMA-Factory has no extension point for metrics of supervised fine-tuning. `run_sft` is the function that
 knows the dataset arguments, and it builds its trainer from the name `CustomSeq2SeqTrainer` in its own
-module. We wrap the one and, for the time of the call, replace the other. Nothing happens unless a dataset
-of the run carries a `"metric"` in the registry.
+module. We wrap `run_sft` and replace the trainer during the call. Nothing happens unless a dataset of the run
+carries a `"metric"` in the registry.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from tunebook import __version__, metrics
 from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
-from tunebook.evaluation.job import Job, job_of_environment
+from tunebook.evaluation.job import job_of_environment
 from tunebook.hooks.attach import attach
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
-from tunebook.hooks.results import say
+from tunebook.hooks.ranks import say
 from tunebook.hooks.rows import common_suffix
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
@@ -39,7 +38,7 @@ def bind(workflow: ModuleType) -> None:
     """
     missing = [name for name in _SEAMS if not hasattr(workflow, name)]
     if missing:
-        _stop(
+        stop(
             TunebookError(
                 f"this LLaMA-Factory has no {' and no '.join(missing)} in {workflow.__name__}: "
                 f"tunebook {__version__} cannot put its metrics into the evaluation",
@@ -58,7 +57,7 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
         try:
             sets = evaluation_sets(data_args, training_args, always=job is not None)
         except TunebookError as error:
-            _stop(error, job)
+            stop(error, job)
         if not sets:
             return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
         _choose_checkpoint(training_args)
@@ -85,19 +84,19 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
             try:
                 attach(trainer, sets, words=words, output_dir=Path(training_args.output_dir))
             except TunebookError as error:
-                _stop(error, job)
+                stop(error, job)
             if job is not None:
                 take_over(
                     trainer,
                     job,
                     lambda path: load(path, trainer.processing_class),
-                    loaded=whole_model(job.subjects[0]),
+                    loaded=whole_model(job.candidates[0]),
                 )
             return trainer
 
         workflow.CustomSeq2SeqTrainer = build  # type: ignore[attr-defined]
         if job is not None:
-            first = whole_model(job.subjects[0])
+            first = whole_model(job.candidates[0])
             # The rows are made with the tokenizer that training had; the base itself may not be asked for.
             workflow.load_model = lambda tokenizer, *_, **__: load(first, tokenizer)  # type: ignore[attr-defined]
         try:
@@ -127,7 +126,7 @@ def evaluation_sets(data_args: Any, training_args: Any, *, always: bool = False)
         always: Also where no dataset carries a metric: loss and perplexity are measured.
 
     Raises:
-        TunebookError: A metric is unknown, or a setting makes answers impossible to tell apart.
+        TunebookError: A metric is unknown, or with a setting no answer can be separated from its prompt.
     """
     names = list(data_args.eval_dataset or (data_args.dataset if data_args.val_size else None) or [])
     if not names or not isinstance(data_args.dataset_dir, str):
@@ -165,7 +164,8 @@ def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:
     for key, value in faults.items():
         if value:
             raise TunebookError(
-                f"`{key}: true` applies to the evaluation rows too: no answer can be told from its prompt",
+                f"`{key}: true` applies to the evaluation rows too: no answer can be separated from its "
+                "prompt",
                 fix=f'set `{key}: false`, or remove "metric" from the evaluation datasets',
             )
     if training_args.predict_with_generate and training_args.do_train:
@@ -176,7 +176,7 @@ def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:
 
 
 def _choose_checkpoint(training_args: Any) -> None:
-    """Never resume from a half-written checkpoint; LLaMA-Factory takes the newest, whatever it holds."""
+    """Never resume from an incomplete checkpoint; LLaMA-Factory takes the newest, whatever it holds."""
     wanted = training_args.resume_from_checkpoint
     if not training_args.do_train or not wanted or Path(wanted).parent != Path(training_args.output_dir):
         return
@@ -185,11 +185,3 @@ def _choose_checkpoint(training_args: Any) -> None:
         say(f"passing over {broken.name}: {reason}")
     training_args.resume_from_checkpoint = str(found.path) if found.path else None
     say(f"resuming from {found.path.name}" if found.path else "no whole checkpoint, starting anew")
-
-
-def _stop(error: TunebookError, job: Job | None = None) -> NoReturn:
-    """End the process as our command line would. A traceback through the engine would hide the two lines."""
-    if job is not None:
-        stop(job, error)
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    sys.exit(2)

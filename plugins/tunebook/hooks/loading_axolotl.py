@@ -15,14 +15,14 @@ from axolotl.prompt_strategies.chat_template import ChatTemplateStrategy
 
 from tunebook.errors import TunebookError
 from tunebook.hooks.axolotl_alpaca import AlpacaStrategy
-from tunebook.hooks.encoder import Encoded, Encoder, Message, Weights, before_the_answer
+from tunebook.hooks.encoder import Encoded, Encoder, Message, WeightsToLoad, before_the_answer
 from tunebook.types import IGNORED
 
 _ANSWER = "x"
 """Stands where the answer will be. Chat templates write a line end before it, which tokens do not cross."""
 
 
-def load(weights: Weights, thinking: bool | None, scratch: Path) -> Encoder:
+def encoder(weights: WeightsToLoad, thinking: bool | None, scratch: Path) -> Encoder:
     """Load tokenizer and the strategy of the recipe's first dataset.
 
     Raises:
@@ -44,7 +44,7 @@ def load(weights: Weights, thinking: bool | None, scratch: Path) -> Encoder:
     )
 
 
-def model(weights: Weights, scratch: Path) -> Any:
+def model(weights: WeightsToLoad, scratch: Path) -> Any:
     """The model, by Axolotl's own loader."""
     cfg = _configuration(weights, scratch)
     loaded, _ = ModelLoader(cfg, load_tokenizer(cfg), inference=True).load()
@@ -54,7 +54,7 @@ def model(weights: Weights, scratch: Path) -> Any:
     return loaded.eval()
 
 
-def _configuration(weights: Weights, scratch: Path) -> Any:
+def _configuration(weights: WeightsToLoad, scratch: Path) -> Any:
     values = {
         **weights.settings,
         "base_model": weights.model,
@@ -83,8 +83,8 @@ class _Encoder:
         if thinking is not None:
             if not knows:
                 raise TunebookError(
-                    "the recipe's chat template knows no `enable_thinking`",
-                    fix="leave --thinking and --no-thinking away",
+                    "the recipe's chat template has no `enable_thinking`",
+                    fix="omit --thinking and --no-thinking",
                 )
             self.options["enable_thinking"] = thinking
         self.thinks = knows and self.options.get("enable_thinking", True) is not False
@@ -107,8 +107,8 @@ class _AlpacaEncoder(_Encoder):
         whole = self._strategy._render([dict(turn) for turn in messages])
         if not whole.startswith(start):
             raise TunebookError(
-                f"the chat template ends its prompt with {start[-40:]!r}, which does not stand so in the "
-                "whole conversation",
+                f"the chat template ends its prompt with {start[-40:]!r}, which the "
+                "whole conversation does not contain",
                 fix="set `chat_template_kwargs` to fit the data",
             )
         prompt = list(self.tokenizer.encode(start, add_special_tokens=False))
@@ -128,7 +128,7 @@ class _ChatEncoder(_Encoder):
             turns = [dict(turn) for turn in messages]
             return list(self._strategy.prompter.build_prompt(turns, add_generation_prompt=True))
         # Cut out of what training sees: a template may put an empty think block before an answer that it
-        # does not put behind its generation prompt.
+        # does not put after its generation prompt.
         return before_the_answer(self.conversation([*messages, {"role": "assistant", "content": _ANSWER}]))
 
     def conversation(self, messages: Sequence[Message]) -> Encoded:

@@ -10,10 +10,10 @@ from llamafactory.hparams import get_infer_args
 from llamafactory.model import load_model, load_tokenizer
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.encoder import Encoded, Message, Weights
+from tunebook.hooks.encoder import Encoded, Message, WeightsToLoad
 from tunebook.types import IGNORED
 
-# What only a training needs, and what stands elsewhere in `Weights`.
+# What only a training needs, and what other fields of `WeightsToLoad` hold.
 _NOT_FOR_INFERENCE = frozenset(
     {
         "bf16",
@@ -30,7 +30,7 @@ _NOT_FOR_INFERENCE = frozenset(
 class LlamaFactoryEncoder:
     """Encodes with `encode_multiturn`, which is what supervised fine-tuning calls."""
 
-    def __init__(self, weights: Weights, thinking: bool | None) -> None:
+    def __init__(self, weights: WeightsToLoad, thinking: bool | None) -> None:
         model, data, _, _ = _arguments(weights)
         self.tokenizer: Any = load_tokenizer(model)["tokenizer"]
         self._template = get_template_and_fix_tokenizer(self.tokenizer, data)
@@ -39,7 +39,7 @@ class LlamaFactoryEncoder:
         if thinking and not reasons:
             raise TunebookError(
                 f"--thinking: the recipe's template {data.template!r} does not think",
-                fix="leave it away, or name a recipe with another template by --recipe",
+                fix="omit it, or name a recipe with another template by --recipe",
             )
         if thinking is not None and reasons:
             self._template.enable_thinking = thinking
@@ -75,8 +75,8 @@ class LlamaFactoryEncoder:
         return list(self._template.encode_multiturn(self.tokenizer, turns, system, None, last_only))
 
 
-def model(weights: Weights, encoder: Any) -> Any:
-    """The model, by LLaMA-Factory's own loader; an adapter stays apart, as it was in training.
+def model(weights: WeightsToLoad, encoder: Any) -> Any:
+    """The model, by LLaMA-Factory's own loader; an adapter stays unmerged, as it was in training.
 
     For inference its loader would merge an adapter into the base, which rounds anew.
     """
@@ -91,7 +91,7 @@ def model(weights: Weights, encoder: Any) -> Any:
     return loaded.eval()
 
 
-def _arguments(weights: Weights) -> Any:
+def _arguments(weights: WeightsToLoad) -> Any:
     given = {key: value for key, value in weights.settings.items() if key not in _NOT_FOR_INFERENCE}
     given["model_name_or_path"] = weights.model
     if weights.revision is not None:

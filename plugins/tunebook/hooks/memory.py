@@ -1,4 +1,4 @@
-"""Whether a batch fits: what it needs is told before it starts, and one that ran out of memory is halved."""
+"""Whether a batch fits: its need is printed before it starts, and one that runs out of memory is halved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch, halves
 from tunebook.hooks.forward import attention_of, innermost, text_config
-from tunebook.hooks.results import say
+from tunebook.hooks.ranks import say
 from tunebook.memory import read_shape
 from tunebook.memory.inference import answer_piece, cache_bytes, generation_memory, piece, reads_in_pieces
 from tunebook.memory.shapes import Shape
@@ -34,12 +34,12 @@ class Limits:
     no reason to end a training."""
     cache_on_host: bool = False
     """Keep keys and values in host memory, and one layer's on the GPU at a time."""
-    tell: Callable[[str], None] = say
+    show: Callable[[str], None] = say
     """Gets what generating will need, before it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class ModelSizes:
     """What memory depends on, of a loaded model."""
 
     shape: Shape
@@ -49,7 +49,7 @@ class Sizes:
     """Bytes of an activation."""
 
 
-def sizes_of(model: torch.nn.Module) -> Sizes | None:
+def sizes_of(model: torch.nn.Module) -> ModelSizes | None:
     """Read a loaded model; None of an architecture that `tunebook.memory` does not know."""
     config = text_config(model)
     try:
@@ -61,7 +61,7 @@ def sizes_of(model: torch.nn.Module) -> Sizes | None:
     # LLaMA-Factory trains what is not frozen in fp32 and computes in bf16 under autocast.
     floating = [one.dtype for one in inner.parameters() if one.is_floating_point()]
     element = 4 if floating and all(one == torch.float32 for one in floating) else 2
-    return Sizes(shape=shape, config=config, attention=attention_of(model), element=element)
+    return ModelSizes(shape=shape, config=config, attention=attention_of(model), element=element)
 
 
 def read_at_a_time(model: torch.nn.Module, batch: Batch) -> int | None:
@@ -114,7 +114,7 @@ def check_generation(
         cache = cache_bytes(
             sizes.config, rows=len(worst), tokens=max(worst) + new_tokens, element=sizes.element
         )
-        limits.tell(
+        limits.show(
             f"generation: at most {len(worst)} x {max(worst) + new_tokens:,} tokens, keys and values "
             f"{_size(cache)} {where}, {reading}; {_size(most.total)} of {_size(free)} free"
         )
@@ -131,7 +131,7 @@ def check_generation(
     say(f"warning: {problem}; {remedy}")
 
 
-def need(sizes: Sizes, prompts: Sequence[int], new_tokens: int, limits: Limits) -> Any:
+def need(sizes: ModelSizes, prompts: Sequence[int], new_tokens: int, limits: Limits) -> Any:
     """Memory of one batch of generation, as `PassMemory`."""
     found = generation_memory(
         sizes.shape,
@@ -146,14 +146,14 @@ def need(sizes: Sizes, prompts: Sequence[int], new_tokens: int, limits: Limits) 
     return found.on_host() if limits.cache_on_host else found
 
 
-def what_fits(sizes: Sizes, prompt: int, new_tokens: int, limits: Limits, free: float) -> str:
+def what_fits(sizes: ModelSizes, prompt: int, new_tokens: int, limits: Limits, free: float) -> str:
     """What to change so that the longest prompt fits, as one sentence."""
 
     def fits(tokens: int, limits: Limits) -> bool:
         return bool(need(sizes, [tokens], new_tokens, limits).total <= free)
 
     if fits(prompt, limits):
-        # The total of a batch grows a little less than in proportion: never too much.
+        # The total of a batch grows a little less than in proportion, so this is never too many.
         rows = max(1, int(free // need(sizes, [prompt], new_tokens, limits).total))
         return f"take batches of at most {rows * (prompt + new_tokens)} tokens: --batch-tokens"
     low, high = 0, prompt

@@ -1,7 +1,7 @@
 """Computes with a merged model and with what it was made of.
 
 `python -m tunebook.hooks.merge_parity job.json`. Both are computed in fp32, so that what differs is the
-rounding of weights alone. How much that may be is measured on the merged model: its changed weights are moved
+rounding of weights only. How much that may be is measured on the merged model: its changed weights are moved
 at random within the half of a last place.
 """
 
@@ -18,7 +18,7 @@ import transformers
 from safetensors import safe_open
 
 from tunebook import files
-from tunebook.hooks.merge_arithmetic import DTYPES
+from tunebook.hooks.merge import DTYPES
 
 _TEXTS = (
     "Is 17 a prime number? Answer Yes or No.",

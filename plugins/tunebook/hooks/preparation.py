@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunebook.errors import TunebookError
-from tunebook.hooks.decoding import Texts
+from tunebook.hooks.decoding import Detokenizer
 from tunebook.hooks.rows import AnswerRow, read_rows
 from tunebook.scoring.subset import seeded_subset
 from tunebook.types import MEDIA, Metric, MetricMode, MetricSpec
@@ -22,13 +22,13 @@ class EngineWords:
     length_limit: int
     """Tokens per row."""
     answer_header: tuple[int, ...] = ()
-    """Token ids that stand before every answer, as the engine's template writes them; empty: found by
-    comparing rows."""
+    """Token ids before every answer, as the engine's template writes them; empty: found by comparing
+    rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSet:
-    """One evaluation set and what is measured on it. No metrics: loss and perplexity alone."""
+    """One evaluation set and what is measured on it. Without metrics: only loss and perplexity."""
 
     name: str
     metrics: tuple[tuple[Metric, MetricSpec], ...]
@@ -39,7 +39,11 @@ class Prepared:
     """A set, ready to be evaluated any number of times."""
 
     chosen: EvaluationSet
+    dataset: Any
+    """The engine's tokenised rows."""
+    detokenizer: Detokenizer
     rows: list[AnswerRow]
+    """What is known of each row of `dataset`."""
     references: list[str]
     """By row."""
     mode: MetricMode
@@ -59,8 +63,13 @@ class Prepared:
         """The set's metrics, without their options."""
         return [metric for metric, _ in self.chosen.metrics]
 
+    def prompt(self, index: int) -> str:
+        """The prompt of a row, or its end, as text."""
+        ids = self.dataset[index]["input_ids"]
+        return self.detokenizer.prompt(ids[: self.rows[index].answer.start])
 
-def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWords) -> Prepared:
+
+def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words: EngineWords) -> Prepared:
     """Read a set once and decide how it is measured.
 
     Raises:
@@ -70,19 +79,19 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
     rows = read_rows(
         dataset,
         name=chosen.name,
-        stop_ids=texts.stop_ids,
+        stop_ids=detokenizer.stop_ids,
         length_limit=words.length_limit,
         header=words.answer_header,
         prompt_loss_key=words.prompt_loss_key,
     )
-    references = [texts.answer(row.answer_ids) for row in rows]
+    references = [detokenizer.answer(row.answer_ids) for row in rows]
     usable = [row.index for row in rows if _references_usable(chosen, row, references[row.index])]
     notes = _note_cut_rows(chosen, rows, words)
-    mode, note = _mode(chosen, rows, references, texts)
+    mode, note = _mode(chosen, rows, references, detokenizer)
     classes_of = next((metric for metric, _ in chosen.metrics if metric.classes), None)
     class_ids: list[list[int]] = []
-    if classes_of and _is_direct_set(classes_of, rows, references, texts):
-        class_ids = _class_ids(classes_of, [rows[index] for index in usable], references, texts)
+    if classes_of and _is_direct_set(classes_of, rows, references, detokenizer):
+        class_ids = _class_ids(classes_of, [rows[index] for index in usable], references, detokenizer)
         if not class_ids:
             note.append(
                 f"{chosen.name}: {classes_of.name}: no token tells the set's classes apart, so AUROC, "
@@ -90,6 +99,8 @@ def prepare(chosen: EvaluationSet, dataset: Any, texts: Texts, words: EngineWord
             )
     return Prepared(
         chosen=chosen,
+        dataset=dataset,
+        detokenizer=detokenizer,
         rows=rows,
         references=references,
         mode=mode,
@@ -120,17 +131,17 @@ def _refuse_media(name: str, dataset: Any) -> None:
 
 
 def _mode(
-    chosen: EvaluationSet, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+    chosen: EvaluationSet, rows: Sequence[AnswerRow], references: Sequence[str], detokenizer: Detokenizer
 ) -> tuple[MetricMode, list[str]]:
     """Whether every metric can be read off the answer positions of these rows.
 
-    A teacher-forced argmax is the greedy answer only where the answer is the first thing supervised:
-    behind a reasoning that the data wrote, the model is told what it would have had to find out.
+    A teacher-forced argmax is the greedy answer only where the answer is the first thing supervised. After
+    a reasoning that the data wrote, the model is given what it would have had to find out.
     """
     mode: MetricMode = "answer"
     notes = []
     for metric, spec in chosen.metrics:
-        direct = _is_direct_set(metric, rows, references, texts)
+        direct = _is_direct_set(metric, rows, references, detokenizer)
         if spec.mode == "answer" and not direct:
             why = (
                 "the supervised text does not begin with the answer"
@@ -154,9 +165,9 @@ def _mode(
 
 
 def _is_direct_set(
-    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], detokenizer: Detokenizer
 ) -> bool:
-    """Whether in every whole row the first supervised token already is the answer."""
+    """Whether in every row that is not cut the first supervised token already is the answer."""
     if not metric.classes:
         return False
     known: dict[tuple[int, str], bool] = {}  # a class answer has few spellings: decide each once
@@ -165,7 +176,7 @@ def _is_direct_set(
             continue
         key = (row.answer_ids[0], references[row.index])
         if key not in known:
-            first = metric.score(texts.answer([key[0]]), key[1])
+            first = metric.score(detokenizer.answer([key[0]]), key[1])
             known[key] = first.parsed is not None and first.parsed == first.reference
         if not known[key]:
             return False
@@ -183,13 +194,13 @@ def _references_usable(chosen: EvaluationSet, row: AnswerRow, reference: str) ->
             raise TunebookError(
                 f"{chosen.name}, row {row.index}: {metric.name} cannot use the reference "
                 f"{reference[:80]!r}: {err}",
-                fix=f'mend the row, or remove "{metric.name}" from the dataset\'s "metric"',
+                fix=f'fix the row, or remove "{metric.name}" from the dataset\'s "metric"',
             ) from err
     return True
 
 
 def _class_ids(
-    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], texts: Texts
+    metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str], detokenizer: Detokenizer
 ) -> list[list[int]]:
     """Token ids that only one class may begin with, by class; empty where a class has none of its own.
 
@@ -201,7 +212,7 @@ def _class_ids(
         name = metric.score("", references[row.index]).reference
         if name in found:
             found[name].add(row.answer_ids[0])
-    spelt = {name: texts.first_ids(words) for name, words in metric.classes.items()}
+    spelt = {name: detokenizer.first_ids(words) for name, words in metric.classes.items()}
     if all(ids & spelt[name] for name, ids in found.items() if ids):
         found = {name: ids | spelt[name] for name, ids in found.items()}
     own = [
@@ -227,6 +238,6 @@ def _note_cut_rows(chosen: EvaluationSet, rows: Sequence[AnswerRow], words: Engi
         (
             f"warning: {chosen.name}: {len(cut)} of {len(rows)} rows lost part of the answer or of the "
             f"assistant header at {words.length_key} = {words.length_limit} (rows {some}); they are "
-            f"evaluated as they stand; raise {words.length_key} or filter the data"
+            f"evaluated as they are; raise {words.length_key} or filter the data"
         )
     ]

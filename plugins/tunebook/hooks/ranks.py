@@ -1,4 +1,4 @@
-"""Dealing rows to ranks and bringing results back, so that each row counts once.
+"""The ranks that share an evaluation: who computes what, and how everybody gets all results.
 
 The stock sampler fills the last batches with repeated rows so that ranks stay in step, and scores the
 repeats: 41 rows on two ranks came out as 64. Here fillers are marked and dropped.
@@ -6,6 +6,7 @@ repeats: 41 rows on two ranks came out as 64. Here fillers are marked and droppe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +28,7 @@ class Rank(NamedTuple):
 def rank_of(trainer: Any) -> Rank:
     """The data-parallel place of this process.
 
-    Under tensor or context parallelism the ranks of one group must see the same rows; there every rank
+    Under tensor or context parallelism the ranks of one group must see the same rows. There every rank
     takes all of them, which is slow and right.
     """
     parallelism = getattr(trainer.accelerator, "parallelism_config", None)
@@ -36,21 +37,13 @@ def rank_of(trainer: Any) -> Rank:
     return Rank(trainer.args.process_index, trainer.args.world_size)
 
 
-def deal(lengths: Sequence[int], batch_size: int, rank: Rank) -> list[list[int]]:
-    """The batches of one rank: row numbers, with `FILLER` where another rank has a row more.
+def say(line: str) -> None:
+    """Print one line, on the first rank only, without tearing the engine's progress bar."""
+    from tqdm import tqdm
 
-    Rows are ordered longest first, so that a batch has little padding and a batch that does not fit
-    fails at once and not at the end. All ranks get the same number of batches: under ZeRO-3 and FSDP
-    every forward pass is collective.
-
-    >>> deal([1, 9, 5], batch_size=1, rank=Rank(1, 2))
-    [[2], [-1]]
-    """
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    own = order[rank.number :: rank.world]
-    share = -(-len(order) // rank.world)
-    own += [FILLER] * (share - len(own))
-    return [own[start : start + batch_size] for start in range(0, share, batch_size)]
+    # By torchrun's variable: some lines are printed before the engine has its process group.
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(f"[tunebook] {line}")
 
 
 def in_step(model: torch.nn.Module) -> bool:
@@ -71,7 +64,7 @@ def largest(number: int, device: torch.device) -> int:
 
 
 def gather(results: Sequence[Result], rank: Rank) -> list[Result]:
-    """Everybody's results, on every rank: a metric known to rank 0 alone would leave the others waiting."""
+    """All ranks' results, on every rank: a metric that only rank 0 knows would leave the others waiting."""
     if rank.world == 1:
         return list(results)
     parts: list[list[Result]] = [[] for _ in range(rank.world)]

@@ -17,19 +17,19 @@ from transformers import AutoTokenizer
 
 from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.hooks.encoder import Encoder, Weights
-from tunebook.hooks.infer import engine_talks_to
+from tunebook.hooks.encoder import Encoder, WeightsToLoad
+from tunebook.hooks.infer import engine_prints_to
 from tunebook.hooks.loading import load_encoder
 from tunebook.hooks.rows import spans
 from tunebook.types import IGNORED
 
 
 def main() -> None:
-    """Do a job; exit 0 done, 2 where the user must mend something."""
+    """Do a job; exit 0 done, 2 where the user must fix something."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with engine_talks_to(Path(sys.argv[2])) as (_, err), tempfile.TemporaryDirectory() as scratch:
+    with engine_prints_to(Path(sys.argv[2])) as (_, err), tempfile.TemporaryDirectory() as scratch:
         try:
-            encoder = load_encoder(Weights(**job["weights"]), thinking=None, scratch=Path(scratch))
+            encoder = load_encoder(WeightsToLoad(**job["weights"]), thinking=None, scratch=Path(scratch))
             files.write_json(Path(job["result"]), _render(job, encoder))
         except TunebookError as error:
             print(f"error: {error}", file=err, flush=True)
@@ -69,7 +69,7 @@ def _trained(encoder: Encoder, messages: Sequence[Mapping[str, str]]) -> dict[st
     found = spans(labels)
     if not found or found[-1].start == 0:
         raise TunebookError(
-            "the recipe's template marks no answer: nothing tells where one begins",
+            "the recipe's template marks no answer: nothing says where one begins",
             fix="set `train_on_inputs: false` (Axolotl) or `train_on_prompt: false` (LLaMA-Factory)",
         )
     span = found[-1]
@@ -79,7 +79,7 @@ def _trained(encoder: Encoder, messages: Sequence[Mapping[str, str]]) -> dict[st
 
 
 def _around(tokenizer: Any, answer: Sequence[int], content: str) -> tuple[str, list[int]]:
-    """What training put before an answer's own text, and the tokens that it put behind it."""
+    """What training put before an answer's own text, and the tokens that it put after it."""
     text = tokenizer.decode(answer, skip_special_tokens=False)
     start = text.find(content)
     if start < 0:  # a template that strips reasoning out of an answer

@@ -1,4 +1,4 @@
-"""Evaluation rows as an engine hands them over: where the answer stands, and whether it is whole."""
+"""Evaluation rows as an engine hands them over: where the answer is, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROWS_TO_TELL_A_HEADER = 8  # the common end of fewer prompts may be part of wha
 _HEADER_TOKENS = 8  # the longest assistant header we compare; real ones have 2-5 tokens
 
 
-class Span(NamedTuple):
+class TokenSpan(NamedTuple):
     """Half-open range of token positions."""
 
     start: int
@@ -30,7 +30,7 @@ class AnswerRow:
     """Row of the dataset, from 0."""
     length: int
     """Tokens in the row, padding excluded."""
-    answer: Span
+    answer: TokenSpan
     """The last supervised span, empty when no label carries loss."""
     answer_ids: array[int]
     """Label ids of `answer`."""
@@ -40,22 +40,22 @@ class AnswerRow:
     """The engine cut the answer or the assistant header at its length limit."""
 
 
-def spans(labels: Sequence[int]) -> list[Span]:
+def spans(labels: Sequence[int]) -> list[TokenSpan]:
     """The maximal runs of supervised positions, in order.
 
     >>> spans([-100, -100, 5, 6, -100, 7])
     [Span(start=2, end=4), Span(start=5, end=6)]
     """
-    found: list[Span] = []
+    found: list[TokenSpan] = []
     start: int | None = None
     for position, label in enumerate(labels):
         if label != IGNORED and start is None:
             start = position
         elif label == IGNORED and start is not None:
-            found.append(Span(start, position))
+            found.append(TokenSpan(start, position))
             start = None
     if start is not None:
-        found.append(Span(start, len(labels)))
+        found.append(TokenSpan(start, len(labels)))
     return found
 
 
@@ -75,11 +75,11 @@ def read_rows(
         name: The evaluation set, for messages.
         stop_ids: Token ids that end an answer. A cut answer has none of them.
         length_limit: The engine's limit on tokens per row.
-        header: Token ids that stand before every whole answer; empty: found by comparing rows.
+        header: Token ids before every whole answer; empty: found by comparing rows.
         prompt_loss_key: The engine's key that puts loss on the prompt, for messages.
 
     Raises:
-        TunebookError: The set is streamed, empty, or supervises its prompts, so that no answer can be told.
+        TunebookError: The set is streamed, empty, or supervises its prompts.
     """
     if not hasattr(dataset, "__len__"):
         raise TunebookError(
@@ -94,7 +94,7 @@ def read_rows(
     for index, (input_ids, labels) in enumerate(_tokens(dataset)):
         found = spans(labels)
         supervised_prompts += bool(found) and found[0].start == 0
-        answer = found[-1] if found else Span(len(labels), len(labels))
+        answer = found[-1] if found else TokenSpan(len(labels), len(labels))
         headers.append(tuple(input_ids[max(0, answer.start - _HEADER_TOKENS) : answer.start]))
         rows.append(
             AnswerRow(
@@ -108,7 +108,7 @@ def read_rows(
         )
     if supervised_prompts == len(rows):
         raise TunebookError(
-            f"evaluation set {name!r} takes loss on its prompts: no answer can be told from its prompt",
+            f"evaluation set {name!r} takes loss on its prompts: no answer can be separated from its prompt",
             fix=f'set `{prompt_loss_key}: false`, or remove the dataset\'s "metric"',
         )
     if not header:

@@ -1,8 +1,8 @@
 """Start-up hook: binds tunebook when an engine's own module is imported, and not before.
 
 `tunebook_hook.pth` calls `install` in every Python start of the environment, torchrun's workers included,
-so this file imports nothing but the standard library, and does nothing but add one finder. The finder acts
-on the names in `_BINDINGS` alone. `TUNEBOOK_HOOK=0` switches it off.
+so this file imports only the standard library, and adds one finder. The finder acts only on the names in
+`_BINDINGS`. `TUNEBOOK_HOOK=0` switches it off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 
 # module of an engine -> (module of ours, function that is given the engine's module once it is executed)
 _BINDINGS = {
-    "llamafactory.launcher": ("tunebook.hooks.launcher", "use_own_torchrun"),
+    "llamafactory.launcher": ("tunebook.hooks.startup", "use_own_torchrun"),
     "llamafactory.hparams.parser": ("tunebook.hooks.contract", "bind_llamafactory"),
     "llamafactory.data.loader": ("tunebook.hooks.token_cache", "bind"),
     "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
@@ -68,3 +68,22 @@ def install() -> None:
     if os.environ.get("TUNEBOOK_HOOK") == "0" or any(isinstance(f, _Finder) for f in sys.meta_path):
         return
     sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+
+
+def use_own_torchrun(_launcher: ModuleType) -> None:
+    """Put this interpreter's folder first on PATH when another `torchrun`, or none, would be found.
+
+    LLaMA-Factory's launcher runs the bare name from PATH. Called as `/env/bin/llamafactory-cli` without an
+    activated environment it finds none, or another environment's, where our hook and the engine's own
+    packages are missing or different.
+    """
+    import shutil
+    from pathlib import Path
+
+    own = Path(sys.executable).parent / "torchrun"
+    found = shutil.which("torchrun")
+    if not own.exists() or (found is not None and Path(found).resolve() == own.resolve()):
+        return
+    os.environ["PATH"] = os.pathsep.join([str(own.parent), os.environ.get("PATH", "")])
+    if found is not None:
+        print(f"[tunebook] torchrun: using {own}, not {found} from PATH", file=sys.stderr)

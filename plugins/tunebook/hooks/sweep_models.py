@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tunebook.errors import TunebookError
-from tunebook.evaluation.records import Subject
+from tunebook.evaluation.records import Candidate
 
 
 class Models:
@@ -19,7 +19,7 @@ class Models:
     Args:
         trainer: Holds the model that the engine has loaded.
         load_full: Loads a whole model as the engine does.
-        loaded: What the model in memory was loaded from, an adapter on it aside.
+        loaded: What the model in memory was loaded from, without an adapter on it.
         adapter_options: For `PeftModel.from_pretrained`, as the engine gives them.
     """
 
@@ -34,19 +34,19 @@ class Models:
         self.adapter_options = adapter_options
         self.load_full = load_full
         self.loaded = loaded
-        self.subject: Subject | None = None
+        self.candidate: Candidate | None = None
 
-    def use(self, subject: Subject) -> None:
-        """Put a subject's model into the trainer; costs nothing where it is there already.
+    def use(self, candidate: Candidate) -> None:
+        """Put a candidate's model into the trainer; costs nothing where it is there already.
 
         Raises:
             Exception: Whatever the engine or PEFT raises for weights that they cannot load.
         """
-        if subject == self.subject:
+        if candidate == self.candidate:
             return
-        self.subject = None  # should anything below fail
+        self.candidate = None  # should anything below fail
         bare = self._bare()
-        wanted = whole_model(subject)
+        wanted = whole_model(candidate)
         if self.loaded != wanted:
             _free(self.trainer, bare)
             self.loaded = ""
@@ -54,12 +54,12 @@ class Models:
             bare = self._bare()
             self.loaded = wanted
         self._put(bare)
-        if subject.kind == "adapter":
+        if candidate.kind == "adapter":
             # Should it not fit, it has been half put on: the base is to be loaded anew.
             self.loaded = ""
-            self._put(self._with_adapter(bare, subject.path))
+            self._put(self._with_adapter(bare, candidate.path))
             self.loaded = wanted
-        self.subject = subject
+        self.candidate = candidate
 
     def _bare(self) -> Any:
         """The model without an adapter. It is never merged: neither is it in training."""
@@ -70,7 +70,7 @@ class Models:
         if not isinstance(model, PeftModel):
             return model
 
-        # `unload` leaves trained copies of whole modules, such as embeddings, in the place of the base's own.
+        # `unload` leaves trained copies of whole modules, such as embeddings, instead of the base's own.
         originals = {
             name: module.original_module
             for name, module in model.get_base_model().named_modules()
@@ -88,10 +88,10 @@ class Models:
     def _with_adapter(self, bare: Any, path: str) -> Any:
         from peft import PeftModel
 
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model = PeftModel.from_pretrained(bare, path, is_trainable=False, **self.adapter_options)
-        missing = [str(one.message) for one in told if "missing adapter keys" in str(one.message)]
+        missing = [str(one.message) for one in caught if "missing adapter keys" in str(one.message)]
         if missing:
             # PEFT goes on with weights of its own making: the base would be scored under the adapter's name.
             raise TunebookError(
@@ -116,9 +116,9 @@ class Models:
         trainer.tunebook.forget_model()
 
 
-def whole_model(subject: Subject) -> str:
-    """Where the whole model of a subject is loaded from: itself, or what its adapter is put on."""
-    return subject.path if subject.kind == "full" else subject.base
+def whole_model(candidate: Candidate) -> str:
+    """Where the whole model of a candidate is loaded from: itself, or the base of its adapter."""
+    return candidate.path if candidate.kind == "full" else candidate.base
 
 
 def _free(trainer: Any, model: Any) -> None:

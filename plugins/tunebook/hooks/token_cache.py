@@ -1,6 +1,6 @@
 """Keeps LLaMA-Factory's tokenised rows whole and right, inside its process.
 
-LLaMA-Factory writes `tokenized_path` file by file, and reads whatever lies there at the next start: half of
+LLaMA-Factory writes `tokenized_path` file by file, and reads whatever is there at the next start: half of
 it after a crash, rows of other data after a change. A folder that tunebook has named is written under another
 name and renamed when it is whole; and before it is read or written, its name is held against this run.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from tunebook.engines.llamafactory import cache
 from tunebook.errors import TunebookError
 from tunebook.files import write_json
-from tunebook.hooks.results import say
+from tunebook.hooks.ranks import say
 from tunebook.runs.token_cache import is_ours
 
 # With one of these LLaMA-Factory has replaced the model's name by a folder before we see it.

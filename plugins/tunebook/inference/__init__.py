@@ -1,1 +1,1 @@
-"""Answers for a file of prompts: what a row asks, and an output that can be gone on with after a kill."""
+"""Answers for a file of prompts: what a row asks, and an output that can be resumed after a kill."""

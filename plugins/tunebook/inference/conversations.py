@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OUTPUT_COLUMNS = ("prediction", "finish_reason", "prompt_tokens", "completion_tokens")
-"""What is put beside a row's own columns; with the base model beside it, each again with `_base`."""
+"""Columns that are added to a row's own; with the base model too, each again with `_base`."""
 
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -41,16 +41,16 @@ class Conversation(NamedTuple):
 def conversation_of(row: Mapping[str, Any], where: str, *, system: str | None = None) -> Conversation:
     """Read a row's conversation.
 
-    A closing answer in `messages` or `conversations` is what the model is to give: it is left away. Rows of
+    A closing answer in `messages` or `conversations` is what the model is to give: it is omitted. Rows of
     `history_titles` and `candidate_title` are worded as `scripts/prepare_movielens.py` words training rows.
 
     Args:
         row: One row of the file.
         where: File and row, for messages.
-        system: A system prompt that takes the place of the row's own.
+        system: A system prompt that replaces the row's own.
 
     Raises:
-        TunebookError: The row has none of the shapes, or a turn is no text or out of order.
+        TunebookError: The row has none of the shapes, or a turn is not text or out of order.
     """
     turns: list[dict[str, str]]
     if "messages" in row or "conversations" in row:
@@ -79,7 +79,7 @@ def _turns(row: Mapping[str, Any], where: str) -> list[dict[str, str]]:
             found = None
     if not isinstance(found, list) or not all(isinstance(turn, dict) for turn in found):
         raise _fault(
-            where, f"`{name}` is no list of turns", 'write [{"role": "user", "content": "..."}, ...]'
+            where, f"`{name}` is not a list of turns", 'write [{"role": "user", "content": "..."}, ...]'
         )
     turns = []
     for number, turn in enumerate(found, 1):
@@ -119,7 +119,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> str:
 def _recommendation(row: Mapping[str, Any], where: str) -> str:
     titles = row.get("history_titles") or []
     if not isinstance(titles, list):
-        raise _fault(where, "`history_titles` is no list", 'write ["title", ...]')
+        raise _fault(where, "`history_titles` is not a list", 'write ["title", ...]')
     genres = row.get("history_genres") or [[]] * len(titles)
     if not isinstance(genres, list) or len(genres) != len(titles):
         raise _fault(where, "`history_genres` and `history_titles` differ in length", "give each film a list")
@@ -145,7 +145,7 @@ def _check_order(turns: list[dict[str, str]], where: str) -> None:
         shown = ", ".join(turn["role"] for turn in turns) or "nothing"
         raise _fault(where, f"its turns are {shown}", "begin and end with the user, and let both take turns")
     if any(turn["role"] == "system" for turn in turns[1:]):
-        raise _fault(where, "a system message stands behind another turn", "put it first")
+        raise _fault(where, "a system message comes after another turn", "put it first")
 
 
 def _fault(where: str, problem: str, fix: str) -> TunebookError:

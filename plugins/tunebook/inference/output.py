@@ -1,6 +1,6 @@
-"""The file of answers while it grows: what is kept after a kill, and when it must not be gone on with.
+"""The file of answers while it grows: what is kept after a kill, and when it must not be resumed.
 
-Answers go into `<file>.part`, in the order of the input, and `<file>.settings.json` says what gave them.
+Answers go into `<file>.part`, in the order of the input, and `<file>.settings.json` says with which settings.
 The file itself appears when the last answer is written.
 """
 
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from tunebook.types import EngineName
 
 
+_QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "AXOLOTL_TEE_STDOUT": "0", "TOKENIZERS_PARALLELISM": "false"}
+"""Axolotl would send home and write down what is meant for trainings, and this is not one."""
+
+
 class Begun(NamedTuple):
-    """Where the work stands."""
+    """What is done already."""
 
     state: Literal["new", "unfinished", "finished"]
     rows: int
@@ -38,7 +42,7 @@ def part_of(path: Path) -> Path:
 
 
 def settings_of(path: Path) -> Path:
-    """Return the file that says what gave the answers."""
+    """Return the file of the settings that gave the answers."""
     return path.with_name(f"{path.name}.settings.json")
 
 
@@ -51,7 +55,7 @@ def begin(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Begun:
         overwrite: Begin anew, whatever is there.
 
     Raises:
-        TunebookError: What is there was made with other settings, or nothing tells with which.
+        TunebookError: What is there was made with other settings, or nothing says with which.
     """
     part, record = part_of(path), settings_of(path)
     if path.is_dir():
@@ -67,7 +71,7 @@ def begin(path: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Begun:
     _refuse_changes(there, record, settings)
     if there == path:
         return Begun("finished", _whole_lines(path))
-    return Begun("unfinished", _whole_lines(part, mend=True))
+    return Begun("unfinished", _whole_lines(part, cut=True))
 
 
 def finish(path: Path) -> None:
@@ -81,13 +85,13 @@ def _refuse_changes(there: Path, record: Path, settings: Mapping[str, Any]) -> N
         old = json.loads(record.read_text(encoding="utf-8"))
         assert isinstance(old, dict)
     except (OSError, ValueError, AssertionError):
-        raise TunebookError(f"{there} exists, and nothing tells what made it", fix=fix) from None
+        raise TunebookError(f"{there} exists, and nothing says what made it", fix=fix) from None
     # As JSON reads them back.
     new = json.loads(json.dumps(settings))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if changed:
         listing = ", ".join(f"{key} {_short(old.get(key))} -> {_short(new.get(key))}" for key in changed)
-        raise TunebookError(f"{there} was begun otherwise: {listing}", fix=fix)
+        raise TunebookError(f"{there} was begun with other settings: {listing}", fix=fix)
 
 
 def _short(value: object) -> str:
@@ -95,8 +99,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _whole_lines(path: Path, *, mend: bool = False) -> int:
-    """Count the lines that hold an object each; with `mend`, cut off what comes behind them."""
+def _whole_lines(path: Path, *, cut: bool = False) -> int:
+    """Count the lines that hold an object each; with `cut`, remove what comes after them."""
     rows = end = 0
     with path.open("rb") as stream:
         for line in stream:
@@ -107,16 +111,10 @@ def _whole_lines(path: Path, *, mend: bool = False) -> int:
             if not whole:
                 break
             rows, end = rows + 1, end + len(line)
-    if mend and end != path.stat().st_size:
+    if cut and end != path.stat().st_size:
         with path.open("rb+") as stream:
             stream.truncate(end)
     return rows
-
-
-# Starts one of our modules in the environment of a model's engine, out of the user's sight.
-
-_QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "AXOLOTL_TEE_STDOUT": "0", "TOKENIZERS_PARALLELISM": "false"}
-"""What Axolotl sends home and writes down is about trainings, and this is none."""
 
 
 def environment_of(engine: EngineName | None) -> Path:
@@ -144,12 +142,12 @@ def weights_of(source: ModelSource, *, base: bool = False) -> dict[str, Any]:
         base: The model that it was trained from, written to as the trained one.
 
     Raises:
-        TunebookError: Nothing tells which model it was trained from.
+        TunebookError: Nothing says which model it was trained from.
     """
     if base and source.base is None:
         raise TunebookError(
-            f"{source.folder}: nothing tells the model that it was trained from",
-            fix="leave --base away, or name its recipe with --recipe",
+            f"{source.folder}: nothing says which model it was trained from",
+            fix="omit --base, or name its recipe with --recipe",
         )
     on_base = base or source.adapter is not None
     compute = source.contract["dtype"]["compute"] if source.contract is not None else None
@@ -164,11 +162,11 @@ def weights_of(source: ModelSource, *, base: bool = False) -> dict[str, Any]:
 
 
 def run_module(module: str, job: Mapping[str, Any], engine: EngineName | None, *words: str) -> int:
-    """Run `python -m <module> JOB.json LOG [words]`, its streams being ours; return its exit status.
+    """Run `python -m <module> JOB.json LOG [words]`, with our own streams; return its exit status.
 
     Raises:
-        TunebookError: It failed in a way that it did not explain; the end of what the engine said is told.
-        KeyboardInterrupt: We were told to stop; the process has been ended.
+        TunebookError: It failed without saying why; the message ends with what the engine printed last.
+        KeyboardInterrupt: We were asked to stop; the process has been ended.
     """
     python = environment_of(engine) / "bin" / "python"
     with tempfile.TemporaryDirectory(prefix="tunebook-job-") as folder:
@@ -184,6 +182,6 @@ def run_module(module: str, job: Mapping[str, Any], engine: EngineName | None, *
             tail = "\n".join(said.splitlines()[-15:])
             raise TunebookError(
                 f"{module} ended with status {ended.code}; the last it said:\n{tail}",
-                fix="see the message above; `tunebook doctor` tells what the environment lacks",
+                fix="see the message above; `tunebook doctor` shows what the environment lacks",
             )
         return ended.code

@@ -1,4 +1,4 @@
-"""What a PEFT adapter changes, read from its configuration and the names of its tensors."""
+"""PEFT adapters: what one changes, read from its configuration and tensors, and several as one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOT_MERGED = {
     "target_parameters": "it adapts parameters of experts, not layers",
     "layer_replication": "it repeats layers of the base",
-    "alora_invocation_tokens": "it acts only behind certain tokens (aLoRA)",
+    "alora_invocation_tokens": "it acts only after certain tokens (aLoRA)",
     "use_qalora": "it pools its inputs (QA-LoRA)",
     "use_bdlora": "its matrices are block-diagonal (BD-LoRA)",
     "arrow_config": "it routes between adapters (Arrow)",
@@ -40,6 +40,7 @@ _KNOWN = frozenset(
         *("runtime_config", "ephemeral_gpu_offload"),
     }
 )
+_PREFIX = "base_model.model."
 _SHOWN = 5  # what is wrong with one layer is wrong with hundreds
 _LAYER = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
@@ -78,7 +79,7 @@ def read_adapter(folder: Path, config: Mapping[str, Any], weights: Weights) -> A
     saved: dict[str, TensorSource] = {}
     tokens: dict[str, tuple[tuple[int, ...], TensorSource]] = {}
     for key, source in weights.tensors.items():
-        name = key.removeprefix("base_model.model.").replace(".modules_to_save.", ".")
+        name = key.removeprefix(_PREFIX).replace(".modules_to_save.", ".")
         if layer := _LAYER.fullmatch(name):
             parts.setdefault(layer["module"], {})[
                 layer["part"] + (layer["kind"] or "").replace(".weight", "")
@@ -191,23 +192,21 @@ def _indices(config: Mapping[str, Any], module: str) -> tuple[int, ...]:
     return tuple(stated)
 
 
-# Several adapters as one adapter that computes exactly their weighted sum.
-#
-# The average of A and B of two adapters is not the average of what they do: `mean(B) @ mean(A)` has terms of
-# one adapter's B with the other's A. Side by side they have none: `[w1 s1 B1 | w2 s2 B2] @ [A1 ; A2]`.
-
-_PREFIX = "base_model.model."
-
-
 def stack_adapters(
     adapters: Sequence[Adapter], weights: Sequence[float], config: Mapping[str, Any]
 ) -> tuple[list[Tensor], dict[str, Any]]:
-    """Plan the tensors and the `adapter_config.json` of the sum; its ranks are the sums of ranks.
+    """Plan one adapter that computes exactly the weighted sum of several; its ranks are the sums of ranks.
+
+    The average of A and B of two adapters is not the average of what they do: `mean(B) @ mean(A)` has terms
+    of one adapter's B with the other's A. Side by side they have none: `[w1 s1 B1 | w2 s2 B2] @ [A1 ; A2]`.
 
     Args:
         adapters: With the same layers, as `differences` has proved.
         weights: One for each, summing to one.
         config: The first adapter's configuration.
+
+    Returns:
+        Its tensors, and its `adapter_config.json`.
 
     Raises:
         TunebookError: They are DoRA, whose change of a weight is not linear in the adapter.
@@ -240,7 +239,7 @@ def stack_adapters(
     others = {module: rank for module, rank in ranks.items() if rank != common}
     settings = {
         **config,
-        # With alpha = rank the scale is one: each adapter's own stands in its part of B.
+        # With alpha = rank the scale is one: each adapter's own scale is in its part of B.
         "r": common,
         "lora_alpha": common,
         "use_rslora": False,

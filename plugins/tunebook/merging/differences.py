@@ -1,4 +1,4 @@
-"""What stands in the way of averaging several models or adapters; every difference is named."""
+"""Differences that forbid averaging several models or adapters; every one is named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _SHOWN = 3
 
 
 def refuse_differences(inputs: Sequence[Input], adapters: Sequence[Adapter] | None) -> list[str]:
-    """Refuse inputs whose average would be no model; return what the reader should know besides.
+    """Refuse inputs whose average would not be a model; return what else the reader should know.
 
     Args:
         inputs: Two or more.
@@ -60,11 +60,12 @@ def refuse_differences(inputs: Sequence[Input], adapters: Sequence[Adapter] | No
     """
     kinds = {given.kind for given in inputs}
     if len(kinds) > 1:
-        told = ", ".join(
+        shown = ", ".join(
             f"{given.argument} is a{'n' * (given.kind == 'adapter')} {given.kind}" for given in inputs
         )
         raise TunebookError(
-            f"a model and an adapter cannot be averaged: {told}", fix="merge each adapter into its base first"
+            f"a model and an adapter cannot be averaged: {shown}",
+            fix="merge each adapter into its base first",
         )
     differences: list[str] = []
     notes: list[str] = []
@@ -164,9 +165,9 @@ def _vocabularies(first: Path, other: Path) -> list[str]:
     a, b = _tokens(one), _tokens(two)
     if a == b:
         return []
-    apart = sorted(token for token in a.keys() | b.keys() if a.get(token) != b.get(token))
-    shown = ", ".join(map(repr, apart[:_SHOWN])) + (", ..." if len(apart) > _SHOWN else "")
-    return [f"{len(apart)} tokens have other numbers, or none, in one of the two vocabularies: {shown}"]
+    differing = sorted(token for token in a.keys() | b.keys() if a.get(token) != b.get(token))
+    shown = ", ".join(map(repr, differing[:_SHOWN])) + (", ..." if len(differing) > _SHOWN else "")
+    return [f"{len(differing)} tokens have other numbers, or none, in one of the two vocabularies: {shown}"]
 
 
 def _tokens(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Finds what a run, a checkpoint or a folder holds: a model or an adapter, and where it comes from."""
+"""Finds what is merged: the models or adapters of runs, checkpoints and folders, their origin and base."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook.errors import TunebookError
 from tunebook.merging.tensors import adapter_weights, model_weights
 from tunebook.models import checkpoints
-from tunebook.models.source import find_model
+from tunebook.models.source import find_model, local_folder
 from tunebook.recipes import engine_yaml
 from tunebook.runlog.trainer_files import read_trainer_state
 from tunebook.runs import folder as run_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tunebook.merging.tensors import Weights
     from tunebook.types import EngineName
@@ -36,14 +36,14 @@ class Origin:
     revision: str | None
     contract: Mapping[str, Any] | None
     recipe: Mapping[str, Any]
-    """All of the run's recipe where it lies there; else `settings`."""
+    """The run's whole recipe where it is there; else `settings`."""
 
     @property
     def quantised(self) -> bool:
         """Whether the base was quantised while the adapter was trained."""
         keys = ("quantization_bit", "load_in_4bit", "load_in_8bit")
-        told = any(self.settings.get(key) for key in keys) or self.settings.get("adapter") == "qlora"
-        return told or bool(self.contract and self.contract.get("quantization"))
+        asked = any(self.settings.get(key) for key in keys) or self.settings.get("adapter") == "qlora"
+        return asked or bool(self.contract and self.contract.get("quantization"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def find_input(argument: str, checkpoint: str | None) -> Input:
     Args:
         argument: A run's output folder, a checkpoint of it, the folder of a model or adapter, or a
             downloaded model's name.
-        checkpoint: `best`, `last` or a step, for a run; None for the weights that stand in the folder itself.
+        checkpoint: `best`, `last` or a step, for a run; None for the weights in the folder itself.
 
     Raises:
         TunebookError: There are none, or they are not whole.
@@ -108,6 +108,68 @@ def find_input(argument: str, checkpoint: str | None) -> Input:
             recipe=_recipe(folder, source.engine) or source.settings,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The model that adapters were trained on."""
+
+    name: str
+    """As the adapters, or the user, name it."""
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Weights
+    notes: tuple[str, ...]
+
+
+def find_base(adapters: Sequence[Input], override: str | None) -> Base:
+    """Find the base model of adapters.
+
+    Args:
+        adapters: All of one base, as `differences` has proved.
+        override: The folder or hub name that the user gave; None for what the adapters name.
+
+    Raises:
+        TunebookError: It is not on this machine, or its weights are quantised or not safetensors.
+    """
+    first = adapters[0]
+    named = first.origin.base
+    revision = first.origin.revision
+    name = override or named
+    if not name:
+        raise TunebookError(
+            f"{first.folder}/adapter_config.json: base_model_name_or_path is empty",
+            fix="name the base with --base",
+        )
+    folder = local_folder(name, revision if override is None else None)
+    if folder is None:
+        raise TunebookError(
+            f"the base model {name} is not on this machine",
+            fix=f"download it (`hf download {name}`), or name its folder with --base"
+            if len(Path(name).parts) <= 2 and not name.startswith((".", "/", "~"))
+            else "name its folder with --base",
+        )
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise TunebookError(
+            f"{folder}: the base's own weights are quantised ({method}): rounding would lose the adapter",
+            fix="give the unquantised model with --base",
+        )
+    weights = model_weights(folder)
+    if weights is None:
+        raise TunebookError(
+            f"{folder}: holds no model.safetensors", fix="download the safetensors files of the base model"
+        )
+    notes = []
+    if override is not None and named and local_folder(named, revision) != folder:
+        notes.append(f"the base is {override}, as --base says; the adapter names {named}")
+    if any(adapter.origin.quantised for adapter in adapters):
+        notes.append(
+            "the adapter was trained on a quantised copy of the base and is merged into the unquantised "
+            "weights: it was never evaluated on exactly these"
+        )
+    return Base(name=name, folder=folder, config=config, weights=weights, notes=tuple(notes))
 
 
 def _recipe(folder: Path, engine: EngineName | None) -> dict[str, Any] | None:
@@ -180,14 +242,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        TunebookError: It is missing, or no JSON object.
+        TunebookError: It is missing, or not a JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise TunebookError(f"{path}: {err.strerror}", fix="copy the whole folder") from err
     except ValueError as err:
-        raise TunebookError(f"{path}: is no JSON: {err}", fix="copy the file again") from err
+        raise TunebookError(f"{path}: is not JSON: {err}", fix="copy the file again") from err
     if not isinstance(found, dict):
-        raise TunebookError(f"{path}: holds no JSON object", fix="copy the file again")
+        raise TunebookError(f"{path}: is not a JSON object", fix="copy the file again")
     return found

@@ -35,8 +35,8 @@ def merge_into_base(
 ) -> Merged:
     """Plan the tensors of `base + sum of weight * change`, where the weights sum to one.
 
-    An input embedding and an output layer that share their weights in the base are written apart where an
-    adapter changes one of them, or both differently: PEFT computes with them apart too.
+    An input embedding and an output layer that share their weights in the base are written separately where
+    an adapter changes one of them, or both differently: PEFT computes with them separately too.
 
     Args:
         base: The base's weights.
@@ -71,7 +71,7 @@ def merge_into_base(
             settings["tie_word_embeddings"] = False
             notes.append(
                 "input embedding and output layer shared their weights in the base; the adapter changes them "
-                "differently, so they are written apart (tie_word_embeddings: false)"
+                "differently, so they are written separately (tie_word_embeddings: false)"
             )
     rows = made[embedding].shape[0] if embedding else None
     if embedding and rows != base.tensors[embedding].shape[0]:

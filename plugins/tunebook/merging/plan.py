@@ -1,4 +1,4 @@
-"""Decides what a merge does: the one place where inputs, base, tensors and files come together."""
+"""Plans a merge from its inputs, their base, their tensors and the files to write."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook import files
 from tunebook.checks.outputs import LEAST_BYTES
 from tunebook.errors import TunebookError
-from tunebook.merging import layout
 from tunebook.merging.adapters import read_adapter, stack_adapters
 from tunebook.merging.differences import refuse_differences
-from tunebook.merging.inputs import find_input, read_json
+from tunebook.merging.inputs import find_base, find_input
 from tunebook.merging.into_base import merge_into_base
-from tunebook.merging.layout import LIBRARIES_BYTES, shards, working_bytes
-from tunebook.merging.tensors import FLOATS, Tensor, Term, average, model_weights
-from tunebook.models.source import local_folder
+from tunebook.merging.output import (
+    LIBRARIES_BYTES,
+    merged_config,
+    refuse_existing,
+    shards,
+    working_bytes,
+)
+from tunebook.merging.tensors import FLOATS, Tensor, Term, average
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from tunebook.merging.adapters import Adapter
-    from tunebook.merging.inputs import Input
-    from tunebook.merging.layout import Shard
-    from tunebook.merging.tensors import Weights
+    from tunebook.merging.inputs import Base, Input
+    from tunebook.merging.output import OutputShard
 
 
 Way = Literal["into the base", "several into the base", "stacked adapters", "averaged models", "copied"]
@@ -42,7 +45,7 @@ class MergePlan:
     weights: tuple[float, ...]
     base: Base | None
     output: Path
-    shards: tuple[Shard, ...]
+    shards: tuple[OutputShard, ...]
     config: dict[str, Any] | None
     """`config.json` of the result; None where it is an adapter."""
     adapter_config: dict[str, Any] | None
@@ -88,12 +91,12 @@ def plan_merge(
     as_kind: Literal["adapter", "model"] | None = None,
     max_shard_bytes: int | None = None,
 ) -> MergePlan:
-    """Decide what a merge does, from headers and configurations alone.
+    """Decide what a merge does, from headers and configurations only.
 
     Args:
         arguments: Runs, checkpoints, models or adapters.
         output: The folder to make.
-        checkpoint: `best`, `last` or a step, of every run; None for what stands in the folders.
+        checkpoint: `best`, `last` or a step, of every run; None for what is in the folders themselves.
         weights: One for each argument, summing to one; None for equal ones.
         base: The adapters' base; None for the one that they name.
         as_kind: What several adapters become; None for an adapter, where that is exact.
@@ -102,7 +105,7 @@ def plan_merge(
     Raises:
         TunebookError: The inputs are no models or adapters, do not fit together, or there is no room.
     """
-    layout.refuse_existing(output)
+    refuse_existing(output)
     inputs = [find_input(argument, checkpoint) for argument in arguments]
     shares = _shares(weights, len(inputs))
     adapters = (
@@ -112,7 +115,7 @@ def plan_merge(
     if adapters is None:
         if as_kind == "adapter" or base is not None:
             option = "--as adapter" if as_kind == "adapter" else "--base"
-            raise TunebookError(f"{option} is for adapters, and these are models", fix=f"leave {option} away")
+            raise TunebookError(f"{option} is for adapters, and these are models", fix=f"omit {option}")
         plan = _models(inputs, shares, output, notes, max_shard_bytes)
     elif as_kind == "adapter" or (as_kind is None and len(inputs) > 1):
         plan = _stack(inputs, adapters, shares, output, notes, base)
@@ -136,7 +139,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise TunebookError(
-            f"--weights {list(weights)}: each must be a number from 0 to 1", fix="mend the list"
+            f"--weights {list(weights)}: each must be a number from 0 to 1", fix="fix the list"
         )
     total = math.fsum(weights)
     if abs(total - 1) > 1e-6:
@@ -183,7 +186,7 @@ def _models(
         shards=tuple(
             shards(tensors, limit or _limit(first.weights.files[0].bytes, len(first.weights.files)))
         ),
-        config=layout.settings_of(first.folder, {}),
+        config=merged_config(first.folder, {}),
         adapter_config=None,
         notes=tuple(notes),
     )
@@ -208,7 +211,7 @@ def _into_base(
         base=base,
         output=output,
         shards=tuple(shards(merged.tensors, limit or _limit(largest, len(base.weights.files)))),
-        config=layout.settings_of(base.folder, merged.config),
+        config=merged_config(base.folder, merged.config),
         adapter_config=None,
         notes=(*notes, *base.notes, *merged.notes),
     )
@@ -253,68 +256,3 @@ def _check_room(plan: MergePlan) -> None:
             f"{needed / 2**30:.1f} GiB",
             fix="free some space, or choose a folder on a larger disk with -o",
         )
-
-
-# Finds the base model of adapters on this machine.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """The model that adapters were trained on."""
-
-    name: str
-    """As the adapters, or the user, name it."""
-    folder: Path
-    config: Mapping[str, Any]
-    weights: Weights
-    notes: tuple[str, ...]
-
-
-def find_base(adapters: Sequence[Input], override: str | None) -> Base:
-    """Find the base model of adapters.
-
-    Args:
-        adapters: All of one base, as `differences` has proved.
-        override: The folder or hub name that the user gave; None for what the adapters name.
-
-    Raises:
-        TunebookError: It is not on this machine, or its weights are quantised or not safetensors.
-    """
-    first = adapters[0]
-    named = first.origin.base
-    revision = first.origin.revision
-    name = override or named
-    if not name:
-        raise TunebookError(
-            f"{first.folder}/adapter_config.json: base_model_name_or_path is empty",
-            fix="name the base with --base",
-        )
-    folder = local_folder(name, revision if override is None else None)
-    if folder is None:
-        raise TunebookError(
-            f"the base model {name} is not on this machine",
-            fix=f"download it (`hf download {name}`), or name its folder with --base"
-            if len(Path(name).parts) <= 2 and not name.startswith((".", "/", "~"))
-            else "name its folder with --base",
-        )
-    config = read_json(folder / "config.json")
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
-        raise TunebookError(
-            f"{folder}: the base's own weights are quantised ({method}): rounding would lose the adapter",
-            fix="give the unquantised model with --base",
-        )
-    weights = model_weights(folder)
-    if weights is None:
-        raise TunebookError(
-            f"{folder}: holds no model.safetensors", fix="download the safetensors files of the base model"
-        )
-    notes = []
-    if override is not None and named and local_folder(named, revision) != folder:
-        notes.append(f"the base is {override}, as --base says; the adapter names {named}")
-    if any(adapter.origin.quantised for adapter in adapters):
-        notes.append(
-            "the adapter was trained on a quantised copy of the base and is merged into the unquantised "
-            "weights: it was never evaluated on exactly these"
-        )
-    return Base(name=name, folder=folder, config=config, weights=weights, notes=tuple(notes))

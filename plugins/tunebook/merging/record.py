@@ -1,4 +1,4 @@
-"""What a merge writes down about itself: `tunebook_merge.json` and the model card."""
+"""What a merge writes about itself: `tunebook_merge.json` and the model card."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def card(found: Mapping[str, Any], *, adapter: bool) -> str:
     ]
     for given in found["inputs"]:
         if given["recipe"]:
-            told = ", ".join(f"{key} {value}" for key, value in given["recipe"].items())
-            lines += [f"- `{given['name']}` was trained with {given['engine']}: {told}"]
+            settings = ", ".join(f"{key} {value}" for key, value in given["recipe"].items())
+            lines += [f"- `{given['name']}` was trained with {given['engine']}: {settings}"]
     lines += [f"- {note}" for note in found["notes"]]
     lines += ["", "## Check", "", *_parity(found["parity"]), ""]
     return "\n".join(lines)

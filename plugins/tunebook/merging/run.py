@@ -1,4 +1,4 @@
-"""Does what a plan says: makes the files aside, checks them, and only then gives them their name."""
+"""Carries out a plan: makes the files in a hidden folder, checks them, and then gives them their name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import files, paths
 from tunebook.errors import TunebookError
-from tunebook.merging import layout, record
-from tunebook.merging import layout as carry
+from tunebook.merging import record
+from tunebook.merging.output import copy_files, refuse_existing, shard_index, tensors_job, write_contract
 from tunebook.runs import processes
 from tunebook.types import Command
 
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 
 _LOCK = ".lock"
+TIMES_ROUNDING = 4.0
+"""How many times the effect of rounding the logits may be off."""
+LEAST_SHARE = 2.0**-14
+"""Of the largest logit: what the order of fp32 sums may cost, where weights are not rounded at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of a merge."""
+class MergeResult:
+    """What a merge has made."""
 
     folder: Path
     """The output, or `<output>.failed` where the check failed."""
@@ -39,11 +43,11 @@ class Outcome:
     ok: bool
 
 
-def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
+def merge(plan: MergePlan, *, environment: Path, check: bool) -> MergeResult:
     """Make the output of a plan.
 
-    Until it is whole and checked it stands in a hidden folder beside the output. What a killed merge left
-    there is removed by the next one into the same output.
+    Until it is complete and checked it is in a hidden folder beside the output. The next merge into the same
+    output removes what a killed one has left there.
 
     Args:
         plan: From `plan_merge`.
@@ -54,8 +58,8 @@ def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
         TunebookError: The tensors could not be made; nothing is left.
         KeyboardInterrupt: It was interrupted; nothing is left.
     """
-    with _workshop(plan.output) as (scratch, made):
-        _run("tunebook.hooks.merge", layout.job(plan.shards, str(made)), scratch, environment)
+    with _hidden_folder(plan.output) as (scratch, made):
+        _run("tunebook.hooks.merge", tensors_job(plan.shards, str(made)), scratch, environment)
         notes = [*plan.notes, *_beside_the_weights(plan, made)]
         found = None
         if check:
@@ -63,10 +67,10 @@ def merge(plan: MergePlan, *, environment: Path, check: bool) -> Outcome:
         recorded = record.record(plan, notes, found)
         record.write(made, recorded, adapter=plan.adapter_config is not None)
         ok = found is None or found["ok"]
-        target = plan.output if ok else _free(plan.output.with_name(f"{plan.output.name}.failed"))
-        carry.refuse_existing(target)
+        target = plan.output if ok else _unused(plan.output.with_name(f"{plan.output.name}.failed"))
+        refuse_existing(target)
         made.rename(target)
-        return Outcome(folder=target, record=recorded, ok=ok)
+        return MergeResult(folder=target, record=recorded, ok=ok)
 
 
 def find_environment(plan: MergePlan, engine: EngineName | None) -> Path:
@@ -85,15 +89,15 @@ def find_environment(plan: MergePlan, engine: EngineName | None) -> Path:
 
 
 def _beside_the_weights(plan: MergePlan, made: Path) -> list[str]:
-    index = layout.index(plan.shards)
+    index = shard_index(plan.shards)
     if index is not None:
         files.write_json(made / "model.safetensors.index.json", index)
     if plan.adapter_config is not None:
         files.write_json(made / "adapter_config.json", plan.adapter_config)
     first = plan.inputs[0]
     if first.origin.contract is not None:
-        carry.carry_contract(made, first.origin.contract, plan.adapter_config)
-    return carry.carry(
+        write_contract(made, first.origin.contract, plan.adapter_config)
+    return copy_files(
         made, trained=first.folder, base=plan.base.folder if plan.base else None, config=plan.config
     )
 
@@ -101,7 +105,7 @@ def _beside_the_weights(plan: MergePlan, made: Path) -> list[str]:
 def _checked(plan: MergePlan, made: Path, scratch: Path, environment: Path) -> dict[str, Any]:
     answer = scratch / "parity.json"
     try:
-        _run("tunebook.hooks.merge_parity", job(plan, made, answer), scratch, environment)
+        _run("tunebook.hooks.merge_parity", check_job(plan, made, answer), scratch, environment)
         return verdict(json.loads(answer.read_text(encoding="utf-8")))
     except TunebookError as error:
         return {"ok": False, "lines": [f"The check could not be made: {error.problem}"], "figures": None}
@@ -134,7 +138,7 @@ def _run(module: str, job: dict[str, Any], scratch: Path, environment: Path) -> 
 
 
 @contextmanager
-def _workshop(output: Path) -> Iterator[tuple[Path, Path]]:
+def _hidden_folder(output: Path) -> Iterator[tuple[Path, Path]]:
     """A hidden folder beside the output: one for scratch, and in it the folder to be renamed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{output.name}.merging-"
@@ -159,7 +163,7 @@ def _remove_if_left(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free(path: Path) -> Path:
+def _unused(path: Path) -> Path:
     number, target = 1, path
     while target.exists():
         number += 1
@@ -167,16 +171,8 @@ def _free(path: Path) -> Path:
     return target
 
 
-# What the check after a merge compares, and how its figures are judged.
-
-TIMES_ROUNDING = 4.0
-"""How many times the effect of rounding the logits may be off."""
-LEAST_SHARE = 2.0**-14
-"""Of the largest logit: what the order of fp32 sums may cost, where weights are not rounded at all."""
-
-
-def job(plan: MergePlan, made: Path, answer: Path) -> dict[str, Any]:
-    """What `tunebook.hooks.merge_parity` is told."""
+def check_job(plan: MergePlan, made: Path, answer: Path) -> dict[str, Any]:
+    """The job of `tunebook.hooks.merge_parity`: what the check after a merge compares."""
     return {
         "answer": str(answer),
         "made": str(made),
@@ -244,10 +240,10 @@ def verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
     ]
     effect = figures.get("effect")
     if effect is not None:
-        told = f"The adapter itself moves the logits by up to {effect:.3g}."
+        line = f"The adapter itself moves the logits by up to {effect:.3g}."
         if effect <= tolerance:
-            told += " That is within the tolerance: this check cannot tell whether it was merged."
-        lines.append(told)
+            line += " That is within the tolerance: this check cannot tell whether it was merged."
+        lines.append(line)
     return {**_result(figures, ok, lines), "tolerance": tolerance}
 
 
@@ -261,7 +257,7 @@ def _tensors(figures: Mapping[str, Any]) -> dict[str, Any]:
             if ok
             else f"{len(found['off'])} tensors are NOT equal: {', '.join(found['off'][:3])}."
         ),
-        "The result loads and its logits are finite. An average has no logits to be compared with.",
+        "The result loads and its logits are finite. An average has no logits to compare with.",
     ]
     return _result(figures, ok, lines)
 

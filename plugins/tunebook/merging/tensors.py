@@ -1,4 +1,4 @@
-"""How each tensor of the output is made; what `tunebook.hooks.merge` is told, as JSON."""
+"""Tensors: those of the inputs, from headers only, and how each tensor of the output is made of them."""
 
 from __future__ import annotations
 
@@ -15,150 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LowRank:
-    """The change that a LoRA layer makes to a weight: `scale * B @ A`, and for DoRA a new length.
-
-    Source: PEFT, `get_delta_weight` and the DoRA variants' `merge_safe` of peft/tuners/lora.
-    """
-
-    a: TensorSource
-    """(rank, in); of an embedding (rank, tokens)."""
-    b: TensorSource
-    """(out, rank)."""
-    scale: float
-    """lora_alpha / rank, with rsLoRA lora_alpha / sqrt(rank)."""
-    transposed: bool
-    """The weight is stored as (in, out): embeddings, and layers with `fan_in_fan_out`."""
-    embedding: bool = False
-    """Its matrices are called `lora_embedding_A` and `lora_embedding_B`."""
-    magnitude: TensorSource | None = None
-    """DoRA's length of each output, (out,); None without DoRA."""
-
-    @property
-    def rank(self) -> int:
-        """Rows of A."""
-        return self.a.shape[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRows:
-    """Rows of an embedding that an adapter replaces (`trainable_token_indices`)."""
-
-    indices: tuple[int, ...]
-    values: TensorSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
-    """One summand: `weight * (source + low rank)`."""
-
-    weight: float
-    source: TensorSource
-    low_rank: LowRank | None = None
-    rows: NewRows | None = None
-    added: tuple[TensorSource, float] | None = None
-    """A tensor of the same shape and its factor, e.g. the bias of a LoRA layer."""
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether it is the source itself, unchanged."""
-        return self.weight == 1 and self.low_rank is None and self.rows is None and self.added is None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """Tensors one behind the other along an axis, each times its factor."""
-
-    axis: int
-    parts: tuple[tuple[TensorSource, float], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """One tensor of the output."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    made_of: tuple[Term, ...] | Stack
-    """The sum of terms, computed in fp32 and rounded once to `dtype`, or a stack."""
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes it takes."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
-
-    @property
-    def bytes_read(self) -> int:
-        """How many bytes of the inputs are read for it."""
-        if isinstance(self.made_of, Stack):
-            return sum(source.bytes for source, _ in self.made_of.parts)
-        return sum(term.source.bytes for term in self.made_of)
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether the bytes of a source are taken as they are."""
-        terms = self.made_of
-        return (
-            not isinstance(terms, Stack)
-            and len(terms) == 1
-            and terms[0].is_copy
-            and terms[0].source.dtype == self.dtype
-        )
-
-    @property
-    def rank(self) -> int:
-        """The largest rank of the low-rank changes in it; 0 without any."""
-        if isinstance(self.made_of, Stack):
-            return 0
-        return max((term.low_rank.rank for term in self.made_of if term.low_rank), default=0)
-
-
-def average(name: str, sources: list[TensorSource], weights: list[float]) -> Tensor:
-    """The weighted sum of tensors of one shape, in the type of the first."""
-    terms = tuple(Term(weight=w, source=s) for w, s in zip(weights, sources, strict=True))
-    return Tensor(name=name, dtype=sources[0].dtype, shape=sources[0].shape, made_of=terms)
-
-
-def as_job(tensor: Tensor) -> dict[str, Any]:
-    """The tensor as JSON."""
-    made: dict[str, Any] = {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-    if isinstance(tensor.made_of, Stack):
-        parts = [{"source": _source(s), "factor": factor} for s, factor in tensor.made_of.parts]
-        return {**made, "copy": False, "axis": tensor.made_of.axis, "parts": parts}
-    return {**made, "copy": tensor.is_copy, "terms": [_term(term) for term in tensor.made_of]}
-
-
-def _term(term: Term) -> dict[str, Any]:
-    low, rows, added = term.low_rank, term.rows, term.added
-    return {
-        "weight": term.weight,
-        "source": _source(term.source),
-        "low_rank": low
-        and {
-            "a": _source(low.a),
-            "b": _source(low.b),
-            "scale": low.scale,
-            "transposed": low.transposed,
-            "magnitude": low.magnitude and _source(low.magnitude),
-        },
-        "rows": rows and {"indices": list(rows.indices), "values": _source(rows.values)},
-        "added": added and {"source": _source(added[0]), "factor": added[1]},
-    }
-
-
-def _source(source: TensorSource) -> dict[str, Any]:
-    return {
-        "file": str(source.file.absolute()),
-        "dtype": source.dtype,
-        "shape": list(source.shape),
-        "start": source.start,
-    }
-
-
-# The tensors of a folder's safetensors files, known from their headers alone.
-
 ITEM_BYTES = (
     dict.fromkeys(("F64", "I64", "U64", "C64"), 8)
     | dict.fromkeys(("F32", "I32", "U32"), 4)
@@ -172,7 +28,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSource:
-    """Where a tensor's bytes stand."""
+    """Where a tensor's bytes are."""
 
     file: Path
     dtype: str
@@ -280,3 +136,145 @@ def _read_file(path: Path) -> tuple[WeightFile, dict[str, TensorSource]]:
             f"{path}: holds tensors of type {unknown[0]}", fix="use a model in bf16, fp16 or fp32"
         )
     return WeightFile(path=path, bytes=header.file_bytes, header_sha256=header.sha256), tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """The change that a LoRA layer makes to a weight: `scale * B @ A`, and for DoRA a new length.
+
+    Source: PEFT, `get_delta_weight` and the DoRA variants' `merge_safe` of peft/tuners/lora.
+    """
+
+    a: TensorSource
+    """(rank, in); of an embedding (rank, tokens)."""
+    b: TensorSource
+    """(out, rank)."""
+    scale: float
+    """lora_alpha / rank, with rsLoRA lora_alpha / sqrt(rank)."""
+    transposed: bool
+    """The weight is stored as (in, out): embeddings, and layers with `fan_in_fan_out`."""
+    embedding: bool = False
+    """Its matrices are called `lora_embedding_A` and `lora_embedding_B`."""
+    magnitude: TensorSource | None = None
+    """DoRA's length of each output, (out,); None without DoRA."""
+
+    @property
+    def rank(self) -> int:
+        """Rows of A."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRows:
+    """Rows of an embedding that an adapter replaces (`trainable_token_indices`)."""
+
+    indices: tuple[int, ...]
+    values: TensorSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One summand: `weight * (source + low rank)`."""
+
+    weight: float
+    source: TensorSource
+    low_rank: LowRank | None = None
+    rows: NewRows | None = None
+    added: tuple[TensorSource, float] | None = None
+    """A tensor of the same shape and its factor, e.g. the bias of a LoRA layer."""
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is the source itself, unchanged."""
+        return self.weight == 1 and self.low_rank is None and self.rows is None and self.added is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Tensors one after the other along an axis, each times its factor."""
+
+    axis: int
+    parts: tuple[tuple[TensorSource, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One tensor of the output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    made_of: tuple[Term, ...] | Stack
+    """The sum of terms, computed in fp32 and rounded once to `dtype`, or a stack."""
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes it takes."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the inputs are read for it."""
+        if isinstance(self.made_of, Stack):
+            return sum(source.bytes for source, _ in self.made_of.parts)
+        return sum(term.source.bytes for term in self.made_of)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the bytes of a source are taken as they are."""
+        terms = self.made_of
+        return (
+            not isinstance(terms, Stack)
+            and len(terms) == 1
+            and terms[0].is_copy
+            and terms[0].source.dtype == self.dtype
+        )
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of the low-rank changes in it; 0 without any."""
+        if isinstance(self.made_of, Stack):
+            return 0
+        return max((term.low_rank.rank for term in self.made_of if term.low_rank), default=0)
+
+
+def average(name: str, sources: list[TensorSource], weights: list[float]) -> Tensor:
+    """The weighted sum of tensors of one shape, in the type of the first."""
+    terms = tuple(Term(weight=w, source=s) for w, s in zip(weights, sources, strict=True))
+    return Tensor(name=name, dtype=sources[0].dtype, shape=sources[0].shape, made_of=terms)
+
+
+def as_job(tensor: Tensor) -> dict[str, Any]:
+    """The tensor as JSON."""
+    made: dict[str, Any] = {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+    if isinstance(tensor.made_of, Stack):
+        parts = [{"source": _source(s), "factor": factor} for s, factor in tensor.made_of.parts]
+        return {**made, "copy": False, "axis": tensor.made_of.axis, "parts": parts}
+    return {**made, "copy": tensor.is_copy, "terms": [_term(term) for term in tensor.made_of]}
+
+
+def _term(term: Term) -> dict[str, Any]:
+    low, rows, added = term.low_rank, term.rows, term.added
+    return {
+        "weight": term.weight,
+        "source": _source(term.source),
+        "low_rank": low
+        and {
+            "a": _source(low.a),
+            "b": _source(low.b),
+            "scale": low.scale,
+            "transposed": low.transposed,
+            "magnitude": low.magnitude and _source(low.magnitude),
+        },
+        "rows": rows and {"indices": list(rows.indices), "values": _source(rows.values)},
+        "added": added and {"source": _source(added[0]), "factor": added[1]},
+    }
+
+
+def _source(source: TensorSource) -> dict[str, Any]:
+    return {
+        "file": str(source.file.absolute()),
+        "dtype": source.dtype,
+        "shape": list(source.shape),
+        "start": source.start,
+    }

@@ -7,69 +7,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tunebook.types import EvalRecord, Metric, MetricMode, Score
+from tunebook.types import EvalRecord, Metric, Score
 
 CUT_BY_LIMIT = "cut by max_new_tokens"
 
 
-def record_of(
-    *,
-    dataset: str,
-    step: int,
-    index: int,
-    prompt: str,
-    prediction: str,
-    reference: str,
-    mode: MetricMode,
+def scored(
+    record: EvalRecord,
     metrics: Sequence[Metric],
+    *,
     classes_of: Metric | None,
-    nll: float | None,
-    reference_tokens: int,
     class_logprobs: Sequence[float],
     generation_cut: bool,
-    answer_cut: bool,
 ) -> EvalRecord:
-    """Score one prediction and put everything known of it together.
+    """Fill in scores and margin of a record that has none yet.
 
     Args:
-        dataset: The evaluation set.
-        step: Optimizer steps behind the weights.
-        index: Row of the set.
-        prompt: Its end, as text.
-        prediction: As decoded.
-        reference: The row's own answer.
-        mode: How the prediction was made.
+        record: Without scores.
         metrics: Those of the set.
         classes_of: The one of them whose classes were looked up in the logits.
-        nll: Of the reference, in nats; None where it was not measured.
-        reference_tokens: Behind `nll`.
         class_logprobs: Log-probability of each class of `classes_of` at the first answer position; empty
             where there is none.
         generation_cut: No stop token came within the limit of generated tokens.
-        answer_cut: The engine cut this row at its length limit.
 
     Raises:
         ValueError: A metric cannot use the reference.
     """
-    scores = {metric.name: metric.score(prediction, reference) for metric in metrics}
+    scores = {metric.name: metric.score(record.prediction, record.reference) for metric in metrics}
     if classes_of is not None and class_logprobs:
         scores[classes_of.name] = _with_logits(scores[classes_of.name], class_logprobs)
     if generation_cut:
         scores = {name: _cut(score) for name, score in scores.items()}
-    return EvalRecord(
-        dataset=dataset,
-        index=index,
-        step=step,
-        prompt=prompt,
-        prediction=prediction,
-        reference=reference,
-        mode=mode,
-        scores=scores,
-        nll=nll,
-        reference_tokens=reference_tokens,
-        margin=_margin(class_logprobs),
-        answer_cut=answer_cut,
-    )
+    return replace(record, scores=scores, margin=_margin(class_logprobs))
 
 
 def _with_logits(score: Score, class_logprobs: Sequence[float]) -> Score:

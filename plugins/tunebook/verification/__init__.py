@@ -1,1 +1,1 @@
-"""Whether what a server will send to a model is what training has shown it."""
+"""Whether what a server will send to a model is what it was trained on."""

@@ -1,4 +1,4 @@
-"""Findings about prompts, beginnings of answers and stop tokens, from what both sides wrote."""
+"""Findings about prompts, beginnings of answers and stop tokens, from conversations that both sides wrote."""
 
 from __future__ import annotations
 
@@ -18,20 +18,53 @@ if TYPE_CHECKING:
 
 _AS_SERVED = "as served"
 
+_QUESTION = {"role": "user", "content": "Is 6 greater than 4? Answer Yes or No."}
+_ANSWER = {"role": "assistant", "content": "Yes"}
+_SYSTEM = {"role": "system", "content": "Answer in one word."}
+_MORE = {"role": "user", "content": "And 3 than 8?"}
+_LAST = {"role": "assistant", "content": "No"}
+_REASONED = {"role": "assistant", "content": "<think>\nSix is more than four.\n</think>\n\nYes"}
+
+SAMPLES: tuple[dict[str, Any], ...] = (
+    {"name": "one turn", "messages": [_QUESTION, _ANSWER]},
+    {"name": "system prompt", "messages": [_SYSTEM, _QUESTION, _ANSWER]},
+    {"name": "two turns", "messages": [_QUESTION, _ANSWER, _MORE, _LAST]},
+    {"name": "system prompt, two turns", "messages": [_SYSTEM, _QUESTION, _ANSWER, _MORE, _LAST]},
+    {"name": "reasoning in the first answer", "messages": [_QUESTION, _REASONED, _MORE, _LAST]},
+)
+"""Without tools. The last is written only for models that were trained to think."""
+REASONING = "reasoning in the first answer"
+
+_ROWS = 20
+
+Level = Literal["equal", "note", "differs", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyFinding:
+    """One thing that was compared."""
+
+    check: str
+    level: Level
+    """`unknown`: nothing says what training used. Only `differs` makes the command exit 1."""
+    message: str
+    fix: str | None = None
+    """What to do; set where the level is `differs`."""
+
 
 def prompt_findings(
     rendered: Mapping[str, Any], *, changed: bool, default_system: str | None
-) -> list[Finding]:
-    """Compare each conversation's prompt: what stood before the answer in training, and what is sent.
+) -> list[VerifyFinding]:
+    """Compare each conversation's prompt: what came before the answer in training, and what is sent.
 
     Args:
         rendered: The result of `hooks.render`.
         changed: Whether the saved chat template is another than training saved.
-        default_system: The system prompt that training put where a row had none.
+        default_system: The system prompt that training used where a row had none.
     """
     if not rendered["has_template"]:
         return [
-            Finding(
+            VerifyFinding(
                 check="prompts",
                 level="differs",
                 message="the saved tokenizer has no chat template: a server cannot write a prompt at all",
@@ -43,21 +76,21 @@ def prompt_findings(
     return [_prompt(sample, rendered, remedy) for sample in rendered["samples"]]
 
 
-def _prompt(sample: Mapping[str, Any], rendered: Mapping[str, Any], remedy: str) -> Finding:
+def _prompt(sample: Mapping[str, Any], rendered: Mapping[str, Any], remedy: str) -> VerifyFinding:
     check = f"prompt: {sample['name']}"
     served = sample["served"]["prompts"][_AS_SERVED]
     if isinstance(served, str):
-        return Finding(
+        return VerifyFinding(
             check=check, level="note", message=f"the chat template refuses it ({served}); training wrote it"
         )
     trained = trained_prompt(sample)
     place = first_difference(trained, served)
     if place is None:
-        return Finding(check=check, level="equal", message=f"{len(trained)} tokens, all equal")
+        return VerifyFinding(check=check, level="equal", message=f"{len(trained)} tokens, all equal")
     texts = rendered["texts"]
     left = repr(texts["trained"][str(trained[place])]) if place < len(trained) else "the answer"
     right = repr(texts["served"][str(served[place])]) if place < len(served) else "nothing more"
-    return Finding(
+    return VerifyFinding(
         check=check,
         level="differs",
         message=f"differs at token {place}: training had {left}, a server sends {right} "
@@ -67,7 +100,7 @@ def _prompt(sample: Mapping[str, Any], rendered: Mapping[str, Any], remedy: str)
 
 
 def trained_prompt(sample: Mapping[str, Any]) -> list[int]:
-    """What stood before the answer in training."""
+    """What came before the answer in training."""
     trained = sample["trained"]
     return list(trained["ids"][: trained["answer_start"]])
 
@@ -83,7 +116,7 @@ def _remedy(rendered: Mapping[str, Any], *, changed: bool, default_system: str |
     for way in ways:
         if _fits(rendered["samples"][0], way):
             return (
-                f"{_in_words(way, default_system)}; that mends single turns, but not every conversation: for "
+                f"{_in_words(way, default_system)}; that fixes single turns, but not every conversation: for "
                 "those, send prompts as token ids, or train with the template that the server uses"
             )
     return (
@@ -111,48 +144,52 @@ def _in_words(way: str, default_system: str | None) -> str:
     return " and ".join(parts)
 
 
-def answer_findings(rendered: Mapping[str, Any]) -> Iterator[Finding]:
+def answer_findings(rendered: Mapping[str, Any]) -> Iterator[VerifyFinding]:
     """Look at what training put between the prompt and an answer's own text."""
     prefixes = {sample["trained"]["answer_prefix"] for sample in rendered["samples"]} - {""}
     if not prefixes:
-        yield Finding(check="answer", level="equal", message="what was trained begins with the answer itself")
+        yield VerifyFinding(
+            check="answer", level="equal", message="what was trained begins with the answer itself"
+        )
         return
     prefix = max(prefixes, key=len)
-    told = f"the model was taught to write {prefix!r} before its answer"
+    begins = f"the model was trained to write {prefix!r} before its answer"
     known = any(
         prefix + sample["messages"][-1]["content"] in sample["served"].get("whole", "")
         for sample in rendered["samples"]
     )
     if known:
-        yield Finding(check="answer", level="note", message=f"{told}, as the chat template does itself")
+        yield VerifyFinding(
+            check="answer", level="note", message=f"{begins}, as the chat template does itself"
+        )
     else:
-        yield Finding(
+        yield VerifyFinding(
             check="answer",
             level="differs",
-            message=f"{told}, and the saved chat template does not know that: it comes out as text, and is "
+            message=f"{begins}, and the saved chat template does not know that: it comes out as text, and is "
             "missing from the history of a conversation",
-            fix="let the server take it off (vLLM: --reasoning-parser), or train with "
+            fix="let the server remove it (vLLM: --reasoning-parser), or train with "
             "`enable_thinking: false` or a template that does not think",
         )
 
 
 def stop_findings(
     rendered: Mapping[str, Any], generation_eos: Sequence[int] | None, place: str
-) -> Iterator[Finding]:
-    """Compare what training put behind an answer with what ends a generation.
+) -> Iterator[VerifyFinding]:
+    """Compare what training put after an answer with what ends a generation.
 
     Args:
         rendered: The result of `hooks.render`.
         generation_eos: `eos_token_id` of the generation settings; None where there are none.
-        place: The file they stand in, for messages.
+        place: Their file, for messages.
     """
     sample = rendered["samples"][0]
     texts, closing = rendered["texts"]["trained"], sample["trained"]["closing"]
     if not closing:
-        yield Finding(
+        yield VerifyFinding(
             check="stop tokens",
             level="differs",
-            message="training put nothing behind an answer: the model was not taught to stop",
+            message="training put nothing after an answer: the model was not trained to stop",
             fix="train with a template that closes a turn",
         )
         return
@@ -160,7 +197,7 @@ def stop_findings(
     saved = rendered["saved_eos"]
     stops = set(generation_eos or ()) | ({saved} if saved is not None else set())
     if not stops & set(closing):
-        yield Finding(
+        yield VerifyFinding(
             check="stop tokens",
             level="differs",
             message=f"training closed answers with {shown}, but generation ends at "
@@ -168,37 +205,15 @@ def stop_findings(
             fix=f'write `"eos_token_id": {closing[0]}` into {place}',
         )
     elif generation_eos is not None and not set(generation_eos) & set(closing):
-        yield Finding(
+        yield VerifyFinding(
             check="stop tokens",
             level="differs",
             message=f"training closed answers with {shown}; {place} ends at {list(generation_eos)}: vLLM "
-            "also minds the tokenizer's, transformers does not stop",
+            "also stops at the tokenizer's, transformers does not stop",
             fix=f'write `"eos_token_id": {json.dumps([closing[0], *generation_eos])}` into {place}',
         )
     else:
-        yield Finding(check="stop tokens", level="equal", message=f"answers were closed with {shown}")
-
-
-# The conversations that both sides write.
-
-_QUESTION = {"role": "user", "content": "Is 6 greater than 4? Answer Yes or No."}
-_ANSWER = {"role": "assistant", "content": "Yes"}
-_SYSTEM = {"role": "system", "content": "Answer in one word."}
-_MORE = {"role": "user", "content": "And 3 than 8?"}
-_LAST = {"role": "assistant", "content": "No"}
-_REASONED = {"role": "assistant", "content": "<think>\nSix is more than four.\n</think>\n\nYes"}
-
-SAMPLES: tuple[dict[str, Any], ...] = (
-    {"name": "one turn", "messages": [_QUESTION, _ANSWER]},
-    {"name": "system prompt", "messages": [_SYSTEM, _QUESTION, _ANSWER]},
-    {"name": "two turns", "messages": [_QUESTION, _ANSWER, _MORE, _LAST]},
-    {"name": "system prompt, two turns", "messages": [_SYSTEM, _QUESTION, _ANSWER, _MORE, _LAST]},
-    {"name": "reasoning in the first answer", "messages": [_QUESTION, _REASONED, _MORE, _LAST]},
-)
-"""Without tools. The last is written only for models that were trained to think."""
-REASONING = "reasoning in the first answer"
-
-_ROWS = 20
+        yield VerifyFinding(check="stop tokens", level="equal", message=f"answers were closed with {shown}")
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -217,26 +232,6 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     if not found:
         raise TunebookError(f"{path}: holds no rows", fix="write one conversation a row into it")
     return found
-
-
-# What a comparison has found.
-
-Level = Literal["equal", "note", "differs", "unknown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    check: str
-    level: Level
-    """`unknown`: nothing tells what training used. Only `differs` makes the command exit 1."""
-    message: str
-    fix: str | None = None
-    """The step that ends it; set where the level is `differs`."""
-
-
-# Two lists of tokens side by side, where they begin to differ.
 
 
 class Pair(NamedTuple):

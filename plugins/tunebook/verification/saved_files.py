@@ -1,4 +1,4 @@
-"""Findings about the files of a model, held against its contract; neither engine nor weights are needed."""
+"""Findings about the files of a model, compared with its contract; no engine and no weights are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook.errors import TunebookError
 from tunebook.models import contract, safetensors
 from tunebook.models.source import local_folder
-from tunebook.verification.prompts import Finding
+from tunebook.verification.prompts import VerifyFinding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tunebook.models.source import ModelSource
 
 
-def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iterator[Finding]:
-    """Hold everything against the contract that lies in files.
+def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iterator[VerifyFinding]:
+    """Compare everything that is in files with the contract.
 
     Args:
         source: The model.
@@ -27,11 +27,11 @@ def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iter
     """
     made = source.contract
     if made is None:
-        yield Finding(
+        yield VerifyFinding(
             check="contract",
             level="unknown",
-            message=f"no {contract.FILE} lies beside the model: rope scaling, base revision, precision and "
-            "the saved tokenizer are not compared",
+            message=f"there is no {contract.FILE} beside the model: rope scaling, base revision, precision "
+            "and the saved tokenizer are not compared",
         )
     else:
         yield _same_file("chat template", made["template"]["chat_template_sha256"], tokenizer)
@@ -42,11 +42,11 @@ def file_findings(source: ModelSource, tokenizer: Path, vocabulary: int) -> Iter
     yield from _embeddings(source, vocabulary)
 
 
-def _same_file(check: str, expected: str | None, folder: Path) -> Finding:
+def _same_file(check: str, expected: str | None, folder: Path) -> VerifyFinding:
     found = contract.text_sha256(chat_template_of(folder))
     if found == expected:
-        return Finding(check=check, level="equal", message="is the one that training saved")
-    return Finding(
+        return VerifyFinding(check=check, level="equal", message="is the one that training saved")
+    return VerifyFinding(
         check=check,
         level="differs",
         message=f"the one in {folder} was changed after training",
@@ -54,14 +54,14 @@ def _same_file(check: str, expected: str | None, folder: Path) -> Finding:
     )
 
 
-def _tokenizer(made: Mapping[str, Any], folder: Path) -> Finding:
+def _tokenizer(made: Mapping[str, Any], folder: Path) -> VerifyFinding:
     file = folder / "tokenizer.json"
     expected = made["tokens"]["tokenizer_sha256"]
     if expected is None or not file.is_file():
-        return Finding(check="tokenizer", level="unknown", message=f"there is no {file} to compare")
+        return VerifyFinding(check="tokenizer", level="unknown", message=f"there is no {file} to compare")
     if contract.tokenizer_sha256(read_json(file)) == expected:
-        return Finding(check="tokenizer", level="equal", message="is the one of the training")
-    return Finding(
+        return VerifyFinding(check="tokenizer", level="equal", message="is the one of the training")
+    return VerifyFinding(
         check="tokenizer",
         level="differs",
         message=f"{file} is not the tokenizer of the training",
@@ -69,20 +69,22 @@ def _tokenizer(made: Mapping[str, Any], folder: Path) -> Finding:
     )
 
 
-def _rope(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
+def _rope(source: ModelSource, made: Mapping[str, Any]) -> Iterator[VerifyFinding]:
     folder = source.folder if source.adapter is None else base_folder(source)
     config = text_config(folder)
     if config is None:
-        yield Finding(check="rope", level="unknown", message="the model's config.json is not on this machine")
+        yield VerifyFinding(
+            check="rope", level="unknown", message="the model's config.json is not on this machine"
+        )
         return
     trained, saved = _scaling(made["rope"]), _scaling(_rope_of(config))
     if trained == saved:
-        yield Finding(
+        yield VerifyFinding(
             check="rope", level="equal", message=f"config.json says {json.dumps(saved)}, as trained"
         )
         return
     parameters = made["rope"]["parameters"]
-    yield Finding(
+    yield VerifyFinding(
         check="rope",
         level="differs",
         message=f"trained with {json.dumps(trained)}; {folder}/config.json says {json.dumps(saved)}",
@@ -111,13 +113,13 @@ def _scaling(rope: Mapping[str, Any]) -> dict[str, Any]:
     return {**parameters, "theta": theta, "max_position_embeddings": rope["max_position_embeddings"]}
 
 
-def _base(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
+def _base(source: ModelSource, made: Mapping[str, Any]) -> Iterator[VerifyFinding]:
     base = made["base"]
     if source.adapter is not None:
         named = read_json(source.folder / "adapter_config.json").get("base_model_name_or_path")
         # A folder may be named relative to where training was started.
         if named and Path(str(named)).name != Path(base["name_or_path"]).name:
-            yield Finding(
+            yield VerifyFinding(
                 check="base model",
                 level="differs",
                 message=f"adapter_config.json names {named!r}, but it was trained on "
@@ -126,16 +128,18 @@ def _base(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
             )
     folder = base_folder(source)
     if folder is None:
-        yield Finding(
+        yield VerifyFinding(
             check="base model",
             level="note" if source.adapter is None else "unknown",
             message=f"{source.base} is not on this machine",
         )
     elif base["commit"] is not None:
         if folder.name == base["commit"]:
-            yield Finding(check="base model", level="equal", message=f"commit {base['commit']}, as trained")
+            yield VerifyFinding(
+                check="base model", level="equal", message=f"commit {base['commit']}, as trained"
+            )
         else:
-            yield Finding(
+            yield VerifyFinding(
                 check="base model",
                 level="differs",
                 message=f"trained on commit {base['commit']}, but {folder.name} is here",
@@ -144,25 +148,25 @@ def _base(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
     elif base["fingerprint"] is not None:
         same = contract.fingerprint(folder) == base["fingerprint"]
         if same:
-            yield Finding(
+            yield VerifyFinding(
                 check="base model", level="equal", message=f"{folder}: configuration and tensors as trained"
             )
         else:
-            yield Finding(
+            yield VerifyFinding(
                 check="base model",
                 level="differs",
                 message=f"configuration or tensors of {folder} are not those that were trained on",
                 fix="put the model there that training used, or name it with --adapter",
             )
     else:
-        yield Finding(
-            check="base model", level="unknown", message="the contract does not tell which revision it was"
+        yield VerifyFinding(
+            check="base model", level="unknown", message="the contract does not say which revision it was"
         )
 
 
-def _precision(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding]:
+def _precision(source: ModelSource, made: Mapping[str, Any]) -> Iterator[VerifyFinding]:
     if made["quantization"]:
-        yield Finding(
+        yield VerifyFinding(
             check="precision",
             level="note",
             message="the adapter was trained on a quantised base; on a base in full precision, or merged "
@@ -170,31 +174,32 @@ def _precision(source: ModelSource, made: Mapping[str, Any]) -> Iterator[Finding
         )
     folder = source.folder if source.adapter is None else base_folder(source)
     config = text_config(folder)
-    told = None if config is None else config.get("dtype", config.get("torch_dtype"))
+    asked = None if config is None else config.get("dtype", config.get("torch_dtype"))
     compute = made["dtype"]["compute"]
-    if told is None:
-        yield Finding(check="precision", level="unknown", message="no config.json tells the model's type")
-    elif {told, compute} == {"float16", "bfloat16"}:
-        yield Finding(
+    if asked is None:
+        yield VerifyFinding(
+            check="precision", level="unknown", message="no config.json says the model's type"
+        )
+    elif {asked, compute} == {"float16", "bfloat16"}:
+        yield VerifyFinding(
             check="precision",
             level="differs",
-            message=f"trained in {compute}, and config.json asks for {told}, whose range is another",
+            message=f"trained in {compute}, and config.json asks for {asked}, which has another range",
             fix=f"serve with dtype {compute} (vLLM: --dtype {compute})",
         )
     else:
-        level = "equal" if told == compute else "note"
-        yield Finding(
+        yield VerifyFinding(
             check="precision",
-            level="equal" if level == "equal" else "note",
-            message=f"trained in {compute}; config.json asks for {told}",
+            level="equal" if asked == compute else "note",
+            message=f"trained in {compute}; config.json asks for {asked}",
         )
 
 
-def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[Finding]:
+def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[VerifyFinding]:
     folder = source.folder if source.adapter is None else base_folder(source)
     rows = None
     if folder is not None:
-        # What an adapter has trained of the embedding lies beside it.
+        # The embedding rows that an adapter has trained are beside it.
         found = safetensors.tensors(folder)
         if source.adapter is not None:
             found |= safetensors.tensors(source.folder)
@@ -205,9 +210,11 @@ def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[Finding]:
         ]
         rows = sizes[-1] if sizes else None
     if rows is None:
-        yield Finding(check="vocabulary", level="unknown", message="no embedding was found in the weights")
+        yield VerifyFinding(
+            check="vocabulary", level="unknown", message="no embedding was found in the weights"
+        )
     elif vocabulary > rows:
-        yield Finding(
+        yield VerifyFinding(
             check="vocabulary",
             level="differs",
             message=f"the tokenizer has ids up to {vocabulary - 1}, but the embedding has {rows} rows",
@@ -215,16 +222,13 @@ def _embeddings(source: ModelSource, vocabulary: int) -> Iterator[Finding]:
             "belongs to the model",
         )
     else:
-        yield Finding(
+        yield VerifyFinding(
             check="vocabulary", level="equal", message=f"{vocabulary} token ids, {rows} rows of embedding"
         )
 
 
-# What a server takes from the files of a model: tokenizer, chat template, end tokens, configuration.
-
-
 def served_tokenizer(source: ModelSource) -> Path:
-    """Return the folder of the tokenizer that lies beside the weights, or else beside their base.
+    """Return the folder of the tokenizer beside the weights, or else beside their base.
 
     Raises:
         TunebookError: There is none on this machine.
@@ -246,7 +250,7 @@ def base_folder(source: ModelSource) -> Path | None:
 
 
 def chat_template_of(folder: Path) -> str | None:
-    """Return the chat template that lies in a folder."""
+    """Return the chat template in a folder."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
@@ -284,15 +288,15 @@ def text_config(folder: Path | None) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return what a file holds; empty where it is not there, or holds no object.
+    """Return what a file holds; empty where it is not there, or is not an object.
 
     Raises:
-        TunebookError: It is no JSON.
+        TunebookError: It is not JSON.
     """
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as err:
-        raise TunebookError(f"{path}: is no JSON: {err}", fix="save it again") from err
+        raise TunebookError(f"{path}: is not JSON: {err}", fix="save it again") from err
     return found if isinstance(found, dict) else {}

@@ -113,7 +113,7 @@ def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
         )
     if values.get("train_on_inputs"):
         yield TunebookError(
-            "`train_on_inputs: true` takes loss on the prompts: no answer can be told from its prompt",
+            "`train_on_inputs: true` takes loss on the prompts: no answer can be separated from its prompt",
             fix="set `train_on_inputs: false`",
         )
     for key in ("streaming", "pretraining_dataset", "rl", "reward_model", "process_reward_model"):

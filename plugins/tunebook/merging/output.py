@@ -1,4 +1,4 @@
-"""How the output is laid out: shards, their headers, their index, and the memory that making them takes."""
+"""The folder that a merge makes: its files of weights with headers and index, and what is beside them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,33 @@ LIBRARIES_BYTES = 600 << 20
 _PIECES = 9
 _F32 = 4
 
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
+    *("additional_chat_templates",),
+)
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_OF_THE_MODEL = ("generation_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
+# Settings of the base and its adapter, with which an engine would load a merged model wrongly.
+_OF_THE_TRAINING = frozenset(
+    {
+        *("quantization_bit", "quantization_method", "quantization_type", "double_quantization"),
+        *("load_in_4bit", "load_in_8bit", "gptq", "bnb_config_kwargs", "adapter", "adapter_name_or_path"),
+        *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear"),
+        *("lora_modules_to_save", "peft_use_dora", "peft_use_rslora", "lora_rank", "lora_target"),
+        *("additional_target", "use_rslora", "use_dora", "pissa_init", "finetuning_type"),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class OutputShard:
     """One safetensors file of the output."""
 
     name: str
     tensors: tuple[Tensor, ...]
     header: bytes
-    """Everything that stands before the tensors."""
+    """Everything before the tensors."""
 
     @property
     def bytes(self) -> int:
@@ -46,7 +64,7 @@ class Shard:
         return len(self.header) + sum(tensor.bytes for tensor in self.tensors)
 
 
-def shards(tensors: Sequence[Tensor], limit: int | None, *, stem: str = "model") -> list[Shard]:
+def shards(tensors: Sequence[Tensor], limit: int | None, *, stem: str = "model") -> list[OutputShard]:
     """Lay tensors out over files of at most `limit` bytes, in the order given.
 
     A tensor that is larger than the limit has a file of its own. None is no limit.
@@ -67,7 +85,7 @@ def shards(tensors: Sequence[Tensor], limit: int | None, *, stem: str = "model")
     return [_shard(name, group) for name, group in zip(names, groups, strict=True)]
 
 
-def _shard(name: str, tensors: Sequence[Tensor]) -> Shard:
+def _shard(name: str, tensors: Sequence[Tensor]) -> OutputShard:
     # As safetensors orders them: widest elements first, so that each tensor begins at a multiple of its own.
     ordered = sorted(tensors, key=lambda tensor: (-ITEM_BYTES[tensor.dtype], tensor.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -81,10 +99,10 @@ def _shard(name: str, tensors: Sequence[Tensor]) -> Shard:
         at += tensor.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return Shard(name=name, tensors=tuple(ordered), header=len(text).to_bytes(8, "little") + text)
+    return OutputShard(name=name, tensors=tuple(ordered), header=len(text).to_bytes(8, "little") + text)
 
 
-def index(found: Sequence[Shard]) -> dict[str, Any] | None:
+def shard_index(found: Sequence[OutputShard]) -> dict[str, Any] | None:
     """The `model.safetensors.index.json` of several shards; None for one."""
     if len(found) == 1:
         return None
@@ -98,8 +116,8 @@ def index(found: Sequence[Shard]) -> dict[str, Any] | None:
     }
 
 
-def job(found: Sequence[Shard], folder: str, chunk_bytes: int = CHUNK_BYTES) -> dict[str, Any]:
-    """What `tunebook.hooks.merge` is told."""
+def tensors_job(found: Sequence[OutputShard], folder: str, chunk_bytes: int = CHUNK_BYTES) -> dict[str, Any]:
+    """The job of `tunebook.hooks.merge`."""
     return {
         "folder": folder,
         "chunk_bytes": chunk_bytes,
@@ -129,29 +147,10 @@ def working_bytes(tensors: Sequence[Tensor], chunk_bytes: int = CHUNK_BYTES) -> 
     return most
 
 
-# What goes with the weights: tokenizer, chat template, generation settings and configuration.
-
-_TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json"),
-    *("additional_chat_templates",),
-)
-_PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-_OF_THE_MODEL = ("generation_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
-# What an engine was told about the base and its adapter, and what would make it load a merged model wrongly.
-_OF_THE_TRAINING = frozenset(
-    {
-        *("quantization_bit", "quantization_method", "quantization_type", "double_quantization"),
-        *("load_in_4bit", "load_in_8bit", "gptq", "bnb_config_kwargs", "adapter", "adapter_name_or_path"),
-        *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_linear"),
-        *("lora_modules_to_save", "peft_use_dora", "peft_use_rslora", "lora_rank", "lora_target"),
-        *("additional_target", "use_rslora", "use_dora", "pissa_init", "finetuning_type"),
-    }
-)
-
-
-def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str, Any] | None) -> list[str]:
-    """Copy what belongs to a model beside its weights.
+def copy_files(
+    target: Path, *, trained: Path, base: Path | None, config: Mapping[str, Any] | None
+) -> list[str]:
+    """Copy tokenizer, chat template, processor and the model's other files beside its weights.
 
     Args:
         target: The folder of the new model or adapter.
@@ -174,14 +173,14 @@ def carry(target: Path, *, trained: Path, base: Path | None, config: Mapping[str
     notes = []
     settings = dict(config)
     if settings.get("use_cache") is False:
-        # Engines switch the cache off to train; a model that is saved so generates without one.
+        # Engines switch the cache off to train; a model saved that way generates without one.
         settings["use_cache"] = True
         notes.append("use_cache was false, as training leaves it, and is true again")
     files.write_json(target / "config.json", settings)
     return notes
 
 
-def carry_contract(target: Path, found: Mapping[str, Any], adapter_config: Mapping[str, Any] | None) -> None:
+def write_contract(target: Path, found: Mapping[str, Any], adapter_config: Mapping[str, Any] | None) -> None:
     """Write the contract of what was trained as that of the merged model or adapter.
 
     Args:
@@ -198,7 +197,7 @@ def carry_contract(target: Path, found: Mapping[str, Any], adapter_config: Mappi
     files.write_json(target / contract.FILE, made)
 
 
-def settings_of(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged_config(folder: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's `config.json` with changes made where the model keeps those keys.
 
     Raises:
