@@ -44,7 +44,7 @@ def spans(labels: Sequence[int]) -> list[TokenSpan]:
     """The maximal runs of supervised positions, in order.
 
     >>> spans([-100, -100, 5, 6, -100, 7])
-    [Span(start=2, end=4), Span(start=5, end=6)]
+    [TokenSpan(start=2, end=4), TokenSpan(start=5, end=6)]
     """
     found: list[TokenSpan] = []
     start: int | None = None
