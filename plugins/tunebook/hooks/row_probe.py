@@ -18,7 +18,7 @@ from typing import Any
 
 from tunebook.errors import TunebookError
 from tunebook.files import write_json
-from tunebook.hooks.infer import engine_talks_to
+from tunebook.hooks.infer import engine_prints_to
 from tunebook.hooks.measured_rows import BATCH_ROWS, Rows, Set
 from tunebook.lengths.counting import FastDiffers, counted_by
 
@@ -30,7 +30,7 @@ def main() -> None:
     # Nothing is downloaded. Read when the engine is imported, which is later.
     os.environ.update({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    with engine_talks_to(Path(sys.argv[2])):
+    with engine_prints_to(Path(sys.argv[2])):
         answer(job)
 
 
