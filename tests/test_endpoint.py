@@ -164,7 +164,7 @@ def test_the_order_of_results_does_not_depend_on_concurrency(recipe):
 
 
 @pytest.mark.engine
-def test_what_passes_is_put_again_and_never_becomes_a_wrong_answer(recipe):
+def test_failures_that_may_pass_are_tried_again_and_never_become_a_wrong_answer(recipe):
     model = Model()
     model.faults = {
         question(0): [status(500), status(503)],
@@ -222,7 +222,7 @@ def test_a_server_that_has_gone_is_given_up_early(recipe):
 
 
 @pytest.mark.engine
-def test_a_killed_evaluation_goes_on_to_the_same_results(recipe):
+def test_a_killed_evaluation_continues_to_the_same_results(recipe):
     whole = Model()
     with running(whole) as url:
         assert run(recipe, url, "--label", "x", "-o", "whole").code == 0
@@ -325,7 +325,7 @@ def test_a_server_that_refuses_template_options_is_asked_without_and_it_is_said(
 
 
 @pytest.mark.engine
-def test_cut_answers_and_thoughts_are_told_apart(recipe):
+def test_cut_answers_and_thoughts_are_kept_separate(recipe):
     model = Model()
     said = {question(0): "thinks", question(1): "cut"}
     honest = model.answer
@@ -466,7 +466,7 @@ def test_a_set_without_a_metric_cannot_be_judged_through_a_server(recipe):
 
 
 @pytest.mark.engine
-def test_shots_are_training_rows_that_are_not_asked_and_stand_before_the_question(recipe):
+def test_shots_are_training_rows_that_are_not_asked_and_come_before_the_question(recipe):
     model = Model()
     with running(model) as url:
         done = run(recipe, url, "--shots", "2")

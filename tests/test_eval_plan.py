@@ -83,7 +83,7 @@ def ask(place: Path, *models: str, **changes) -> plans.EvalPlan:
     return plan_evaluation(EvalRequest(models=names, output=place / "results", **changes))
 
 
-def test_nodes_that_differ_in_training_alone_share_one_process(place):
+def test_nodes_that_differ_only_in_training_share_one_process(place):
     plan = ask(place, "output/node_0", "output/node_1", checkpoints="all", base=True)
     assert len(plan.groups) == 1
     labels = [candidate.label for candidate in plan.groups[0].candidates]
@@ -134,7 +134,7 @@ def test_several_checkpoints_of_one_run_may_be_named(place):
     assert [one.label for one in plan.groups[0].candidates] == ["node_0@10", "node_0@30"]
 
 
-def test_the_best_is_told_by_our_figures_where_the_trainer_chose_none(place):
+def test_our_figures_say_which_is_best_where_the_trainer_chose_none(place):
     run = place / "output" / "node_0"
     for step in (10, 20, 30):
         checkpoint(run, step, adapter=True)
@@ -250,7 +250,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_bad_input_is_told_with_the_way_out(place, fault):
+def test_bad_input_is_refused_with_a_fix(place, fault):
     models, changes, problem, fix = FAULTS[fault]
     with pytest.raises(TunebookError) as caught:
         ask(place, *models, **changes)
@@ -275,7 +275,7 @@ def test_no_whole_checkpoint_says_why_each_is_none(place):
     assert caught.value.problem.count("trainer_state.json is missing") == 3
 
 
-def test_a_missing_engine_is_told(place, monkeypatch):
+def test_a_missing_engine_is_an_error(place, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(place)
     monkeypatch.setenv("TUNEBOOK_LLAMAFACTORY_ENV", str(place))
@@ -420,7 +420,7 @@ def test_a_merged_model_is_not_quantized_by_the_recipe_of_its_adapter(place):
     assert plan.groups[0].units[0].name.startswith("recipe.base--likes_eval--full--base--auto-")
 
 
-def test_a_whole_model_comes_after_what_stands_on_its_base(place):
+def test_a_whole_model_comes_after_adapters_of_its_base(place):
     run = place / "output" / "node_1"
     for step in (10, 20, 30):
         folder = run / f"checkpoint-{step}"
@@ -431,7 +431,7 @@ def test_a_whole_model_comes_after_what_stands_on_its_base(place):
     assert [one.kind for one in plan.groups[0].candidates] == ["base", "adapter", "full"]
 
 
-def test_rows_that_are_drawn_behind_those_to_train_on_are_drawn_behind_them_again(place):
+def test_rows_drawn_after_the_training_rows_are_drawn_after_them_again(place):
     engine = engines.load("llamafactory")
     registry = place / "data" / "dataset_info.json"
     values = {

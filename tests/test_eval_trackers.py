@@ -91,6 +91,6 @@ def test_wandb_gets_a_run_for_each_run_of_ours(wandb, results, tmp_path, monkeyp
     assert tables[0]["data"][0][-1] == "no answer"
 
 
-def test_a_missing_tracker_is_told_before_anything_is_evaluated():
+def test_a_missing_tracker_is_an_error_before_anything_is_evaluated():
     with pytest.raises(TunebookError, match="--report-to no_such_tracker"):
         refuse_missing(["no_such_tracker"])

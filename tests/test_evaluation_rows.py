@@ -69,7 +69,7 @@ def test_a_row_that_lost_its_assistant_header_is_cut():
     assert [r.cut for r in read([*whole, header_lost])] == [*[False] * 8, True]
 
 
-def test_rows_that_all_reach_the_limit_are_told_by_the_templates_own_header():
+def test_rows_that_all_reach_the_limit_are_judged_by_the_templates_own_header():
     header_lost = row([1, 2, 3, 2], [4, STOP])
     assert [r.cut for r in read([header_lost, header_lost], header=HEADER)] == [True, True]
 

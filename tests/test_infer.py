@@ -99,7 +99,7 @@ def test_a_row_that_cannot_be_asked_is_named(row, told):
 SETTINGS = {"weights": {"model": "m"}, "max_new_tokens": 8, "system": None}
 
 
-def test_answers_are_gone_on_with_behind_the_last_whole_line(tmp_path):
+def test_answers_continue_after_the_last_whole_line(tmp_path):
     path = tmp_path / "out.jsonl"
     assert output.begin(path, SETTINGS, overwrite=False) == ("new", 0)
     part = output.part_of(path)
@@ -190,7 +190,7 @@ def make_checkpoint(folder, step, adapter=True, **state):
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, **state}))
 
 
-def test_a_run_stands_for_the_checkpoint_one_asks_for(tmp_path):
+def test_a_run_means_the_checkpoint_that_is_asked_for(tmp_path):
     run = tmp_path / "run"
     make_checkpoint(run / "checkpoint-2", 2)
     # The run has been moved since: the state names a folder that is gone.
@@ -220,7 +220,7 @@ def test_an_adapter_may_be_put_on_another_base(tmp_path, model):
         find_model(str(model), adapter=model)
 
 
-def test_without_a_contract_the_recipe_in_the_run_tells(tmp_path, model):
+def test_without_a_contract_the_recipe_in_the_run_is_used(tmp_path, model):
     assert find_model(str(model)).engine is None
     (model / "tunebook").mkdir()
     (model / "tunebook" / "recipe.yaml").write_text(

@@ -84,7 +84,7 @@ def test_a_quantised_base_is_refused(tmp_path):
         plan(tmp_path, make_adapter(tmp_path / "other", packed))
 
 
-def test_an_output_layer_that_an_adapter_changes_is_written_apart(base, tmp_path):
+def test_an_output_layer_that_an_adapter_changes_is_written_separately(base, tmp_path):
     head = {"base_model.model.lm_head.weight": ("BF16", [10, 4])}
     found = plan(tmp_path, make_adapter(tmp_path / "adapter", base, head))
     assert "lm_head.weight" in {tensor.name for tensor in found.tensors}
@@ -96,7 +96,7 @@ def test_an_output_layer_that_an_adapter_changes_is_written_apart(base, tmp_path
     assert found.config["tie_word_embeddings"] is True
 
 
-def test_a_resized_vocabulary_is_told_in_the_configuration(base, tmp_path):
+def test_a_resized_vocabulary_is_in_the_configuration(base, tmp_path):
     rows = {
         f"base_model.model.{name}.weight": ("BF16", [12, 4]) for name in ("model.embed_tokens", "lm_head")
     }
@@ -131,7 +131,7 @@ def test_every_difference_is_named(tmp_path):
     assert "use_cache" not in told
 
 
-def test_adapters_of_two_bases_are_no_soup(base, tmp_path):
+def test_adapters_of_two_bases_are_not_averaged(base, tmp_path):
     other = make_model(tmp_path / "other")
     adapters = [make_adapter(tmp_path / str(n), b) for n, b in enumerate((base, other))]
     with pytest.raises(TunebookError, match="they were trained from"):
@@ -268,7 +268,7 @@ def test_the_card_names_sources_and_holds_no_secret(base, tmp_path):
     assert recorded["base"]["files"][0]["header_sha256"][:16] in card
 
 
-def test_the_card_tells_the_recipe_that_lies_in_the_run(base, tmp_path):
+def test_the_card_has_the_recipe_of_the_run(base, tmp_path):
     run = tmp_path / "run"
     adapter = checkpoint(run, 10)
     for file in adapter.glob("*.safetensors"):
@@ -294,7 +294,7 @@ def test_a_merged_models_contract_asks_for_no_adapter_and_no_quantisation(tmp_pa
     assert (made["settings"], made["adapter"]) == (settings, {"r": 12, "lora_alpha": 12})
 
 
-def test_the_command_tells_its_plan_and_writes_nothing(base, tmp_path, monkeypatch):
+def test_a_dry_run_prints_the_plan_and_writes_nothing(base, tmp_path, monkeypatch):
     adapter = make_adapter(tmp_path / "adapter", base)
     monkeypatch.setattr("tunebook.cli.merge.find_environment", lambda plan, engine: Path("/env"))
     output = tmp_path / "out"

@@ -93,7 +93,7 @@ def test_a_default_system_prompt_is_to_be_sent():
     assert found.fix == 'send the system prompt "Be brief." with each request'
 
 
-def test_what_no_way_of_asking_mends_wants_another_template():
+def test_what_no_way_of_asking_fixes_needs_another_template():
     ways = {"as served": [3], "enable_thinking=false": [3]}
     (found,) = prompt_findings(rendered(prompts=ways), changed=False, default_system=None)
     assert "--chat-template" in found.fix
@@ -106,7 +106,7 @@ def test_a_tokenizer_without_a_template_cannot_be_served():
     assert found.level == "differs"
 
 
-def test_a_refused_system_prompt_is_told_but_is_no_difference():
+def test_a_refused_system_prompt_is_a_note_and_not_a_difference():
     found = prompt_findings(rendered(prompts={"as served": "no system"}), changed=False, default_system=None)
     assert [one.level for one in found] == ["note"]
 
@@ -128,7 +128,7 @@ def test_a_think_block_in_the_labels_must_be_known_to_the_template(whole, level)
         ([], [2], 2, "differs", "closes a turn"),
     ],
 )
-def test_generation_must_end_at_what_training_put_behind_answers(closing, generation, saved, level, fix):
+def test_generation_must_end_at_what_training_put_after_answers(closing, generation, saved, level, fix):
     (found,) = stop_findings(rendered(closing=closing, eos=saved), generation, "generation_config.json")
     assert found.level == level
     assert fix is None or fix in found.fix
@@ -231,7 +231,7 @@ def test_without_a_contract_the_files_are_not_called_equal(model):
     assert levels(model) == {"contract": "unknown", "vocabulary": "equal"}
 
 
-def test_generation_ends_where_the_first_file_that_tells_it_says(model):
+def test_generation_ends_where_the_first_file_with_end_tokens_says(model):
     source = find_model(str(model))
     assert generation_eos(source)[0] is None
     edit(model / "config.json", eos_token_id=5)

@@ -207,7 +207,7 @@ def test_the_recipe_s_own_word_on_what_is_better_holds(runs):
     assert state_of(run, 6)["best_metric"] == min(by_step.values()) < max(by_step.values())
 
 
-def test_rows_that_axolotl_drops_are_told(runs):
+def test_rows_that_axolotl_drops_are_reported(runs):
     run = runs["dropped"]
     assert "edited: 5 of 6 rows are evaluated: Axolotl drops rows above sequence_len = 256" in run.log
     assert run.evaluations()[-1]["n"] == 5
@@ -242,7 +242,7 @@ def test_evaluating_the_trained_model_gives_the_number_of_the_training(runs, lea
     assert last["values"] == pytest.approx(inside["values"], rel=1e-6)
 
 
-def test_axolotl_evaluate_reports_the_evaluation_set_alone(runs):
+def test_axolotl_evaluate_reports_only_the_evaluation_set(runs):
     rows = list(csv.DictReader((runs["after_training"].output / "eval_summary.csv").open()))
     figures = {row["metric"]: row["validation"] for row in rows}
     assert float(figures["macro_f1"]) > 0.9

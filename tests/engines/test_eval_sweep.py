@@ -189,7 +189,7 @@ def test_shares_of_an_array_give_what_one_process_gives(everything, runs, tmp_pa
         assert path.read_bytes() == (whole / path.name).read_bytes(), path.name
 
 
-def test_nodes_share_one_process_and_an_adapter_leaves_nothing_behind(runs, tmp_path):
+def test_nodes_share_one_process_and_an_adapter_leaves_no_trace(runs, tmp_path):
     told, _said = evaluate(runs["node_0"], runs["node_1"], "--checkpoints", "20,10", "--base", "-o", tmp_path)
     assert len(list(tmp_path.glob(".journal/jobs/*"))) == 1
     found = by_label(told)

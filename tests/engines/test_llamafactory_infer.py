@@ -77,7 +77,7 @@ def test_base_and_trained_answers_of_one_file_can_be_compared(answered):
     assert found["sets"][0]["n"] == 48
 
 
-def test_killed_and_gone_on_with_one_at_a_time_gives_the_same(runs, answered, registry, tmp_path):
+def test_killed_and_resumed_with_one_row_at_a_time_gives_the_same(runs, answered, registry, tmp_path):
     out = tmp_path / "one.jsonl"
     command = ["infer", runs["adapter"].output, registry / "sums_eval.json", "-o", out]
     command += ["--max-new-tokens", "40", "--batch-size", "1"]

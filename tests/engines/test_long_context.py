@@ -334,7 +334,7 @@ def test_one_row_that_runs_out_of_memory_is_an_error_and_no_result(trainer, rows
         generated(asked, rows, batches=[[2]])
 
 
-def test_another_error_in_a_batch_is_not_taken_for_want_of_memory(trainer, rows, monkeypatch):
+def test_another_error_in_a_batch_is_not_taken_for_a_lack_of_memory(trainer, rows, monkeypatch):
     asked = trainer()
 
     def fail(**_):

@@ -120,7 +120,7 @@ def test_the_change_is_rounded_once(bf16, pair, tmp_path):
 
 
 @pytest.mark.parametrize("planted", ["scale", "forgotten layer", "other layer"])
-def test_a_wrong_merge_is_caught_and_kept_apart(planted, pair, tmp_path, monkeypatch):
+def test_a_wrong_merge_is_caught_and_called_failed(planted, pair, tmp_path, monkeypatch):
     job = run.tensors_job
 
     def wrong(shards, folder):
@@ -166,7 +166,7 @@ def test_two_adapters_become_one_that_computes_their_weighted_sum(bf16, pair, tm
         assert torch.allclose(tensor.float(), base[name].float() + soup[name], rtol=2**-8, atol=1e-5), name
 
 
-def test_a_soup_of_one_model_is_that_model_and_of_two_their_average(pair, untied, tmp_path):
+def test_an_average_of_one_model_is_that_model_and_of_two_their_mean(pair, untied, tmp_path):
     one, two = (merged([a], tmp_path / a.name, base=str(untied)).folder for a in pair)
     same = merged([one, one, one], tmp_path / "same")
     assert same.ok

@@ -116,7 +116,7 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
 
 
 def _refuse_media(name: str, dataset: Any) -> None:
-    """Batches of ours carry text alone, and figures of a picture's question without the picture are wrong.
+    """Our batches carry only text, and answers to a picture's question without the picture are wrong.
 
     Raises:
         TunebookError: A row has pictures, videos or sounds.
