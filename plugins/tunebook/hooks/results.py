@@ -14,12 +14,10 @@ from tunebook.hooks.forward import RowResult
 from tunebook.hooks.generation import GeneratedIds
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.ranks import say
+from tunebook.runs.folder import FOLDER
 from tunebook.scoring import figures
 from tunebook.scoring.examples import COLUMNS, markdown, scored, telling_rows
 from tunebook.types import EvalRecord
-
-FOLDER = "tunebook"
-"""Folder below the engine's output_dir for all that tunebook writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
