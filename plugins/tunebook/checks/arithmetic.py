@@ -76,23 +76,21 @@ def check_arithmetic(recipe: CheckedRecipe) -> Iterator[Finding]:
         key = recipe.name(setting)
         number = as_number(recipe.get(key))
         if number is not None and number < 1:
-            yield recipe.finding(
-                key, rule="bad-count", severity="error", message=f"{number:g} rows cannot be trained on",
-                fix=f"set {key}: 1 or more",
-            )  # fmt: skip
+            yield recipe.error(
+                key, "bad-count", f"{number:g} rows cannot be trained on", fix=f"set {key}: 1 or more"
+            )
     counted = arithmetic(recipe)
     if counted is None:
         return
     if counted.steps and counted.warmup is not None and counted.warmup >= counted.steps:
         key = "warmup_ratio" if as_number(recipe.get("warmup_ratio")) else "warmup_steps"
-        yield recipe.finding(
+        yield recipe.warning(
             key,
-            rule="all-warmup",
-            severity="warning",
-            message=f"{counted.warmup} warmup steps of {counted.steps}: the learning rate never falls",
+            "all-warmup",
+            f"{counted.warmup} warmup steps of {counted.steps}: the learning rate never falls",
             fix="set a smaller warmup_steps, or warmup_ratio: 0.03",
         )
-    yield recipe.finding(None, rule="arithmetic", severity="hint", message=told(recipe, counted), fix=None)
+    yield recipe.hint(None, "arithmetic", told(recipe, counted), fix=None)
 
 
 def effective_batch_fault(recipe: CheckedRecipe, wanted: int) -> Finding | None:
@@ -102,11 +100,10 @@ def effective_batch_fault(recipe: CheckedRecipe, wanted: int) -> Finding | None:
         return None
     key = recipe.name("accumulation")
     steps, rest = divmod(wanted, counted.batch * counted.gpus)
-    return recipe.finding(
+    return recipe.error(
         key,
-        rule="effective-batch",
-        severity="error",
-        message=f"{told(recipe, counted)}; {wanted} is wanted",
+        "effective-batch",
+        f"{told(recipe, counted)}; {wanted} is wanted",
         fix=f"set {key}: {steps}"
         if steps and not rest
         else f"choose a batch and a number of GPUs that divide {wanted}",

@@ -95,11 +95,10 @@ def _cadence(recipe: CheckedRecipe) -> Iterator[Finding]:
     if save == "best":
         return
     if save != evaluate:
-        yield recipe.finding(
+        yield recipe.error(
             "load_best_model_at_end",
-            rule="save-eval-steps",
-            severity="error",
-            message=f"save_strategy is {save} and eval_strategy {evaluate}: the best model cannot be kept",
+            "save-eval-steps",
+            f"save_strategy is {save} and eval_strategy {evaluate}: the best model cannot be kept",
             fix="set both to the same, or save_strategy: best",
         )
         return
@@ -110,19 +109,17 @@ def _cadence(recipe: CheckedRecipe) -> Iterator[Finding]:
     if not saved or not evaluated or saved == evaluated:
         return
     if saved % evaluated and not (saved < 1 and evaluated < 1):
-        yield recipe.finding(
+        yield recipe.error(
             "save_steps",
-            rule="save-eval-steps",
-            severity="error",
-            message=f"save_steps ({saved:g}) is no multiple of eval_steps ({evaluated:g})",
+            "save-eval-steps",
+            f"save_steps ({saved:g}) is no multiple of eval_steps ({evaluated:g})",
             fix=f"set save_steps: {evaluated:g}",
         )
     else:
-        yield recipe.finding(
+        yield recipe.warning(
             "save_steps",
-            rule="best-not-saved",
-            severity="warning",
-            message=f"of {saved / evaluated:g} evaluations one is saved: a best model at another is lost, "
+            "best-not-saved",
+            f"of {saved / evaluated:g} evaluations one is saved: a best model at another is lost, "
             "and the last one kept, without a word",
             fix=f"set save_steps: {evaluated:g}, or save_strategy: best",
         )
@@ -141,31 +138,28 @@ def _metric_for_best_model(recipe: CheckedRecipe) -> Iterator[Finding]:
         return  # the trainer of another stage has figures of its own, such as rewards/accuracies
     if name in found.figures:
         if not found.ours and recipe.get("compute_accuracy") and name.endswith("accuracy"):
-            yield recipe.finding(
+            yield recipe.warning(
                 "metric_for_best_model",
-                rule="token-accuracy",
-                severity="warning",
-                message="with compute_accuracy this is the share of right tokens, not of right answers",
+                "token-accuracy",
+                "with compute_accuracy this is the share of right tokens, not of right answers",
                 fix='give the dataset a "metric" in dataset_info.json, and remove compute_accuracy',
             )
         return
     if found.functions:
-        yield recipe.finding(
+        yield recipe.hint(
             "metric_for_best_model",
-            rule="metric-not-produced",
-            severity="hint",
-            message=f"nothing declares {name!r}: the run ends at the first evaluation unless "
+            "metric-not-produced",
+            f"nothing declares {name!r}: the run ends at the first evaluation unless "
             f"{' or '.join(found.functions)} returns it",
             fix="declare it in the function's attribute `figures`, as docs/metrics.md says",
         )
         return
     names = [figure for figure, one in found.figures.items() if not one.descriptive]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    yield recipe.finding(
+    yield recipe.error(
         "metric_for_best_model",
-        rule="metric-not-produced",
-        severity="error",
-        message=f"no evaluation produces {name!r}: the run ends at the first one",
+        "metric-not-produced",
+        f"no evaluation produces {name!r}: the run ends at the first one",
         fix=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names[:12])}",
         edit=recipe.rewrite("metric_for_best_model", close[0]) if close else None,
     )
@@ -175,19 +169,17 @@ def _early_stopping(recipe: CheckedRecipe) -> Iterator[Finding]:
     if not recipe.get("early_stopping_steps"):
         return
     if recipe.effective("eval_strategy") in ("no", False, None):
-        yield recipe.finding(
+        yield recipe.error(
             "early_stopping_steps",
-            rule="early-stopping",
-            severity="error",
-            message="early stopping needs evaluations, and eval_strategy is no",
+            "early-stopping",
+            "early stopping needs evaluations, and eval_strategy is no",
             fix="add eval_strategy: steps and eval_steps",
         )
     elif not recipe.get("metric_for_best_model") and not recipe.get("load_best_model_at_end"):
-        yield recipe.finding(
+        yield recipe.error(
             "early_stopping_steps",
-            rule="early-stopping",
-            severity="error",
-            message="early stopping has no metric to watch: training ends with an AssertionError",
+            "early-stopping",
+            "early stopping has no metric to watch: training ends with an AssertionError",
             fix="add metric_for_best_model and load_best_model_at_end: true",
         )
 
@@ -225,10 +217,9 @@ def _direction(recipe: CheckedRecipe) -> Iterator[Finding]:
             else "choose by a figure of which larger is better, or by eval_loss",
         )
     elif not chosen.smaller_is_better and set_to is False and not dropped:
-        yield recipe.finding(
+        yield recipe.warning(
             "greater_is_better",
-            rule="greater-is-better",
-            severity="warning",
-            message=f"the smallest {wanted} would be taken for the best",
+            "greater-is-better",
+            f"the smallest {wanted} would be taken for the best",
             fix="set greater_is_better: true",
         )

@@ -27,33 +27,21 @@ def check_deepspeed(recipe: CheckedRecipe) -> Iterator[Finding]:
         return
     path = recipe.locate(value)
     if path is None:
-        yield recipe.finding(
-            "deepspeed", rule="missing-deepspeed", severity="error", message=f"there is no file {value}",
+        yield recipe.error(
+            "deepspeed",
+            "missing-deepspeed",
+            f"there is no file {value}",
             fix="check the path; it starts from the folder the engine is started in",
-        )  # fmt: skip
+        )
         return
     config, fault = read_config(path)
     if fault is not None:
-        yield recipe.finding(
-            "deepspeed", rule="deepspeed-config", severity="error", message=fault, fix="mend it"
-        )
+        yield recipe.error("deepspeed", "deepspeed-config", fault, fix="mend it")
         return
     for key, message, fix in config_faults(config):
-        yield recipe.finding(
-            "deepspeed",
-            rule="deepspeed-config",
-            severity="error",
-            message=f"{path.name}: {key}: {message}",
-            fix=fix,
-        )
+        yield recipe.error("deepspeed", "deepspeed-config", f"{path.name}: {key}: {message}", fix=fix)
     for key, message, fix in _against(recipe, config):
-        yield recipe.finding(
-            "deepspeed",
-            rule="deepspeed-mismatch",
-            severity="error",
-            message=f"{path.name}: {key}: {message}",
-            fix=fix,
-        )
+        yield recipe.error("deepspeed", "deepspeed-mismatch", f"{path.name}: {key}: {message}", fix=fix)
 
 
 def read_config(path: Path) -> tuple[Mapping[str, Any], str | None]:

@@ -27,36 +27,35 @@ def check_evaluation(recipe: CheckedRecipe) -> Iterator[Finding]:
 def _nothing_to_do(recipe: CheckedRecipe) -> Iterator[Finding]:
     does = [key for key in ("do_train", "do_eval", "do_predict") if recipe.get(key)]
     if not does:
-        yield recipe.finding(
+        yield recipe.warning(
             "do_train",
-            rule="trains-nothing",
-            severity="warning",
-            message="none of do_train, do_eval, do_predict is true: data and model are loaded, no more",
+            "trains-nothing",
+            "none of do_train, do_eval, do_predict is true: data and model are loaded, no more",
             fix="add do_train: true",
         )
     asks = [key for key in ("do_eval", "do_predict", "predict_with_generate") if recipe.get(key)]
     if recipe.get("eval_strategy") in ("steps", "epoch"):
         asks.append("eval_strategy")
     if asks and not recipe.evaluates:
-        yield recipe.finding(
+        yield recipe.error(
             asks[0],
-            rule="nothing-to-evaluate",
-            severity="error",
-            message=f"`{asks[0]}` is set, and there is nothing to evaluate on",
+            "nothing-to-evaluate",
+            f"`{asks[0]}` is set, and there is nothing to evaluate on",
             fix="add eval_dataset, or val_size: 0.1 to split off a tenth of the training rows",
         )
     if recipe.get("val_size") == 1 and isinstance(recipe.get("val_size"), int):
-        yield recipe.finding(
-            "val_size", rule="one-row", severity="warning", message="1 is one row, not all of them",
+        yield recipe.warning(
+            "val_size",
+            "one-row",
+            "1 is one row, not all of them",
             fix="give a share below 1, e.g. 0.1, or a number of rows",
-        )  # fmt: skip
+        )
     if recipe.evaluates and not asks:
         key = "eval_dataset" if recipe.get("eval_dataset") else "val_size"
-        yield recipe.finding(
+        yield recipe.warning(
             key,
-            rule="never-evaluates",
-            severity="warning",
-            message="nothing asks for an evaluation: the rows are loaded and never used",
+            "never-evaluates",
+            "nothing asks for an evaluation: the rows are loaded and never used",
             fix="add eval_strategy: steps and eval_steps",
         )
 
@@ -65,19 +64,17 @@ def _what_is_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
     measured = [entry.name for entry in recipe.entries(recipe.evaluation_sets) if entry.metrics]
     for key in ("packing", "neat_packing"):
         if recipe.get(key) and measured:
-            yield recipe.finding(
+            yield recipe.error(
                 key,
-                rule="packed-evaluation",
-                severity="error",
-                message=f"packs the rows of {', '.join(measured)} too: no answer can be told from the next",
+                "packed-evaluation",
+                f"packs the rows of {', '.join(measured)} too: no answer can be told from the next",
                 fix=f'remove {key}, or take "metric" out of the registry entry',
             )
     if recipe.get("train_on_prompt") and measured:
-        yield recipe.finding(
+        yield recipe.error(
             "train_on_prompt",
-            rule="packed-evaluation",
-            severity="error",
-            message=f"takes loss on the prompts of {', '.join(measured)}, so no answer stands out",
+            "packed-evaluation",
+            f"takes loss on the prompts of {', '.join(measured)}, so no answer stands out",
             fix="remove train_on_prompt",
         )
 
@@ -90,21 +87,19 @@ def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
             continue
         names = ", ".join(spec.name for spec in entry.metrics)
         if stage != "sft":
-            yield recipe.finding(
+            yield recipe.hint(
                 "stage",
-                rule="metric-ignored",
-                severity="hint",
-                message=f"stage {stage} measures no answers: {names} of {entry.name} is left out of this run",
+                "metric-ignored",
+                f"stage {stage} measures no answers: {names} of {entry.name} is left out of this run",
                 fix="run `tunebook eval` on the trained model",
             )
         columns = entry.values.get("columns")
         media = [name for name in MEDIA if isinstance(columns, dict) and columns.get(name)]
         if media and stage == "sft":
-            yield recipe.finding(
+            yield recipe.error(
                 "eval_dataset",
-                rule="media-not-measured",
-                severity="error",
-                message=f"{entry.name} has {', '.join(media)}, which our evaluation would leave out: its "
+                "media-not-measured",
+                f"{entry.name} has {', '.join(media)}, which our evaluation would leave out: its "
                 "figures would be of the text alone",
                 fix=f'take "metric" out of {entry.name}: LLaMA-Factory then evaluates it alone',
             )
@@ -124,9 +119,7 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
                 ),
                 None,
             )
-            yield recipe.finding(
-                key, rule="axolotl-evaluation", severity="error", message=error.problem, fix=error.fix
-            )
+            yield recipe.error(key, "axolotl-evaluation", error.problem, fix=error.fix)
         return
     asked = [
         key
@@ -135,11 +128,10 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
     ]
     if recipe.evaluates and not asked and not recipe.get("rl"):
         key = "test_datasets" if recipe.get("test_datasets") else "val_set_size"
-        yield recipe.finding(
+        yield recipe.warning(
             key,
-            rule="never-evaluates",
-            severity="warning",
-            message="nothing asks for an evaluation: these rows are held back and never used",
+            "never-evaluates",
+            "nothing asks for an evaluation: these rows are held back and never used",
             fix="add eval_steps or evals_per_epoch"
             if key == "test_datasets"
             else "add eval_steps or evals_per_epoch, or set val_set_size: 0",

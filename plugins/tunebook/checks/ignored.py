@@ -45,20 +45,18 @@ def _datasets(recipe: CheckedRecipe) -> Iterator[Finding]:
     for key, names in named.items():
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            yield recipe.finding(
+            yield recipe.warning(
                 key,
-                rule="repeated-dataset",
-                severity="warning",
-                message=f"{twice} stands twice and is read once",
+                "repeated-dataset",
+                f"{twice} stands twice and is read once",
                 fix="name it once; num_train_epochs repeats all data",
             )
     both = [name for name in named["eval_dataset"] if name in named["dataset"]]
     if both and recipe.get("do_train"):
-        yield recipe.finding(
+        yield recipe.warning(
             "eval_dataset",
-            rule="trains-on-evaluation",
-            severity="warning",
-            message=f"{', '.join(both)} is trained on as well: its figures say what was learned by heart",
+            "trains-on-evaluation",
+            f"{', '.join(both)} is trained on as well: its figures say what was learned by heart",
             fix="name rows that are not trained on, or split some off with val_size",
         )
 
@@ -168,11 +166,10 @@ def check_advice(recipe: CheckedRecipe) -> Iterator[Finding]:
         for spec in entry.metrics:
             score = _BEFORE.get(spec.name, {}).get(model)
             if score is not None:
-                yield recipe.finding(
+                yield recipe.hint(
                     key,
-                    rule="headroom",
-                    severity="hint",
-                    message=f"{model} is said to answer {score:.0%} of {spec.name} before any training: "
+                    "headroom",
+                    f"{model} is said to answer {score:.0%} of {spec.name} before any training: "
                     "there is little to gain",
                     fix="measure the base model first, or take a smaller one",
                 )
@@ -182,10 +179,9 @@ def check_advice(recipe: CheckedRecipe) -> Iterator[Finding]:
         else bool(recipe.get("adapter"))
     )
     if lora and recipe.zero_stage == 3:
-        yield recipe.finding(
+        yield recipe.hint(
             "deepspeed",
-            rule="zero3-not-needed",
-            severity="hint",
-            message="LoRA trains little: ZeRO-2 divides its states, and gathers no weights at each step",
+            "zero3-not-needed",
+            "LoRA trains little: ZeRO-2 divides its states, and gathers no weights at each step",
             fix="take ZeRO-2 if the weights fit one GPU; `tunebook estimate` tells",
         )

@@ -148,20 +148,18 @@ def _unknown(recipe: CheckedRecipe, path: str, key: str, value: Any, known: Know
     spec = recipe.schema["keys"].get(key)
     if refused and spec is not None:
         owner = "eval" if spec["groups"] == ["evaluation"] else "train"
-        return recipe.finding(
+        return recipe.error(
             path,
-            rule="other-command",
-            severity="error",
-            message=f"{key} is a key of `llamafactory-cli {owner}`; `{recipe.command}` refuses it",
+            "other-command",
+            f"{key} is a key of `llamafactory-cli {owner}`; `{recipe.command}` refuses it",
             fix=f"remove it, or give the file to `llamafactory-cli {owner}`",
         )
     renamed = RENAMED[recipe.engine].get(key) if path == key else None
     if renamed is not None:
-        return recipe.finding(
+        return recipe.error(
             path,
-            rule="renamed-key",
-            severity="error",
-            message=f"no such key: {renamed.why}; {effect}",
+            "renamed-key",
+            f"no such key: {renamed.why}; {effect}",
             fix=f"write {renamed.to}" if renamed.to else f"remove {key}",
             edit=recipe.rename(path, renamed.to) if renamed.to and renamed.same_value else None,
         )

@@ -35,19 +35,17 @@ def check_memory_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
     if length > LONG:
         yield from _generation(recipe, int(length))
         if recipe.get("load_best_model_at_end"):
-            yield recipe.finding(
+            yield recipe.warning(
                 "load_best_model_at_end",
-                rule="reload-at-length",
-                severity="warning",
-                message=f"at {int(length):,} tokens memory is full when the best model is read back",
+                "reload-at-length",
+                f"at {int(length):,} tokens memory is full when the best model is read back",
                 fix="set it to false; `tunebook eval --checkpoints all` tells which is best",
             )
     if length > VERY_LONG and not _fuses_loss(recipe):
-        yield recipe.finding(
+        yield recipe.warning(
             key,
-            rule="logits-at-length",
-            severity="warning",
-            message=f"without a fused loss one row of {int(length):,} tokens holds "
+            "logits-at-length",
+            f"without a fused loss one row of {int(length):,} tokens holds "
             f"{length * 151_936 * 2 / 2**30:.0f} GiB of logits (bf16, 151,936 words)",
             fix="set enable_liger_kernel: true"
             if recipe.engine == "llamafactory"
@@ -58,21 +56,19 @@ def check_memory_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
 
 def _generation(recipe: CheckedRecipe, length: int) -> Iterator[Finding]:
     if recipe.get("predict_with_generate"):
-        yield recipe.finding(
+        yield recipe.error(
             "predict_with_generate",
-            rule="generation-at-length",
-            severity="error",
-            message=f"generation over {length:,} tokens during training runs out of memory",
+            "generation-at-length",
+            f"generation over {length:,} tokens during training runs out of memory",
             fix='remove it: a "metric" in the registry is measured at answer positions alone',
         )
     for entry in recipe.entries(recipe.evaluation_sets):
         for spec in entry.metrics:
             if spec.mode == "generate":
-                yield recipe.finding(
+                yield recipe.warning(
                     "eval_dataset" if recipe.engine == "llamafactory" else "tunebook_eval_datasets",
-                    rule="generation-at-length",
-                    severity="warning",
-                    message=f"{entry.name}: {spec.name} generates during training, over {length:,} tokens",
+                    "generation-at-length",
+                    f"{entry.name}: {spec.name} generates during training, over {length:,} tokens",
                     fix='set "max_samples" beside the metric, or evaluate after training',
                 )
 
@@ -92,11 +88,10 @@ def _reentrant(recipe: CheckedRecipe) -> Iterator[Finding]:
     reentrant = options.get("use_reentrant") if isinstance(options, dict) else None
     if recipe.engine == "axolotl":
         if recipe.get("adapter") == "qlora" and reentrant is False and recipe.zero_stage == 3:
-            yield recipe.finding(
+            yield recipe.warning(
                 "gradient_checkpointing_kwargs.use_reentrant",
-                rule="reentrant-checkpointing",
-                severity="warning",
-                message="qlora with ZeRO-3 and use_reentrant: false may end with a CheckpointError",
+                "reentrant-checkpointing",
+                "qlora with ZeRO-3 and use_reentrant: false may end with a CheckpointError",
                 fix="write use_reentrant: true",
                 edit=recipe.rewrite("gradient_checkpointing_kwargs.use_reentrant", "true"),
             )
@@ -108,11 +103,10 @@ def _reentrant(recipe: CheckedRecipe) -> Iterator[Finding]:
     if not (lora and by_trainer) or reentrant is False:
         return
     if recipe.installed("transformers").startswith(("3.", "4.")):
-        yield recipe.finding(
+        yield recipe.error(
             "gradient_checkpointing",
-            rule="reentrant-checkpointing",
-            severity="error",
-            message="reentrant checkpointing under LoRA before transformers 5: "
+            "reentrant-checkpointing",
+            "reentrant checkpointing under LoRA before transformers 5: "
             "element 0 of tensors does not require grad",
             fix="remove both keys (LLaMA-Factory checkpoints by itself), or add "
             "gradient_checkpointing_kwargs: {use_reentrant: false}",
@@ -168,19 +162,17 @@ def _limit(recipe: CheckedRecipe) -> int | None:
 def _rope(recipe: CheckedRecipe, length: float | None, limit: int | None) -> Iterator[Finding]:
     scaling = recipe.get("rope_scaling")
     if scaling and limit and length and length <= limit:
-        yield recipe.finding(
+        yield recipe.warning(
             "rope_scaling",
-            rule="rope-not-needed",
-            severity="warning",
-            message=f"the model reads {limit:,} tokens as it is, and cutoff_len is {int(length):,}",
+            "rope-not-needed",
+            f"the model reads {limit:,} tokens as it is, and cutoff_len is {int(length):,}",
             fix="remove rope_scaling",
         )
     elif scaling and recipe.installed("transformers").startswith("5."):
-        yield recipe.finding(
+        yield recipe.error(
             "rope_scaling",
-            rule="rope-length-type",
-            severity="error",
-            message="LLaMA-Factory multiplies the model's length by a float, which the configs of "
+            "rope-length-type",
+            "LLaMA-Factory multiplies the model's length by a float, which the configs of "
             f"transformers {recipe.installed('transformers')} refuse: the model is not loaded",
             fix=_INTO_CONFIG,
         )
@@ -189,11 +181,10 @@ def _rope(recipe: CheckedRecipe, length: float | None, limit: int | None) -> Ite
             f"{math.ceil(length / limit)}" if limit and length else "ceil(cutoff_len / the model's length)"
         )
         if factor != f"{_INFERENCE_FACTOR:g}":
-            yield recipe.finding(
+            yield recipe.warning(
                 "rope_scaling",
-                rule="rope-at-inference",
-                severity="warning",
-                message=f"LLaMA-Factory trains with factor {factor}, infers with {_INFERENCE_FACTOR:g}, "
+                "rope-at-inference",
+                f"LLaMA-Factory trains with factor {factor}, infers with {_INFERENCE_FACTOR:g}, "
                 "and with vLLM refuses",
                 fix=_INTO_CONFIG,
             )
@@ -202,11 +193,10 @@ def _rope(recipe: CheckedRecipe, length: float | None, limit: int | None) -> Ite
 
 
 def _too_long(recipe: CheckedRecipe, length: int, limit: int) -> Finding:
-    return recipe.finding(
+    return recipe.warning(
         recipe.name("length"),
-        rule="context-too-long",
-        severity="warning",
-        message=f"{length:,} tokens are more than the {limit:,} that the model was made for",
+        "context-too-long",
+        f"{length:,} tokens are more than the {limit:,} that the model was made for",
         fix=f"set {recipe.name('length')}: {limit}, or take a model for longer texts",
     )
 
@@ -218,10 +208,9 @@ def _remote_code(recipe: CheckedRecipe) -> Iterator[Finding]:
     name = str(recipe.get(recipe.name("model"), "")).rpartition("/")[2]
     needless = "auto_map" not in config if config else bool(_IN_TRANSFORMERS.match(name))
     if needless:
-        yield recipe.finding(
+        yield recipe.hint(
             "trust_remote_code",
-            rule="trust-remote-code",
-            severity="hint",
-            message="this model's code is in transformers; true runs whatever code its repository holds",
+            "trust-remote-code",
+            "this model's code is in transformers; true runs whatever code its repository holds",
             fix="remove trust_remote_code",
         )

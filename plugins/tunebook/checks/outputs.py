@@ -27,50 +27,45 @@ def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
     if recipe.command != "train":
         return
     if not recipe.get("output_dir"):
-        yield recipe.finding(
+        yield recipe.warning(
             "output_dir",
-            rule="no-output-dir",
-            severity="warning",
-            message="there is no output_dir: every such run writes into trainer_output",
+            "no-output-dir",
+            "there is no output_dir: every such run writes into trainer_output",
             fix="add output_dir: output/<name>",
         )
     yield from _mixed(recipe, full=recipe.effective("finetuning_type") == "full")
     yield from _old_checkpoints(recipe)
     tokens = recipe.get("tokenized_path")
     if isinstance(tokens, str) and recipe.locate(tokens) is not None and recipe.get("dataset"):
-        yield recipe.finding(
+        yield recipe.warning(
             "tokenized_path",
-            rule="stale-tokens",
-            severity="warning",
-            message=f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not looked at",
+            "stale-tokens",
+            f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not looked at",
             fix="remove the folder, or the key",
         )
     wished = recipe.get("resume_from_checkpoint")
     if isinstance(wished, str) and recipe.locate(wished) is None:
-        yield recipe.finding(
+        yield recipe.error(
             "resume_from_checkpoint",
-            rule="missing-checkpoint",
-            severity="error",
-            message=f"{wished}: there is no such folder",
+            "missing-checkpoint",
+            f"{wished}: there is no such folder",
             fix="name a checkpoint folder, or remove the key: the newest whole one is found",
         )
     told = recipe.get("report_to")
     if isinstance(told, str) and "," in told:
         listed = f"[{', '.join(part.strip() for part in told.split(','))}]"
-        yield recipe.finding(
+        yield recipe.error(
             "report_to",
-            rule="report-to",
-            severity="error",
-            message=f"{told!r} is taken for one name",
+            "report-to",
+            f"{told!r} is taken for one name",
             fix=f"write report_to: {listed}",
             edit=recipe.rewrite("report_to", listed),
         )
     if recipe.get("export_dir"):
-        yield recipe.finding(
+        yield recipe.warning(
             "export_dir",
-            rule="export-in-training",
-            severity="warning",
-            message="training does not export; `llamafactory-cli export` does, from a file of its own",
+            "export-in-training",
+            "training does not export; `llamafactory-cli export` does, from a file of its own",
             fix="remove it and export from a file of its own",
         )
 
@@ -85,11 +80,10 @@ def check_across(recipes: Sequence[CheckedRecipe]) -> Iterator[Finding]:
         folder = Path(value).absolute()
         other = first.setdefault(folder, recipe)
         if other is not recipe and other.file != recipe.file:
-            yield recipe.finding(
+            yield recipe.hint(
                 "output_dir",
-                rule="output-clash",
-                severity="hint",
-                message=f"{other.file} writes there too",
+                "output-clash",
+                f"{other.file} writes there too",
                 fix="give each run an output_dir of its own",
             )
 
@@ -104,11 +98,10 @@ def _mixed(recipe: CheckedRecipe, *, full: bool) -> Iterator[Finding]:
     weights = any(folder.glob("model*.safetensors"))
     if (full and adapter) or (not full and weights and not adapter):
         held, made = ("an adapter", "a whole model") if full else ("a whole model", "an adapter")
-        yield recipe.finding(
+        yield recipe.error(
             "output_dir",
-            rule="mixed-output",
-            severity="error",
-            message=f"{value} holds {held} of an earlier run, and gets {made} beside it",
+            "mixed-output",
+            f"{value} holds {held} of an earlier run, and gets {made} beside it",
             fix="set another output_dir",
         )
 
@@ -118,11 +111,10 @@ def _old_checkpoints(recipe: CheckedRecipe) -> Iterator[Finding]:
     value = recipe.get("output_dir")
     held = sorted(Path(value).glob("checkpoint-*")) if isinstance(value, str) else []
     if held and recipe.get("overwrite_output_dir"):
-        yield recipe.finding(
+        yield recipe.hint(
             "output_dir",
-            rule="old-checkpoints",
-            severity="hint",
-            message=f"{value} holds {held[-1].name} of an earlier run; overwrite_output_dir keeps it, "
+            "old-checkpoints",
+            f"{value} holds {held[-1].name} of an earlier run; overwrite_output_dir keeps it, "
             "and a later start may go on from there",
             fix="set another output_dir, or remove the folder",
         )
@@ -202,11 +194,10 @@ def check_secrets(recipe: CheckedRecipe) -> Iterator[Finding]:
         # Nor is a number one.
         named = _SECRET_KEY.search(key) and as_number(raw) is None and redact(raw, key) != raw
         if named or redact(raw) != raw:
-            finding = recipe.finding(
+            finding = recipe.error(
                 path,
-                rule="secret",
-                severity="error",
-                message="a secret: the run folder would keep a copy of it",
+                "secret",
+                "a secret: the run folder would keep a copy of it",
                 fix=f"remove it and set {_VARIABLES.get(key, 'an environment variable')} instead",
             )
             yield replace(finding, text=f"{key}: ...")

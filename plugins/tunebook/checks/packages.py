@@ -154,10 +154,4 @@ def check_versions(recipe: CheckedRecipe) -> Iterator[Finding]:
         key, _, value = condition.partition(": ")
         if condition and str(recipe.get(key)) != value:
             continue
-        yield recipe.finding(
-            key or None,
-            rule="bad-versions",
-            severity="warning",
-            message=f"{recipe.environment.name}: {problem}",
-            fix=fix,
-        )
+        yield recipe.warning(key or None, "bad-versions", f"{recipe.environment.name}: {problem}", fix=fix)

@@ -33,11 +33,10 @@ def _quantized(recipe: CheckedRecipe) -> Iterator[Finding]:
     bits, method = recipe.get("quantization_bit"), str(recipe.effective("quantization_method"))
     how = recipe.effective("finetuning_type")
     if how not in _ADAPTERS:
-        yield recipe.finding(
+        yield recipe.error(
             "quantization_bit",
-            rule="quantized-full",
-            severity="error",
-            message=f"a quantised model trains with lora or oft alone, not with finetuning_type: {how}",
+            "quantized-full",
+            f"a quantised model trains with lora or oft alone, not with finetuning_type: {how}",
             fix="remove quantization_bit, or set finetuning_type: lora",
         )
     for key, fix in (
@@ -46,33 +45,27 @@ def _quantized(recipe: CheckedRecipe) -> Iterator[Finding]:
         ("fp8", "remove one of them"),
     ):
         if recipe.get(key):
-            yield recipe.finding(
-                key, rule="quantized-full", severity="error",
-                message=f"`{key}` does not go with quantization_bit", fix=fix,
-            )  # fmt: skip
+            yield recipe.error(key, "quantized-full", f"`{key}` does not go with quantization_bit", fix=fix)
     adapters = recipe.get("adapter_name_or_path")
     if isinstance(adapters, str) and "," in adapters:
-        yield recipe.finding(
+        yield recipe.error(
             "adapter_name_or_path",
-            rule="quantized-full",
-            severity="error",
-            message="a quantised model takes one adapter",
+            "quantized-full",
+            "a quantised model takes one adapter",
             fix="merge them first, without quantization_bit",
         )
     if recipe.zero_stage == 3 and (method != "bnb" or bits != 4):
-        yield recipe.finding(
+        yield recipe.error(
             "quantization_bit",
-            rule="quantized-zero3",
-            severity="error",
-            message=f"ZeRO-3 can shard 4-bit bnb weights alone, not {bits}-bit {method}",
+            "quantized-zero3",
+            f"ZeRO-3 can shard 4-bit bnb weights alone, not {bits}-bit {method}",
             fix="set quantization_bit: 4 with quantization_method: bnb, or use ZeRO-2",
         )
     if recipe.command == "train" and recipe.get("quantization_device_map") == "auto":
-        yield recipe.finding(
+        yield recipe.error(
             "quantization_device_map",
-            rule="quantized-zero3",
-            severity="error",
-            message="a device map is for inference alone",
+            "quantized-zero3",
+            "a device map is for inference alone",
             fix="remove quantization_device_map",
         )
 
@@ -87,11 +80,10 @@ def _zero3(recipe: CheckedRecipe) -> Iterator[Finding]:
         ("pissa_init", "LLaMA-Factory refuses it under ZeRO-3"),
     ):
         if recipe.get(key):
-            yield recipe.finding(
+            yield recipe.error(
                 key,
-                rule="unsloth-zero3" if key == "use_unsloth" else "zero3-conflict",
-                severity="error",
-                message=why,
+                "unsloth-zero3" if key == "use_unsloth" else "zero3-conflict",
+                why,
                 fix=f"remove {key}, or use ZeRO-2",
             )
 
@@ -100,36 +92,40 @@ def _methods(recipe: CheckedRecipe) -> Iterator[Finding]:
     memory_savers = [key for key in ("use_galore", "use_apollo", "use_badam") if recipe.get(key)]
     for key in memory_savers:
         if recipe.effective("finetuning_type") == "lora":
-            yield recipe.finding(
-                key, rule="optimizer-conflict", severity="error",
-                message=f"`{key}` does not go with finetuning_type: lora", fix="set finetuning_type: full",
-            )  # fmt: skip
+            yield recipe.error(
+                key,
+                "optimizer-conflict",
+                f"`{key}` does not go with finetuning_type: lora",
+                fix="set finetuning_type: full",
+            )
         if key != "use_badam" and recipe.get("deepspeed"):
-            yield recipe.finding(
-                key, rule="optimizer-conflict", severity="error",
-                message=f"`{key}` does not go with DeepSpeed", fix="remove one of them",
-            )  # fmt: skip
+            yield recipe.error(
+                key, "optimizer-conflict", f"`{key}` does not go with DeepSpeed", fix="remove one of them"
+            )
     if recipe.get("bf16") and recipe.get("fp16"):
-        yield recipe.finding(
-            "fp16", rule="two-precisions", severity="error", message="bf16 and fp16 cannot both be true",
+        yield recipe.error(
+            "fp16",
+            "two-precisions",
+            "bf16 and fp16 cannot both be true",
             fix="remove one of them; bf16 needs no loss scaling",
-        )  # fmt: skip
+        )
     if recipe.effective("finetuning_type") != "lora":
         for key in ("loraplus_lr_ratio", "use_rslora", "use_dora", "pissa_init"):
             if recipe.get(key):
-                yield recipe.finding(
-                    key, rule="lora-option", severity="error", message=f"`{key}` is for LoRA alone",
+                yield recipe.error(
+                    key,
+                    "lora-option",
+                    f"`{key}` is for LoRA alone",
                     fix=f"remove {key}, or set finetuning_type: lora",
-                )  # fmt: skip
+                )
 
 
 def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
     if recipe.get("load_in_8bit") and recipe.zero_stage == 3:
-        yield recipe.finding(
+        yield recipe.error(
             "load_in_8bit",
-            rule="quantized-zero3",
-            severity="error",
-            message="ZeRO-3 can shard 4-bit weights alone",
+            "quantized-zero3",
+            "ZeRO-3 can shard 4-bit weights alone",
             fix="set load_in_4bit: true with adapter: qlora, or use ZeRO-2",
         )
 
@@ -182,11 +178,10 @@ def check_adapters(recipe: CheckedRecipe) -> Iterator[Finding]:
         right = ",".join(
             close[0] if str(other).strip() == str(part).strip() else str(other) for other in named
         )
-        yield recipe.finding(
+        yield recipe.warning(
             path,
-            rule="lora-target",
-            severity="warning",
-            message=f"few models have a module {name}, and one that is not found is left untrained",
+            "lora-target",
+            f"few models have a module {name}, and one that is not found is left untrained",
             fix=f"did you mean {close[0]}?",
             edit=recipe.rewrite(path, close[0] if isinstance(value, list) else right),
         )
@@ -202,18 +197,16 @@ def _plugins(recipe: CheckedRecipe) -> Iterator[Finding]:
         if name in known or f"axolotl.integrations.{name}" in known:
             continue
         if "." not in name:
-            yield recipe.finding(
-                path, rule="plugin-path", severity="error", message=f"{name!r} names no class",
-                fix="write package.module.Class",
-            )  # fmt: skip
+            yield recipe.error(
+                path, "plugin-path", f"{name!r} names no class", fix="write package.module.Class"
+            )
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
-            yield recipe.finding(
+            yield recipe.error(
                 path,
-                rule="plugin-path",
-                severity="error",
-                message=f"no such plugin: {name}; Axolotl goes on without a plugin it cannot import",
+                "plugin-path",
+                f"no such plugin: {name}; Axolotl goes on without a plugin it cannot import",
                 fix=f"did you mean {close[0]}?",
                 edit=recipe.rewrite(path, close[0]),
             )

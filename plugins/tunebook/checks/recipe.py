@@ -118,6 +118,24 @@ class CheckedRecipe:
             edit=edit if place is not None else None,
         )
 
+    def error(
+        self, key: str | None, rule: str, message: str, *, fix: str | None, edit: Edit | None = None
+    ) -> Finding:
+        """Return a finding that the run fails of, or does not do what the recipe says."""
+        return self.finding(key, rule=rule, severity="error", message=message, fix=fix, edit=edit)
+
+    def warning(
+        self, key: str | None, rule: str, message: str, *, fix: str | None, edit: Edit | None = None
+    ) -> Finding:
+        """Return a finding that the run may well be spoiled by."""
+        return self.finding(key, rule=rule, severity="warning", message=message, fix=fix, edit=edit)
+
+    def hint(
+        self, key: str | None, rule: str, message: str, *, fix: str | None, edit: Edit | None = None
+    ) -> Finding:
+        """Return a finding that is for information."""
+        return self.finding(key, rule=rule, severity="hint", message=message, fix=fix, edit=edit)
+
     def rename(self, key: str, to: str) -> Edit | None:
         """Return the edit that writes another key; None where it stands already or `key` is in no file."""
         place = self.places.get(key)

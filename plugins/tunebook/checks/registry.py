@@ -63,12 +63,8 @@ def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
     if not isinstance(recipe.registry, Registry):
         error = recipe.registry
         if error is not None:
-            yield recipe.finding(
-                engines.load(recipe.engine).registry_key,
-                rule="missing-registry",
-                severity="error",
-                message=error.problem,
-                fix=error.fix,
+            yield recipe.error(
+                engines.load(recipe.engine).registry_key, "missing-registry", error.problem, fix=error.fix
             )
         return
     for name in names:
@@ -77,7 +73,7 @@ def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
             entry = recipe.registry.entry(name)
         except TunebookError as error:
             rule = "registry-key" if name in recipe.registry.values else "undefined-dataset"
-            yield recipe.finding(key, rule=rule, severity="error", message=error.problem, fix=error.fix)
+            yield recipe.error(key, rule, error.problem, fix=error.fix)
             continue
         stage = str(recipe.effective("stage"))
         faults = [*entry_faults(entry, stage=stage)]

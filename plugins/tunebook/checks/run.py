@@ -54,11 +54,10 @@ def check_refusals(recipe: CheckedRecipe) -> Iterator[Finding]:
     for row in REFUSALS[recipe.engine]:
         # An overlay by itself is checked for what stands in it, not for what it leaves to its recipes.
         if row.when(recipe) and not (row.rule == MISSING and recipe.partial):
-            yield recipe.finding(
+            yield recipe.error(
                 row.key,
-                rule=row.rule,
-                severity="error",
-                message=row.problem,
+                row.rule,
+                row.problem,
                 fix=row.fix,
                 edit=recipe.rewrite(row.key, row.write) if row.write is not None else None,
             )

@@ -55,11 +55,10 @@ def check_schedule(recipe: CheckedRecipe) -> Iterator[Finding]:
         place = recipe.places.get("max_steps")
         # An overlay that shortens a run is meant to win.
         if place is None or place.file == recipe.file:
-            yield recipe.finding(
+            yield recipe.hint(
                 "max_steps",
-                rule="steps-over-epochs",
-                severity="hint",
-                message=f"max_steps wins over {recipe.name('epochs')}: {epochs}",
+                "steps-over-epochs",
+                f"max_steps wins over {recipe.name('epochs')}: {epochs}",
                 fix=None,
             )
 
@@ -92,11 +91,10 @@ def _options(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) ->
         )
     yield from _floor(recipe, name, options)
     if name == "warmup_stable_decay" and options.get("num_decay_steps") is None:
-        yield recipe.finding(
+        yield recipe.error(
             "lr_scheduler_kwargs" if options else recipe.name("scheduler"),
-            rule="scheduler-options",
-            severity="error",
-            message="warmup_stable_decay needs num_decay_steps",
+            "scheduler-options",
+            "warmup_stable_decay needs num_decay_steps",
             fix="add lr_scheduler_kwargs: {num_decay_steps: <steps>}",
         )
 
@@ -110,11 +108,10 @@ def _names(recipe: CheckedRecipe) -> Iterator[Finding]:
         close = difflib.get_close_matches(str(value), names, n=1, cutoff=_SLIP)
         # A plugin may bring an optimizer: only what looks like a known name is wrong.
         if value is not None and value not in names and close:
-            yield recipe.finding(
+            yield recipe.error(
                 key,
-                rule="bad-choice",
-                severity="error",
-                message=f"no {key.removeprefix('lr_')} is called {value}",
+                "bad-choice",
+                f"no {key.removeprefix('lr_')} is called {value}",
                 fix=f"did you mean {close[0]}?",
                 edit=recipe.rewrite(key, close[0]),
             )
@@ -125,33 +122,32 @@ def _floor(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) -> I
     peak = recipe.number("learning_rate")
     if name in (_WITH_FLOOR, "cosine_warmup_with_min_lr"):
         if lowest is not None and share is not None:
-            yield recipe.finding(
-                "lr_scheduler_kwargs", rule="min-lr", severity="error",
-                message="min_lr and min_lr_rate cannot both be set", fix="remove one of them",
-            )  # fmt: skip
+            yield recipe.error(
+                "lr_scheduler_kwargs",
+                "min-lr",
+                "min_lr and min_lr_rate cannot both be set",
+                fix="remove one of them",
+            )
         elif lowest is None and share is None:
-            yield recipe.finding(
+            yield recipe.error(
                 "lr_scheduler_kwargs" if options else recipe.name("scheduler"),
-                rule="min-lr",
-                severity="error",
-                message=f"{name} needs min_lr (a rate) or min_lr_rate (a share of learning_rate)",
+                "min-lr",
+                f"{name} needs min_lr (a rate) or min_lr_rate (a share of learning_rate)",
                 fix="add lr_scheduler_kwargs: {min_lr: 1.0e-6}",
             )
     if lowest is not None and peak and lowest >= peak:
-        yield recipe.finding(
+        yield recipe.error(
             "lr_scheduler_kwargs.min_lr",
-            rule="min-lr",
-            severity="error",
-            message=f"min_lr is a rate, not a share: {lowest:g} is not below learning_rate {peak:g}",
+            "min-lr",
+            f"min_lr is a rate, not a share: {lowest:g} is not below learning_rate {peak:g}",
             fix=f"set min_lr below {peak:g}, or write min_lr_rate: {lowest:g}",
         )
     end = as_number(options.get("lr_end"))
     if name == "polynomial" and peak and (1e-7 if end is None else end) >= peak:
-        yield recipe.finding(
+        yield recipe.error(
             "lr_scheduler_kwargs.lr_end",
-            rule="min-lr",
-            severity="error",
-            message=f"lr_end must be below learning_rate {peak:g}",
+            "min-lr",
+            f"lr_end must be below learning_rate {peak:g}",
             fix="set a smaller lr_end",
         )
 
@@ -159,19 +155,17 @@ def _floor(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) -> I
 def _warmup(recipe: CheckedRecipe) -> Iterator[Finding]:
     ratio, steps = as_number(recipe.get("warmup_ratio")), as_number(recipe.get("warmup_steps"))
     if ratio and steps and recipe.engine == "llamafactory":
-        yield recipe.finding(
+        yield recipe.warning(
             "warmup_ratio",
-            rule="two-warmups",
-            severity="warning",
-            message="warmup_ratio and warmup_steps are both set; warmup_ratio wins",
+            "two-warmups",
+            "warmup_ratio and warmup_steps are both set; warmup_ratio wins",
             fix="remove one of them",
         )
     if ratio and ratio >= 1:
-        yield recipe.finding(
+        yield recipe.error(
             "warmup_ratio",
-            rule="two-warmups",
-            severity="error",
-            message=f"warmup_ratio is a share of the run, and {ratio:g} is not below 1",
+            "two-warmups",
+            f"warmup_ratio is a share of the run, and {ratio:g} is not below 1",
             fix=f"write warmup_steps: {ratio:g}, or a share such as 0.03",
         )
 
@@ -197,10 +191,9 @@ def _optimizer(recipe: CheckedRecipe) -> Iterator[Finding]:
     )
     rate = recipe.number("learning_rate")
     if full and rate and rate >= _FULL_TUNING_RATE and recipe.command == "train":
-        yield recipe.finding(
+        yield recipe.hint(
             "learning_rate",
-            rule="high-rate",
-            severity="hint",
-            message=f"{rate:g} is high for full fine-tuning of a trained model; 1e-6 to 2e-5 is usual",
+            "high-rate",
+            f"{rate:g} is high for full fine-tuning of a trained model; 1e-6 to 2e-5 is usual",
             fix=None,
         )

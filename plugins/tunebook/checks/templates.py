@@ -34,11 +34,10 @@ def check_templates(recipe: CheckedRecipe) -> Iterator[Finding]:
     known = recipe.schema["templates"]
     if template not in known:
         close = difflib.get_close_matches(template, known, n=1, cutoff=0.6)
-        yield recipe.finding(
+        yield recipe.error(
             "template",
-            rule="unknown-template",
-            severity="error",
-            message=f"LLaMA-Factory {recipe.schema['version']} has no template {template!r}",
+            "unknown-template",
+            f"LLaMA-Factory {recipe.schema['version']} has no template {template!r}",
             fix=f"did you mean {close[0]}?" if close else "see LLaMA-Factory's list of models and templates",
             edit=recipe.rewrite("template", close[0]) if close else None,
         )
@@ -55,19 +54,17 @@ def _mismatch(recipe: CheckedRecipe, template: str) -> Iterator[Finding]:
     if not made_for or template in made_for or template in _NO_CHAT:
         return
     if template.removesuffix("_nothink") in made_for:
-        yield recipe.finding(
+        yield recipe.hint(
             "template",
-            rule="template-mismatch",
-            severity="hint",
-            message=f"{model} thinks unless told not to; {template} trains it without the think block",
+            "template-mismatch",
+            f"{model} thinks unless told not to; {template} trains it without the think block",
             fix=f"infer with {template} too, or write template: {made_for[0]} and enable_thinking: false",
         )
         return
-    yield recipe.finding(
+    yield recipe.warning(
         "template",
-        rule="template-mismatch",
-        severity="warning",
-        message=f"{model} is made for the template {' or '.join(made_for)}; {template} "
+        "template-mismatch",
+        f"{model} is made for the template {' or '.join(made_for)}; {template} "
         "trains it in a form it does not know",
         fix=f"write template: {made_for[0]}",
     )
@@ -75,21 +72,19 @@ def _mismatch(recipe: CheckedRecipe, template: str) -> Iterator[Finding]:
 
 def _thinking(recipe: CheckedRecipe, template: str, *, thinks: bool) -> Iterator[Finding]:
     if not thinks and recipe.values.get("enable_thinking") is not None:
-        yield recipe.finding(
+        yield recipe.hint(
             "enable_thinking",
-            rule="thinking-mode",
-            severity="hint",
-            message=f"the template {template} has no thinking: enable_thinking changes nothing",
+            "thinking-mode",
+            f"the template {template} has no thinking: enable_thinking changes nothing",
             fix=None,
         )
     entries = recipe.entries(recipe.evaluation_sets)
     direct = [entry.name for entry in entries for spec in entry.metrics if spec.name in _DIRECT]
     if thinks and direct and recipe.effective("enable_thinking") is not False:
-        yield recipe.finding(
+        yield recipe.warning(
             "template",
-            rule="thinking-mode",
-            severity="warning",
-            message=f"the rows of {direct[0]} are direct answers: with enable_thinking on, "
+            "thinking-mode",
+            f"the rows of {direct[0]} are direct answers: with enable_thinking on, "
             "an empty think block is learned before each of them",
             fix="add enable_thinking: false, in training and in inference",
         )

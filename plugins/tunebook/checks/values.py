@@ -62,11 +62,10 @@ def _fault(recipe: CheckedRecipe, entry: Entry) -> Finding | None:
         return None
     if isinstance(value, str) and _THOUSANDS.match(value.strip()) and types & {"integer", "number"}:
         digits = value.replace(",", "").strip()
-        return recipe.finding(
+        return recipe.error(
             entry.path,
-            rule="thousands-separator",
-            severity="error",
-            message=f"{value!r} is text: a comma cannot stand in a number",
+            "thousands-separator",
+            f"{value!r} is text: a comma cannot stand in a number",
             fix=f"write {entry.name}: {digits}",
             edit=recipe.rewrite(entry.path, digits),
         )
@@ -81,11 +80,10 @@ def _wrong_type(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding
     value, place = entry.value, recipe.places.get(entry.path)
     wanted = " or ".join(_NAMES.get(name, name) for name in sorted(types - {"null"}))
     if value is None:
-        return recipe.finding(
+        return recipe.error(
             entry.path,
-            rule="wrong-type",
-            severity="error",
-            message=f"the key has no value, and {wanted} is wanted",
+            "wrong-type",
+            f"the key has no value, and {wanted} is wanted",
             fix=f"give it one, or remove {entry.name}",
         )
     if isinstance(value, str) and place is not None and place.quoted:
@@ -105,11 +103,10 @@ def _wrong_type(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding
             edit=recipe.rewrite(entry.path, f"'{place.raw}'"),
         )
     whole = isinstance(value, float) and types & {"integer"} and value == int(value)
-    return recipe.finding(
+    return recipe.error(
         entry.path,
-        rule="wrong-type",
-        severity="error",
-        message=f"{_shown(value)} is {_kind(value)}, and {wanted} is wanted"
+        "wrong-type",
+        f"{_shown(value)} is {_kind(value)}, and {wanted} is wanted"
         + (
             "; LLaMA-Factory finds out after it has loaded data and model"
             if recipe.engine == "llamafactory"
@@ -121,11 +118,10 @@ def _wrong_type(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding
 
 
 def _quoted(recipe: CheckedRecipe, entry: Entry, plain: str, *, boolean: bool) -> Finding:
-    return recipe.finding(
+    return recipe.error(
         entry.path,
-        rule="quoted-value",
-        severity="error",
-        message=f"{entry.value!r} in quotes is text, and nothing converts it"
+        "quoted-value",
+        f"{entry.value!r} in quotes is text, and nothing converts it"
         + (": as text it counts as true" if boolean else ""),
         fix=f"write {entry.name}: {plain}",
         edit=recipe.rewrite(entry.path, plain),
@@ -155,22 +151,20 @@ def _choice(recipe: CheckedRecipe, entry: Entry, types: set[str], choices: list[
     )
     listed = ", ".join(map(str, choices))
     edit: Edit | None = recipe.rewrite(entry.path, close) if close and text.lower() in words else None
-    return recipe.finding(
+    return recipe.error(
         entry.path,
-        rule="bad-choice",
-        severity="error",
-        message=f"{_shown(value)} is none of: {listed if len(choices) <= 12 else f'{len(choices)} names'}",
+        "bad-choice",
+        f"{_shown(value)} is none of: {listed if len(choices) <= 12 else f'{len(choices)} names'}",
         fix=f"did you mean {close}?" if close else f"choose one of {listed}",
         edit=edit,
     )
 
 
 def _boolean_word(recipe: CheckedRecipe, entry: Entry, raw: str) -> Finding:
-    return recipe.finding(
+    return recipe.error(
         entry.path,
-        rule="boolean-word",
-        severity="error",
-        message=f"YAML reads this as {str(entry.value).lower()}, and text is wanted",
+        "boolean-word",
+        f"YAML reads this as {str(entry.value).lower()}, and text is wanted",
         fix=f"put it in quotes: {entry.name}: '{raw}'",
         edit=recipe.rewrite(entry.path, f"'{raw}'"),
     )
@@ -304,20 +298,18 @@ def check_attention(recipe: CheckedRecipe) -> Iterator[Finding]:
         return
     model = f"{recipe.get('model_name_or_path', '')} {recipe.model_config.get('model_type', '')}".lower()
     if value == "fa3" and "gpt" not in model:
-        yield recipe.finding(
+        yield recipe.error(
             "flash_attn",
-            rule="attention-name",
-            severity="error",
-            message="fa3 is among the names, and refused while any model but gpt-oss is loaded",
+            "attention-name",
+            "fa3 is among the names, and refused while any model but gpt-oss is loaded",
             fix="write flash_attn: fa2",
             edit=recipe.rewrite("flash_attn", "fa2"),
         )
     if _GEMMA_2.search(model) and value == "sdpa":
-        yield recipe.finding(
+        yield recipe.warning(
             "flash_attn",
-            rule="soft-capping",
-            severity="warning",
-            message="PyTorch's attention has no soft-capping, which Gemma 2 is trained with",
+            "soft-capping",
+            "PyTorch's attention has no soft-capping, which Gemma 2 is trained with",
             fix="write flash_attn: fa2, or disabled",
         )
 
@@ -332,11 +324,10 @@ def _unknown(
     )
     engine = "LLaMA-Factory" if recipe.engine == "llamafactory" else "Axolotl"
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return recipe.finding(
+    return recipe.error(
         key,
-        rule="attention-name",
-        severity="error",
-        message=f"{shown} is none of {engine}'s names for attention: {', '.join(names)}",
+        "attention-name",
+        f"{shown} is none of {engine}'s names for attention: {', '.join(names)}",
         fix=f"write {key}: {to}" if to else f"choose one of {', '.join(names)}",
         edit=recipe.rewrite(key, to) if to else None,
     )

@@ -38,20 +38,18 @@ def _misread_number(recipe: CheckedRecipe, path: str, place: Place, value: float
     raw = place.raw or ""
     if _OCTAL.match(raw) and int(raw.replace("_", "")) != value:
         decimal = raw.replace("_", "").lstrip("+-0") or "0"
-        yield recipe.finding(
+        yield recipe.error(
             path,
-            rule="octal-number",
-            severity="error",
-            message=f"YAML reads {raw} as octal: {value}",
+            "octal-number",
+            f"YAML reads {raw} as octal: {value}",
             fix=f"write {decimal}, or {value} if that is meant",
             edit=recipe.rewrite(path, decimal),
         )
     elif _SIXTIES.match(raw):
-        yield recipe.finding(
+        yield recipe.error(
             path,
-            rule="base-sixty-number",
-            severity="error",
-            message=f"YAML reads {raw} in base sixty: {value}",
+            "base-sixty-number",
+            f"YAML reads {raw} in base sixty: {value}",
             fix=f"put it in quotes: '{raw}'",
             edit=recipe.rewrite(path, f"'{raw}'"),
         )
@@ -59,11 +57,10 @@ def _misread_number(recipe: CheckedRecipe, path: str, place: Place, value: float
 
 def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterator[Finding]:
     if "${" in value:
-        yield recipe.finding(
+        yield recipe.error(
             path,
-            rule="interpolation",
-            severity="error",
-            message=f"no engine fills in ${{...}}: {value!r} is taken as it stands",
+            "interpolation",
+            f"no engine fills in ${{...}}: {value!r} is taken as it stands",
             fix="write the value out, or give it on the command line",
         )
     inner = path.partition(".")
@@ -71,11 +68,10 @@ def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterato
         number = as_number(value)
         if number is not None and _EXPONENT.match(value):
             written = _with_dot_and_sign(value)
-            yield recipe.finding(
+            yield recipe.error(
                 path,
-                rule="number-as-string",
-                severity="error",
-                message=f"Axolotl's YAML reads {value} as text, and hands it on as text",
+                "number-as-string",
+                f"Axolotl's YAML reads {value} as text, and hands it on as text",
                 fix=f"write {written}",
                 edit=recipe.rewrite(path, written),
             )
