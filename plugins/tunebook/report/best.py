@@ -50,6 +50,9 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
         name = evaluation.select_by
         if name and any(name in e.values for e in evaluations):
             return Choice(name, evaluation.larger_is_better, f"the metric {', '.join(evaluation.metrics)}")
+    own = _trainers_choice(run, evaluations)
+    if own is not None:
+        return own
     asked = run.settings.get("metric_for_best_model")
     names = {name for evaluation in evaluations for name in evaluation.values}
     if isinstance(asked, str):
@@ -61,9 +64,32 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
                 larger = not figures.figure(name, evaluations[0].metrics).smaller_is_better
             return Choice(name, larger is True, f"metric_for_best_model of the recipe ({asked})")
     if "loss" in names:
-        return Choice("loss", False, "the evaluation loss, since no task metric was measured")
+        others = names - {"loss", "perplexity", "token_accuracy"} - figures.NOT_FIGURES
+        unknown = "which way the others are better is not known" if others else "no task metric was measured"
+        return Choice("loss", False, f"the evaluation loss, since {unknown}")
     rest = figures.order(names - figures.NOT_FIGURES, None)
     return Choice(rest[0], True, "the only figures measured") if rest else None
+
+
+def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
+    """The figure by which the Trainer chose its best checkpoint: the one whose value there it wrote down.
+
+    Over the run it is then the largest or the smallest, which says the direction.
+    """
+    trainer = run.trainer
+    if trainer is None or trainer.best_metric is None or trainer.best_step is None:
+        return None
+    best = trainer.best_metric
+    at = [one for one in evaluations if one.step == trainer.best_step and not one.after_training]
+    for name in sorted({name for one in at for name in one.values}, key=lambda name: (name == "loss", name)):
+        if not any(math.isclose(one.values[name], best, rel_tol=1e-9) for one in at if name in one.values):
+            continue
+        during = [one.values[name] for one in evaluations if name in one.values and not one.after_training]
+        finite = [value for value in during if math.isfinite(value)]
+        largest, smallest = best >= max(finite) - 1e-12, best <= min(finite) + 1e-12
+        if largest != smallest:
+            return Choice(name, largest, "the Trainer's own choice of the best checkpoint")
+    return None
 
 
 def measure(run: RunLog, evaluation: Evaluation) -> Measured:

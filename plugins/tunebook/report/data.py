@@ -259,7 +259,13 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
     first = best[0]
     sentence = f"{subject}, reached {_figure(first.figure)}"
     if first.figure.name == "loss":
-        sentence = f"{subject}, came down to {_figure(first.figure)}; no task metric was measured"
+        others = [one.label for one in first.beside if one.name not in ("perplexity", "token_accuracy")]
+        said = (
+            f"which way {', '.join(others[:3])} is better is not known"
+            if others
+            else "no task metric was measured"
+        )
+        sentence = f"{subject}, came down to {_figure(first.figure)}; {said}"
     baseline = _beside(first, figures.BASELINE)
     accuracy = first.figure if first.figure.name == "accuracy" else _beside(first, "accuracy")
     if baseline and accuracy:

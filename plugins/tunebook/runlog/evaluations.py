@@ -138,6 +138,49 @@ def from_series(
     ]
 
 
+def from_results(
+    results: Mapping[str, float], prefix: str, dataset: str, step: int, source: str
+) -> list[Evaluation]:
+    """Evaluations out of a results file, made after training.
+
+    Args:
+        results: Its numbers.
+        prefix: `eval_`, or `predict_` of a file of predictions.
+        dataset: What the set is called where the file names none.
+        step: Of the weights.
+        source: The file.
+    """
+    named = {name.removeprefix(prefix): value for name, value in results.items() if name.startswith(prefix)}
+    sets = {name.removesuffix("_loss") for name in named if name.endswith("_loss") and name != "loss"}
+    found: dict[str, dict[str, float]] = {}
+    for name, value in named.items():
+        one = next((one for one in sets if name.startswith(f"{one}_")), "")
+        found.setdefault(one or dataset, {})[name.removeprefix(f"{one}_") if one else name] = value
+    return [
+        Evaluation(
+            dataset=one,
+            step=step,
+            epoch=results.get("epoch"),
+            values={name: value for name, value in values.items() if name not in _ABOUT_SPEED | {"samples"}},
+            stderr={},
+            n=int(values["samples"]) if "samples" in values else None,
+            n_unparsed=None,
+            unparsed_reasons={},
+            answers_cut=None,
+            mode=None,
+            metrics=(),
+            select_by=None,
+            larger_is_better=True,
+            seconds=values.get("runtime"),
+            tokens=None,
+            source=source,
+            after_training=True,
+        )
+        for one, values in found.items()
+        if set(values) - _ABOUT_SPEED - {"samples"}
+    ]
+
+
 def _dataset_names(series: Mapping[str, Series], datasets: Collection[str]) -> set[str]:
     by_loss = {
         name.removeprefix("eval_").removesuffix("_loss")

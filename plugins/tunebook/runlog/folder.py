@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from tunebook.errors import TunebookError
 from tunebook.runlog import phases
 from tunebook.runlog.console import read_consoles
-from tunebook.runlog.evaluations import from_series, read_eval_metrics, record_files
+from tunebook.runlog.evaluations import from_results, from_series, read_eval_metrics, record_files
 from tunebook.runlog.files import RunFiles, checkpoints, find_files
 from tunebook.runlog.gpus import fullest, read_gpu_logs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 _CLOSING = frozenset(
     {"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second", "train_runtime"}
 )
+_EVALUATED = (
+    ("eval_results.json", "eval_", ""),
+    ("all_results.json", "eval_", ""),
+    ("predict_results.json", "predict_", "predict"),
+)
+"""Results files, what their figures are called there, and the name of the set where the file has none."""
 _RESULTS = ("train_results.json", "eval_results.json", "all_results.json")
 
 
@@ -74,6 +81,7 @@ class _Reader:
         series = self._series()
         provenance = self.own.run
         evaluations = self._evaluations(series, provenance)
+        evaluations += self._results_evaluated(evaluations, series)
         settings = read_settings(self.folder)
         results, results_source = self._results()
         recipe = provenance.get("recipe")
@@ -192,6 +200,26 @@ class _Reader:
             if evaluation.step not in ours or (evaluation.dataset and evaluation.dataset not in known)
         ]
 
+    def _results_evaluated(
+        self, known: Sequence[Evaluation], series: Mapping[str, Series]
+    ) -> list[Evaluation]:
+        """Evaluations that the results files alone hold: the Trainer saves its state before it makes them."""
+        trainer = self.states.state.trainer if self.states.state else None
+        last = (trainer.global_step if trainer else None) or max(
+            (int(one.steps[-1]) for one in series.values() if len(one.steps)), default=0
+        )
+        found: list[Evaluation] = []
+        ours = (self.folder / "tunebook" / "eval_metrics.jsonl").is_file()
+        for name, prefix, dataset in _EVALUATED:
+            if ours and prefix == "eval_":
+                continue  # every evaluation stands in there
+            path = self.folder / name
+            values = read_object(path) if path.is_file() else None
+            for one in from_results(numbers_of(values or {}), prefix, dataset, last, name):
+                if not any(_is_same(one, other) for other in (*known, *found)):
+                    found.append(one)
+        return found
+
     def _results(self) -> tuple[dict[str, float], str | None]:
         found: dict[str, float] = {}
         sources = []
@@ -239,6 +267,14 @@ class _Reader:
 # Derives speed from the clock that a log carries, where the engine logged none.
 
 _MIN_SECONDS = 10.0
+
+
+def _is_same(one: Evaluation, other: Evaluation) -> bool:
+    """Whether two evaluations have the same figures, as far as both have them."""
+    shared = one.values.keys() & other.values.keys()
+    return bool(shared) and all(
+        math.isclose(one.values[name], other.values[name], rel_tol=1e-6, abs_tol=1e-9) for name in shared
+    )
 
 
 def steps_per_second(series: Mapping[str, Series]) -> Series | None:
