@@ -42,6 +42,12 @@ def cache() -> Path:
     return Path(named or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "tunebook").expanduser()
 
 
+def hub_home() -> Path:
+    """Return the folder of the Hugging Face libraries: `HF_HOME`, or `huggingface` in the user's cache."""
+    named = os.environ.get("HF_HOME")
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface").expanduser()
+
+
 def engine_environment(engine: EngineName) -> Path:
     """Return the virtual environment (the folder that holds `bin/`) in which `engine` is installed.
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import jinja2
 
 PROMPT_CHARACTERS = 300
 ANSWER_CHARACTERS = 400
@@ -100,3 +105,25 @@ def opening(text: str) -> str:
     """What an answer begins with, without special tokens."""
     text = SPECIAL_TOKENS.sub("", text).strip()
     return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."
+
+
+def templates(package: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Environment:
+    """Return the templates in the folder `templates` of a package; only those of HTML are escaped.
+
+    Args:
+        package: Its dotted name.
+        filters: What the templates write numbers and texts with.
+    """
+    # Here, since most users of this module write no page.
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= filters
+    return environment

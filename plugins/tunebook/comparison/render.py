@@ -6,14 +6,13 @@ from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import orjson
 
 from tunebook.comparison.compare import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.text import markdown, number, p_value, without_controls
+from tunebook.text import markdown, number, p_value, templates, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +35,8 @@ def render(data: Mapping[str, Any], *, show: int) -> dict[str, bytes]:
         data: As `as_data` gives it.
         show: Disagreements of each set in `compare.md`; the other two files hold all that were kept.
     """
-    environment = _environment()
+    filters = {"num": _num, "signed": signed, "p": p_value, "md": markdown}
+    environment = templates("tunebook.comparison", filters)
     ours = resources.files("tunebook.comparison") / "templates"
     page = environment.get_template("compare.html.j2").render(
         data=data,
@@ -65,19 +65,6 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
             f"cannot write the comparison to {folder}: {err.strerror}",
             fix="name a folder with -o that you may write to, on a disk with room",
         ) from err
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tunebook.comparison"),
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"num": _num, "signed": signed, "p": p_value, "md": markdown}
-    return environment
 
 
 def _num(value: float) -> str:

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 # LLaMA-Factory's names for columns and tags, and what it reads where an entry has no `columns` or no `tags`
 # (llamafactory/data/parser.py).
-_DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
-_TAGS = {
+DEFAULT_COLUMNS = {
+    "prompt": "instruction",
+    "query": "input",
+    "response": "output",
+    "messages": "conversations",
+}
+DEFAULT_TAGS = {
     "role_tag": "from",
     "content_tag": "value",
     "user_tag": "human",
@@ -116,7 +121,7 @@ def column(entry: DatasetEntry, key: str) -> str | None:
         key: `prompt`, `query`, `response`, `messages`, `system`, `history`, ...
     """
     columns = entry.values.get("columns")
-    name = columns.get(key) if isinstance(columns, dict) else _DEFAULTS.get(key)
+    name = columns.get(key) if isinstance(columns, dict) else DEFAULT_COLUMNS.get(key)
     return name if isinstance(name, str) and name else None
 
 
@@ -128,7 +133,7 @@ def tag(entry: DatasetEntry, key: str) -> str | None:
         key: `role_tag`, `content_tag`, `user_tag`, ...
     """
     tags = entry.values.get("tags")
-    name = tags.get(key) if isinstance(tags, dict) else _TAGS.get(key)
+    name = tags.get(key) if isinstance(tags, dict) else DEFAULT_TAGS.get(key)
     return name if isinstance(name, str) and name else None
 
 

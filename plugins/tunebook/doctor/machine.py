@@ -17,7 +17,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from tunebook import files
+from tunebook import files, paths
 from tunebook.doctor.facts import Gpu, Machine, Network
 from tunebook.redact import redact_text
 
@@ -122,9 +122,7 @@ def _limit(kind: int) -> int | None:
 
 def _has_hub_token() -> bool:
     # huggingface_hub/constants.py
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "huggingface"
-    home = Path(os.environ.get("HF_HOME", cache)).expanduser()
-    file = Path(os.environ.get("HF_TOKEN_PATH", home / "token")).expanduser()
+    file = Path(os.environ.get("HF_TOKEN_PATH", paths.hub_home() / "token")).expanduser()
     named = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
     return named or (file.is_file() and file.stat().st_size > 0)
 

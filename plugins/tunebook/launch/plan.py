@@ -7,11 +7,8 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import jinja2
 
 from tunebook.data import registry
 from tunebook.errors import TunebookError
@@ -19,6 +16,7 @@ from tunebook.files import write_json
 from tunebook.models.checkpoints import last_whole_checkpoint
 from tunebook.recipes import engine_yaml
 from tunebook.splits import joint_dataset_dir
+from tunebook.text import templates
 from tunebook.training.resolve import resolve_recipe
 
 if TYPE_CHECKING:
@@ -223,23 +221,12 @@ def node_files(plan: LaunchPlan) -> dict[str, str]:
 
 def render(name: str, plan: LaunchPlan) -> str:
     """Return a file made from `templates/<name>.j2`, so that what is started can be read and kept."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - shell, not HTML: every value goes through `quote`
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["quote"] = lambda value: shlex.quote(str(value))
-    environment.filters["word"] = _word
+    # Not escaped, since it is shell and not HTML: every value goes through `quote`.
+    filters = {"quote": lambda value: shlex.quote(str(value)), "word": _word}
+    environment = templates("tunebook.launch", filters)
     return environment.get_template(f"{name}.j2").render(plan=plan, cluster=plan.cluster, free_port=FREE_PORT)
 
 
 def _word(name: str) -> str:
     """A name that may be written on an `#SBATCH` line, where nothing can be quoted."""
     return re.sub(r"[^\w.\-]+", "-", name).strip("-") or "tunebook"
-
-
-def _template(name: str) -> str:
-    return (resources.files("tunebook.launch") / "templates" / name).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook import paths
 from tunebook.data.rows import iter_table
 from tunebook.errors import TunebookError
 
@@ -216,7 +217,4 @@ def iter_arrow(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _cache() -> Path:
-    home = Path(
-        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    )
-    return Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+    return Path(os.environ.get("HF_DATASETS_CACHE") or paths.hub_home() / "datasets").expanduser()

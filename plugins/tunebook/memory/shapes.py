@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tunebook import paths
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -203,8 +204,7 @@ def find_config(model: str) -> dict[str, Any]:
 
 def _cached(model: str) -> Path | None:
     """Return the newest `config.json` that the hub client has kept for `model`."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or paths.hub_home() / "hub")
     found = list(hub.glob(f"models--{model.replace('/', '--')}/snapshots/*/config.json"))
     return max(found, key=lambda path: path.stat().st_mtime) if found else None
 

@@ -231,9 +231,7 @@ def snapshot(model: str, revision: str = "main", cache_dir: str | None = None) -
         revision: Branch, tag or commit.
         cache_dir: A recipe's own cache folder; None for the client's.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
-    root = Path(cache_dir or os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    root = Path(cache_dir or os.environ.get("HF_HUB_CACHE") or paths.hub_home() / "hub").expanduser()
     repository = root / f"models--{model.replace('/', '--')}"
     reference = repository / "refs" / revision
     try:

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import orjson
 
 from tunebook.errors import TunebookError
@@ -22,10 +21,12 @@ from tunebook.redact import redact, redact_text
 from tunebook.report import charts
 from tunebook.report import charts as theme
 from tunebook.report.records import STEPS
-from tunebook.text import markdown, number, without_controls
+from tunebook.text import markdown, number, templates, without_controls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import jinja2
 
     from tunebook.report.records import Report
 
@@ -152,15 +153,7 @@ def _in_script(value: Any) -> str:
 
 def environment() -> jinja2.Environment:
     """The templates beside this module, with the filters that they write numbers and texts by."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tunebook.report"),
-        autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "num": _num,
         "md": markdown,
         "code": _code,
@@ -170,7 +163,7 @@ def environment() -> jinja2.Environment:
         "commands": _commands,
         "shell": shlex.join,
     }
-    return environment
+    return templates("tunebook.report", filters)
 
 
 def _num(value: object) -> str:

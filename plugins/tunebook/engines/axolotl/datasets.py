@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.rows import READABLE, iter_rows
+from tunebook.data.sources import DEFAULT_COLUMNS, DEFAULT_TAGS, is_chat
 from tunebook.errors import TunebookError, join_errors
 
 if TYPE_CHECKING:
@@ -26,17 +27,6 @@ ALPACA_TYPE = "tunebook.hooks.axolotl_alpaca"
 CONVERSATION_TYPE = "chat_template"
 
 _ALPACA_COLUMNS = ("prompt", "query", "response", "system")
-_ALPACA_DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output"}
-
-# What LLaMA-Factory reads where an entry of conversations has no `tags` (llamafactory/data/parser.py).
-_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "system_tag": "system",
-}
 # Axolotl's names for the roles of those tags, and the tags it knows without being told
 # (axolotl/prompt_strategies/chat_template.py).
 _ROLES = {"user_tag": "user", "assistant_tag": "assistant", "observation_tag": "tool", "system_tag": "system"}
@@ -82,7 +72,7 @@ def render_block(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
             )
         )
     block: dict[str, Any] = {}
-    for part in (_location, _conversation if _is_conversation(entry) else _alpaca):
+    for part in (_location, _conversation if is_chat(entry) else _alpaca):
         try:
             block |= part(entry, dataset_dir)
         except TunebookError as error:
@@ -142,11 +132,7 @@ def alpaca_columns(mapping: Mapping[str, Any]) -> dict[str, str]:
             defaults hold; with one, the columns that are not named are not there, as in a registry entry.
     """
     named = {name: str(mapping[name]) for name in _ALPACA_COLUMNS if mapping.get(name)}
-    return named or dict(_ALPACA_DEFAULTS)
-
-
-def _is_conversation(entry: DatasetEntry) -> bool:
-    return bool(entry.values.get("formatting", "alpaca") != "alpaca")
+    return named or {name: DEFAULT_COLUMNS[name] for name in ("prompt", "query", "response")}
 
 
 def _location(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
@@ -192,13 +178,13 @@ def _alpaca(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:  # noqa: A
 
 
 def _conversation(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:  # noqa: ARG001
-    columns, tags = entry.values.get("columns"), entry.values.get("tags") or _TAGS
+    columns, tags = entry.values.get("columns"), entry.values.get("tags") or DEFAULT_TAGS
     if columns and columns.get("system"):
         raise TunebookError(
             f"{entry.name}: Axolotl reads a system message from the conversation, not from a column",
             fix="put the system message first in each conversation",
         )
-    messages = "conversations" if columns is None else columns.get("messages")
+    messages = DEFAULT_COLUMNS["messages"] if columns is None else columns.get("messages")
     if not messages:
         raise TunebookError(
             f"{entry.name}: its columns name no messages", fix='add "messages" to the entry\'s "columns"'
