@@ -43,7 +43,7 @@ def evaluate(side: str, rows: list[dict[str, list[int]]], batch: int) -> dict[st
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
     from transformers.data import DataCollatorForSeq2Seq
 
-    from tunebook.hooks import forward as answers
+    from tunebook.hooks import evaluator
     from tunebook.hooks.attach import attach
     from tunebook.hooks.preparation import EngineWords, EvaluationSet
 
@@ -89,14 +89,14 @@ def evaluate(side: str, rows: list[dict[str, list[int]]], batch: int) -> dict[st
                 words=words,
                 output_dir=Path(folder),
             )
-            forward = answers.forward
+            forward = evaluator.forward
 
-            def keep(*args: object, **kwargs: object) -> list[answers.RowResult]:
+            def keep(*args: object, **kwargs: object) -> list[evaluator.RowResult]:
                 results = forward(*args, **kwargs)
                 found.update({result.row: result.argmax_ids for result in results})
                 return results
 
-            answers.forward = keep
+            evaluator.forward = keep
         before = resource.getrusage(resource.RUSAGE_SELF)
         cpu, wall = time.process_time(), time.perf_counter()
         if torch.cuda.is_available():
