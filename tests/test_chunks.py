@@ -115,7 +115,7 @@ def test_memory_of_words_is_given_up_when_it_is_full(words, monkeypatch):
     cutter = Cutter(words, 60)
     texts = ["The court finds. " * 50, "Another plum, and another. " * 50]
     usual = [cutter.cut([text])[0] for text in texts]
-    monkeypatch.setattr("tunebook.lengths.chunks.units._KEPT_CHARACTERS", 5)
+    monkeypatch.setattr("tunebook.lengths.chunks.cutting._KEPT_CHARACTERS", 5)
     assert [cutter.cut([text])[0] for text in texts] == usual
 
 

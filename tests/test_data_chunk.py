@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from token_files import byte_level
 from tunebook.cli.main import data
 from tunebook.errors import TunebookError
-from tunebook.lengths.chunks import output
+from tunebook.lengths.chunks import documents
 
 LONG = "The court finds that the plaintiff did not pay.\n\n" * 40
 
@@ -116,7 +116,7 @@ def test_nothing_is_left_when_the_disk_is_full(place, monkeypatch):
     def full(row):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output, "_line", full)
+    monkeypatch.setattr(documents, "_line", full)
     with pytest.raises(TunebookError, match="No space left on device"):
         run("cases", "-o", "out")
     assert not (place / "out").exists()

@@ -17,8 +17,15 @@ from tunebook.data.rows import iter_table
 from tunebook.errors import TunebookError
 from tunebook.lengths.chunks import tokens
 from tunebook.lengths.chunks.cutting import Cutter
-from tunebook.lengths.chunks.documents import Form, Tally, choose_column, chunk_rows
-from tunebook.lengths.chunks.output import new_entry, refuse_existing, write_pieces
+from tunebook.lengths.chunks.documents import (
+    Form,
+    Tally,
+    choose_column,
+    chunk_rows,
+    new_entry,
+    refuse_existing,
+    write_pieces,
+)
 from tunebook.progress import byte_progress
 from tunebook.recipes.catalog import find_recipe
 

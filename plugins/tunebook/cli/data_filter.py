@@ -52,7 +52,7 @@ _SHOWN_ROWS = 10
     metavar="NAME",
     help="Name of the new entry; NAME_max8192 and the like if not given.",
 )
-@click.option("--dry-run", is_flag=True, help="Only tell which rows would go.")
+@click.option("--dry-run", is_flag=True, help="Only say which rows would be left out.")
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.jsonl",
     help="With --dry-run: write a line for each row that would go.",
@@ -99,7 +99,7 @@ def filter_rows(
     if (output is None) != dry_run:
         raise click.UsageError("give either -o FOLDER or --dry-run")
     if report is not None and not dry_run:
-        raise click.UsageError("--report goes with --dry-run; with -o the list stands beside the data")
+        raise click.UsageError("--report goes with --dry-run; with -o the list is beside the data")
     plan = make_plan(
         name, overrides, (), chars=chars, model=model, template=template, dataset_dir=dataset_dir
     )

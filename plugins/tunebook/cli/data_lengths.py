@@ -109,7 +109,7 @@ def make_plan(
     """Return what is to be measured: the sets of a recipe, or one entry or file.
 
     Raises:
-        TunebookError: There is neither of that name, or a tokenizer is wanted and not told.
+        TunebookError: There is neither of that name, or a tokenizer is needed and not given.
     """
     home = paths.home()
     root = home / "recipes"

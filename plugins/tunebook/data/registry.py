@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunebook.errors import TunebookError, join_errors
+from tunebook.files import write_json
 from tunebook.types import DatasetEntry, MetricMode, MetricSpec
 
 if TYPE_CHECKING:
@@ -126,6 +127,17 @@ def load_registry(path: Path) -> Registry:
             f"{path}: holds a {type(values).__name__}, not an object", fix='write {"name": {...}}'
         )
     return Registry(path=path, values=values)
+
+
+def write_entry(folder: Path, name: str, values: Mapping[str, Any]) -> None:
+    """Add an entry to the registry in a folder, which is made where there is none; other entries stay.
+
+    Raises:
+        TunebookError: The registry that is there cannot be read.
+    """
+    path = folder / REGISTRY_FILE
+    others = load_registry(path).values if path.is_file() else {}
+    write_json(path, {**others, name: dict(values)})
 
 
 def parse_metrics(value: Any, where: str) -> tuple[MetricSpec, ...]:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry
+from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry, write_entry
 from tunebook.errors import TunebookError
 from tunebook.files import sha256_of, write_json
 from tunebook.lengths import batches
@@ -300,13 +300,11 @@ def _manifest(
 
 
 def _register(rows: RowSet, outcome: Outcome, folder: Path, data: Path) -> None:
-    registry = folder / REGISTRY_FILE
-    others = dict(load_registry(registry).values) if registry.is_file() else {}
     values = {key: value for key, value in rows.entry.values.items() if key not in _OF_THE_SOURCE}
     samples = rows.entry.values.get("num_samples")
     if isinstance(samples, int) and samples <= outcome.kept:
         values["num_samples"] = samples  # of fewer rows the engine would repeat some
-    write_json(registry, {**others, outcome.name: {"file_name": data.name, **values}})
+    write_entry(folder, outcome.name, {"file_name": data.name, **values})
 
 
 def facts_of(condition: Condition, counted: dict[str, Any]) -> dict[str, Any]:
