@@ -1,9 +1,9 @@
 """Cuts documents at the last good border that a piece has room for.
 
 A document is a list of small units, words as a rule, each with its tokens and the border before it. It has
-many words and few different ones, so tokens are counted once for each different word, and a document of any length
-costs one look-up a word. The sum is an estimate, since tokens may merge across units; pieces are counted
-exactly once they are cut.
+many words and few different ones, so tokens are counted once for each different word, and a document of any
+length costs one look-up a word. The sum is an estimate, since tokens may merge across units; pieces are
+counted exactly once they are cut.
 """
 
 from __future__ import annotations
