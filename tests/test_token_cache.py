@@ -159,7 +159,7 @@ def test_rows_that_somebody_has_tokenised_himself_are_left_alone(prepare, tmp_pa
     [
         ({"streaming": True}, "streamed rows are not kept"),
         ({"dataset_dir": "ONLINE"}, "is not on this machine"),
-        ({"new_special_tokens_config": "x.yaml"}, "are not told apart"),
+        ({"new_special_tokens_config": "x.yaml"}, "cannot be told apart"),
     ],
 )
 def test_rows_that_cannot_be_named_are_refused(prepare, change, message):

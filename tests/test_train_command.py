@@ -273,11 +273,11 @@ def test_only_rows_that_the_engine_takes_are_read(place, plan):
     assert plan("max_samples=1").notes == ()
 
 
-def test_no_room_on_disk_is_found_before_the_start(place, plan):
+def test_too_little_space_on_disk_is_found_before_the_start(place, plan):
     (place.folder / "model").mkdir()
     (place.folder / "model" / "model.safetensors").touch()
     os.truncate(place.folder / "model" / "model.safetensors", 1 << 42)  # sparse: takes no room itself
-    with pytest.raises(TunebookError, match="no room on disk"):
+    with pytest.raises(TunebookError, match="not enough space on disk"):
         plan("model_name_or_path=model", "finetuning_type=full")
     plan("model_name_or_path=model", "finetuning_type=lora")
 

@@ -26,7 +26,7 @@ _COUNTED_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """What a recipe comes to. None stands for what cannot be told without reading more."""
+    """What a recipe comes to. None: it is not known without reading more."""
 
     batch: int
     """Rows of one forward pass on one GPU."""
@@ -90,7 +90,7 @@ def check_arithmetic(recipe: CheckedRecipe) -> Iterator[Finding]:
             f"{counted.warmup} warmup steps of {counted.steps}: the learning rate never falls",
             fix="set a smaller warmup_steps, or warmup_ratio: 0.03",
         )
-    yield recipe.hint(None, "arithmetic", told(recipe, counted), fix=None)
+    yield recipe.hint(None, "arithmetic", in_words(recipe, counted), fix=None)
 
 
 def effective_batch_fault(recipe: CheckedRecipe, wanted: int) -> Finding | None:
@@ -103,14 +103,14 @@ def effective_batch_fault(recipe: CheckedRecipe, wanted: int) -> Finding | None:
     return recipe.error(
         key,
         "effective-batch",
-        f"{told(recipe, counted)}; {wanted} is wanted",
+        f"{in_words(recipe, counted)}; {wanted} is wanted",
         fix=f"set {key}: {steps}"
         if steps and not rest
         else f"choose a batch and a number of GPUs that divide {wanted}",
     )
 
 
-def told(recipe: CheckedRecipe, counted: Arithmetic) -> str:
+def in_words(recipe: CheckedRecipe, counted: Arithmetic) -> str:
     """Return the arithmetic as one line."""
     gpus = f"{counted.gpus} GPU{'s' if counted.gpus > 1 else ''}"
     line = (
@@ -149,7 +149,7 @@ def preview(recipe: CheckedRecipe, steps: int | None) -> str:
         rate = learning_rate(recipe.engine, recipe.values, peak=peak, steps=counted.steps)
     except (ValueError, TypeError) as err:
         raise TunebookError(
-            f"{recipe.file}: the learning rate cannot be told: {err}", fix="see `tunebook check`"
+            f"{recipe.file}: the learning rate is not known: {err}", fix="see `tunebook check`"
         ) from err
     tenths = {round(counted.steps * tenth / 10): f"{tenth * 10} %" for tenth in range(11)}
     tenths[warmup] = f"{tenths[warmup]}, end of warmup" if warmup in tenths else "end of warmup"

@@ -86,7 +86,7 @@ def _one_rank(key: str) -> Refusal:
         "fsdp-conflict",
         f"fsdp_config.{key}",
         lambda s: _fsdp_version(s) == "2" and s.get("load_in_4bit") and nested(s, "fsdp_config", key),
-        "FSDP2 cannot load 4-bit weights on one rank alone",
+        "FSDP2 cannot load 4-bit weights on one rank only",
         f"write {key}: false",
         write="false",
     )
@@ -135,7 +135,7 @@ _SPEED = (
     Refusal(CONFLICT, "attn_implementation",
             lambda s: s.get("attn_implementation") and any_of(s, _LEGACY_ATTENTION),
             "attn_implementation does not go with the old switches, e.g. flash_attention",
-            "keep attn_implementation alone"),
+            "keep only attn_implementation"),
     Refusal(MISSING, "scaling_softmax",
             lambda s: s.get("scaling_softmax") and not _attention(s).startswith("flex")
             and not s.get("flex_attention"),
@@ -152,7 +152,7 @@ _SPEED = (
                 and (as_number(s.get("micro_batch_size")) or 1) > 1 and not s.get("use_glm_dsa_kernels")),
             "packed rows over several GPUs go one at a time", "set micro_batch_size: 1"),
     Refusal(CONFLICT, "cut_cross_entropy", lambda s: sum(bool(s.get(key)) for key in _LOSSES) > 1,
-            f"one fused loss alone, of {', '.join(_LOSSES)}", "keep one of them"),
+            f"only one fused loss, of {', '.join(_LOSSES)}", "keep one of them"),
     Refusal(MISSING, "activation_offloading",
             lambda s: s.get("activation_offloading") and not s.get("gradient_checkpointing"),
             "it moves checkpoints, and there are none", "add gradient_checkpointing: true"),
@@ -184,7 +184,7 @@ _DIVIDED = (
             "Muon does not go with DeepSpeed", "use FSDP2, or another optimizer"),
     Refusal("optimizer-conflict", "optimizer",
             lambda s: s.get("optimizer") == "muon" and _fsdp_version(s) == "1",
-            "Muon goes with FSDP2 alone", "add fsdp_version: 2"),
+            "Muon goes with FSDP2 only", "add fsdp_version: 2"),
     Refusal("optimizer-conflict", "optimizer", lambda s: (
                 s.get("optimizer") == "q_galore_adamw8bit" and (s.get("adapter") or s.get("deepspeed"))),
             "Q-GaLore trains all weights, without DeepSpeed", "remove adapter and deepspeed"),
@@ -253,7 +253,7 @@ def _other_strategy(word: str) -> Refusal:
         CONFLICT,
         f"{word}_strategy",
         lambda s: s.get(f"{word}_steps") and s.get(f"{word}_strategy") not in (None, "steps"),
-        f"{word}_steps goes with {word}_strategy: steps alone",
+        f"{word}_steps goes with {word}_strategy: steps only",
         f"remove {word}_steps, or set {word}_strategy: steps",
     )
 
@@ -313,7 +313,7 @@ _CADENCE = (
     *map(_other_strategy, ("save", "eval")),
     Refusal(CONFLICT, "evals_per_epoch",
             lambda s: s.get("evals_per_epoch") and s.get("eval_strategy") not in (None, "steps"),
-            "evals_per_epoch goes with eval_strategy: steps alone", "remove eval_strategy"),
+            "evals_per_epoch goes with eval_strategy: steps only", "remove eval_strategy"),
     Refusal(MISSING, "do_bench_eval",
             lambda s: s.get("do_bench_eval") and not any_of(s, ("evals_per_epoch", "eval_steps")),
             "nothing says when", "add eval_steps or evals_per_epoch"),
@@ -354,10 +354,10 @@ _DATA = (
     Refusal(CONFLICT, "warmup_ratio", lambda s: s.get("rl") == "simpo" and s.get("warmup_ratio"),
             "SimPO's trainer takes no warmup_ratio", "write warmup_steps"),
     Refusal(CONFLICT, "dpo_loss_type", lambda s: s.get("dpo_loss_type") and s.get("rl") != "dpo",
-            "it is for rl: dpo alone", "remove it, or set rl: dpo"),
+            "it is for rl: dpo only", "remove it, or set rl: dpo"),
     Refusal("bad-count", "trl", lambda s: (
                 s.get("rl") == "grpo" and (as_number(nested(s, "trl", "num_generations")) or 2) < 2),
             "GRPO compares the answers of a group, and one is no group", "set num_generations: 2 or more"),
 )  # fmt: skip
 TABLE: tuple[Refusal, ...] = (*_BASICS, *_CADENCE, *_DATA, *METHOD)
-"""All rows; what needs the plugin of somebody else is left to it."""
+"""All rows; what needs another package's plugin is left to that plugin."""

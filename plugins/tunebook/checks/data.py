@@ -29,12 +29,12 @@ MAX_SECONDS = 10.0
 def check_datasets(
     registry: Registry, names: Iterable[str], evaluated: Collection[str], *, max_rows: int | None = None
 ) -> list[TunebookError]:
-    """Look for faults in the datasets of a run; at most one of each dataset's rows is told.
+    """Look for faults in the datasets of a run; at most one fault of each dataset's rows is reported.
 
     Args:
         registry: The registry that holds them.
         names: All datasets of the run.
-        evaluated: Those it evaluates on. Metrics and references are checked for these alone.
+        evaluated: Those it evaluates on. Metrics and references are checked for these only.
         max_rows: Rows that the engine takes of each (`max_samples`); None for all.
     """
     errors: list[TunebookError] = []
@@ -88,7 +88,7 @@ def _use(metric: Metric, reference: str) -> None:
     except ValueError as err:
         raise TunebookError(
             f"{metric.name} cannot use the reference {reference[:80]!r}: {err}",
-            fix=f'mend the row, or take "{metric.name}" from the dataset\'s "metric"',
+            fix=f'fix the row, or take "{metric.name}" from the dataset\'s "metric"',
         ) from err
 
 

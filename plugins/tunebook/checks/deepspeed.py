@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration, alone and against the recipe that names it."""
+"""The DeepSpeed configuration: by itself, and against the recipe that names it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_deepspeed(recipe: CheckedRecipe) -> Iterator[Finding]:
         return
     config, fault = read_config(path)
     if fault is not None:
-        yield recipe.error("deepspeed", "deepspeed-config", fault, fix="mend it")
+        yield recipe.error("deepspeed", "deepspeed-config", fault, fix="fix the file")
         return
     for key, message, fix in config_faults(config):
         yield recipe.error("deepspeed", "deepspeed-config", f"{path.name}: {key}: {message}", fix=fix)
@@ -103,7 +103,7 @@ def _against(recipe: CheckedRecipe, config: Mapping[str, Any]) -> Iterator[Fault
     for key in ("bf16", "fp16"):
         part = config.get(key)
         enabled = part.get("enabled") if isinstance(part, dict) else None
-        told = recipe.values.get(key)
-        if isinstance(enabled, bool) and isinstance(told, bool) and enabled != told:
-            shown = str(enabled).lower(), str(told).lower()
+        own = recipe.values.get(key)
+        if isinstance(enabled, bool) and isinstance(own, bool) and enabled != own:
+            shown = str(enabled).lower(), str(own).lower()
             yield (f"{key}.enabled", f"is {shown[0]}, and the recipe says {shown[1]}", 'write "auto"')

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a key and its value stand. Lines count from 1, columns from 0."""
+    """Where a key and its value are. Lines count from 1, columns from 0."""
 
     file: str
     line: int
@@ -125,7 +125,7 @@ def _duplicates(root: yaml.Node, engine: EngineName, lines: tuple[str, ...], fil
             key=node.value,
             rule="duplicate-key",
             severity="error",
-            message=f"{node.value} stands twice; {effect}",
+            message=f"{node.value} is there twice; {effect}",
             fix="delete one of the two lines",
             text=lines[number].strip(),
         )
@@ -173,7 +173,7 @@ def _place(key: yaml.ScalarNode | None, value: yaml.Node, lines: tuple[str, ...]
 def flat_document(document: Document) -> Document:
     """Return the flat form of a document that was read from JSON.
 
-    Nothing of it can be mended: an edit would write YAML into the file.
+    Nothing of it can be edited: an edit would write YAML into the file.
     """
     try:
         flat = nested.flatten(document.values, name=PurePath(document.file).stem)
@@ -185,14 +185,14 @@ def flat_document(document: Document) -> Document:
         for key, source in flat.sources.items()
         for flat_key, place in _renamed(document.places, source, key)
     }
-    told = _finding(
+    written = _finding(
         document.file,
         "json-recipe",
         "LLaMA-Factory's own command crashes on JSON; `tunebook train` writes YAML for it",
         "`tunebook cp` makes a YAML recipe of it",
         severity="hint",
     )
-    return replace(document, values=flat.values, places=places, findings=(*document.findings, told))
+    return replace(document, values=flat.values, places=places, findings=(*document.findings, written))
 
 
 def _renamed(places: Mapping[str, Place], source: str, key: str) -> list[tuple[str, Place]]:

@@ -30,7 +30,7 @@ def _nothing_to_do(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.warning(
             "do_train",
             "trains-nothing",
-            "none of do_train, do_eval, do_predict is true: data and model are loaded, no more",
+            "none of do_train, do_eval, do_predict is true: data and model are loaded, nothing else",
             fix="add do_train: true",
         )
     asks = [key for key in ("do_eval", "do_predict", "predict_with_generate") if recipe.get(key)]
@@ -67,14 +67,14 @@ def _what_is_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
             yield recipe.error(
                 key,
                 "packed-evaluation",
-                f"packs the rows of {', '.join(measured)} too: no answer can be told from the next",
+                f"packs the rows of {', '.join(measured)} too, so that no answer is separate from the next",
                 fix=f'remove {key}, or take "metric" out of the registry entry',
             )
     if recipe.get("train_on_prompt") and measured:
         yield recipe.error(
             "train_on_prompt",
             "packed-evaluation",
-            f"takes loss on the prompts of {', '.join(measured)}, so no answer stands out",
+            f"takes loss on the prompts of {', '.join(measured)}, so no answer is separate from its prompt",
             fix="remove train_on_prompt",
         )
 
@@ -100,8 +100,8 @@ def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
                 "eval_dataset",
                 "media-not-measured",
                 f"{entry.name} has {', '.join(media)}, which our evaluation would leave out: its "
-                "figures would be of the text alone",
-                fix=f'take "metric" out of {entry.name}: LLaMA-Factory then evaluates it alone',
+                "figures would be of the text only",
+                fix=f'take "metric" out of {entry.name}: LLaMA-Factory then evaluates it by itself',
             )
 
 
@@ -131,7 +131,7 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.warning(
             key,
             "never-evaluates",
-            "nothing asks for an evaluation: these rows are held back and never used",
+            "nothing asks for an evaluation: these rows are set aside and never used",
             fix="add eval_steps or evals_per_epoch"
             if key == "test_datasets"
             else "add eval_steps or evals_per_epoch, or set val_set_size: 0",

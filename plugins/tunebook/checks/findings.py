@@ -1,4 +1,4 @@
-"""What a check finds: where it is, which rule says so, and the step that ends it."""
+"""What a check finds: where it is, which rule says so, and the step that fixes it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ likely to; a hint is for information and leaves a file clean."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """A mechanical mend: one stretch of one line, replaced."""
+    """A mechanical fix: one part of one line, replaced."""
 
     line: int
     """From 1."""
@@ -49,11 +49,11 @@ class Finding:
     severity: Severity
     message: str
     fix: str | None
-    """The step that ends it; None for a hint that asks for none."""
+    """The step that fixes it; None for a hint that asks for none."""
     text: str | None = None
     """The line at fault, without its indentation."""
     edit: Edit | None = None
-    """Where the mend is mechanical."""
+    """Where the fix is mechanical."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class CheckResult:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that stand in the way of a run."""
+        """The findings that stop a run."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
@@ -90,7 +90,7 @@ def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     )
 
 
-# Mends what is mechanical, and nothing else.
+# Makes the mechanical fixes, and no others.
 
 
 class Change(NamedTuple):
@@ -101,7 +101,7 @@ class Change(NamedTuple):
     after: str
 
 
-def mend(findings: Iterable[Finding]) -> Iterator[Change]:
+def apply_edits(findings: Iterable[Finding]) -> Iterator[Change]:
     """Write every file whose findings have edits, each at once and atomically; yield what changed.
 
     Raises:
@@ -139,7 +139,7 @@ def diff_of(change: Change) -> str:
             change.before.splitlines(keepends=True),
             change.after.splitlines(keepends=True),
             fromfile=change.file,
-            tofile=f"{change.file} (mended)",
+            tofile=f"{change.file} (fixed)",
             n=0,
         )
     )

@@ -1,4 +1,4 @@
-"""Settings that an engine takes and then passes over, or that do something else than they say."""
+"""Settings that an engine accepts and then ignores, or that do something else than they say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _datasets(recipe: CheckedRecipe) -> Iterator[Finding]:
             yield recipe.warning(
                 key,
                 "repeated-dataset",
-                f"{twice} stands twice and is read once",
+                f"{twice} is listed twice and read once",
                 fix="name it once; num_train_epochs repeats all data",
             )
     both = [name for name in named["eval_dataset"] if name in named["dataset"]]
@@ -70,7 +70,7 @@ def _keeps_no_best(recipe: CheckedRecipe) -> bool:
     """As `load_best_model_at_end` is worked out in axolotl/core/builders/causal.py."""
     plugins = recipe.get("plugins", [])
     if recipe.get("load_best_model_at_end") is not True or PLUGIN in plugins or not recipe.evaluates:
-        return False  # with our plugin it is an error, told by `axolotl-evaluation`
+        return False  # with our plugin it is an error, of the rule `axolotl-evaluation`
     saved, evaluated = as_number(recipe.get("save_steps")), as_number(recipe.get("eval_steps"))
     if saved and evaluated:
         return saved % evaluated != 0
@@ -183,5 +183,5 @@ def check_advice(recipe: CheckedRecipe) -> Iterator[Finding]:
             "deepspeed",
             "zero3-not-needed",
             "LoRA trains little: ZeRO-2 divides its states, and gathers no weights at each step",
-            fix="take ZeRO-2 if the weights fit one GPU; `tunebook estimate` tells",
+            fix="take ZeRO-2 if the weights fit one GPU; ask `tunebook estimate`",
         )

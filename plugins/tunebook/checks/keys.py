@@ -25,7 +25,7 @@ GROUPS = {
     "eval": frozenset({"model", "data", "evaluation", "finetuning"}),
 }
 
-# Axolotl rewrites older forms of these before it looks at their keys (mode="before" in its schema), or hands
+# Axolotl rewrites older forms of these before it looks at their keys (mode="before" in its schema), or passes
 # them on as they are.
 _FREE_FORM = frozenset({"fsdp_config", "special_tokens", "accelerator_config", "deepspeed"})
 
@@ -42,7 +42,7 @@ class Known(NamedTuple):
     """Every spelling -> the key's own name."""
     specs: Mapping[str, Spec]
     open_ended: bool
-    """Somebody else may add keys we do not know: then only what looks like a known key is wrong."""
+    """A plugin may add keys that we do not know: then only what looks like a known key is wrong."""
 
 
 class Entry(NamedTuple):
@@ -81,7 +81,7 @@ def entries(recipe: CheckedRecipe) -> Iterator[Entry]:
 
 
 def check_keys(recipe: CheckedRecipe) -> Iterator[Finding]:
-    """`unknown-key`, `renamed-key`, `other-command`: keys that are refused, or passed over in silence."""
+    """`unknown-key`, `renamed-key`, `other-command`: keys that are refused, or ignored in silence."""
     for item in _walk(recipe, recipe.values, top_level(recipe), ""):
         if not isinstance(item, Entry):
             yield _unknown(recipe, *item)
@@ -142,9 +142,7 @@ def _together(models: Sequence[Mapping[str, Spec]]) -> dict[str, Spec]:
 def _unknown(recipe: CheckedRecipe, path: str, key: str, value: Any, known: Known) -> Finding:
     refused = recipe.engine == "llamafactory"
     version = recipe.schema["version"]
-    effect = (
-        f"LLaMA-Factory {version} refuses it" if refused else f"Axolotl {version} passes over it in silence"
-    )
+    effect = f"LLaMA-Factory {version} refuses it" if refused else f"Axolotl {version} ignores it in silence"
     spec = recipe.schema["keys"].get(key)
     if refused and spec is not None:
         owner = "eval" if spec["groups"] == ["evaluation"] else "train"
@@ -168,7 +166,7 @@ def _unknown(recipe: CheckedRecipe, path: str, key: str, value: Any, known: Know
     return recipe.finding(
         path,
         rule="unknown-key",
-        # A key without a value changes nothing where nobody refuses it.
+        # A key without a value changes nothing where the engine does not refuse it.
         severity="hint" if value is None and not refused else "error",
         message=f"no such key; {effect}",
         fix=f"did you mean {close}?" if close else f"remove {key}",
@@ -190,16 +188,16 @@ class Renamed(NamedTuple):
     """The key as the engine has it now; empty where nothing takes its place."""
     why: str
     same_value: bool = True
-    """Whether the value may stay as it is, so that the mend is mechanical."""
+    """Whether the value may stay as it is, so that the fix is mechanical."""
 
 
-_IN_TRANSFORMERS_5 = "transformers 5 took the old name away"
+_IN_TRANSFORMERS_5 = "transformers 5 removed the old name"
 _TRL = "this is the name in TRL"
 _AXOLOTL = "this is Axolotl's name"
 _LLAMAFACTORY = "this is LLaMA-Factory's name"
 _TRAINER = "this is the Trainer's name"
 _PEFT = "this is PEFT's name"
-_FSDP = "transformers 5 reads it inside fsdp_config alone"
+_FSDP = "transformers 5 reads it inside fsdp_config only"
 
 RENAMED: dict[EngineName, dict[str, Renamed]] = {
     "llamafactory": {
@@ -221,7 +219,7 @@ RENAMED: dict[EngineName, dict[str, Renamed]] = {
         "checkpoint_dir": Renamed("adapter_name_or_path", "LLaMA-Factory renamed it"),
         "max_source_length": Renamed("cutoff_len", "LLaMA-Factory has one length for both", same_value=False),
         "max_target_length": Renamed("cutoff_len", "LLaMA-Factory has one length for both", same_value=False),
-        "quantization_type": Renamed("", "LLaMA-Factory took it away"),
+        "quantization_type": Renamed("", "LLaMA-Factory removed it"),
         "use_flash_attn": Renamed("flash_attn", "LLaMA-Factory renamed it", same_value=False),
         "dpo_beta": Renamed("pref_beta", "LLaMA-Factory renamed it"),
         "dpo_loss": Renamed("pref_loss", "LLaMA-Factory renamed it"),
@@ -231,7 +229,7 @@ RENAMED: dict[EngineName, dict[str, Renamed]] = {
         "image_dir": Renamed("media_dir", "LLaMA-Factory renamed it"),
         "image_resolution": Renamed("image_max_pixels", "LLaMA-Factory renamed it"),
         "video_resolution": Renamed("video_max_pixels", "LLaMA-Factory renamed it"),
-        "reserved_label_len": Renamed("", "LLaMA-Factory took it away"),
+        "reserved_label_len": Renamed("", "LLaMA-Factory removed it"),
         # Of other tools.
         "max_seq_length": Renamed("cutoff_len", _TRL),
         "max_length": Renamed("cutoff_len", _TRL),

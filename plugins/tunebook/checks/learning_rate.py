@@ -253,9 +253,9 @@ def axolotl_schedule(
 
 def axolotl_warmup(values: Mapping[str, Any], steps: int) -> int:
     """Return the warmup steps of a run of `steps`: 3 %, at most 100, where the recipe says nothing."""
-    told, share = as_number(values.get("warmup_steps")), as_number(values.get("warmup_ratio"))
-    if told is not None:
-        warmup = int(told)
+    count, share = as_number(values.get("warmup_steps")), as_number(values.get("warmup_ratio"))
+    if count is not None:
+        warmup = int(count)
     elif share is not None:
         warmup = int(share * steps)
     else:

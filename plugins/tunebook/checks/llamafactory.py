@@ -28,7 +28,7 @@ def _other_stage(key: str) -> Refusal:
         CONFLICT,
         key,
         lambda s: _trains(s) and s.get(key) and _stage(s) != "sft",
-        f"`{key}` is for stage: sft alone",
+        f"`{key}` is for stage: sft only",
         f"remove {key}, or set stage: sft",
     )
 
@@ -69,7 +69,7 @@ TABLE: tuple[Refusal, ...] = (
     ),
     Refusal(
         CONFLICT, "stage", lambda s: _trains(s) and _stage(s) == "ppo" and not s.get("do_train"),
-        "PPO trains and cannot evaluate alone", "add do_train: true, or evaluate with stage: sft",
+        "PPO trains and cannot only evaluate", "add do_train: true, or evaluate with stage: sft",
     ),
     Refusal(
         "generate-and-accuracy", "compute_accuracy",
@@ -84,7 +84,7 @@ TABLE: tuple[Refusal, ...] = (
     Refusal(
         CONFLICT, "report_to",
         lambda s: _stage(s) == "ppo" and not _PPO_TRACKERS.issuperset(_names(s.get("report_to"))),
-        "PPO reports to wandb, tensorboard or trackio alone", "name one of these",
+        "PPO reports to wandb, tensorboard or trackio only", "name one of these",
     ),
     Refusal(
         MISSING, "streaming",
@@ -117,7 +117,7 @@ TABLE: tuple[Refusal, ...] = (
     Refusal(
         CONFLICT, "adapter_name_or_path",
         lambda s: s.get("adapter_name_or_path") and s.effective("finetuning_type") != "lora",
-        "an adapter goes with finetuning_type: lora alone",
+        "an adapter goes with finetuning_type: lora only",
         "set finetuning_type: lora, or merge the adapter first",
     ),
     Refusal(
@@ -131,7 +131,7 @@ TABLE: tuple[Refusal, ...] = (
     Refusal(
         CONFLICT, "infer_backend",
         lambda s: _trains(s) and s.effective("infer_backend") not in ("huggingface", "hf"),
-        "vLLM and SGLang are for chat and the API alone", "remove infer_backend",
+        "vLLM and SGLang are for chat and the API only", "remove infer_backend",
     ),
     Refusal(
         MISSING, "lr_scheduler_type",
@@ -175,7 +175,7 @@ TABLE: tuple[Refusal, ...] = (
             and as_number(s.get("dpo_label_smoothing"))
             and s.effective("pref_loss") != "sigmoid"
         ),
-        "label smoothing is for the sigmoid loss alone", "remove it, or set pref_loss: sigmoid",
+        "label smoothing is for the sigmoid loss only", "remove it, or set pref_loss: sigmoid",
     ),
     Refusal(
         MISSING, "export_quantization_bit",

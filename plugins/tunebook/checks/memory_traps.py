@@ -39,7 +39,7 @@ def check_memory_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
                 "load_best_model_at_end",
                 "reload-at-length",
                 f"at {int(length):,} tokens memory is full when the best model is read back",
-                fix="set it to false; `tunebook eval --checkpoints all` tells which is best",
+                fix="set it to false; `tunebook eval --checkpoints all` finds the best one",
             )
     if length > VERY_LONG and not _fuses_loss(recipe):
         yield recipe.warning(
@@ -60,7 +60,7 @@ def _generation(recipe: CheckedRecipe, length: int) -> Iterator[Finding]:
             "predict_with_generate",
             "generation-at-length",
             f"generation over {length:,} tokens during training runs out of memory",
-            fix='remove it: a "metric" in the registry is measured at answer positions alone',
+            fix='remove it: a "metric" in the registry is measured at answer positions only',
         )
     for entry in recipe.entries(recipe.evaluation_sets):
         for spec in entry.metrics:

@@ -1,4 +1,4 @@
-"""Where a run writes and reads back: folders that are taken, missing or ignored."""
+"""Where a run writes and reads back: folders that are in use, missing or ignored."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
             f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not looked at",
             fix="remove the folder, or the key",
         )
-    wished = recipe.get("resume_from_checkpoint")
-    if isinstance(wished, str) and recipe.locate(wished) is None:
+    checkpoint = recipe.get("resume_from_checkpoint")
+    if isinstance(checkpoint, str) and recipe.locate(checkpoint) is None:
         yield recipe.error(
             "resume_from_checkpoint",
             "missing-checkpoint",
-            f"{wished}: there is no such folder",
+            f"{checkpoint}: there is no such folder",
             fix="name a checkpoint folder, or remove the key: the newest whole one is found",
         )
-    told = recipe.get("report_to")
-    if isinstance(told, str) and "," in told:
-        listed = f"[{', '.join(part.strip() for part in told.split(','))}]"
+    trackers = recipe.get("report_to")
+    if isinstance(trackers, str) and "," in trackers:
+        listed = f"[{', '.join(part.strip() for part in trackers.split(','))}]"
         yield recipe.error(
             "report_to",
             "report-to",
-            f"{told!r} is taken for one name",
+            f"{trackers!r} is taken for one name",
             fix=f"write report_to: {listed}",
             edit=recipe.rewrite("report_to", listed),
         )
@@ -107,7 +107,7 @@ def _mixed(recipe: CheckedRecipe, *, full: bool) -> Iterator[Finding]:
 
 
 def _old_checkpoints(recipe: CheckedRecipe) -> Iterator[Finding]:
-    """`overwrite_output_dir` begins anew and leaves what is there, which a later start takes for its own."""
+    """`overwrite_output_dir` starts again and keeps the old files, from which a later start may go on."""
     value = recipe.get("output_dir")
     held = sorted(Path(value).glob("checkpoint-*")) if isinstance(value, str) else []
     if held and recipe.get("overwrite_output_dir"):
@@ -120,10 +120,10 @@ def _old_checkpoints(recipe: CheckedRecipe) -> Iterator[Finding]:
         )
 
 
-# Check of the room on disk for what a run is sure to write.
+# Free space on disk for what a run is sure to write.
 
 LEAST_BYTES = 1 << 30
-"""Room that every run must find: adapters, logs and evaluation records are small, but not nothing."""
+"""Free space that every run needs: adapters, logs and evaluation records are small, but not nothing."""
 
 # Full training keeps two Adam states of 4 bytes beside each weight of 2, so an optimizer's file is four
 # times as large as the weights. Smaller optimizers exist: the estimate leaves out what is uncertain above
@@ -146,8 +146,8 @@ def check_disk(output_dir: Path, values: Mapping[str, Any], model: Path | None) 
     free = files.free_bytes(output_dir)
     if free < needed:
         raise TunebookError(
-            f"no room on disk: {output_dir} has {free / 2**30:.1f} GiB free, and one checkpoint with the "
-            f"final model needs about {needed / 2**30:.1f} GiB",
+            f"not enough space on disk: {output_dir} has {free / 2**30:.1f} GiB free, and one "
+            f"checkpoint with the final model needs about {needed / 2**30:.1f} GiB",
             fix="free some space, or set output_dir to a larger disk",
         )
 

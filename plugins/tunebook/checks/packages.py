@@ -1,4 +1,4 @@
-"""Packages that a setting needs and the engine's environment lacks, told without starting the engine."""
+"""Packages that a setting needs and the engine's environment lacks, found without starting the engine."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def _quantized(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.error(
             "quantization_bit",
             "quantized-full",
-            f"a quantised model trains with lora or oft alone, not with finetuning_type: {how}",
+            f"a quantised model trains with lora or oft only, not with finetuning_type: {how}",
             fix="remove quantization_bit, or set finetuning_type: lora",
         )
     for key, fix in (
@@ -58,14 +58,14 @@ def _quantized(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.error(
             "quantization_bit",
             "quantized-zero3",
-            f"ZeRO-3 can shard 4-bit bnb weights alone, not {bits}-bit {method}",
+            f"ZeRO-3 can shard 4-bit bnb weights only, not {bits}-bit {method}",
             fix="set quantization_bit: 4 with quantization_method: bnb, or use ZeRO-2",
         )
     if recipe.command == "train" and recipe.get("quantization_device_map") == "auto":
         yield recipe.error(
             "quantization_device_map",
             "quantized-zero3",
-            "a device map is for inference alone",
+            "a device map is for inference only",
             fix="remove quantization_device_map",
         )
 
@@ -115,7 +115,7 @@ def _methods(recipe: CheckedRecipe) -> Iterator[Finding]:
                 yield recipe.error(
                     key,
                     "lora-option",
-                    f"`{key}` is for LoRA alone",
+                    f"`{key}` is for LoRA only",
                     fix=f"remove {key}, or set finetuning_type: lora",
                 )
 
@@ -125,12 +125,12 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.error(
             "load_in_8bit",
             "quantized-zero3",
-            "ZeRO-3 can shard 4-bit weights alone",
+            "ZeRO-3 can shard 4-bit weights only",
             fix="set load_in_4bit: true with adapter: qlora, or use ZeRO-2",
         )
 
 
-# LoRA targets and Axolotl plugins: names that are passed over where they are wrong.
+# LoRA targets and Axolotl plugins: names that are ignored where they are wrong.
 
 _MODULES = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "gate_proj", "up_proj", "down_proj"),

@@ -1,4 +1,4 @@
-"""What the rules look at: one recipe with its overlays, the place of each value, and what lies around it."""
+"""What the rules look at: one recipe with its overlays, the place of each value, and the files around it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 EngineCommand = Literal["train", "export", "chat", "eval"]
-"""The engine's command a file is for; all but `train` are LLaMA-Factory's alone."""
+"""The engine's command a file is for; only LLaMA-Factory has more than `train`."""
 
 # One setting under its names in LLaMA-Factory and in Axolotl; an empty name where an engine has none.
 _NAMES: dict[str, tuple[str, str]] = {
@@ -121,13 +121,13 @@ class CheckedRecipe:
     def error(
         self, key: str | None, rule: str, message: str, *, fix: str | None, edit: Edit | None = None
     ) -> Finding:
-        """Return a finding that the run fails of, or does not do what the recipe says."""
+        """Return a finding that stops the run, or makes it another run than the recipe says."""
         return self.finding(key, rule=rule, severity="error", message=message, fix=fix, edit=edit)
 
     def warning(
         self, key: str | None, rule: str, message: str, *, fix: str | None, edit: Edit | None = None
     ) -> Finding:
-        """Return a finding that the run may well be spoiled by."""
+        """Return a finding that may well spoil the run."""
         return self.finding(key, rule=rule, severity="warning", message=message, fix=fix, edit=edit)
 
     def hint(
@@ -137,7 +137,7 @@ class CheckedRecipe:
         return self.finding(key, rule=rule, severity="hint", message=message, fix=fix, edit=edit)
 
     def rename(self, key: str, to: str) -> Edit | None:
-        """Return the edit that writes another key; None where it stands already or `key` is in no file."""
+        """Return the edit that writes another key; None where it is there already or `key` is in no file."""
         place = self.places.get(key)
         if (
             place is None
@@ -182,7 +182,7 @@ class CheckedRecipe:
             return error
 
     def entries(self, names: tuple[str, ...]) -> list[DatasetEntry]:
-        """Return the registry entries of those `names` that can be read; another rule tells of the rest."""
+        """Return the registry entries of those `names` that can be read; another rule reports the rest."""
         found = []
         for name in names:
             try:

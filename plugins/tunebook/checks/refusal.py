@@ -26,7 +26,7 @@ class Refusal(NamedTuple):
     problem: str
     fix: str
     write: str | None = None
-    """What `--fix` writes as the value of `key`; None where the mend is not mechanical."""
+    """What `--fix` writes as the value of `key`; None where the fix is not mechanical."""
 
 
 def together(one: str, other: str, fix: str = "remove one of them") -> Refusal:

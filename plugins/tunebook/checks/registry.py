@@ -173,7 +173,7 @@ def _names(recipe: CheckedRecipe) -> tuple[str, ...]:
 
 
 def _may_ask(recipe: CheckedRecipe) -> bool:
-    """Axolotl's datasets are told from the registry, which has to lie where the recipe says."""
+    """Axolotl's datasets come from the registry, which has to be where the recipe says."""
     if recipe.engine == "llamafactory":
         return True
     folder = recipe.registry_folder
@@ -308,7 +308,7 @@ def check_script(path: Path, file: str) -> Iterator[Finding]:
         if variable:
             yield _finding(
                 file, number, "sbatch-variable", line,
-                f"SLURM fills in no variables here: {variable[0]} is taken as it stands",
+                f"SLURM fills in no variables here: {variable[0]} is used as it is written",
                 "write the value out, or give it to sbatch on the command line",
             )  # fmt: skip
         elif started:
@@ -323,7 +323,7 @@ def check_json(path: Path, file: str) -> Iterator[Finding]:
     """`deepspeed-config`."""
     config, fault = read_config(path)
     if fault is not None:
-        yield _finding(file, None, "deepspeed-config", None, fault, "mend it")
+        yield _finding(file, None, "deepspeed-config", None, fault, "fix the file")
         return
     lines = read_text(path).splitlines()
     for key, message, fix in config_faults(config):

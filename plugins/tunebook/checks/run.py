@@ -1,4 +1,4 @@
-"""Check one file: read it, merge what changes it, and ask every rule."""
+"""Check one file: read it, merge overlays and overrides, and apply every rule."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REFUSALS: Mapping[EngineName, tuple[Refusal, ...]] = {
 def check_refusals(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every row of the engine's table that the recipe meets."""
     for row in REFUSALS[recipe.engine]:
-        # An overlay by itself is checked for what stands in it, not for what it leaves to its recipes.
+        # An overlay by itself is checked for what it holds, not for what it leaves to its recipes.
         if row.when(recipe) and not (row.rule == MISSING and recipe.partial):
             yield recipe.error(
                 row.key,
@@ -116,7 +116,7 @@ def check_recipe(
         home: The folder that holds `recipes/`.
         overlay_names: As `overlays.resolve` takes them.
         overrides: `key=value` arguments.
-        command: The engine's command the file is for; None to tell it by the keys.
+        command: The engine's command the file is for; None: the keys decide.
         gpus: GPUs that the arithmetic is for.
 
     Raises:
@@ -133,7 +133,7 @@ def check_recipe(
     engine = engine_of(path, root, text)
     if engine is None:
         broken = [one for one in read_document(text, "axolotl", file).findings if one.rule == "yaml-syntax"]
-        return Checked(CheckResult(name=name, findings=tuple(broken) or (nobodys(text, file),)))
+        return Checked(CheckResult(name=name, findings=tuple(broken) or (unrecognised(text, file),)))
     document = read_document(text, engine, file)
     if path.suffix == ".json":
         document = flat_document(document)
@@ -173,7 +173,7 @@ def refuse_errors(result: CheckResult) -> list[str]:
     """Return the warnings and what the environment lacks, a line each, unless there are errors.
 
     Raises:
-        TunebookError: There are; all of them are told together.
+        TunebookError: There are; all of them are reported together.
     """
     errors = [
         TunebookError(f"{_where(finding)}{finding.message}", fix=finding.fix or "see docs/check.md")
@@ -204,7 +204,7 @@ def _overlay(path: Path, engine: EngineName) -> Document:
     return read_document(read_text(path), engine, _shown(path))
 
 
-# Tells what a file is: whose recipe, and for which of the engine's commands.
+# What a file is: whose recipe, and for which of the engine's commands.
 
 
 # Of a file with neither engine's model key: the share of its keys that an engine must know.
@@ -217,12 +217,12 @@ _NEWER = frozenset({"model", "train_dataset", "model_path"})
 def engine_of(path: Path, root: Path, text: str) -> EngineName | None:
     """Return the engine a recipe is for; None where it is neither's.
 
-    Told by the folder, by the key of the base model, or by whose keys most of the file's are.
+    Decided by the folder, by the key of the base model, or by whose keys most of the file's are.
 
     Args:
         path: The file.
         root: The folder `recipes`.
-        text: What the file holds. Its YAML may be broken, which is to be told about as well.
+        text: What the file holds. Its YAML may be broken, which is a finding as well.
     """
     if path.suffix == ".json":
         return catalog.read_recipe(path, root).engine
@@ -243,8 +243,8 @@ def engine_of(path: Path, root: Path, text: str) -> EngineName | None:
     return best if shares[best] >= _MOSTLY and len(keys) > 1 else None
 
 
-def nobodys(text: str, file: str) -> Finding:
-    """Return what there is to say of a file that is neither engine's recipe.
+def unrecognised(text: str, file: str) -> Finding:
+    """Return the finding for a file that is neither engine's recipe.
 
     An error where it has keys of an engine, and so was meant as a recipe; else a hint.
     """
@@ -268,7 +268,7 @@ def nobodys(text: str, file: str) -> Finding:
 
 
 def command_of(engine: EngineName, values: Mapping[str, Any]) -> EngineCommand:
-    """Tell the engine's command by the keys; what trains and exports at once is told about by a rule."""
+    """Return the engine's command, by the keys; a rule reports a file that both trains and exports."""
     if engine == "axolotl":
         return "train"
     keys: Mapping[str, Any] = load_schema(engine)["keys"]
@@ -279,7 +279,7 @@ def command_of(engine: EngineName, values: Mapping[str, Any]) -> EngineCommand:
         return "eval"
     if "export_dir" in values:
         return "export"
-    # Only training has a dataset; the rest stands in every command's arguments.
+    # Only training has a dataset; the rest is in every command's arguments.
     return "train" if "dataset" in values or "do_train" in values else "chat"
 
 

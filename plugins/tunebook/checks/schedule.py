@@ -82,9 +82,9 @@ def _options(recipe: CheckedRecipe, name: str, options: Mapping[str, object]) ->
             rule="scheduler-options",
             severity="warning" if ignored else "error",
             message=f"the scheduler {name} takes no {option}"
-            + ("; it is passed over" if ignored else ": training ends with a TypeError"),
+            + ("; it is ignored" if ignored else ": training ends with a TypeError"),
             fix=fix,
-            # min_lr_factor is meant as a share, min_lr is not: only a slip of the pen is mended.
+            # min_lr_factor is meant as a share, min_lr is not: only a misspelling is corrected.
             edit=recipe.rename(path, close[0])
             if close and difflib.SequenceMatcher(None, option, close[0]).ratio() >= 0.85
             else None,

@@ -57,7 +57,7 @@ def _mismatch(recipe: CheckedRecipe, template: str) -> Iterator[Finding]:
         yield recipe.hint(
             "template",
             "template-mismatch",
-            f"{model} thinks unless told not to; {template} trains it without the think block",
+            f"{model} thinks unless it is turned off; {template} trains it without the think block",
             fix=f"infer with {template} too, or write template: {made_for[0]} and enable_thinking: false",
         )
         return

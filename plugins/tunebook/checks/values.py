@@ -65,7 +65,7 @@ def _fault(recipe: CheckedRecipe, entry: Entry) -> Finding | None:
         return recipe.error(
             entry.path,
             "thousands-separator",
-            f"{value!r} is text: a comma cannot stand in a number",
+            f"{value!r} is text: a number has no comma",
             fix=f"write {entry.name}: {digits}",
             edit=recipe.rewrite(entry.path, digits),
         )
@@ -263,7 +263,7 @@ def _fits_axolotl(entry: Entry, types: set[str]) -> bool:
 # Names of attention kernels: those of other tools, and those that are not what they seem.
 
 ATTENTION_KEYS = frozenset({"flash_attn", "attn_implementation"})
-"""The engines' keys for the kernel; their values are looked at here alone."""
+"""The engines' keys for the kernel; only this rule looks at their values."""
 
 # What other tools call the values of LLaMA-Factory's `flash_attn`.
 _LLAMAFACTORY: dict[Any, str] = {

@@ -1,4 +1,4 @@
-"""Values that YAML reads as something else than what one sees."""
+"""Values that YAML reads as something else than they look like."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OCTAL = re.compile(r"^[+-]?0[0-7_]+$")
 _SIXTIES = re.compile(r"^[+-]?\d+(?::[0-5]?\d)+(?:\.\d*)?$")
 _EXPONENT = re.compile(r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$")
 
-# Handed on to other libraries as written, where nobody turns text into numbers.
+# Passed to other libraries as written; nothing turns text into numbers there.
 _HANDED_ON = ("lr_scheduler_kwargs", "optim_args", "optim_target_modules", "gradient_checkpointing_kwargs")
 
 
@@ -60,7 +60,7 @@ def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterato
         yield recipe.error(
             path,
             "interpolation",
-            f"no engine fills in ${{...}}: {value!r} is taken as it stands",
+            f"no engine fills in ${{...}}: {value!r} is used as it is written",
             fix="write the value out, or give it on the command line",
         )
     inner = path.partition(".")
@@ -71,7 +71,7 @@ def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterato
             yield recipe.error(
                 path,
                 "number-as-string",
-                f"Axolotl's YAML reads {value} as text, and hands it on as text",
+                f"Axolotl's YAML reads {value} as text, and passes it on as text",
                 fix=f"write {written}",
                 edit=recipe.rewrite(path, written),
             )

@@ -11,7 +11,7 @@ from tunebook import paths
 from tunebook.checks import run
 from tunebook.checks import run as several
 from tunebook.checks.arithmetic import preview
-from tunebook.checks.findings import diff_of, mend
+from tunebook.checks.findings import apply_edits, diff_of
 from tunebook.cli.parts import count_findings, overlay_option, print_finding
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check(
     if fix:
         # A value is looked at only under a key that is known, so a corrected key may bring up another fault.
         for _ in range(_ROUNDS):
-            changes = list(mend([finding for one in checked for finding in one.result.findings]))
+            changes = list(apply_edits([finding for one in checked for finding in one.result.findings]))
             if not changes:
                 break
             for change in changes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What an engine does with a recipe, decided from values alone."""
+    """What an engine does with a recipe, decided from its values only."""
 
     registry_key: str
     """Recipe key that names the folder of the dataset registry."""

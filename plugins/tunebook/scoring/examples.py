@@ -59,12 +59,12 @@ def _cut(score: Score) -> Score:
     return replace(score, reason=CUT_BY_LIMIT) if score.parsed is None else score
 
 
-# The few answers of an evaluation that tell most about it, as a table for experiment trackers.
+# The few answers of an evaluation that say most about it, as a table for experiment trackers.
 
 COLUMNS = ("row", "prompt", "reference", "prediction", "parsed", "score", "reason")
 
 _EXAMPLES = 20
-_CHARACTERS = 300  # of a prompt, at its end, where the question stands
+_CHARACTERS = 300  # of a prompt, at its end, where the question is
 
 
 def telling_rows(records: Sequence[EvalRecord]) -> list[tuple[Any, ...]]:

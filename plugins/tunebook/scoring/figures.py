@@ -20,7 +20,7 @@ class Loss(NamedTuple):
     loss: float
     """What the stock evaluation of one process reports: the mean over batches of `batch_size` consecutive
     rows of the batch's token mean, a short last batch counting as much as a full one. It depends on the
-    batch size; kept so that numbers stay comparable with runs of the engine alone."""
+    batch size; kept so that numbers stay comparable with runs of the unchanged engine."""
     perplexity: float | None
     """exp of the token-weighted mean over the whole set; None where it overflows a float."""
     token_accuracy: float

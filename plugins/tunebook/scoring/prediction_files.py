@@ -59,7 +59,7 @@ def read_predictions(
         reference_column: None: the first of `REFERENCE_COLUMNS` that the first row has.
         references: Where references are looked up instead, in another file.
         left_out: Counts rows without a reference, which are then left out; None: they are an error.
-        on_bytes: Called with the number of bytes read so far, where the format tells it.
+        on_bytes: Called with the number of bytes read so far, where the format shows it.
 
     Raises:
         TunebookError: The file cannot be read, a line is no JSON object, a column is missing or a value

@@ -171,7 +171,7 @@ class RowHashes:
 
     @property
     def exact(self) -> Hashes:
-        """Of prompt and answer as they stand."""
+        """Of prompt and answer, unchanged."""
         return _view(self._exact)
 
     @property
@@ -226,7 +226,7 @@ def repeats(keys: Hashes) -> Repeats:
 
 
 def found_in(keys: Hashes, others: Hashes) -> Repeats:
-    """Return the rows whose key stands in `others`, and the first of `others` that has it."""
+    """Return the rows whose key is in `others`, and the first of `others` that has it."""
     if not len(keys) or not len(others):
         return Repeats(np.empty(0, np.int64), np.empty(0, np.int64))
     distinct, firsts = np.unique(others, return_index=True)

@@ -67,7 +67,7 @@ def audit(source: Source, *, shown: int = SHOWN, on_bytes: Callable[[int], None]
 
 
 def leaks(trained: Audited, evaluated: Audited, *, shown: int = SHOWN) -> Iterator[DataFinding]:
-    """Yield what of an evaluation set stands in a training set too."""
+    """Yield the rows of an evaluation set that are in a training set too."""
     whole = hashes.found_in(evaluated.hashes.pairs, trained.hashes.pairs)
     asked = hashes.found_in(evaluated.hashes.prompts, trained.hashes.prompts).without(whole)
     if len(whole.rows):
@@ -129,7 +129,7 @@ class _SetReader:
         except TunebookError as error:
             if not text:
                 raise
-            # A JSON array or a CSV file cannot be read on behind a broken row.
+            # A JSON array or a CSV file cannot be read any further after a broken row.
             self._ledger.add(
                 "broken-row", Place(path.name, number + 1), detail=f"{error.problem}; the rest was not read"
             )
@@ -195,7 +195,7 @@ def _no_rows(name: str) -> DataFinding:
         rule="no-rows",
         severity="error",
         message="not one row can be used",
-        fix="mend what is told of its rows, or check the file",
+        fix="fix the faults of its rows, or check the file",
         count=0,
     )
 
@@ -320,7 +320,7 @@ class RowPlaces:
         self._count, self._last = self._count + 1, place
 
     def place(self, index: int, *, same_as: str | None = None) -> Place:
-        """Where the row of that index stands."""
+        """The place of the row with that index."""
         run = self._runs[bisect_right(self._runs, index, key=lambda run: run.first) - 1]
         return Place(run.file, run.row + index - run.first, None, same_as)
 
@@ -388,7 +388,7 @@ class _Bad(NamedTuple):
 
 
 def _note_bad(block: bytes, line: int, offset: int, path: Path, ledger: Ledger, noted: int) -> _Bad:
-    """Note each line behind `noted` in which a block holds bad bytes."""
+    """Note each line after `noted` in which a block has bad bytes."""
     start, cut = 0, b""
     for text in block.split(b"\n"):
         try:

@@ -46,7 +46,7 @@ class DataFinding:
 
 
 class Rule(NamedTuple):
-    """How one kind of fault is told."""
+    """What is said of one kind of fault."""
 
     severity: Severity
     what: str
@@ -61,14 +61,14 @@ RULES: dict[str, Rule] = {
         "warning", "begins with a byte order mark", "save it as UTF-8 without a BOM", "file"
     ),
     "nul-character": Rule("error", "NUL characters", "take them out: no model has seen them", "line"),
-    "broken-row": Rule("error", "not a row", "mend or delete it", "place"),
+    "broken-row": Rule("error", "not a row", "fix or delete it", "place"),
     "ragged-row": Rule("error", "more fields than the header has", "quote fields that hold commas or lines"),
     "missing-column": Rule("error", "a column is missing", "name the data's own columns in the entry"),
     "not-text": Rule("error", "no text where it is needed; engines drop such rows", "write text"),
     "empty-prompt": Rule("warning", "nothing is asked", "delete them, or name the column of the prompts"),
     "empty-answer": Rule("error", "no answer", "label or delete them"),
     "unreadable-reference": Rule(
-        "error", "a reference that its metric cannot read", "mend them, or choose another metric"
+        "error", "a reference that its metric cannot read", "fix them, or choose another metric"
     ),
     "mojibake": Rule("warning", "text that was decoded wrongly", "decode the source with its own encoding"),
     "duplicate-row": Rule("warning", "the same as an earlier row", "delete them"),
@@ -81,7 +81,7 @@ RULES: dict[str, Rule] = {
         "decide on one, unless several are right",
     ),
 }
-"""Faults of rows. What is said of a whole set stands where it is found."""
+"""Faults of rows. Faults of a whole set are made where they are found."""
 
 
 class Ledger:
@@ -98,7 +98,7 @@ class Ledger:
         self._details: dict[str, str] = {}
 
     def add(self, rule: str, place: Place, *, detail: str | None = None) -> None:
-        """Take one fault in; the first one's detail is told."""
+        """Add one fault; the detail of the first one is shown."""
         self.add_some(rule, 1, [place])
         if detail is not None:
             self._details.setdefault(rule, detail)

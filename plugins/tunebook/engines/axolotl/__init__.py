@@ -1,1 +1,1 @@
-"""All that we know of Axolotl and its own code cannot tell us: commands, data, rows, rules, plugins."""
+"""What we know of Axolotl that its own code does not say: commands, data, rows, rules, plugins."""

@@ -46,7 +46,7 @@ def prepared_path(values: Mapping[str, Any], root: Path) -> str:
 
 
 def _files(values: Mapping[str, Any], root: Path) -> Iterator[Path]:
-    """Yield the local files behind a recipe's rows: the data, the tokenizer, a chat template of its own."""
+    """Yield the local files that a recipe's rows come from: data, tokenizer, its own chat template."""
     for key in ("datasets", "test_datasets"):
         blocks = values.get(key)
         for block in blocks if isinstance(blocks, list) else ():

@@ -27,7 +27,7 @@ ALPACA_TYPE = "tunebook.hooks.axolotl_alpaca"
 CONVERSATION_TYPE = "chat_template"
 
 _ALPACA_COLUMNS = ("prompt", "query", "response", "system")
-# Axolotl's names for the roles of those tags, and the tags it knows without being told
+# Axolotl's names for the roles of those tags, and the tags it knows by default
 # (axolotl/prompt_strategies/chat_template.py).
 _ROLES = {"user_tag": "user", "assistant_tag": "assistant", "observation_tag": "tool", "system_tag": "system"}
 _SOURCES = {
@@ -117,7 +117,7 @@ def entry_of_block(block: Mapping[str, Any], registry: Registry, dataset_dir: st
         try:
             location = _location(registry.entry(name), dataset_dir)
         except TunebookError:
-            continue  # some other entry's fault, which is told when that entry is used
+            continue  # some other entry's fault, which is reported when that entry is used
         keys = ("path", "name", "split", "data_files")
         if all(_comparable(key, location) == _comparable(key, block) for key in keys):
             return name
@@ -161,7 +161,7 @@ def _location(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
     data_type = _DATA_TYPES.get(path.suffix, "json")
     if path.suffix and data_type != _guessed_type(str(path)):
         block["ds_type"] = data_type
-    # A single file has no split but `train`, which is what Axolotl takes without being told.
+    # A single file has no split but `train`, which Axolotl takes by default.
     return block if split == "train" and path.suffix else {**block, "split": split}
 
 
@@ -224,7 +224,7 @@ _ROWS = 100
 
 
 def label_fault(block: Mapping[str, Any], root: Path) -> TunebookError | None:
-    """Return why the first rows of a block carry no label; None where they do, or where we cannot tell.
+    """Return why the first rows of a block carry no label; None where they do, or where that is not known.
 
     Args:
         block: Of `datasets:` or `test_datasets:`. Only the types that registry entries render to are read.
@@ -235,7 +235,7 @@ def label_fault(block: Mapping[str, Any], root: Path) -> TunebookError | None:
         return None
     rows = list(islice(iter_rows(path), _ROWS))
     if not rows:
-        return TunebookError(f"{path} has no rows", fix="mend the file")
+        return TunebookError(f"{path} has no rows", fix="check the file")
     if block.get("type") == ALPACA_TYPE:
         return _alpaca_fault(block, rows, path)
     if block.get("type") == CONVERSATION_TYPE:

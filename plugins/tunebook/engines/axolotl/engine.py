@@ -1,6 +1,6 @@
 """Axolotl, seen from outside: the command that trains a recipe, and what has to be true before it is started.
 
-Axolotl passes over plugins it cannot import, files that have changed and rows without a label, without a
+Axolotl ignores plugins it cannot import, files that have changed and rows without a label, without a
 word. We look before it is started, and import nothing of it. Its keys are looked at by `tunebook.checks`.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 NO_TELEMETRY = {"AXOLOTL_DO_NOT_TRACK": "1"}
-"""Axolotl reports to its makers unless told not to; runs that we start never do."""
+"""Axolotl reports to its makers by default; runs that we start never do."""
 
 
 class Axolotl(Engine):
@@ -351,7 +351,7 @@ def start_values(values: Mapping[str, Any], *, whole_model: str, adapter: str | 
 # looked for where that environment's Python would look.
 
 _ENGINE_PREFIX = "axolotl.integrations"
-"""Axolotl looks for a plugin here too, when it finds no module of the name alone."""
+"""Axolotl looks for a plugin here too, when it finds no module of that name."""
 
 _ASK = "import json, sys; print(json.dumps(sys.path))"
 _TRY = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"

@@ -22,11 +22,11 @@ PLUGIN = "tunebook.hooks.axolotl.TunebookPlugin"
 DIRECTORY_KEY = "tunebook_dataset_dir"
 NAMES_KEY = "tunebook_eval_datasets"
 OPTIONS = (DIRECTORY_KEY, NAMES_KEY)
-"""The plugin's two options: where the registry is, and the entry behind each block of `test_datasets`."""
+"""The plugin's two options: where the registry is, and the entry of each block of `test_datasets`."""
 
 
 def evaluation_faults(values: Mapping[str, Any], root: Path) -> list[TunebookError]:
-    """Return everything that stands in the way of the evaluation our plugin is asked for.
+    """Return everything that prevents the evaluation that our plugin is asked for.
 
     Args:
         values: The recipe as written, before the engine fills in its defaults.
@@ -119,7 +119,7 @@ def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
     for key in ("streaming", "pretraining_dataset", "rl", "reward_model", "process_reward_model"):
         if values.get(key):
             yield TunebookError(
-                f"`{key}: {values[key]}`: the plugin measures answers of supervised fine-tuning alone",
+                f"`{key}: {values[key]}`: the plugin measures answers of supervised fine-tuning only",
                 fix=f"remove `{key}`, or take {PLUGIN} out of `plugins`",
             )
 
@@ -140,7 +140,7 @@ def _best_model_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
     if not wanted:
         if values.get("metric_for_best_model"):
             yield TunebookError(
-                "`metric_for_best_model` alone chooses nothing: the last model is kept",
+                "`metric_for_best_model` by itself chooses nothing: the last model is kept",
                 fix="set `load_best_model_at_end: true`, or remove `metric_for_best_model`",
             )
         return

@@ -1,1 +1,1 @@
-"""All that we know of LLaMA-Factory and its own code cannot tell us: commands, data, caches."""
+"""What we know of LLaMA-Factory that its own code does not say: commands, data, caches."""

@@ -1,6 +1,6 @@
 """LLaMA-Factory's `tokenized_path`, named after what is in the rows.
 
-Where that folder exists, LLaMA-Factory reads it, and passes over the dataset, the template and the length
+Where that folder exists, LLaMA-Factory reads it, and ignores the dataset, the template and the length
 limit of the recipe with one line of warning.
 """
 
@@ -93,7 +93,7 @@ def _refuse(values: Mapping[str, Any], environment: Path) -> None:
         )
     if values.get("new_special_tokens_config"):
         raise TunebookError(
-            f"{KEY}: rows made with new_special_tokens_config are not told apart",
+            f"{KEY}: rows made with new_special_tokens_config cannot be told apart",
             fix=f"write the tokens under add_special_tokens, or leave out {KEY}",
         )
 
@@ -170,7 +170,7 @@ def _unseen(found: Mapping[str, Any]) -> list[str]:
         for name, dataset in found["datasets"].items()
         if any((dataset["entry"].get("columns") or {}).get(kind) for kind in datasets.MEDIA_COLUMNS)
     ]
-    return lines + [f"{name}: pictures and sounds are known by their names alone" for name in media]
+    return lines + [f"{name}: pictures and sounds are known only by their names" for name in media]
 
 
 def names(value: Any) -> list[str]:

@@ -48,7 +48,7 @@ class LlamaFactory(Engine):
         """Return `llamafactory-cli train <recipe_file>` of that environment; see `Engine.train`.
 
         With several GPUs, with DeepSpeed, or where the caller sets `NPROC_PER_NODE` or `NNODES` above 1, its
-        launcher is told to start torchrun with one process for each GPU, or for the CPU.
+        launcher is set to start torchrun with one process for each GPU, or for the CPU.
         """
         programs = environment / "bin"
         # LLaMA-Factory starts a bare `torchrun`: it must be this environment's.
@@ -151,8 +151,8 @@ def _names(value: Any) -> tuple[str, ...]:
 
 # A LLaMA-Factory training recipe, turned into the recipe that evaluates what it has trained.
 
-# Of the keys that say how a model is loaded and what its rows are, those that belong to training alone, or
-# that leave no answer to be told from its prompt.
+# Of the keys that say how a model is loaded and what its rows are, those that belong to training only, or
+# under which no answer is separate from its prompt.
 _TRAINING_ONLY = frozenset(
     {
         *("dataset", "eval_dataset", "val_size", "eval_on_each_dataset", "tokenized_path", "overwrite_cache"),
