@@ -21,7 +21,7 @@ from tunebook.metrics.statistics import UndefinedFigureError, column_of
 class Confusion(NamedTuple):
     """Counts for two classes, with a column of its own for answers that could not be parsed.
 
-    An unparsed answer is neither class: it lowers recall and accuracy and leaves precision alone.
+    An unparsed answer is neither class: it lowers recall and accuracy and does not change precision.
     Ratios with an empty denominator are 0, as scikit-learn's `zero_division=0` has it.
     """
 

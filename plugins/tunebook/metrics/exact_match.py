@@ -2,7 +2,7 @@
 
 Source: the normalisation of SQuAD's official script (Rajpurkar et al., 2016,
 https://arxiv.org/abs/1606.05250). Ours also takes thoughts and special tokens off both sides, compares
-compatible Unicode forms as equal, and removes the punctuation of every script, not of ASCII alone.
+compatible Unicode forms as equal, and removes the punctuation of every script, not only of ASCII.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def score(prediction: str, reference: str) -> Score:
         return Score(
             values={"exact_match": 0.0, "verbatim": 0.0}, parsed=None, reference=wanted, reason=reason
         )
-    # A reference of punctuation alone is compared as it is.
+    # A reference of nothing but punctuation is compared as it is.
     equal = normalise(said) == normalise(wanted) if normalise(wanted) else fold(said) == fold(wanted)
     return Score(
         values={"exact_match": float(equal), "verbatim": float(said == wanted)},

@@ -53,7 +53,7 @@ def score(prediction: str, reference: str) -> Score:
 
     Args:
         prediction: The model's output as decoded; special tokens, thoughts and the prompt may be in it.
-        reference: The dataset's worked answer with its `#### 42` line, or the number alone.
+        reference: The dataset's worked answer with its `#### 42` line, or only the number.
 
     Returns:
         `exact_match`, `strict_match` and `flexible_extract`, each 1.0 or 0.0. `parsed` is the exact

@@ -9,7 +9,7 @@ from tunebook.metrics.math_text import plain as plain_text
 from tunebook.metrics.number import Number, Token, has_digit, may_spell_a_number, tokens, value_of_words
 
 _WINDOWS = (250, 16_000)
-"""Characters from the end that are read: the answer nearly always stands in the first window."""
+"""Characters from the end that are read: the answer is nearly always in the first window."""
 _LONGEST_SENTENCE = 2_000
 _MARGIN = 32
 
@@ -113,9 +113,9 @@ def _is_cut(last: str, *, alone: bool) -> bool:
 def _sentences(text: str) -> list[str]:
     lines = text.split("\n")
     # An aside ends its line: what is said after "I hope this helps!" is not the answer either.
-    told = [line for line in lines if not _ASIDE.match(line)]
-    if len(told) < len(lines) and any(has_digit(line) for line in told):
-        text = "\n".join(told)
+    stated = [line for line in lines if not _ASIDE.match(line)]
+    if len(stated) < len(lines) and any(has_digit(line) for line in stated):
+        text = "\n".join(stated)
     sentences: list[str] = []
     start = 0
     for match in [*_SENTENCE.finditer(text), None]:
@@ -172,7 +172,7 @@ def main_number(sentence: str) -> Number:
 
 
 def _number(sentence: str) -> Number:
-    """The number of a sentence: the bold one, what stands after the last `=`, or the last one."""
+    """The number of a sentence: the bold one, what follows the last `=`, or the last one."""
     if "**" in sentence:
         bold = [match for match in _BOLD.findall(sentence) if has_digit(match)]
         if bold:

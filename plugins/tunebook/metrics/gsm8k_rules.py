@@ -370,7 +370,7 @@ def _tagged(rest: str) -> Number | None:
 
 
 def _box(text: str, start: int) -> str | None:
-    """Content of the braces that open at `start`, with a scale behind them; None where they never close."""
+    """Content of the braces that open at `start`, with a scale after them; None where they never close."""
     if text[start : start + 1] != "{":
         return re.split(r"[\n$]| and ", text[start : start + 40], maxsplit=1)[0]
     depth = 0

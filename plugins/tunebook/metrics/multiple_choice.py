@@ -56,7 +56,7 @@ _ANSWER = (
     r"\banswers?\b(?:\s(?:choice|option|letter))?[\"'*_)]{0,3}(?:\sto\s(?:the|this)\s(?:\w+\s)?question)?"
 )
 _WORD = r"(?:(?:option|choice|letter|text|textbf|mathrm|mathbf|选项|選項|选|選)\s{0,2}[({（\[]?\s{0,2})?"
-# What stands right before the letter of an answer. It is looked for only there: a scan of the whole text for
+# What is right before the letter of an answer. It is looked for only there: a scan of the whole text for
 # so many forms would cost ten times as much.
 _SLOT = re.compile(
     r"(?:<answer>|\\boxed\s?\{|####"
@@ -102,7 +102,7 @@ _MOST_LETTERS = 60
 
 @lru_cache
 def _letter(last: str) -> re.Pattern[str]:
-    """A capital that stands for itself. No `\\b`: a Korean or Japanese word may follow without a space."""
+    """A capital letter by itself. No `\\b`: a Korean or Japanese word may follow without a space."""
     return re.compile(rf"[A-{last}](?<![A-Za-zÀ-ɏ0-9_'’\\][A-{last}])(?![A-Za-zÀ-ɏ0-9_'’])")
 
 
@@ -180,7 +180,7 @@ def _settled(letter: str, rule: str, another: re.Match[str] | None) -> LetterRea
 
 
 def _is_answer(text: str, letter: re.Match[str]) -> bool:
-    """Whether what stands around a letter says that it is the answer."""
+    """Whether what is around a letter says that it is the answer."""
     start, end = letter.span()
     if letter[0] in "AI" and _GOES_ON.match(text, end):
         return False

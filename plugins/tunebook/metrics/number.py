@@ -47,7 +47,7 @@ _SIGN = frozenset({"minus", "negative"})
 _FIRST = frozenset({*_SMALL, *(word for word in SCALES if len(word) > 2), "half"})
 """Words that a spelled number may begin with."""
 _LETTERS = tuple(word for word in _FIRST if not any(other in word for other in _FIRST - {word}))
-"""One of these stands in each of those words: `six` in `sixty`."""
+"""One of these is in each of those words: `six` in `sixty`."""
 
 
 def may_spell_a_number(text: str) -> bool:
@@ -88,7 +88,7 @@ def _words_value(run: list[str]) -> Fraction:
     total, group = Fraction(0), Fraction(0)
     for word in run:
         if word in _PARTS:
-            # "two thirds", but "three and a half"; `half` alone or after a larger number adds.
+            # "two thirds", but "three and a half"; `half` by itself or after a larger number adds.
             group = group / _PARTS[word] if word != "half" or group == 1 else group + Fraction(1, 2)
         elif word in _SMALL:
             group += _SMALL[word]
@@ -108,7 +108,7 @@ class Number(NamedTuple):
     """None exactly when `value` is not: `no_number`, `list`, `range` or `time`."""
 
 
-# Begins with a digit, which `re` looks for first; what stands before it is checked afterwards.
+# Begins with a digit, which `re` looks for first; what is before it is checked afterwards.
 _CLOCK = re.compile(
     r"\d(?:(?<![\d.]\d)\d{0,2}\.\d{1,2}\.\d{1,4}(?![\d.])|(?<![\d:]\d)\d{0,3}:\d{1,4}(?!\d)"
     r"|(?<!\d\d)\d{0,3}/\d{1,2}/\d{1,4}(?!\d)|(?<!\d\d)\d{3}-\d{2}-\d{2}(?!\d))"
@@ -155,14 +155,14 @@ _UNFINISHED = re.compile(r"\d\s{0,2}=[\s#*$]{0,6}\Z")
 
 
 def chain(text: str, found: Sequence[Token], at: int) -> tuple[Fraction | None, int]:
-    """Value of the arithmetic that begins at token `at`, and the index behind its last token.
+    """Value of the arithmetic that begins at token `at`, and the index after its last token.
 
     The value is None where it divides by zero or would be larger than 10**60.
     """
     values, operators = [found[at].value], []
     while at + 1 < len(found):
         gap = text[_CLOSERS.match(text, found[at].end).end() : found[at + 1].start]  # type: ignore[union-attr]
-        # The sign of "50 -8" was read as an operator, and stands inside the token.
+        # The sign of "50 -8" was read as an operator, and is inside the token.
         signed = text[found[at + 1].start]
         operator = _OPERATOR.match(gap)
         if operator:
@@ -257,7 +257,7 @@ def without_clocks(text: str) -> str:
 
 
 def right_hand_side(text: str) -> str:
-    """What stands after the last `=` that has a number behind it."""
+    """The text after the last `=` that a number follows."""
     left, equals, right = text.rpartition("=")
     while equals:
         if has_digit(right) or value_of_words(right) is not None:
@@ -439,7 +439,7 @@ def _value(number: str) -> Fraction:
 
 
 def _is_negative(before: str, sign: str | None) -> bool:
-    """Whether what stands before a number is its sign and not a hyphen, an operator or a separator."""
+    """Whether what is before a number is its sign and not a hyphen, an operator or a separator."""
     if not sign or sign[0] == "+":
         return False
     if sign[0] not in "-–":

@@ -36,7 +36,7 @@ def visible(output: str) -> Visible:
     - The last assistant turn, where the output holds a conversation; an output that goes on with a
       made-up next turn is cut before it.
     - The text after the last closing think tag. A think block that never closes hides what follows it;
-      an answer standing before it counts.
+      an answer before it counts.
     - Up to the first end-of-turn token.
     - Non-breaking and zero-width spaces, full-width forms, minus signs and quotes of other scripts
       are folded to ASCII.
@@ -111,7 +111,7 @@ class _Said(NamedTuple):
 
 
 def _without_thoughts(turn: str) -> _Said:
-    """What stands after the last closing tag and before an opening tag that never closes.
+    """The text after the last closing tag and before an opening tag that never closes.
 
     The last closing tag decides, not the depth: a model may name `<think>` while it thinks, and some
     templates pre-fill the opening tag that the model then writes again.

@@ -1,7 +1,7 @@
 """Length of a longest common subsequence, on Python's big integers.
 
 Hyyro's bit-parallel row of the dynamic programme (Hyyro, "Bit-parallel LCS-length computation revisited",
-2004). One text lies along the bits of an integer, the other is stepped through. After each step, a zero
+2004). One text is laid along the bits of an integer, the other is stepped through. After each step, a zero
 bit i of the vector says that the table grows by one from cell i to cell i + 1.
 
 Long texts whose words hardly repeat have few matches, and those are gone through one by one (Hunt and
@@ -31,7 +31,7 @@ MATCH_BITS = 6_000
 def lcs_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of a longest common subsequence; time len(first) * len(second) / 30 digit operations at most."""
     if len(first) > len(second):
-        # Building the masks takes the square of the length of what lies along the bits.
+        # Building the masks takes the square of the length of the text along the bits.
         first, second = second, first
     start = 0
     end = len(first)
@@ -87,7 +87,7 @@ def steps_of(columns: Iterable[int], length: int) -> int:
     """How often the table grows along its last column.
 
     Args:
-        columns: For each word of the other text, the positions where it stands in the one along the bits.
+        columns: For each word of the other text, its positions in the one along the bits.
         length: Positions of the text along the bits.
     """
     vector = full = (1 << length) - 1
@@ -103,7 +103,7 @@ def steps_of(columns: Iterable[int], length: int) -> int:
 # longest common subsequence of each reference sentence with every candidate sentence, unites the reference
 # positions, and counts a position unless its word has been counted as often as the candidate has it. The
 # order of that clipping does not matter: the hits are, summed over the words, the smaller of the times it is
-# taken and the times it stands in the candidate.
+# taken and how often the candidate has it.
 #
 # Which subsequence: rouge-score walks back from the last cell of its table t, at (i, j) = (length of the
 # reference, length of the candidate). It takes the match where the two words are equal; otherwise it goes
@@ -149,7 +149,7 @@ class _Strip(NamedTuple):
     lanes: list[tuple[int, int]]
     """By bit from 0: the first bit of its sentence, and as many set bits as the sentence has words."""
     masks: dict[str, int]
-    """The bits where each letter stands."""
+    """The bits where each letter is."""
     full: int
     """The bits of all words."""
     repeats: int

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 CACHED_WORDS = 1_000_000
-"""Distinct words kept between calls, about 150 bytes each; past that the table starts anew."""
+"""Distinct words kept between calls, about 150 bytes each; past that the table starts again."""
 
 # Every byte that is no letter, digit or newline separates words. Upper case is gone by then.
 _SEPARATE = bytes(
@@ -17,7 +17,7 @@ _SEPARATE = bytes(
 
 
 class WordIds(dict[bytes, int]):
-    """Word, as it stands in the text in lower case, to the id of its stem; fills itself.
+    """Word, as it is in the text in lower case, to the id of its stem; fills itself.
 
     Args:
         use_stemmer: Whether words with one stem share an id.
@@ -65,9 +65,9 @@ def sentences(text: str, ids: WordIds) -> list[list[int]]:
 
 # Porter's stemmer as nltk's `PorterStemmer` is by default: the same stems, five times as fast.
 #
-# Porter's rules ask about the shape of what stands before a suffix: how many times a vowel is followed by a
-# consonant in it. A letter's class depends on the letters before it alone, and every replacement puts a vowel
-# where a vowel stood. So the shape is that of the word as given, all along, and two numbers decide the rules:
+# Porter's rules ask about the shape of what is before a suffix: how many times a vowel is followed by a
+# consonant in it. A letter's class depends only on the letters before it, and every replacement puts a vowel
+# where a vowel was. So the shape is that of the word as given, all along, and two numbers decide the rules:
 # where the first such vowel and consonant end, and where the second do.
 #
 # Source: Porter, "An algorithm for suffix stripping", 1980, with the extensions that nltk documents as

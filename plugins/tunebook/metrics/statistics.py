@@ -138,7 +138,7 @@ def paired_shares_interval(
 ) -> Interval:
     """Interval of the difference of two shares over the same `n` examples, second minus first.
 
-    Keeps a width where no example tells the runs apart, as the bootstrap and Wald's interval do not.
+    Keeps a width where the runs differ on no example, as the bootstrap and Wald's interval do not.
 
     Args:
         only_first: Examples that only the first run got right.
@@ -191,13 +191,13 @@ def paired_means_test(
 def paired_draws_test(draws: ArrayLike, observed: float) -> PairedTest:
     """Interval and test of a difference from its values over resampled examples.
 
-    The p-value is the share of resamples that, moved so that their centre is no difference, lie as far off
-    as what was observed; never below 1 / (resamples + 1), which is all that so many resamples can tell.
+    The p-value is the share of resamples that, moved so that their centre is no difference, are as far off
+    as what was observed; never below 1 / (resamples + 1), the least that so many resamples can show.
 
     Source: Noreen (1989), "Computer-intensive methods for testing hypotheses", the shift method.
     """
     column = column_of(draws)
-    # The tolerance is for sums that differ in rounding alone.
+    # The tolerance is for sums that differ only in rounding.
     extreme = int(np.sum(np.abs(column - column.mean()) >= abs(observed) - 1e-12))
     p_value = (extreme + 1) / (len(column) + 1)
     return PairedTest(observed, _percentiles(column, 0.95), p_value, float(column.std()))
@@ -220,7 +220,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def examples_needed(difference: float, standard_error: float, n: int, *, power: float = 0.8) -> int | None:
-    """Examples with which a difference of this size would be told at 5 %, with probability `power`.
+    """Examples with which a difference of this size would be significant at 5 %, with probability `power`.
 
     Args:
         difference: As observed.
@@ -236,7 +236,7 @@ def examples_needed(difference: float, standard_error: float, n: int, *, power: 
 
 
 def detectable_difference(standard_error: float, *, power: float = 0.8) -> float:
-    """The smallest difference that is told at 5 % with probability `power`, at this standard error."""
+    """The smallest difference that is significant at 5 % with probability `power`, at this standard error."""
     return _told_apart(power) * standard_error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-# Every pattern begins with one literal character: a text without it is passed over at once, and in any
+# Every pattern begins with one literal character: a text without it is left at once, and in any
 # other `re` finds it as fast as a plain search. A scan by alternatives costs ten times as much, and most
 # outputs hold no header at all.
 _TOKEN = re.compile(

@@ -1,7 +1,7 @@
 """Each yes and no of a text that states an answer, and the choice among them.
 
 "No" also is a determiner (`no reason`), a number (`No. 5`) and a title (`Dr. No`); both words are quoted,
-asked, reported, negated and offered as options. Such words state nothing and are passed over.
+asked, reported, negated and offered as options. Such words state nothing and are ignored.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def has_options(text: str) -> bool:
 
 # ------------------------------------------------------------------------------------------------- words
 
-# Of a text in lower case. Begins with a set of characters, which `re` looks for first; what stands before is
+# Of a text in lower case. Begins with a set of characters, which `re` looks for first; what is before it is
 # checked afterwards.
 _WORD = re.compile(r"[yn](?:es+|ep|eah?|up|o+|ope|a[hy])(?![\w'])(?!-\w)")
 _WORDS: dict[str, Answer] = {
@@ -145,7 +145,7 @@ def hits(text: str) -> list[Hit]:
 
 
 def _may_precede(text: str, start: int) -> bool:
-    """Whether a word can begin at `start`: not inside another, nor behind a hyphen as in `say-no`."""
+    """Whether a word can begin at `start`: not inside another, nor after a hyphen as in `say-no`."""
     before = text[start - 1]
     if before == "-":
         return start < 2 or not text[start - 2].isalnum()
@@ -170,7 +170,7 @@ def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
     negated = _NEGATED.search(before) or DISBELIEF.search(before)
     if not negated:
         return answer
-    # "not yes" is a no. "not no" is nothing, nor is what stands after "rather than".
+    # "not yes" is a no. "not no" is nothing, nor is what follows "rather than".
     turned = negated[0].lower().startswith(("not", "n't", "never"))
     return "no" if answer == "yes" and turned else None
 
@@ -257,7 +257,7 @@ def choose(text: str, found: list[Hit]) -> YesNoReading:
 
 
 def corrected(text: str, found: list[Hit], after: int) -> Answer | None:
-    """The last answer behind `after` that "wait" or "actually" leads to."""
+    """The last answer after `after` that "wait" or "actually" leads to."""
     for hit in reversed(found):
         if hit.start > after and _CORRECTION.search(text[max(after, hit.start - _BEFORE - 20) : hit.start]):
             return hit.answer

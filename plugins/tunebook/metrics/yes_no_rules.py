@@ -27,14 +27,14 @@ from tunebook.metrics.yes_no_hits import (
 )
 from tunebook.metrics.yes_no_words import Answer, bare, distinct_words, foreign, lower_case, words
 
-# Both words and nothing else; one of them alone is a bare answer.
+# Both words and nothing else; only one of them is a bare answer.
 _ONLY_WORDS = re.compile(
     r"(?=[^y]{0,40}yes)(?=[^n]{0,40}no)\W{0,8}(?:(?:yes|no)\b\W{0,8}){2,20}", re.IGNORECASE
 )
 _ANSWERED = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
 _SHORT = 16
 _HEAD, _TAIL = 500, 1_500
-"""Characters read of a long answer: a verdict stands at its beginning or at its end."""
+"""Characters read of a long answer: a verdict is at its beginning or at its end."""
 
 
 def read(text: str) -> YesNoReading:
@@ -335,7 +335,7 @@ def _stated(wording: Wording) -> Iterator[re.Match[str]]:
             continue
         match = _VERDICT.search(text, max(begin, at - _REACH), at + _REACH)
         begin = at + 1
-        # One that begins behind the word may have been cut, and belongs to a later word.
+        # One that begins after the word may have been cut, and belongs to a later word.
         if match and match.start() <= at:
             yield match
             begin = match.end()

@@ -1,4 +1,4 @@
-"""The words and phrases that mean yes or no, and the answers that consist of them alone."""
+"""The words and phrases that mean yes or no, and the answers that consist of them only."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _NO = _phrases(
     hard pass; not good; no thanks; no thank you; not yes; not a yes; do not recommend; don't recommend;
     i disagree; skip it; by no means; no creo; hell no; i would pass; i'd pass; not interested"""
 )
-# Read only where they stand alone, first or last: several are words of English too.
+# Read only where they are the whole answer, first or last: several are words of English too.
 _FOREIGN_YES = words(
     """sí sì si oui ja sim да はい うん ええ そうです 是 是的 对 對 会 會 会的 好 可以 喜欢 喜歡 有 네 예 응
     真 正确 正確 能 推荐 推薦 属于 屬於 支持 正面 没错 沒錯 行 同意 肯定 真的 成立
