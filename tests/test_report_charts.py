@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tunebook.report import curves
-from tunebook.report.charts import keys, png, printed, spec
+from tunebook.report.charts import keys, png, printed, script, spec
 from tunebook.report.data import gather
 from tunebook.report.lines import Curves
 from tunebook.runlog import read_run
@@ -161,3 +161,28 @@ def test_a_picture_of_several_runs_has_a_legend_also_where_intervals_are_drawn()
     assert len(coloured) >= 3
     assert all(colour["legend"]["values"] == ["movies", "plain"] for colour in coloured)
     assert all(colour["legend"]["symbolOpacity"] == 1 for colour in coloured)
+
+
+def test_a_picture_cuts_no_curve_at_its_edge_and_a_page_does_when_one_zooms(run):
+    chart = charts_of(run)["loss"]
+    whole = replace(chart, lines=tuple(replace(line, not_finite=[10]) for line in chart.lines))
+    for panels in (whole, replace(whole, panels=True)):
+        drawn, zoomed = printed(panels, ["training"]), spec(panels, ["training"])
+        marks = {"page": [], "picture": []}
+        for name, one in (("page", zoomed), ("picture", drawn)):
+            layers = one["spec"]["layer"] if panels.panels else one["layer"]
+            marks[name] = [layer["mark"] for layer in layers]
+        assert all(mark["clip"] for mark in marks["page"])
+        assert {mark["type"] for mark in marks["picture"] if "clip" in mark} <= {"tick"}
+
+
+def test_the_program_that_draws_is_bundled_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = script.__wrapped__()
+    assert "vegaEmbed" in made
+    (kept,) = tmp_path.rglob("*.js")
+    kept.write_text("kept", encoding="utf-8")
+    assert script.__wrapped__() == "kept"
+    # A cache that cannot be written is no reason to give up.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+    assert script.__wrapped__() == made

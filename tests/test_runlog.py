@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tunebook.errors import TunebookError
 from tunebook.runlog import read_run
-from tunebook.runlog.evaluations import read_examples
+from tunebook.runlog.evaluations import count_answers, read_examples
 from tunebook.runlog.trainer_files import read_trainer_state
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
@@ -141,6 +142,22 @@ def test_damaged_records_are_left_out_and_counted(movies):
     read = read_examples(path, "records")
     assert len(read.examples) == 59
     assert "2 records" in read.notes[0].message
+
+
+def test_answers_are_counted_as_in_the_examples(movies):
+    path = movies / "tunebook" / "eval_records-movies_test-300.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    again = (
+        lines[3].replace(b'"parsed": "yes"', b'"parsed": null').replace(b'"parsed": "no"', b'"parsed": null')
+    )
+    assert again != lines[3]
+    path.write_bytes(b"".join(lines) + again + lines[5][:-40] + b'\n{"index": 1, "scores": {}}\n')
+    scores = [example.scores["yes_no"] for example in read_examples(path, "records").examples]
+    counted = count_answers(path, "yes_no")
+    assert counted == Counter((score["reference"], score["parsed"]) for score in scores)
+    assert sum(counted.values()) == 60
+    assert None in {parsed for _, parsed in counted}
+    assert not count_answers(path, "gsm8k")
 
 
 @pytest.mark.parametrize("name", ["run.json", "eval_metrics.jsonl", "recipe.yaml"])

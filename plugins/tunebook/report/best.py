@@ -10,7 +10,7 @@ from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report import figures, significance
 from tunebook.report.records import Against, Best, Expected, Figure, Finding, Interval, Verdict
 from tunebook.report.significance import answers_of
-from tunebook.runlog.evaluations import read_examples
+from tunebook.runlog.evaluations import count_answers
 from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _pairs(run: RunLog, evaluation: Evaluation) -> Pairs | None:
     path = run.record_files.get((evaluation.dataset, evaluation.step))
     if path is None or "yes_no" not in evaluation.metrics:
         return None
-    return significance.pairs(read_examples(path, path.name).examples, "yes_no")
+    return count_answers(path, "yes_no")
 
 
 def _interval(evaluation: Evaluation, name: str, value: float, counted: Pairs | None) -> Interval | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunebook.files import write_atomic
 from tunebook.report.lines import TRAINING, thin
 
 if TYPE_CHECKING:
@@ -85,7 +90,7 @@ def spec(chart: Chart, all_keys: Sequence[str]) -> Spec:
         layers.append(
             {
                 "transform": [{"filter": "isValid(datum.lo)"}],
-                "mark": {"type": "area", "opacity": 0.16, "clip": True},
+                "mark": {"type": "area", "fillOpacity": 0.16, "clip": True},
                 "encoding": base | {"y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
             }
         )
@@ -265,6 +270,11 @@ def printed(chart: Chart, all_keys: Sequence[str]) -> Spec:
     }
     if not chart.panels:
         drawn |= {"width": _WIDTH, "height": _HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
+    # Clipping is for zooming, and in a picture each clipped layer takes as long as all the rest. Only the
+    # ticks of values that are not finite need it: half of each lies below the axis.
+    for layer in drawn["spec"]["layer"] if chart.panels else drawn["layer"]:
+        if layer["mark"]["type"] != "tick":
+            layer["mark"].pop("clip", None)
     shown = [key for key in all_keys if any(line.key == key for line in chart.lines)]
     if len(shown) > 1 and not chart.panels:
         legend = {
@@ -286,11 +296,22 @@ def printed(chart: Chart, all_keys: Sequence[str]) -> Spec:
 
 @cache
 def script() -> str:
-    """The JavaScript that draws Vega-Lite, as `window.vegaEmbed`; it needs no network."""
+    """The JavaScript that draws Vega-Lite, as `window.vegaEmbed`; it needs no network.
+
+    Bundling it takes longer than reading twenty runs: it is kept in the user's cache.
+    """
     import vl_convert
 
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    kept = cache / "tunebook" / f"vega-embed-{metadata.version('vl-convert-python')}.js"
+    with suppress(OSError):
+        return kept.read_text("utf-8")
     # Of the three names a snippet may use, only vegaEmbed is bound: vega and vegaLite are null in 1.9.0.
-    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
+    made = str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;"))
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, made.encode())
+    return made
 
 
 # Colours and type of the charts, for a light and a dark page.
@@ -401,7 +422,7 @@ def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
     behind = {key: value for key, value in encoding.items() if key not in ("color", "strokeDash")}
     others = {
         "data": {"name": "points"},
-        "mark": {**mark, "strokeWidth": 0.8, "opacity": 0.35, "style": "behind"},
+        "mark": {**mark, "strokeWidth": 0.8, "strokeOpacity": 0.35, "style": "behind"},
         "encoding": behind,
     }
     x = {**encoding["x"], "title": None, "axis": {**encoding["x"]["axis"], "tickCount": 3}}

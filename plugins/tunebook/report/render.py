@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,7 @@ def _in_script(value: Any) -> str:
     )
 
 
+@cache
 def environment() -> jinja2.Environment:
     """The templates beside this module, with the filters that they write numbers and texts by."""
     filters: dict[str, Callable[..., Any]] = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tunebook.comparison.records import FigureDifference
     from tunebook.comparison.tables import Pair, Table
-    from tunebook.runlog import Evaluation, Example, RunLog
+    from tunebook.runlog import Evaluation, RunLog
     from tunebook.types import Metric
 
 
@@ -312,17 +312,6 @@ def wilson(value: float, n: int) -> Interval:
 def normal(value: float, stderr: float) -> Interval:
     """Interval of a mean with a standard error."""
     return Interval(low=value - _Z * stderr, high=value + _Z * stderr, method="1.96 standard errors")
-
-
-def pairs(examples: Sequence[Example], metric: str) -> Pairs:
-    """Count (reference, parsed) over the examples of a metric that answers with classes."""
-    counted: Pairs = Counter()
-    for example in examples:
-        score = example.scores.get(metric, {})
-        reference, parsed = score.get("reference"), score.get("parsed")
-        if isinstance(reference, str):
-            counted[reference, parsed if isinstance(parsed, str) else None] += 1
-    return counted
 
 
 def yes_no_interval(name: str, value: float, counted: Pairs) -> Interval | None:

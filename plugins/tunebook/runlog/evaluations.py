@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.runlog.records import Evaluation, Example, Note
@@ -218,45 +219,65 @@ def record_files(folder: Path) -> dict[tuple[str, int], Path]:
 
 
 def read_examples(path: Path, source: str) -> Examples:
-    """Read one file of records; of an index that stands twice, the later line counts.
+    """Read one file of records; of an index that is there twice, the later line counts.
 
     Raises:
         OSError: The file cannot be read.
     """
+    lines, bad = _by_index(path)
+    notes = []
+    if bad:
+        notes.append(Note(kind="lost", file=source, message=f"{bad} records are damaged and were left out"))
+    return Examples([_example(lines[index], source) for index in sorted(lines)], notes)
+
+
+def count_answers(path: Path, metric: str) -> Counter[tuple[str, str | None]]:
+    """How often each (reference, parsed answer) is in a file of records; `metric` answers with classes.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    counted: Counter[tuple[str, str | None]] = Counter()
+    for line in _by_index(path)[0].values():
+        score = line["scores"].get(metric)
+        if isinstance(score, dict) and isinstance(score.get("reference"), str):
+            parsed = score.get("parsed")
+            counted[score["reference"], parsed if isinstance(parsed, str) else None] += 1
+    return counted
+
+
+def _by_index(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
+    """The whole records of a file by their index, and how many are damaged."""
     lines = read_lines(path)
-    by_index: dict[int, Example] = {}
+    found: dict[int, dict[str, Any]] = {}
     bad = lines.bad
     for line in lines.objects:
-        example = _example_from_line(line, source)
-        if example is None:
+        index, get = as_int(line.get("index")), line.get
+        whole = isinstance(get("scores"), dict) and as_int(get("step")) is not None
+        if index is None or not whole or not all(type(get(key)) is str for key in _TEXTS):
             bad += 1
         else:
-            by_index[example.index] = example
-    notes = (
-        [Note(kind="lost", file=source, message=f"{bad} records are damaged and were left out")]
-        if bad
-        else []
-    )
-    return Examples([by_index[index] for index in sorted(by_index)], notes)
+            found[index] = line
+    return found, bad
 
 
-def _example_from_line(line: Mapping[str, Any], source: str) -> Example | None:
-    index, step, scores = as_int(line.get("index")), as_int(line.get("step")), line.get("scores")
-    texts = [line.get(key) for key in ("dataset", "prompt", "prediction", "reference")]
-    if index is None or step is None or not isinstance(scores, dict):
-        return None
-    if not all(isinstance(text, str) for text in texts):
-        return None
-    dataset, prompt, prediction, reference = map(str, texts)
+_TEXTS = ("dataset", "prompt", "prediction", "reference")
+
+
+def _example(line: Mapping[str, Any], source: str) -> Example:
+    """The example of a whole record."""
+    index, step = as_int(line["index"]), as_int(line["step"])
+    assert index is not None
+    assert step is not None
     return Example(
-        dataset=dataset,
+        dataset=line["dataset"],
         step=step,
         index=index,
-        prompt=prompt,
-        prediction=prediction,
-        reference=reference,
+        prompt=line["prompt"],
+        prediction=line["prediction"],
+        reference=line["reference"],
         mode=str(line.get("mode", "")),
-        scores={str(name): score for name, score in scores.items() if isinstance(score, dict)},
+        scores={str(name): score for name, score in line["scores"].items() if isinstance(score, dict)},
         margin=as_float(line.get("margin")),
         answer_cut=line.get("answer_cut") is True,
         source=source,

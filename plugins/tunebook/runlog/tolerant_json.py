@@ -115,6 +115,8 @@ def as_int(value: object) -> int | None:
     >>> as_int(3.0), as_int("x")
     (3, None)
     """
+    if type(value) is int:
+        return value if -(1 << 63) <= value < 1 << 63 else None
     number = as_float(value)
     return int(number) if number is not None and abs(number) < 1 << 63 and number.is_integer() else None
 
