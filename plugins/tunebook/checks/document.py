@@ -15,7 +15,6 @@ from tunebook.recipes import engine_yaml, nested
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tunebook.checks.findings import Severity
     from tunebook.types import EngineName
 
 
@@ -59,16 +58,10 @@ def read_document(text: str, engine: EngineName, file: str) -> Document:
         return _broken(file, lines, _syntax_finding(err, lines, file))
     if not isinstance(root, yaml.MappingNode):
         what = "holds no keys" if root is None else "is no mapping"
-        finding = Finding(
-            file=file,
-            line=None,
-            key=None,
-            rule="yaml-syntax",
-            severity="error",
-            message=f"the file {what}",
-            fix="write `key: value` lines into it",
+        fix = "write `key: value` lines into it"
+        return _broken(
+            file, lines, Finding(file=file, rule="yaml-syntax", message=f"the file {what}", fix=fix)
         )
-        return _broken(file, lines, finding)
     findings = list(_duplicates(root, engine, lines, file))
     places = dict(_places(root, "", lines, file))
     try:
@@ -104,9 +97,7 @@ def _syntax_finding(err: yaml.YAMLError, lines: tuple[str, ...], file: str) -> F
     return Finding(
         file=file,
         line=None if number is None else lines.index(text) + 1,
-        key=None,
         rule="yaml-syntax",
-        severity="error",
         message=problem,
         fix=fix,
         text=text.strip() or None,
@@ -124,7 +115,6 @@ def _duplicates(root: yaml.Node, engine: EngineName, lines: tuple[str, ...], fil
             line=number + 1,
             key=node.value,
             rule="duplicate-key",
-            severity="error",
             message=f"{node.value} is there twice; {effect}",
             fix="delete one of the two lines",
             text=lines[number].strip(),
@@ -178,19 +168,19 @@ def flat_document(document: Document) -> Document:
     try:
         flat = nested.flatten(document.values, name=PurePath(document.file).stem)
     except TunebookError as error:
-        finding = _finding(document.file, "duplicate-key", error.problem, error.fix)
+        finding = Finding(file=document.file, rule="duplicate-key", message=error.problem, fix=error.fix)
         return replace(document, values={}, places={}, findings=(*document.findings, finding))
     places = {
         flat_key: replace(place, key_span=None, value_span=None)
         for key, source in flat.sources.items()
         for flat_key, place in _renamed(document.places, source, key)
     }
-    written = _finding(
-        document.file,
-        "json-recipe",
-        "LLaMA-Factory's own command crashes on JSON; `tunebook train` writes YAML for it",
-        "`tunebook cp` makes a YAML recipe of it",
+    written = Finding(
+        file=document.file,
+        rule="json-recipe",
         severity="hint",
+        message="LLaMA-Factory's own command crashes on JSON; `tunebook train` writes YAML for it",
+        fix="`tunebook cp` makes a YAML recipe of it",
     )
     return replace(document, values=flat.values, places=places, findings=(*document.findings, written))
 
@@ -203,15 +193,3 @@ def _renamed(places: Mapping[str, Place], source: str, key: str) -> list[tuple[s
         for name, place in places.items()
         if name == source or name.startswith(below)
     ]
-
-
-def _finding(file: str, rule: str, message: str, fix: str, *, severity: Severity = "error") -> Finding:
-    return Finding(
-        file=file,
-        line=None,
-        key=None,
-        rule=rule,
-        severity=severity,
-        message=message,
-        fix=fix,
-    )

@@ -40,13 +40,13 @@ class Finding:
 
     file: str
     """Path as the user gave it; `command line` for a `key=value` override."""
-    line: int | None
+    line: int | None = None
     """From 1; None where no line is at fault, as for a key that is missing."""
-    key: str | None
+    key: str | None = None
     """Dotted, with list positions: `datasets[0].type`."""
     rule: str
     """Id of the rule; docs/check.md explains each."""
-    severity: Severity
+    severity: Severity = "error"
     message: str
     fix: str | None
     """The step that fixes it; None for a hint that asks for none."""
@@ -77,17 +77,13 @@ class CheckResult:
 
 def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     """Sort by line, those without a line last, the gravest of a line first."""
-    return tuple(
-        sorted(
-            findings,
-            key=lambda finding: (
-                finding.severity == "hint" and finding.line is None,
-                finding.line is None,
-                finding.line or 0,
-                SEVERITIES.index(finding.severity),
-            ),
-        )
-    )
+
+    def place(finding: Finding) -> tuple[bool, bool, int, int]:
+        nowhere = finding.line is None
+        grave = SEVERITIES.index(finding.severity)
+        return finding.severity == "hint" and nowhere, nowhere, finding.line or 0, grave
+
+    return tuple(sorted(findings, key=place))
 
 
 # Makes the mechanical fixes, and no others.

@@ -7,7 +7,7 @@ import json
 import re
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import engines
 from tunebook.checks.deepspeed import config_faults, read_config
@@ -22,7 +22,7 @@ from tunebook.recipes.engine_yaml import read_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tunebook.checks.findings import Finding, Severity
+    from tunebook.checks.findings import Severity
     from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import DatasetEntry
 
@@ -30,16 +30,8 @@ if TYPE_CHECKING:
 # llamafactory/data/parser.py, and "metric", which is ours.
 _SOURCES = (*registry.REMOTE_KEYS, "file_name")
 _KEYS = (
-    *_SOURCES,
-    "formatting",
-    "ranking",
-    "subset",
-    "split",
-    "folder",
-    "num_samples",
-    "columns",
-    "tags",
-    "metric",
+    *(*_SOURCES, "formatting", "ranking", "subset", "split", "folder"),
+    *("num_samples", "columns", "tags", "metric"),
 )
 _COLUMNS = (
     *("prompt", "query", "response", "history", "messages", "system", "tools"),
@@ -53,6 +45,15 @@ _FORMATTINGS = ("alpaca", "sharegpt", "openai")
 _FILE_TYPES = frozenset({".arrow", ".csv", ".json", ".jsonl", ".parquet", ".txt"})
 
 _ROWS_LOOKED_AT = 20
+
+
+class Fault(NamedTuple):
+    """What is wrong with an entry or its data."""
+
+    rule: str
+    message: str
+    fix: str | None
+    severity: Severity = "error"
 
 
 def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
@@ -79,15 +80,11 @@ def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
         faults = [*entry_faults(entry, stage=stage)]
         if recipe.engine == "llamafactory" and recipe.command == "train":
             faults += _wrong_stage(entry.values, stage)
-        for rule, severity, message, fix in faults:
-            ours = rule == "missing-data" and _to_be_made(recipe, entry.registry)
-            yield recipe.finding(
-                key,
-                rule=rule,
-                severity="hint" if ours else severity,
-                message=f"{entry.registry}: {name}: {message}",
-                fix=fix,
-            )
+        for fault in faults:
+            ours = fault.rule == "missing-data" and _to_be_made(recipe, entry.registry)
+            severity = "hint" if ours else fault.severity
+            message = f"{entry.registry}: {name}: {fault.message}"
+            yield recipe.finding(key, rule=fault.rule, severity=severity, message=message, fix=fault.fix)
 
 
 def check_data_files(recipe: CheckedRecipe) -> Iterator[Finding]:
@@ -109,8 +106,8 @@ def check_data_files(recipe: CheckedRecipe) -> Iterator[Finding]:
                 )
 
 
-def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[str, Severity, str, str]]:
-    """Yield (rule, severity, message, fix) for each fault of one entry and of the first rows of its data.
+def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[Fault]:
+    """Yield the faults of one entry and of the first rows of its data.
 
     Args:
         entry: The entry.
@@ -122,46 +119,40 @@ def entry_faults(entry: DatasetEntry, *, stage: str = "sft") -> Iterator[tuple[s
         if isinstance(values.get(group), dict):
             yield from _unknown(values[group], known, f"{group}.")
         elif group in values:
-            yield ("registry-key", "error", f'"{group}" is no object', f'write "{group}": {{...}}')
+            yield Fault("registry-key", f'"{group}" is no object', f'write "{group}": {{...}}')
     formatting = values.get("formatting", "alpaca")
     if formatting not in _FORMATTINGS:
-        yield (
-            *("registry-key", "error", f'"formatting" is {formatting!r}'),
-            f"write one of {', '.join(_FORMATTINGS)}",
-        )
+        one_of = f"write one of {', '.join(_FORMATTINGS)}"
+        yield Fault("registry-key", f'"formatting" is {formatting!r}', one_of)
     yield from _left_out_columns(values, formatting, stage)
     try:
         files = registry.data_files(entry)
     except TunebookError as error:
         where = f"{entry.registry}: {entry.name}: "
-        yield ("missing-data", "error", error.problem.removeprefix(where), error.fix)
+        yield Fault("missing-data", error.problem.removeprefix(where), error.fix)
         return
     for path in files:
         if path.suffix not in _FILE_TYPES:
-            yield (
-                *(
-                    "missing-data",
-                    "error",
-                    f"LLaMA-Factory reads no {path.suffix or 'such'} files: {path}",
-                ),
-                f"use one of {', '.join(sorted(_FILE_TYPES))}",
-            )
+            problem = f"LLaMA-Factory reads no {path.suffix or 'such'} files: {path}"
+            yield Fault("missing-data", problem, f"use one of {', '.join(sorted(_FILE_TYPES))}")
         elif path.suffix in data_files.READABLE:
             yield from _absent_columns(entry, path, formatting)
         break
 
 
-def _wrong_stage(values: Mapping[str, Any], stage: str) -> Iterator[tuple[str, Severity, str, str]]:
+def _wrong_stage(values: Mapping[str, Any], stage: str) -> Iterator[Fault]:
     """LLaMA-Factory's loader refuses these when it reads the data (`get_dataset` in its data/loader.py)."""
     preference = values.get("ranking") is True
     if preference and stage not in ("rm", "dpo"):
-        yield (
-            *("wrong-stage", "error", f'"ranking" is true, and stage {stage} takes no preference pairs'),
+        yield Fault(
+            "wrong-stage",
+            f'"ranking" is true, and stage {stage} takes no preference pairs',
             "set stage: dpo or rm, or name a set without pairs",
         )
     elif stage in ("rm", "dpo") and not preference:
-        yield (
-            *("wrong-stage", "error", f'stage {stage} needs preference pairs, and "ranking" is not true'),
+        yield Fault(
+            "wrong-stage",
+            f'stage {stage} needs preference pairs, and "ranking" is not true',
             'name a set of pairs, with "ranking": true and the columns chosen and rejected',
         )
 
@@ -195,22 +186,21 @@ def _to_be_made(recipe: CheckedRecipe, path: Path) -> bool:
     return path.resolve().is_relative_to((recipe.home / "datasets_info").resolve())
 
 
-def _unknown(
-    values: dict[str, Any] | Any, known: Iterable[str], prefix: str
-) -> Iterator[tuple[str, Severity, str, str]]:
+def _unknown(values: dict[str, Any] | Any, known: Iterable[str], prefix: str) -> Iterator[Fault]:
     names = list(known)
     for key in values:
         if key in names:
             continue
         close = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-        yield (
-            *("registry-key", "error" if close else "warning"),
+        yield Fault(
+            "registry-key",
             f'nothing reads the key "{prefix}{key}"',
             f'did you mean "{prefix}{close[0]}"?' if close else f"remove it; the keys are {', '.join(names)}",
+            "error" if close else "warning",
         )
 
 
-def _left_out_columns(values: Any, formatting: str, stage: str) -> Iterator[tuple[str, Severity, str, str]]:
+def _left_out_columns(values: Any, formatting: str, stage: str) -> Iterator[Fault]:
     """An entry with `columns` has None for each one it does not name, those with a default too."""
     columns = values.get("columns")
     if not isinstance(columns, dict) or values.get("ranking") or "kto_tag" in columns:
@@ -221,17 +211,14 @@ def _left_out_columns(values: Any, formatting: str, stage: str) -> Iterator[tupl
     for column in needed:
         if not columns.get(column):
             default = {"prompt": "instruction", "response": "output", "messages": "conversations"}[column]
-            yield (
+            yield Fault(
                 "partial-columns",
-                "error",
                 f'"columns" leaves out "{column}", so no column is read for it and every row is dropped',
                 f'add "{column}": "{default}", or the name it has in the data',
             )
 
 
-def _absent_columns(
-    entry: DatasetEntry, path: Path, formatting: str
-) -> Iterator[tuple[str, Severity, str, str]]:
+def _absent_columns(entry: DatasetEntry, path: Path, formatting: str) -> Iterator[Fault]:
     columns = entry.values.get("columns")
     if isinstance(columns, dict):
         wanted = {str(column) for key, column in columns.items() if key in _COLUMNS and column}
@@ -243,15 +230,14 @@ def _absent_columns(
     try:
         rows = list(islice(data_files.iter_rows(path), _ROWS_LOOKED_AT))
     except TunebookError as error:
-        yield ("missing-data", "error", error.problem, error.fix)
+        yield Fault("missing-data", error.problem, error.fix)
         return
     yield from _other_than_text(entry, rows, path, formatting)
     present = {str(column) for row in rows for column in row}
     for column in sorted(wanted - present) if rows else ():
         close = difflib.get_close_matches(column, present, n=1, cutoff=0.6)
-        yield (
+        yield Fault(
             "missing-column",
-            "error",
             f"{path.name} has no column {column!r} among {', '.join(sorted(present))}",
             f"did you mean {close[0]!r}?"
             if close
@@ -262,15 +248,14 @@ def _absent_columns(
 
 def _other_than_text(
     entry: DatasetEntry, rows: Sequence[Mapping[str, Any]], path: Path, formatting: str
-) -> Iterator[tuple[str, Severity, str, str]]:
+) -> Iterator[Fault]:
     """LLaMA-Factory takes text or a list for an answer; a row with a number or a boolean is dropped."""
     columns = entry.values.get("columns")
     answer = (columns.get("response") if isinstance(columns, dict) else "output") or ""
     wrong = next((row[answer] for row in rows if isinstance(row.get(answer), (bool, int, float))), None)
     if formatting == "alpaca" and wrong is not None and path.suffix != ".csv":
-        yield (
+        yield Fault(
             "answer-type",
-            "error",
             f"{path.name}: {answer} holds {json.dumps(wrong)}, which is no text: such rows are dropped",
             "write answers as text",
         )
@@ -351,35 +336,22 @@ def check_registry_file(path: Path, file: str) -> Iterator[Finding]:
             yield _finding(file, number, "registry-key", text, error.problem, error.fix)
             continue
         # Which stage will read an entry is not known here, and pretraining needs the least.
-        for rule, severity, message, fix in entry_faults(entry, stage="pt"):
+        for fault in entry_faults(entry, stage="pt"):
             # Data is made or downloaded for the run that needs it.
-            found = _finding(file, number, rule, text, f"{name}: {message}", fix)
-            yield found if rule != "missing-data" and severity == "error" else _lighter(found, rule)
-
-
-def _lighter(finding: Finding, rule: str) -> Finding:
-    return Finding(
-        file=finding.file,
-        line=finding.line,
-        key=None,
-        rule=rule,
-        severity="hint" if rule == "missing-data" else "warning",
-        message=finding.message,
-        fix=finding.fix,
-        text=finding.text,
-    )
+            severity: Severity = "hint" if fault.rule == "missing-data" else fault.severity
+            yield _finding(file, number, fault.rule, text, f"{name}: {fault.message}", fault.fix, severity)
 
 
 def _finding(
-    file: str, line: int | None, rule: str, text: str | None, message: str, fix: str | None
+    file: str,
+    line: int | None,
+    rule: str,
+    text: str | None,
+    message: str,
+    fix: str | None,
+    severity: Severity = "error",
 ) -> Finding:
+    line_text = None if text is None else text.strip()
     return Finding(
-        file=file,
-        line=line,
-        key=None,
-        rule=rule,
-        severity="error",
-        message=message,
-        fix=fix,
-        text=None if text is None else text.strip(),
+        file=file, line=line, rule=rule, severity=severity, message=message, fix=fix, text=line_text
     )

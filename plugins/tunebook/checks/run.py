@@ -39,9 +39,6 @@ from tunebook.types import EngineName, Recipe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from tunebook.checks.recipe import EngineCommand
-    from tunebook.types import EngineName
-
 
 REFUSALS: Mapping[EngineName, tuple[Refusal, ...]] = {
     "llamafactory": llamafactory.TABLE,
@@ -258,8 +255,6 @@ def unrecognised(text: str, file: str) -> Finding:
         what = "neither engine's recipe"
     return Finding(
         file=file,
-        line=None,
-        key=None,
         rule="not-a-recipe",
         severity="error" if meant else "hint",
         message=f"{what}: it has neither `model_name_or_path` (LLaMA-Factory) nor `base_model` (Axolotl)",
@@ -307,47 +302,23 @@ def with_effective_batch(checked: Checked, wanted: int) -> Checked:
 def with_clashes(checked: Sequence[Checked]) -> list[CheckResult]:
     """Return the results of files checked together, with what only shows between them."""
     clashes = list(check_across([one.checked_recipe for one in checked if one.checked_recipe is not None]))
-    return [
-        CheckResult(
-            name=one.result.name,
-            findings=in_order(
-                [
-                    *one.result.findings,
-                    *(
-                        clash
-                        for clash in clashes
-                        if one.checked_recipe and clash.file == one.checked_recipe.file
-                    ),
-                ]
-            ),
-        )
-        for one in checked
-    ]
+    results = []
+    for one in checked:
+        recipe = one.checked_recipe
+        own = [clash for clash in clashes if recipe is not None and clash.file == recipe.file]
+        results.append(CheckResult(name=one.result.name, findings=in_order([*one.result.findings, *own])))
+    return results
 
 
 def as_json(results: Sequence[CheckResult]) -> str:
     """Return results as one JSON document."""
-    return json.dumps(
-        [
-            {
-                "name": result.name,
-                "clean": result.clean,
-                "findings": [
-                    {
-                        "file": finding.file,
-                        "line": finding.line,
-                        "key": finding.key,
-                        "rule": finding.rule,
-                        "severity": finding.severity,
-                        "message": finding.message,
-                        "fix": finding.fix,
-                        "text": finding.text,
-                    }
-                    for finding in result.findings
-                ],
-            }
-            for result in results
-        ],
-        indent=2,
-        ensure_ascii=False,
-    )
+    keys = ("file", "line", "key", "rule", "severity", "message", "fix", "text")
+    listed = [
+        {
+            "name": result.name,
+            "clean": result.clean,
+            "findings": [{key: getattr(finding, key) for key in keys} for finding in result.findings],
+        }
+        for result in results
+    ]
+    return json.dumps(listed, indent=2, ensure_ascii=False)
