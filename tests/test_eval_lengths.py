@@ -3,7 +3,7 @@
 import pytest
 
 from tunebook import metrics
-from tunebook.scoring.by_length import RecordAndLength, bucket_name, by_length
+from tunebook.evaluation.finalise import RecordAndLength, bucket_name, by_length
 from tunebook.types import EvalRecord
 
 

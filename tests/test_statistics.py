@@ -9,8 +9,10 @@ from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from tunebook.metrics import classification, perplexity, statistics
+from tunebook.errors import TunebookError
+from tunebook.metrics import classification, statistics
 from tunebook.metrics.statistics import UndefinedFigureError
+from tunebook.scoring.figures import RowLoss, loss_figures
 from tunebook.types import Score
 
 
@@ -121,14 +123,10 @@ def test_an_unparsed_answer_lowers_recall_and_leaves_precision_alone():
 
 def test_perplexity_weighs_tokens_and_not_batches():
     # Two batches of mean loss 1 and 3: the mean of batches would say exp(2).
-    assert perplexity.perplexity([9.0, 3.0], [9, 1]) == pytest.approx(math.exp(1.2))
-    assert perplexity.bits_per_byte([8 * math.log(2)], [4]) == pytest.approx(2.0)
-    figures = perplexity.figures([2.0, 2.0], [1, 3], ["é", "ab"])
-    assert figures["target_tokens"] == 4
-    assert figures["perplexity"] == pytest.approx(math.e)
-    assert figures["bits_per_byte"] == pytest.approx(1 / math.log(2))
-    with pytest.raises(ValueError, match="token"):
-        perplexity.perplexity([], [])
+    rows = [RowLoss(nll=9.0, tokens=9, hits=0), RowLoss(nll=3.0, tokens=1, hits=0)]
+    assert loss_figures(rows, batch_size=1).perplexity == pytest.approx(math.exp(1.2))
+    with pytest.raises(TunebookError, match="supervised token"):
+        loss_figures([], batch_size=1)
 
 
 def test_reasons_and_rules_are_counted():

@@ -134,30 +134,9 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
 
 _MODULES = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "gate_proj", "up_proj", "down_proj"),
-    *(
-        "gate_up_proj",
-        "query_key_value",
-        "dense",
-        "dense_h_to_4h",
-        "dense_4h_to_h",
-        "W_pack",
-        "c_attn",
-        "c_proj",
-    ),
-    *(
-        "fc1",
-        "fc2",
-        "lm_head",
-        "embed_tokens",
-        "in_proj",
-        "x_proj",
-        "dt_proj",
-        "wqkv",
-        "wo",
-        "w1",
-        "w2",
-        "w3",
-    ),
+    *("gate_up_proj", "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "W_pack", "c_attn"),
+    *("c_proj", "fc1", "fc2", "lm_head", "embed_tokens", "in_proj", "x_proj", "dt_proj", "wqkv"),
+    *("wo", "w1", "w2", "w3"),
 )
 _SURE = 0.85
 

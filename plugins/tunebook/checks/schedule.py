@@ -25,16 +25,8 @@ _FULL_TUNING_RATE = 5e-5
 # axolotl/utils/schemas/enums.py and config.py, beside the Trainer's own names.
 _OF_AXOLOTL = ("reduce_lr_on_plateau", "one_cycle", "rex", "greedy")
 _OPTIMIZERS_OF_AXOLOTL = (
-    *(
-        "optimi_adamw",
-        "ao_adamw_4bit",
-        "ao_adamw_8bit",
-        "ao_adamw_fp8",
-        "adopt_adamw",
-        "adamc",
-        "came_pytorch",
-    ),
-    *("muon", "dion", "sinkgd", "polora", "q_galore_adamw8bit"),
+    *("optimi_adamw", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "adopt_adamw", "adamc"),
+    *("came_pytorch", "muon", "dion", "sinkgd", "polora", "q_galore_adamw8bit"),
     *("flash_adamw", "flash_adam", "flash_sgd", "flash_sgdw", "flash_lion"),
 )
 _SLIP = 0.85

@@ -24,14 +24,8 @@ _YES_NO = re.compile(r"^(?:yes|no|on|off|y|n)$", re.IGNORECASE)
 # Axolotl rewrites other forms of these before it looks at their types (mode="before" in its schema).
 _FREE_FORM = frozenset(
     {
-        "fsdp",
-        "fsdp_config",
-        "special_tokens",
-        "deepspeed",
-        "datasets",
-        "activation_dtype",
-        "weight_dtype",
-        "image_resize_algorithm",
+        *("fsdp", "fsdp_config", "special_tokens", "deepspeed", "datasets"),
+        *("activation_dtype", "weight_dtype", "image_resize_algorithm"),
     }
 )
 

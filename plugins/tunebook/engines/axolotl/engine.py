@@ -244,23 +244,19 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
 # model gives for a row, and stays.
 TRAINING_ONLY = frozenset(
     {
-        *(
-            "datasets",
-            "test_datasets",
-            "val_set_size",
-            "dataset_prepared_path",
-            "output_dir",
-            "lora_model_dir",
-        ),
+        *("datasets", "test_datasets", "val_set_size", "dataset_prepared_path", "output_dir"),
+        *("lora_model_dir", "sample_packing", "eval_sample_packing", "pad_to_sequence_len"),
         *("shuffle_merged_datasets", "pretraining_dataset", "streaming", "skip_prepare_dataset"),
         *(
-            "sample_packing",
-            "eval_sample_packing",
-            "pad_to_sequence_len",
             "batch_flattening",
             "group_by_length",
+            "train_on_inputs",
+            "rl",
+            "trl",
+            "reward_model",
+            "process_reward_model",
+            "max_prompt_len",
         ),
-        *("train_on_inputs", "rl", "trl", "reward_model", "process_reward_model", "max_prompt_len"),
         *("optimizer", "optim_args", "optim_target_modules", "lr_scheduler", "lr_scheduler_kwargs"),
         *("lr_groups", "lr_div_factor", "lr_quadratic_warmup", "embedding_lr", "embedding_lr_scale"),
         *("cosine_min_lr_ratio", "cosine_constant_lr_ratio", "warmup_steps", "warmup_ratio", "weight_decay"),

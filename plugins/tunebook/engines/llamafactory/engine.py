@@ -157,14 +157,8 @@ _TRAINING_ONLY = frozenset(
     {
         *("dataset", "eval_dataset", "val_size", "eval_on_each_dataset", "tokenized_path", "overwrite_cache"),
         *("packing", "neat_packing", "train_on_prompt", "streaming", "buffer_size", "mix_strategy"),
-        *(
-            "interleave_probs",
-            "predict_with_generate",
-            "adapter_name_or_path",
-            "use_unsloth",
-            "use_unsloth_gc",
-        ),
-        *("shift_attn", "moe_aux_loss_coef", "print_param_status", "train_from_scratch"),
+        *("interleave_probs", "predict_with_generate", "adapter_name_or_path", "use_unsloth"),
+        *("use_unsloth_gc", "shift_attn", "moe_aux_loss_coef", "print_param_status", "train_from_scratch"),
     }
 )
 _FOREIGN = ("export_", "vllm_", "sglang_", "infer_", "kt_")
