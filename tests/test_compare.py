@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from tunebook.cli.compare import compare
 from tunebook.comparison.disagreements import KEPT
 from tunebook.comparison.figures import row_figures
-from tunebook.comparison.rows import Columns, find_source, read_rows
+from tunebook.comparison.rows import Columns, find_predictions, read_answered_rows
 from tunebook.errors import TunebookError
 from tunebook.metrics import load
 
@@ -304,11 +304,11 @@ def test_a_single_row_is_refused(tmp_path):
 
 def test_a_run_stands_for_its_best_step(tmp_path):
     folder = make_run(tmp_path / "lora", {0: A, 10: B, 20: A}, best=10)
-    source = find_source(str(folder))
+    source = find_predictions(str(folder))
     assert source.label == "lora@10"
     assert source.chosen == {"movies": "step 10, the best by macro_f1"}
     for name, step in (("@20", 20), ("@last", 20), ("@base", 0), ("@best", 10), ("/checkpoint-20", 20)):
-        path = find_source(f"{folder}{name}").files["movies"]
+        path = find_predictions(f"{folder}{name}").files["movies"]
         assert path.name == f"eval_records-movies-{step}.jsonl"
 
 
@@ -322,7 +322,7 @@ def test_base_against_tuned_in_one_run(tmp_path):
 def test_a_step_without_records_names_those_that_have_some(tmp_path):
     folder = make_run(tmp_path / "lora", {0: A, 10: B})
     with pytest.raises(TunebookError, match="no records of step 7; it has movies: 0, 10"):
-        find_source(f"{folder}@7")
+        find_predictions(f"{folder}@7")
 
 
 def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
@@ -334,15 +334,15 @@ def test_two_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "nothing@5", "nothing.jsonl"])
 def test_what_is_not_there_is_said(tmp_path, name):
     with pytest.raises(TunebookError, match="no such run or file"):
-        find_source(str(tmp_path / name))
+        find_predictions(str(tmp_path / name))
 
 
 def test_a_folder_without_records_and_other_files_are_refused(tmp_path):
     with pytest.raises(TunebookError, match="holds no records"):
-        find_source(str(tmp_path))
+        find_predictions(str(tmp_path))
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(TunebookError, match=r"ends in '\.txt'"):
-        find_source(str(tmp_path / "a.txt"))
+        find_predictions(str(tmp_path / "a.txt"))
 
 
 # ------------------------------------------------------------------------------------------- files of rows
@@ -394,13 +394,13 @@ def test_two_columns_of_one_file_are_compared(tmp_path):
 
 def test_output_is_the_prediction_where_a_label_stands_beside_it(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"output": "Yes", "label": "no"}])
-    (row,) = read_rows(path, Columns())
+    (row,) = read_answered_rows(path, Columns())
     assert (row.prediction, row.reference) == ("Yes", "no")
 
 
 def test_output_is_the_reference_where_the_model_speaks_in_another_column(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"instruction": "?", "input": "", "output": "no", "response": "Yes"}])
-    (row,) = read_rows(path, Columns())
+    (row,) = read_answered_rows(path, Columns())
     assert (row.prediction, row.reference) == ("Yes", "no")
 
 
@@ -420,7 +420,7 @@ def test_datasets_of_one_file_are_kept_apart(tmp_path):
 def test_a_missing_column_names_the_option(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": "Yes", "label": "no"}])
     with pytest.raises(TunebookError, match="it has 'text', 'label'") as caught:
-        list(read_rows(path, Columns()))
+        list(read_answered_rows(path, Columns()))
     assert "--prediction-column" in caught.value.fix
 
 

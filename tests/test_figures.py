@@ -13,7 +13,7 @@ import yaml
 from tunebook import extensions, metrics
 from tunebook.checks.run import check_recipe
 from tunebook.comparison.figures import compare_figures
-from tunebook.comparison.tables import Pair
+from tunebook.comparison.tables import PairedVerdicts
 from tunebook.metrics import figures as declared
 from tunebook.report import figures as shown
 from tunebook.scoring.figures import reported_figures, selection
@@ -207,7 +207,7 @@ def pair(figure):
     """Two sides of 40 rows, of which the second has fewer errors."""
     rows = np.arange(40)
     zeros = np.zeros(40, np.int64)
-    return Pair(
+    return PairedVerdicts(
         index=rows,
         first={figure: np.full(40, 0.5) + rows % 2, "unparsed_rate": np.zeros(40)},
         second={figure: np.full(40, 0.25), "unparsed_rate": np.zeros(40)},

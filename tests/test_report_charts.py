@@ -15,7 +15,7 @@ from tunebook.report.charts import keys, png, printed, script, spec
 from tunebook.report.data import gather
 from tunebook.report.lines import Curves
 from tunebook.runlog import read_run
-from tunebook.runlog.records import Gpu, Restart, TimeSeries
+from tunebook.runlog.records import Restart, TimeSeries, WatchedGpu
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 
@@ -46,7 +46,7 @@ def test_what_was_seen_of_the_cards_is_drawn_by_the_clock(run):
     seen = TimeSeries(
         seconds=np.array([0.0, 10.0, 20.0]), values=np.array([1024.0, 2048.0, 3072.0]), source="gpu.csv"
     )
-    gpu = Gpu(
+    gpu = WatchedGpu(
         host="n1", index="0", name="H200", memory_total_mib=None, memory_mib=seen, utilization_percent=None,
         power_w=None, peak_memory_mib=None,
     )  # fmt: skip

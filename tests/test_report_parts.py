@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tunebook.metrics import yes_no
 from tunebook.redact import redact, redact_text
 from tunebook.report.lines import thin
-from tunebook.report.significance import wilson, yes_no_interval
+from tunebook.report.significance import wilson_interval, yes_no_interval
 
 COUNTS = Counter({("yes", "yes"): 40, ("yes", "no"): 10, ("no", "no"): 45, ("no", "yes"): 5})
 
@@ -61,7 +61,7 @@ def test_a_perfect_score_of_few_examples_is_not_certain():
     perfect = Counter({("yes", "yes"): 10, ("no", "no"): 10})
     assert yes_no_interval("macro_f1", 1.0, perfect).low < 0.95
     assert yes_no_interval("macro_f1", 1.0, perfect).high == 1.0
-    assert wilson(1.0, 20).low == pytest.approx(0.8389, abs=1e-4)
+    assert wilson_interval(1.0, 20).low == pytest.approx(0.8389, abs=1e-4)
 
 
 def test_the_interval_of_f1_covers_the_truth_about_as_often_as_it_says():

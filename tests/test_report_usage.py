@@ -13,7 +13,7 @@ import pytest
 from tunebook.report.facts import facts_of
 from tunebook.report.usage import usage_of
 from tunebook.runlog import read_run
-from tunebook.runlog.records import Gpu, Phase, Restart, Series, Sourced, TimeSeries
+from tunebook.runlog.records import Phase, Restart, Series, Sourced, TimeSeries, WatchedGpu
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
 # Qwen3-0.6B in small: what the estimate needs and nothing else.
@@ -67,7 +67,7 @@ def test_a_card_that_was_watched_is_told_with_its_peak_and_means(run):
     watched = TimeSeries(
         seconds=np.array([0.0, 1.0, 2.0]), values=np.array([10.0, 50.0, 90.0]), source="gpu.csv"
     )
-    gpu = Gpu(
+    gpu = WatchedGpu(
         host=None, index="0", name="NVIDIA H200", memory_total_mib=143771.0, memory_mib=None,
         utilization_percent=watched, power_w=None,
         peak_memory_mib=Sourced(value=20480.0, source="gpu.csv"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunebook.runlog import read_run
-from tunebook.runlog.console import read_console, steps_of
+from tunebook.runlog.console import read_console, steps_by_epochs
 from tunebook.runlog.tensorboard import read_events
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -159,7 +159,7 @@ def test_steps_are_found_again_from_epochs_of_four_digits(per_epoch, interval, n
         if (steps[n - 1] - steps[n]) < 3 + 2e-3 * steps[n - 1] or n - back < 3:
             return
     printed = np.array([float(f"{step / per_epoch:.4g}") for step in steps])
-    assert steps_of(printed, per_epoch).tolist() == steps.tolist()
+    assert steps_by_epochs(printed, per_epoch).tolist() == steps.tolist()
 
 
 def test_every_line_of_a_dense_log_has_a_step_of_its_own(tmp_path):

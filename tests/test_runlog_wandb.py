@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tunebook.runlog import read_run
-from tunebook.runlog.wandb_run import Records, read_wandb
+from tunebook.runlog.wandb_run import LogRecords, read_wandb
 from wandb_service import wandb  # noqa: F401
 
 RUNS = Path(__file__).parent / "fixtures" / "runs"
@@ -128,7 +128,7 @@ def test_a_digit_that_changed_is_told_by_the_checksum(offline, tmp_path):
 def test_every_record_is_what_wandbs_own_messages_say(offline):
     messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     rows = 0
-    for payload in Records(offline[0].read_bytes()):
+    for payload in LogRecords(offline[0].read_bytes()):
         record = messages.Record.FromString(payload)
         rows += record.HasField("history")
     assert rows == ROWS + 4

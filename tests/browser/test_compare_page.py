@@ -10,7 +10,7 @@ from chromium_pages import browser, opening  # noqa: F401
 from contrast import worst_contrast
 
 from tunebook.comparison.compare import compare
-from tunebook.comparison.pairing import Request
+from tunebook.comparison.pairing import ComparisonRequest
 from tunebook.comparison.render import as_data, render, write_files
 
 pytestmark = pytest.mark.browser
@@ -46,7 +46,7 @@ def page_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     first = _write(folder / "base-model-with-a-rather-long-name.jsonl", lambda i: i % 4 == 0 or i % 10 == 1)
     second = _write(folder / "tuned.jsonl", lambda i: i % 10 == 3)
-    data = as_data(compare(Request(first=first, second=second, metric="yes_no")))
+    data = as_data(compare(ComparisonRequest(first=first, second=second, metric="yes_no")))
     write_files(render(data, show=10), folder / "out")
     return folder / "out/compare.html"
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tunebook.comparison.compare import compare as compare_models
 from tunebook.comparison.compare import signed
-from tunebook.comparison.pairing import Request, input_bytes
+from tunebook.comparison.pairing import ComparisonRequest, input_bytes
 from tunebook.comparison.render import as_data, render, write_files
 from tunebook.comparison.rows import Columns
 from tunebook.progress import byte_progress
@@ -86,7 +86,7 @@ def compare(
         )
         for side in (0, 1)
     ]
-    request = Request(
+    request = ComparisonRequest(
         first=first,
         second=second,
         metric=metric,

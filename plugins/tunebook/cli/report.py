@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tunebook.report.records import Report
-    from tunebook.report.watch import Read
+    from tunebook.report.watch import ReadRuns
 
 _SILENT = 3600
 """A run that tells no state and has written nothing for so many seconds is taken as ended."""
@@ -124,7 +124,7 @@ def _watch(
     return watched.finish()
 
 
-def _outlook(read: Read, going: Sequence[Path], output: Path) -> str:
+def _outlook(read: ReadRuns, going: Sequence[Path], output: Path) -> str:
     on = f"{len(going)} run{'' if len(going) == 1 else 's'} going on"
     if read.report is None:
         return f"{on}, nothing logged yet"

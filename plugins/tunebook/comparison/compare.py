@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunebook import __version__
-from tunebook.comparison.disagreements import Told, disagreements_of, flips_of, kept_of, read_texts
+from tunebook.comparison.disagreements import AnswerTexts, disagreements_of, flips_of, kept_of, read_texts
 from tunebook.comparison.figures import adjust, compare_figures, is_right_or_wrong, paired_test
 from tunebook.comparison.pairing import pair_rows
-from tunebook.comparison.records import FORMAT, Comparison, Group, Groups, SetComparison, Side
-from tunebook.comparison.rows import find_source
+from tunebook.comparison.records import FORMAT, Comparison, Groups, RowGroup, SetComparison, Side
+from tunebook.comparison.rows import find_predictions
 from tunebook.comparison.tables import pair
 from tunebook.text import number
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.comparison.pairing import Paired, Request
+    from tunebook.comparison.pairing import ComparisonRequest, Paired
     from tunebook.comparison.records import FigureDifference, SetComparison
-    from tunebook.comparison.rows import Source
-    from tunebook.comparison.tables import Pair
+    from tunebook.comparison.rows import PredictionSource
+    from tunebook.comparison.tables import PairedVerdicts
     from tunebook.types import Metric
 
 
-def compare(request: Request, *, on_bytes: Callable[[int], None] | None = None) -> Comparison:
+def compare(request: ComparisonRequest, *, on_bytes: Callable[[int], None] | None = None) -> Comparison:
     """Compare two models on the rows that both answered.
 
     Args:
@@ -41,7 +41,7 @@ def compare(request: Request, *, on_bytes: Callable[[int], None] | None = None) 
         TunebookError: A side is not there or cannot be read, the two share no rows, or matched rows have
             other references or prompts.
     """
-    first, second = find_source(request.first), find_source(request.second)
+    first, second = find_predictions(request.first), find_predictions(request.second)
     if first.label == second.label:
         first, second = first._replace(label=first.given), second._replace(label=second.given)
     if first.label == second.label:
@@ -65,13 +65,13 @@ def compare(request: Request, *, on_bytes: Callable[[int], None] | None = None) 
     )
 
 
-def _side(source: Source) -> Side:
+def _side(source: PredictionSource) -> Side:
     files = {dataset or "": str(path) for dataset, path in source.files.items()}
     return Side(label=source.label, given=source.given, files=files, chosen=dict(source.chosen))
 
 
 def _compare_set(
-    request: Request, one: Paired, metric: Metric, first: Source, second: Source
+    request: ComparisonRequest, one: Paired, metric: Metric, first: PredictionSource, second: PredictionSource
 ) -> SetComparison:
     verdicts = pair(metric.name, *one.tables, one.matched)
     figures = compare_figures(metric, verdicts)
@@ -80,7 +80,7 @@ def _compare_set(
     kept = kept_of(flips)
     wanted = set(kept)
     told = [
-        Told(path, read_texts(path, columns, name, wanted))
+        AnswerTexts(path, read_texts(path, columns, name, wanted))
         for path, columns, name in (
             (one.part.first, request.first_columns, one.first_name),
             (one.part.second, request.second_columns, one.second_name),
@@ -116,7 +116,7 @@ def _compare_set(
     )
 
 
-def _agreements(verdicts: Pair, primary: FigureDifference) -> tuple[int | None, int | None]:
+def _agreements(verdicts: PairedVerdicts, primary: FigureDifference) -> tuple[int | None, int | None]:
     first, second = verdicts.first[primary.name], verdicts.second[primary.name]
     if not (is_right_or_wrong(first) and is_right_or_wrong(second)):
         return None, None
@@ -166,7 +166,7 @@ _FEWEST_ROWS = 8
 """Fewer rows are not cut into lengths: a quarter of them says nothing."""
 
 
-def groups_of(pair: Pair, figure: str, *, larger_is_better: bool) -> tuple[Groups, ...]:
+def groups_of(pair: PairedVerdicts, figure: str, *, larger_is_better: bool) -> tuple[Groups, ...]:
     """The rows by length, in quarters, and by class where the references are of a few classes."""
     usable = ~(np.isnan(pair.first[figure]) | np.isnan(pair.second[figure]))
     ways = [_by_length(pair, usable), _by_class(pair, usable)]
@@ -191,7 +191,7 @@ class _Way:
         self.members = {label: rows & usable for label, rows in members.items() if (rows & usable).any()}
 
 
-def _by_length(pair: Pair, usable: NDArray[np.bool_]) -> _Way:
+def _by_length(pair: PairedVerdicts, usable: NDArray[np.bool_]) -> _Way:
     lengths = pair.lengths
     if len(lengths) < _FEWEST_ROWS:
         return _Way(pair.lengths_of, {}, usable)
@@ -208,7 +208,7 @@ def _range(low: int, high: int) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _by_class(pair: Pair, usable: NDArray[np.bool_]) -> _Way:
+def _by_class(pair: PairedVerdicts, usable: NDArray[np.bool_]) -> _Way:
     codes = np.unique(pair.classes)
     if len(codes) > _MOST_CLASSES or not all(int(code) in pair.names for code in codes):
         return _Way("class", {}, usable)
@@ -216,13 +216,13 @@ def _by_class(pair: Pair, usable: NDArray[np.bool_]) -> _Way:
     return _Way("class", {name: pair.classes == code for name, code in named}, usable)
 
 
-def _group(label: str, pair: Pair, figure: str, members: NDArray[np.bool_], sign: int) -> Group:
+def _group(label: str, pair: PairedVerdicts, figure: str, members: NDArray[np.bool_], sign: int) -> RowGroup:
     first, second = pair.first[figure][members], pair.second[figure][members]
     testable = len(first) > 1 or (is_right_or_wrong(first) and is_right_or_wrong(second))
     interval = paired_test(first, second).result.interval if testable else None
     if interval and interval.low == interval.high:
         interval = None
-    return Group(
+    return RowGroup(
         label=label,
         n=len(first),
         first=float(first.mean()),

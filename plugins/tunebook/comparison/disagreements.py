@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.comparison.records import Answer, Disagreement
-from tunebook.comparison.rows import read_rows
-from tunebook.comparison.tables import judge
+from tunebook.comparison.records import ComparedAnswer, Disagreement
+from tunebook.comparison.rows import read_answered_rows
+from tunebook.comparison.tables import verdict_of
 from tunebook.text import SPECIAL_TOKENS, cut, opening
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.comparison.rows import Columns, Row
-    from tunebook.comparison.tables import Pair
+    from tunebook.comparison.rows import AnsweredRow, Columns
+    from tunebook.comparison.tables import PairedVerdicts
     from tunebook.types import Metric
 
 KEPT = 1000
@@ -37,7 +37,7 @@ class Flips(NamedTuple):
     worse: NDArray[np.int64]
 
 
-def flips_of(pair: Pair, figure: str, *, larger_is_better: bool) -> Flips:
+def flips_of(pair: PairedVerdicts, figure: str, *, larger_is_better: bool) -> Flips:
     """Find the rows on which a figure differs."""
     gain = (pair.second[figure] - pair.first[figure]) * (1 if larger_is_better else -1)
     gain = np.nan_to_num(gain, nan=0.0)
@@ -60,7 +60,7 @@ def kept_of(flips: Flips) -> list[int]:
 
 def read_texts(
     path: Path, columns: Columns, dataset: str | None, wanted: Collection[int], *, cut_prompts: bool = True
-) -> dict[int, Row]:
+) -> dict[int, AnsweredRow]:
     """Read the rows of these indexes again; of an index that stands twice, the later row counts.
 
     Args:
@@ -74,23 +74,23 @@ def read_texts(
         return {}
     return {
         row.index: replace(row, prompt=_shown_prompt(row.prompt)) if cut_prompts else row
-        for row in read_rows(path, columns)
+        for row in read_answered_rows(path, columns)
         if row.index in wanted and dataset in (None, row.dataset)
     }
 
 
-class Told(NamedTuple):
+class AnswerTexts(NamedTuple):
     """One side's rows by index, and how they are judged."""
 
     path: Path
-    rows: Mapping[int, Row]
+    rows: Mapping[int, AnsweredRow]
 
 
 def disagreements_of(
     kept: Sequence[int],
     better: Collection[int],
-    first: Told,
-    second: Told,
+    first: AnswerTexts,
+    second: AnswerTexts,
     metric: Metric,
     figure: str,
     *,
@@ -98,11 +98,11 @@ def disagreements_of(
 ) -> tuple[Disagreement, ...]:
     """The kept rows with their texts and verdicts."""
 
-    def answer(side: Told, index: int) -> Answer:
+    def answer(side: AnswerTexts, index: int) -> ComparedAnswer:
         row = side.rows[index]
-        score = judge(metric, row, side.path, recorded=recorded)
+        score = verdict_of(metric, row, side.path, recorded=recorded)
         parsed = score.parsed
-        return Answer(
+        return ComparedAnswer(
             prediction=opening(row.prediction),
             parsed=None if parsed is None else opening(parsed),
             value=score.values[figure],

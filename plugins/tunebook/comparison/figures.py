@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tunebook.comparison.records import Verdict
-    from tunebook.comparison.tables import Pair
+    from tunebook.comparison.tables import PairedVerdicts
     from tunebook.metrics.statistics import PairedTest
     from tunebook.types import Metric
 
@@ -33,7 +33,7 @@ _OF_COUNTS = ("f1", "macro_f1", "precision", "recall", "specificity", "balanced_
 _DRAWS = 2000
 
 
-def row_figures(metric: Metric, pair: Pair) -> list[str]:
+def row_figures(metric: Metric, pair: PairedVerdicts) -> list[str]:
     """Figures that are means over rows, the one that the metric selects by first, where it is one.
 
     Corpus BLEU and chrF are no means, and their sentence scores stand in for them.
@@ -55,7 +55,7 @@ def row_figures(metric: Metric, pair: Pair) -> list[str]:
     return sorted(known, key=lambda name: name != metric.select_by)
 
 
-def compare_figures(metric: Metric, pair: Pair) -> list[FigureDifference]:
+def compare_figures(metric: Metric, pair: PairedVerdicts) -> list[FigureDifference]:
     """All figures of a metric, the primary one first; p-values are not yet adjusted."""
     names = row_figures(metric, pair)
     found = [_mean(metric, pair, name) for name in [*names, UNPARSED]]
@@ -64,7 +64,7 @@ def compare_figures(metric: Metric, pair: Pair) -> list[FigureDifference]:
     return [replace(found[0], primary=True), *found[1:]]
 
 
-def compare_figure(metric: Metric, pair: Pair, name: str) -> FigureDifference:
+def compare_figure(metric: Metric, pair: PairedVerdicts, name: str) -> FigureDifference:
     """One figure of a metric; its p-value is not yet adjusted.
 
     Returns:
@@ -111,7 +111,7 @@ def is_right_or_wrong(values: NDArray[np.float64]) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _mean(metric: Metric, pair: Pair, name: str) -> FigureDifference:
+def _mean(metric: Metric, pair: PairedVerdicts, name: str) -> FigureDifference:
     first, second = pair.first[name], pair.second[name]
     both = ~(np.isnan(first) | np.isnan(second))
     first, second = first[both], second[both]
@@ -124,7 +124,7 @@ def _mean(metric: Metric, pair: Pair, name: str) -> FigureDifference:
     return _difference(metric, name, float(first.mean()), float(second.mean()), len(first), tested)
 
 
-def _of_counts(metric: Metric, pair: Pair, names: Sequence[str]) -> list[FigureDifference]:
+def _of_counts(metric: Metric, pair: PairedVerdicts, names: Sequence[str]) -> list[FigureDifference]:
     yes, no = hash("yes"), hash("no")
     answers = [
         np.select([parsed == yes, parsed == no], [0, 1], default=2)

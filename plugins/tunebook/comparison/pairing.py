@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import metrics
 from tunebook.comparison.disagreements import read_texts
-from tunebook.comparison.rows import Columns, find_source, read_rows
+from tunebook.comparison.rows import Columns, find_predictions, read_answered_rows
 from tunebook.comparison.tables import match, read_tables
 from tunebook.errors import TunebookError
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from tunebook.comparison.rows import Source
+    from tunebook.comparison.rows import PredictionSource
     from tunebook.comparison.tables import Matched, Table
     from tunebook.types import Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ComparisonRequest:
     """What to compare, as the command line asks for it."""
 
     first: str
@@ -35,7 +35,7 @@ class Request:
     prompts_may_differ: bool = False
 
 
-class Part(NamedTuple):
+class DatasetFiles(NamedTuple):
     """The two files of one dataset."""
 
     dataset: str | None
@@ -56,7 +56,7 @@ class Paired(NamedTuple):
     """One dataset's rows, matched."""
 
     dataset: str
-    part: Part
+    part: DatasetFiles
     first_name: str | None
     """What the first file calls the dataset; None where it holds no other."""
     second_name: str | None
@@ -65,20 +65,20 @@ class Paired(NamedTuple):
     method: Method
 
 
-def input_bytes(request: Request) -> int:
+def input_bytes(request: ComparisonRequest) -> int:
     """Bytes of the files that `compare` will read.
 
     Raises:
         TunebookError: A side is not there.
     """
-    parts = _parts(find_source(request.first), find_source(request.second), request.datasets)
+    parts = _parts(find_predictions(request.first), find_predictions(request.second), request.datasets)
     return sum(path.stat().st_size for part in parts for path in (part.first, part.second))
 
 
-def _parts(first: Source, second: Source, datasets: Sequence[str]) -> list[Part]:
+def _parts(first: PredictionSource, second: PredictionSource, datasets: Sequence[str]) -> list[DatasetFiles]:
     one, other = first.files, second.files
     if None in one and None in other:
-        return [Part(None, one[None], other[None])]
+        return [DatasetFiles(None, one[None], other[None])]
     if None in one or None in other:
         named = {name: path for name, path in (other if None in one else one).items() if name is not None}
         wanted = [name for name in named if not datasets or name in datasets]
@@ -88,7 +88,7 @@ def _parts(first: Source, second: Source, datasets: Sequence[str]) -> list[Part]
                 fix="choose it with --dataset",
             )
         name = wanted[0]
-        return [Part(name, one.get(None) or named[name], other.get(None) or named[name])]
+        return [DatasetFiles(name, one.get(None) or named[name], other.get(None) or named[name])]
     shared = [name for name in one if name in other and (not datasets or name in datasets)]
     if not shared:
         raise TunebookError(
@@ -96,17 +96,17 @@ def _parts(first: Source, second: Source, datasets: Sequence[str]) -> list[Part]
             + (f"; --dataset asks for {', '.join(datasets)}" if datasets else ""),
             fix="name two that were evaluated on the same dataset",
         )
-    return [Part(name, one[name], other[name]) for name in shared]
+    return [DatasetFiles(name, one[name], other[name]) for name in shared]
 
 
 def _list(names: Iterable[str | None]) -> str:
     return ", ".join(str(name) for name in names)
 
 
-def _method(request: Request, part: Part) -> Method:
+def _method(request: ComparisonRequest, part: DatasetFiles) -> Method:
     """The metrics to compare by, and whether both sides wrote their verdicts down."""
     recorded = [
-        list(next(read_rows(path, columns)).scores)
+        list(next(read_answered_rows(path, columns)).scores)
         for path, columns in ((part.first, request.first_columns), (part.second, request.second_columns))
     ]
     in_both = [name for name in recorded[0] if name in recorded[1]]
@@ -124,7 +124,10 @@ def _method(request: Request, part: Part) -> Method:
 
 
 def pair_rows(
-    request: Request, first: Source, second: Source, on_bytes: Callable[[int], None] | None
+    request: ComparisonRequest,
+    first: PredictionSource,
+    second: PredictionSource,
+    on_bytes: Callable[[int], None] | None,
 ) -> list[Paired]:
     """Read both sides and match the rows of each dataset that they share.
 
@@ -163,7 +166,7 @@ def _after(before: int, on_bytes: Callable[[int], None]) -> Callable[[int], None
 
 
 def _shared(
-    part: Part, first: dict[str, Table], second: dict[str, Table], datasets: Sequence[str]
+    part: DatasetFiles, first: dict[str, Table], second: dict[str, Table], datasets: Sequence[str]
 ) -> dict[str, tuple[str, str]]:
     """Dataset -> what either side calls it. A side that names no dataset goes with any single one."""
     shared = {name: (name, name) for name in first if name in second}
@@ -181,7 +184,7 @@ def _shared(
     return asked
 
 
-def _refuse_other_rows(request: Request, one: Paired) -> None:
+def _refuse_other_rows(request: ComparisonRequest, one: Paired) -> None:
     matched, where = one.matched, f" of {one.dataset}" if one.dataset else ""
     if not len(matched.index):
         raise TunebookError(

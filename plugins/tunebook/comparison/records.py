@@ -52,7 +52,7 @@ class FigureDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class RowGroup:
     """The primary figure over some of the rows. Groups are shown, not tested."""
 
     label: str
@@ -73,11 +73,11 @@ class Groups:
 
     by: str
     """`prompt characters`, `reference characters` or `class`."""
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ComparedAnswer:
     """What one model said to a row, cut to what a reader takes in."""
 
     prediction: str
@@ -95,8 +95,8 @@ class Disagreement:
     kind: Literal["better", "worse"]
     prompt: str
     reference: str
-    first: Answer
-    second: Answer
+    first: ComparedAnswer
+    second: ComparedAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

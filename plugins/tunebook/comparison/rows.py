@@ -28,7 +28,7 @@ class Columns(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnsweredRow:
     """One answered example."""
 
     dataset: str
@@ -41,7 +41,9 @@ class Row:
     """The verdicts that the run wrote down, by metric; empty for a file of predictions."""
 
 
-def read_rows(path: Path, columns: Columns, on_bytes: Callable[[int], None] | None = None) -> Iterator[Row]:
+def read_answered_rows(
+    path: Path, columns: Columns, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[AnsweredRow]:
     """Yield the rows of a file, one at a time.
 
     A row's number is its `index`, and without one its place in the file, from 0. The prompt is `prompt`; or
@@ -57,7 +59,7 @@ def read_rows(path: Path, columns: Columns, on_bytes: Callable[[int], None] | No
             found = _columns(path, values, columns)
         index = values.get("index", place)
         scores = values.get("scores")
-        yield Row(
+        yield AnsweredRow(
             dataset=str(values.get("dataset", "")),
             index=_index(path, place, index),
             prompt=_prompt(values),
@@ -130,7 +132,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|base|last|best)")
 
 
-class Source(NamedTuple):
+class PredictionSource(NamedTuple):
     """One side: a single file, or a run's files of records by dataset."""
 
     label: str
@@ -141,7 +143,7 @@ class Source(NamedTuple):
     """Dataset -> the step and why this one, for runs."""
 
 
-def find_source(given: str) -> Source:
+def find_predictions(given: str) -> PredictionSource:
     """Find what `given` names: FILE, RUN, RUN@STEP, RUN@best, RUN@last, RUN@base or RUN/checkpoint-STEP.
 
     The figures of `tunebook eval` (`<name>.json`) stand for the records beside them.
@@ -159,7 +161,7 @@ def find_source(given: str) -> Source:
                 f"cannot read predictions from {path}: its name ends in {path.suffix!r}",
                 fix="name a run, or a .jsonl, .json or .csv file",
             )
-        return Source(path.stem, given, {None: _records_of(path)}, {})
+        return PredictionSource(path.stem, given, {None: _records_of(path)}, {})
     step = "best"
     if not path.exists() and (match := _AT.fullmatch(given)):
         path, step = Path(match["run"]), match["step"]
@@ -185,7 +187,7 @@ def _records_of(path: Path) -> Path:
     return beside if isinstance(figures, dict) and figures.get("records") == beside.name else path
 
 
-def _of_run(given: str, run: Path, wanted: str) -> Source:
+def _of_run(given: str, run: Path, wanted: str) -> PredictionSource:
     folder = run / "tunebook" if (run / "tunebook").is_dir() else run
     found = record_files(folder)
     if not found:
@@ -212,7 +214,7 @@ def _of_run(given: str, run: Path, wanted: str) -> Source:
         )
     name = run.resolve().name
     taken = {path.stem.rpartition("-")[2] for path in files.values()}
-    return Source(f"{name}@{taken.pop()}" if len(taken) == 1 else name, given, files, chosen)
+    return PredictionSource(f"{name}@{taken.pop()}" if len(taken) == 1 else name, given, files, chosen)
 
 
 def _evaluations(folder: Path) -> list[Evaluation]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.comparison.rows import read_rows, recorded_score
+from tunebook.comparison.rows import read_answered_rows, recorded_score
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.comparison.rows import Columns, Row
+    from tunebook.comparison.rows import AnsweredRow, Columns
     from tunebook.types import Metric, Score
 
 UNPARSED = "unparsed_rate"
@@ -72,7 +72,7 @@ class Table:
         self.reference_lengths = array("q")
         self.verdicts = {metric.name: Verdicts() for metric in metrics}
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AnsweredRow) -> None:
         """Take in what is known of a row without a metric."""
         self.index.append(row.index)
         self.prompts.append(hash(row.prompt))
@@ -81,7 +81,7 @@ class Table:
         self.reference_lengths.append(len(row.reference))
 
 
-def judge(metric: Metric, row: Row, path: Path, *, recorded: bool) -> Score:
+def verdict_of(metric: Metric, row: AnsweredRow, path: Path, *, recorded: bool) -> Score:
     """The verdict of a metric on a row: as the run wrote it down, or made now.
 
     Raises:
@@ -117,16 +117,16 @@ def read_tables(
     """Read a file into one table a dataset.
 
     Raises:
-        TunebookError: As `read_rows` and `judge`.
+        TunebookError: As `read_answered_rows` and `verdict_of`.
     """
     tables: dict[str, Table] = {}
-    for row in read_rows(path, columns, on_bytes):
+    for row in read_answered_rows(path, columns, on_bytes):
         table = tables.get(row.dataset)
         if table is None:
             table = tables[row.dataset] = Table(metrics)
         table.add(row)
         for metric in metrics:
-            table.verdicts[metric.name].add(judge(metric, row, path, recorded=recorded))
+            table.verdicts[metric.name].add(verdict_of(metric, row, path, recorded=recorded))
     return tables
 
 
@@ -189,7 +189,7 @@ def _column(values: array[int]) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class PairedVerdicts:
     """One metric's verdicts on the matched rows, both sides in the same order."""
 
     index: NDArray[np.int64]
@@ -207,14 +207,14 @@ class Pair:
     lengths_of: str
 
 
-def pair(metric: str, first: Table, second: Table, matched: Matched) -> Pair:
+def pair(metric: str, first: Table, second: Table, matched: Matched) -> PairedVerdicts:
     """The verdicts of a metric on the rows that both tables have."""
     one, other = first.verdicts[metric], second.verdicts[metric]
     names = one.values.keys() & other.values.keys()
     lengths, of = _column(first.prompt_lengths)[matched.first], "prompt characters"
     if not lengths.any():
         lengths, of = _column(first.reference_lengths)[matched.first], "reference characters"
-    return Pair(
+    return PairedVerdicts(
         index=matched.index,
         first={name: np.frombuffer(one.values[name])[matched.first] for name in names},
         second={name: np.frombuffer(other.values[name])[matched.second] for name in names},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report import figures
-from tunebook.report.records import Finding
+from tunebook.report.records import RunFinding
 from tunebook.report.significance import Pairing, answers_of, spearman
 from tunebook.text import number, p_value
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.comparison.records import FigureDifference
-    from tunebook.report.best import Measured
+    from tunebook.report.best import MeasuredEvaluation
     from tunebook.report.records import Best
     from tunebook.report.significance import RankCorrelation
     from tunebook.runlog import RunLog
 
 
 def over_checkpoints(
-    run: RunLog, measured: Mapping[str, Sequence[Measured]], best: Sequence[Best], pairing: Pairing
-) -> Iterator[Finding]:
+    run: RunLog, measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Sequence[Best], pairing: Pairing
+) -> Iterator[RunFinding]:
     """Where the evaluation of the lowest loss is shown to be worse by the chosen metric than the best one.
 
     Successive checkpoints are no independent draws, so that a rank correlation over them proves nothing;
@@ -56,7 +56,7 @@ def over_checkpoints(
         correlation = spearman(
             [-e.values["loss"] for e in evaluations], [sign * e.values[figure.name] for e in evaluations]
         )
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title=f"the lowest loss is not the best {figure.label} on {figure.dataset}",
             evidence=f"by loss one would keep step {lowest.step} (loss {number(lowest.values['loss'])}, "
@@ -94,7 +94,7 @@ def in_words(correlation: RankCorrelation) -> str:
     return f"{correlation.rho:+.2f} (p {p_value(correlation.p_value)}{interval})"
 
 
-class Ranked(NamedTuple):
+class RankedRun(NamedTuple):
     """One of several runs that share figure and dataset."""
 
     name: str
@@ -106,7 +106,9 @@ class Ranked(NamedTuple):
     source: str
 
 
-def over_runs(ranked: Sequence[Ranked], label: str, *, larger_is_better: bool) -> Iterator[str | Finding]:
+def over_runs(
+    ranked: Sequence[RankedRun], label: str, *, larger_is_better: bool
+) -> Iterator[str | RunFinding]:
     """What loss and metric say of the runs together: a remark always, a finding where they disagree.
 
     Args:
@@ -122,7 +124,7 @@ def over_runs(ranked: Sequence[Ranked], label: str, *, larger_is_better: bool) -
     if correlation is not None:
         yield _remark(correlation, label)
         if correlation.rho < 0 and correlation.p_value < SIGNIFICANT:
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"evaluation loss and {label} disagree on which run is better",
                 evidence=f"rank correlation {in_words(correlation)} over {correlation.n} runs: runs of lower "
@@ -134,7 +136,7 @@ def over_runs(ranked: Sequence[Ranked], label: str, *, larger_is_better: bool) -
     if lowest is ranked[0] or tested is None or tested.p_adjusted >= SIGNIFICANT or _is_gain(tested):
         return
     best_loss = "not known" if ranked[0].loss is None else number(ranked[0].loss)
-    yield Finding(
+    yield RunFinding(
         level="warning",
         title=f"the run of the lowest loss is not the best by {label}",
         evidence=f"{lowest.name} has the lowest evaluation loss, {number(loss)}, and {label} "

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.report import figures, significance
-from tunebook.report.records import Against, Best, Expected, Figure, Finding, Interval, Verdict
+from tunebook.report.records import (
+    Against,
+    Best,
+    ConfidenceInterval,
+    Expected,
+    MeasuredFigure,
+    RunFinding,
+    Verdict,
+)
 from tunebook.report.significance import answers_of
 from tunebook.runlog.evaluations import count_answers
 from tunebook.text import number, p_value
@@ -29,11 +37,11 @@ class Choice(NamedTuple):
     by: str
 
 
-class Measured(NamedTuple):
+class MeasuredEvaluation(NamedTuple):
     """An evaluation with the intervals of its figures."""
 
     evaluation: Evaluation
-    intervals: dict[str, Interval]
+    intervals: dict[str, ConfidenceInterval]
 
 
 def by_dataset(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -92,15 +100,15 @@ def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice |
     return None
 
 
-def measure(run: RunLog, evaluation: Evaluation) -> Measured:
+def with_intervals(run: RunLog, evaluation: Evaluation) -> MeasuredEvaluation:
     """Put an interval to every figure of `evaluation` that allows one."""
     counted = _pairs(run, evaluation)
-    found: dict[str, Interval] = {}
+    found: dict[str, ConfidenceInterval] = {}
     for name, value in evaluation.values.items():
         interval = _interval(evaluation, name, value, counted)
         if interval is not None:
             found[name] = interval
-    return Measured(evaluation, found)
+    return MeasuredEvaluation(evaluation, found)
 
 
 def _pairs(run: RunLog, evaluation: Evaluation) -> Pairs | None:
@@ -110,17 +118,19 @@ def _pairs(run: RunLog, evaluation: Evaluation) -> Pairs | None:
     return count_answers(path, "yes_no")
 
 
-def _interval(evaluation: Evaluation, name: str, value: float, counted: Pairs | None) -> Interval | None:
+def _interval(
+    evaluation: Evaluation, name: str, value: float, counted: Pairs | None
+) -> ConfidenceInterval | None:
     n, stderr = evaluation.n, evaluation.stderr.get(name)
     if stderr is not None and n:
         # A mean of zeros and ones is a proportion, whose interval has a width even at 0 and at 1.
         if 0 <= value <= 1 and abs(value * n - round(value * n)) < 1e-6:
-            return significance.wilson(value, n)
-        return significance.normal(value, stderr)
+            return significance.wilson_interval(value, n)
+        return significance.normal_interval(value, stderr)
     return significance.yes_no_interval(name, value, counted) if counted else None
 
 
-def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
+def best_of(run: RunLog, measured: Sequence[MeasuredEvaluation]) -> Best | None:
     """The best of one dataset's evaluations made during training; the earlier one of equals.
 
     Where a run was evaluated only after training, the best of those.
@@ -143,8 +153,8 @@ def best_of(run: RunLog, measured: Sequence[Measured]) -> Best | None:
     )
     others.sort(key=_place)
     return Best(
-        figure=figure(top, chosen.name, larger_is_better=chosen.larger_is_better),
-        beside=tuple(figure(top, name) for name in others),
+        figure=figure_record(top, chosen.name, larger_is_better=chosen.larger_is_better),
+        beside=tuple(figure_record(top, name) for name in others),
         chosen_by=chosen.by,
         base=Against(figure=None, reason="not looked for", test=None, p_value=None),
     )
@@ -154,13 +164,15 @@ def _place(name: str) -> int:
     return figures.BESIDE.index(name) if name in figures.BESIDE else len(figures.BESIDE)
 
 
-def figure(measured: Measured, name: str, *, larger_is_better: bool | None = None) -> Figure:
+def figure_record(
+    measured: MeasuredEvaluation, name: str, *, larger_is_better: bool | None = None
+) -> MeasuredFigure:
     """One figure of one evaluation as a record."""
     evaluation = measured.evaluation
     declared = figures.figure(name, evaluation.metrics)
     if larger_is_better is None:
         larger_is_better = not declared.smaller_is_better
-    return Figure(
+    return MeasuredFigure(
         name=name,
         label=declared.label,
         dataset=evaluation.dataset,
@@ -183,7 +195,7 @@ _NONE = (
 
 
 def against_base(
-    run: RunLog, measured: Mapping[str, Sequence[Measured]], best: Best, pairing: Pairing
+    run: RunLog, measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Best, pairing: Pairing
 ) -> Against:
     """The figure of the base model on the set of `best`, and the paired test of the two.
 
@@ -211,7 +223,7 @@ def against_base(
     outcome = pairing.test(
         answers_of(run, "the base", base.evaluation, name), answers_of(run, run.name, top.evaluation, name)
     )
-    told = figure(base, name, larger_is_better=best.figure.larger_is_better)
+    told = figure_record(base, name, larger_is_better=best.figure.larger_is_better)
     if outcome.difference is None:
         return Against(figure=told, reason=outcome.reason, test=None, p_value=None)
     difference = outcome.difference
@@ -222,7 +234,7 @@ def against_base(
     return Against(figure=told, reason=None, test=words, p_value=difference.p_value)
 
 
-def not_better_than_base(best: Sequence[Best]) -> Iterator[Finding]:
+def not_better_than_base(best: Sequence[Best]) -> Iterator[RunFinding]:
     """A tuned model that the paired test does not tell from the base, or shows to be worse."""
     for one in best:
         base = one.base.figure
@@ -235,7 +247,7 @@ def not_better_than_base(best: Sequence[Best]) -> Iterator[Finding]:
             continue
         worse = gain < 0 and sure
         verdict = "worse" if worse else "not shown to be better"
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title=f"{verdict} than the base model on {one.figure.dataset}",
             evidence=f"{one.figure.label} {number(one.figure.value)} at step {one.figure.step} against "
@@ -284,7 +296,7 @@ def claims(text: str) -> list[Claim]:
     return found
 
 
-def compare(text: str | None, best: Sequence[Best]) -> tuple[Expected, ...]:
+def judge_claims(text: str | None, best: Sequence[Best]) -> tuple[Expected, ...]:
     """Each claim beside the figure of that name at the best step.
 
     Args:
@@ -312,7 +324,7 @@ def _verdict(claim: Claim, best: Sequence[Best]) -> Expected:
     return Expected(text=claim.text, measured=measured, verdict=verdict, reason=reason)
 
 
-def _judge(claim: Claim, measured: Figure) -> tuple[Verdict, str]:
+def _judge(claim: Claim, measured: MeasuredFigure) -> tuple[Verdict, str]:
     value, interval = measured.value, measured.interval
     ceiling = math.inf if claim.high is None else claim.high
     if claim.low <= value <= ceiling:
@@ -326,7 +338,7 @@ def _judge(claim: Claim, measured: Figure) -> tuple[Verdict, str]:
     return "above", f"the {measure} is above the claim"
 
 
-def _measured(claim: Claim, best: Sequence[Best]) -> Figure | None:
+def _measured(claim: Claim, best: Sequence[Best]) -> MeasuredFigure | None:
     for one in best:
         if claim.dataset in (None, one.figure.dataset):
             for figure in (one.figure, *one.beside):

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.checks.keys import twins
 from tunebook.comparison.compare import signed
-from tunebook.comparison.disagreements import Told, disagreements_of, flips_of, read_texts
+from tunebook.comparison.disagreements import AnswerTexts, disagreements_of, flips_of, read_texts
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.comparison.rows import Columns
-from tunebook.report.agreement import Ranked, over_runs
+from tunebook.report.agreement import RankedRun, over_runs
 from tunebook.report.facts import fact
-from tunebook.report.records import Best, Comparison, Difference, Finding, RunDisagreements, RunReport
-from tunebook.report.significance import Pairing, Ranking, answers_of, rank
+from tunebook.report.records import Best, Difference, RunComparison, RunDisagreements, RunFinding, RunReport
+from tunebook.report.significance import Pairing, TestedRanking, answers_of, rank_runs
 from tunebook.text import p_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tunebook.report.lines import Curves
-    from tunebook.report.records import Figure, RunReport
-    from tunebook.report.significance import Answers, Ranking
+    from tunebook.report.records import MeasuredFigure, RunReport
+    from tunebook.report.significance import Answers, TestedRanking
 
 
 class _Entry(NamedTuple):
@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
     answers: Answers
 
 
-def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> Comparison:
+def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComparison:
     """The comparison of at least two runs.
 
     Runs that share a figure and a dataset are ranked by it, the best first, and tested in pairs.
@@ -49,26 +49,26 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> Compari
     ]
     rows: list[dict[str, Any]] = []
     remarks: list[str] = []
-    findings: list[Finding] = []
+    findings: list[RunFinding] = []
     apart: list[RunDisagreements] = []
     for group in _groups(entries):
-        ranking = rank([entry.answers for entry in group], pairing) if len(group) > 1 else None
+        ranking = rank_runs([entry.answers for entry in group], pairing) if len(group) > 1 else None
         rows += [_row(entry.report, entry.best, ranking, place) for place, entry in enumerate(group)]
         if ranking is None:
             continue
         remarks += _remarks(group, ranking)
         for said in _loss_against_metric(group, ranking):
-            if isinstance(said, Finding):
+            if isinstance(said, RunFinding):
                 findings.append(said)
             else:
                 remarks.append(said)
         apart += disagreements([entry.answers for entry in group], group[0].best.figure, ranking)
     rows += [_row(run, None, None, 0) for run in runs if not run.best]
-    return Comparison(
+    return RunComparison(
         rows=tuple(rows),
         common=_common(rows),
-        differences=settings(runs),
-        environment=environments(runs),
+        differences=different_settings(runs),
+        environment=different_environments(runs),
         remarks=tuple(remarks),
         findings=tuple(findings),
         disagreements=tuple(apart),
@@ -105,7 +105,7 @@ def _groups(entries: Sequence[_Entry]) -> list[list[_Entry]]:
     return list(found.values())
 
 
-def _remarks(group: Sequence[_Entry], ranking: Ranking) -> Iterator[str]:
+def _remarks(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str]:
     figure = group[0].best.figure
     best, where = group[0].report.name, f" on {figure.dataset}" if figure.dataset else ""
     near = [group[p].report.name for p, d in ranking.against_best.items() if d.p_adjusted >= SIGNIFICANT]
@@ -135,12 +135,12 @@ def _not_told_apart(best: str, near: Sequence[str], apart: int) -> str:
     return f"{best} cannot be told apart from {', '.join(near)}{told}"
 
 
-def _loss_against_metric(group: Sequence[_Entry], ranking: Ranking) -> Iterator[str | Finding]:
+def _loss_against_metric(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str | RunFinding]:
     figure = group[0].best.figure
     if figure.name in {"loss", "perplexity"}:
         return
     ranked = [
-        Ranked(
+        RankedRun(
             name=entry.report.name,
             value=entry.best.figure.value,
             loss=next((one.value for one in entry.best.beside if one.name == "loss"), None),
@@ -152,7 +152,7 @@ def _loss_against_metric(group: Sequence[_Entry], ranking: Ranking) -> Iterator[
     yield from over_runs(ranked, figure.label, larger_is_better=figure.larger_is_better)
 
 
-def _row(run: RunReport, best: Best | None, ranking: Ranking | None, place: int) -> dict[str, Any]:
+def _row(run: RunReport, best: Best | None, ranking: TestedRanking | None, place: int) -> dict[str, Any]:
     figure = best.figure if best else None
     interval = figure.interval if figure else None
     return {
@@ -178,7 +178,7 @@ def _row(run: RunReport, best: Best | None, ranking: Ranking | None, place: int)
     }
 
 
-def _standing(ranking: Ranking | None, place: int) -> dict[str, Any]:
+def _standing(ranking: TestedRanking | None, place: int) -> dict[str, Any]:
     """Where a run stands against the best: its letters, and in words."""
     if ranking is None:
         words = "no other run was measured by this figure"
@@ -215,7 +215,7 @@ _TWINS = (
 _SPELT_TWICE = {key: ", ".join(twin) for twin in _TWINS for key in twin}
 
 
-def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
+def different_settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
     """The settings in which the runs differ; of runs of both engines, under the names of both."""
     names = _SPELT_TWICE if len({run.engine for run in runs if run.engine}) > 1 else {}
     tables = {
@@ -239,7 +239,7 @@ def settings(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
     return tuple(found)
 
 
-def environments(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
+def different_environments(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
     """Versions, machine, commit and data in which the runs that wrote them down differ."""
     tables = {run.id: _environment(run.provenance) for run in runs if run.provenance}
     found = []
@@ -285,7 +285,9 @@ EACH_WAY = 4
 """Examples of either direction."""
 
 
-def disagreements(answers: Sequence[Answers], figure: Figure, ranking: Ranking) -> Iterator[RunDisagreements]:
+def disagreements(
+    answers: Sequence[Answers], figure: MeasuredFigure, ranking: TestedRanking
+) -> Iterator[RunDisagreements]:
     """The rows that the best run and those next to it answered differently well.
 
     Args:
@@ -320,6 +322,6 @@ def disagreements(answers: Sequence[Answers], figure: Figure, ranking: Ranking) 
         )
 
 
-def _told(answers: Answers, wanted: set[int]) -> Told:
+def _told(answers: Answers, wanted: set[int]) -> AnswerTexts:
     assert answers.path is not None
-    return Told(answers.path, read_texts(answers.path, Columns(), None, wanted))
+    return AnswerTexts(answers.path, read_texts(answers.path, Columns(), None, wanted))

@@ -11,14 +11,14 @@ import numpy as np
 from tunebook.report import figures
 from tunebook.report.charts import FEWEST_PANELS, run_by_run
 from tunebook.report.lines import TRAINING, Curves, about, evaluated, key_of, line_of
-from tunebook.report.records import Chart, Line, Mark, Reference, Rule
+from tunebook.report.records import Chart, Line, Mark, Reference, StepRule
 from tunebook.runlog import Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from tunebook.report.lines import Curves
-    from tunebook.runlog.records import Gpu, TimeSeries
+    from tunebook.runlog.records import TimeSeries, WatchedGpu
 
 
 class _Plan(NamedTuple):
@@ -75,9 +75,9 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
     return (*over_steps, *gpu_charts(runs, several=several))
 
 
-def _restarts(runs: Sequence[Curves], *, several: bool) -> tuple[Rule, ...]:
+def _restarts(runs: Sequence[Curves], *, several: bool) -> tuple[StepRule, ...]:
     return tuple(
-        Rule(
+        StepRule(
             key=key_of(run, TRAINING, several=several),
             label=f"{run.name} resumed" if several else "resumed",
             step=restart.resumed_at_step,
@@ -135,7 +135,7 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
 
 def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
     evaluations = [one.evaluation for run in runs for measured in run.measured.values() for one in measured]
-    names = {name for one in evaluations for name in one.values if not by_length(name)}
+    names = {name for one in evaluations for name in one.values if not length_bucket(name)}
     names -= {"loss", figures.BASELINE, *figures.NOT_FIGURES}
     measured_by = tuple(dict.fromkeys(name for one in evaluations for name in one.metrics))
     found = []
@@ -205,7 +205,7 @@ def _marks(runs: Sequence[Curves], name: str, *, several: bool) -> tuple[Mark, .
 _NAME = re.compile(r"(?P<figure>.+)_ref_(?P<low>\d+)_(?P<high>\d+|up)")
 
 
-class Bucket(NamedTuple):
+class LengthBucket(NamedTuple):
     """A figure over the rows whose references have so many words or tokens."""
 
     figure: str
@@ -213,12 +213,12 @@ class Bucket(NamedTuple):
     label: str
 
 
-def by_length(name: str) -> Bucket | None:
+def length_bucket(name: str) -> LengthBucket | None:
     """What a figure's name says of lengths; None where it says nothing.
 
-    >>> by_length("rougeL_ref_128_511")
-    Bucket(figure='rougeL', low=128, label='128 to 511')
-    >>> by_length("rougeL_ref_8192_up").label
+    >>> length_bucket("rougeL_ref_128_511")
+    LengthBucket(figure='rougeL', low=128, label='128 to 511')
+    >>> length_bucket("rougeL_ref_8192_up").label
     '8,192 and more'
     """
     match = _NAME.fullmatch(name)
@@ -226,7 +226,7 @@ def by_length(name: str) -> Bucket | None:
         return None
     low, high = int(match["low"]), match["high"]
     label = f"{low:,} and more" if high == "up" else f"{low:,} to {int(high):,}"
-    return Bucket(match["figure"], low, label)
+    return LengthBucket(match["figure"], low, label)
 
 
 def length_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
@@ -238,7 +238,9 @@ def length_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
         for m in measured
         for name in m.evaluation.values
     }
-    buckets = sorted((bucket, name) for name in names if (bucket := by_length(name)) and bucket.figure != "n")
+    buckets = sorted(
+        (bucket, name) for name in names if (bucket := length_bucket(name)) and bucket.figure != "n"
+    )
     for figure in dict.fromkeys(bucket.figure for bucket, _ in buckets):
         lines = []
         for bucket, name in buckets:
@@ -313,7 +315,7 @@ def gpu_charts(runs: Sequence[Curves], *, several: bool) -> Iterator[Chart]:
             )
 
 
-def _card(gpu: Gpu) -> str:
+def _card(gpu: WatchedGpu) -> str:
     return " ".join(part for part in ("GPU", gpu.host, gpu.index) if part)
 
 

@@ -10,14 +10,21 @@ from tunebook import __version__
 from tunebook.errors import TunebookError, join_errors
 from tunebook.report import curves, figures
 from tunebook.report import facts as setup
-from tunebook.report.best import Measured, against_base, best_of, by_dataset, compare, measure
+from tunebook.report.best import (
+    MeasuredEvaluation,
+    against_base,
+    best_of,
+    by_dataset,
+    judge_claims,
+    with_intervals,
+)
 from tunebook.report.compare import compare_runs
 from tunebook.report.eval_results import read_results, with_results
-from tunebook.report.examples import by_length, examples_of
+from tunebook.report.examples import examples_of, figures_by_length
 from tunebook.report.facts import facts_of
 from tunebook.report.findings import findings_of
 from tunebook.report.lines import Curves
-from tunebook.report.records import FORMAT, Best, Examples, Report, Row, RunReport
+from tunebook.report.records import FORMAT, AnswerExamples, Best, EvaluationRow, Report, RunReport
 from tunebook.report.significance import Pairing
 from tunebook.report.usage import usage_of
 from tunebook.runlog import read_run
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tunebook.report.records import Best, Comparison, Expected, Figure, RunReport
+    from tunebook.report.records import Best, Expected, MeasuredFigure, RunComparison, RunReport
     from tunebook.runlog import Note, RunLog
 
 
@@ -88,7 +95,7 @@ def _distinct_names(runs: Sequence[RunLog]) -> list[str]:
 
 def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]:
     measured = {
-        dataset: [measure(run, evaluation) for evaluation in evaluations]
+        dataset: [with_intervals(run, evaluation) for evaluation in evaluations]
         for dataset, evaluations in by_dataset(run.evaluations).items()
     }
     pairing = Pairing()
@@ -99,26 +106,26 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
     recipe = run.provenance.get("recipe")
     header = recipe.get("header") if isinstance(recipe, dict) else None
     claim = header.get("expected") if isinstance(header, dict) else None
-    expected = compare(claim if isinstance(claim, str) else None, best)
+    expected = judge_claims(claim if isinstance(claim, str) else None, best)
     examples, notes = _examples(run, best)
     report = RunReport(
         id=run_id,
         name=name,
         path=str(run.path),
         engine=run.engine,
-        model=setup.model(run.settings),
-        method=setup.method(run.settings),
+        model=setup.model_name(run.settings),
+        method=setup.method_name(run.settings),
         trained_on=setup.trained_on(run.settings),
         headline=run_headline(run, best, expected),
         best=best,
         expected=expected,
         facts=facts_of(run),
         usage=usage_of(run),
-        settings=setup.settings(run.settings),
+        settings=setup.grouped_settings(run.settings),
         settings_source=run.settings_source,
         figure_names=_figure_names(measured, best),
         evaluations=tuple(_rows(measured, best)),
-        by_length=by_length(run, best),
+        by_length=figures_by_length(run, best),
         signatures={name: text for one in run.evaluations for name, text in one.signatures.items()},
         examples=tuple(examples),
         examples_missing=None if examples else _why_no_examples(run, best),
@@ -131,7 +138,9 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
     return report, Curves(run_id, name, run, measured, best)
 
 
-def _figure_names(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> tuple[str, ...]:
+def _figure_names(
+    measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Sequence[Best]
+) -> tuple[str, ...]:
     names = {name for one in measured.values() for m in one for name in m.evaluation.values}
     names -= figures.NOT_FIGURES
     measured_by = tuple(
@@ -140,10 +149,10 @@ def _figure_names(measured: Mapping[str, Sequence[Measured]], best: Sequence[Bes
     return tuple(figures.order(names, best[0].figure.name if best else None, measured_by))
 
 
-def _rows(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> list[Row]:
+def _rows(measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Sequence[Best]) -> list[EvaluationRow]:
     best_steps = {(one.figure.dataset, one.figure.step) for one in best}
     return [
-        Row(
+        EvaluationRow(
             dataset=dataset,
             step=one.evaluation.step,
             epoch=one.evaluation.epoch,
@@ -163,8 +172,8 @@ def _rows(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> l
     ]
 
 
-def _examples(run: RunLog, best: Sequence[Best]) -> tuple[list[Examples], list[Note]]:
-    found: list[Examples] = []
+def _examples(run: RunLog, best: Sequence[Best]) -> tuple[list[AnswerExamples], list[Note]]:
+    found: list[AnswerExamples] = []
     notes: list[Note] = []
     for one in best:
         examples, lost = examples_of(run, one.figure.dataset, one.figure.step)
@@ -280,8 +289,8 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
 
 def _subject(run: RunLog) -> str:
     """What was trained how on what; what no file says is said to be missing."""
-    model = setup.model(run.settings)
-    method = setup.method(run.settings)
+    model = setup.model_name(run.settings)
+    method = setup.method_name(run.settings)
     data = setup.trained_on(run.settings)
     parts = [model or "A model", method or "", f"trained on {data}" if data else "trained"]
     known = {"model": model, "method": method, "training data": data}
@@ -290,11 +299,11 @@ def _subject(run: RunLog) -> str:
     return f"{text} ({' and '.join(missing)} named in no file)" if missing else text
 
 
-def _beside(best: Best, name: str) -> Figure | None:
+def _beside(best: Best, name: str) -> MeasuredFigure | None:
     return next((figure for figure in best.beside if figure.name == name), None)
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: MeasuredFigure) -> str:
     where = f" on {figure.dataset}" if figure.dataset else ""
     text = f"{figure.label} {number(figure.value)}"
     if figure.interval:
@@ -321,7 +330,7 @@ def _promise(expected: Sequence[Expected]) -> str:
     return text[0] + text[1].upper() + text[2:]
 
 
-def report_headline(runs: Sequence[RunReport], comparison: Comparison | None) -> str:
+def report_headline(runs: Sequence[RunReport], comparison: RunComparison | None) -> str:
     """The sentence over the whole report."""
     if comparison is None:
         return runs[0].headline
@@ -338,7 +347,7 @@ def report_headline(runs: Sequence[RunReport], comparison: Comparison | None) ->
     return f"Of {len(runs)} runs, {run.name} is best by {_figure(top)}{_beside_it(comparison, top)}.{missing}"
 
 
-def _beside_it(comparison: Comparison, top: Figure) -> str:
+def _beside_it(comparison: RunComparison, top: MeasuredFigure) -> str:
     """Whether the others are shown to be worse than the best."""
     others = [row for row in comparison.rows if row["dataset"] == top.dataset and row["standing"] != "best"]
     near = [row["name"] for row in others if row["standing"].startswith("not told apart")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunebook.report import significance
-from tunebook.report.records import ByLength, Examples, LengthRange, ShownExample
+from tunebook.report.records import AnswerExamples, ByLength, LengthRange, ShownExample
 from tunebook.runlog.evaluations import read_examples
 from tunebook.text import SPECIAL_TOKENS, cut, opening
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.report.records import Best, Figure, Interval
-    from tunebook.runlog import Example, Note, RunLog
+    from tunebook.report.records import Best, ConfidenceInterval, MeasuredFigure
+    from tunebook.runlog import EvaluatedExample, Note, RunLog
 
 
 SHOWN = 10
 _ROLE_AT_THE_END = re.compile(r"\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
 
 
-def examples_of(run: RunLog, dataset: str, step: int) -> tuple[list[Examples], list[Note]]:
+def examples_of(run: RunLog, dataset: str, step: int) -> tuple[list[AnswerExamples], list[Note]]:
     """The wrong and unreadable answers of one evaluation, per metric.
 
     Returns:
@@ -42,7 +42,9 @@ def examples_of(run: RunLog, dataset: str, step: int) -> tuple[list[Examples], l
     return [_examples(read.examples, metric, dataset, step, source) for metric in metrics], read.notes
 
 
-def _examples(examples: Sequence[Example], metric: str, dataset: str, step: int, source: str) -> Examples:
+def _examples(
+    examples: Sequence[EvaluatedExample], metric: str, dataset: str, step: int, source: str
+) -> AnswerExamples:
     scored = [example for example in examples if metric in example.scores]
     unparsed = [example for example in scored if example.scores[metric].get("parsed") is None]
     wrong = [
@@ -57,7 +59,7 @@ def _examples(examples: Sequence[Example], metric: str, dataset: str, step: int,
     reasons = Counter(str(example.scores[metric].get("reason") or "not said") for example in unparsed)
     shown = wrong[:SHOWN] + unparsed[:SHOWN]
     prefix = _common_start([_plain(example.prompt) for example in shown])
-    return Examples(
+    return AnswerExamples(
         dataset=dataset,
         step=step,
         metric=metric,
@@ -79,7 +81,7 @@ def _is_right(score: Mapping[str, Any]) -> bool:
     return isinstance(first, (int, float)) and first > 0
 
 
-def _shown(example: Example, metric: str, prefix: str) -> ShownExample:
+def _shown(example: EvaluatedExample, metric: str, prefix: str) -> ShownExample:
     score = example.scores[metric]
     parsed, reason = score.get("parsed"), score.get("reason")
     return ShownExample(
@@ -124,7 +126,7 @@ _SPREAD = 1.5
 """Rows whose longest is less than half again as long as the shortest are all alike."""
 
 
-def by_length(run: RunLog, best: Sequence[Best]) -> tuple[ByLength, ...]:
+def figures_by_length(run: RunLog, best: Sequence[Best]) -> tuple[ByLength, ...]:
     """The figure of single rows in quarters of their lengths, for each best evaluation that left records.
 
     Lengths are tokens of the reference where these differ, else characters of the prompt: answers of a word
@@ -143,7 +145,9 @@ def by_length(run: RunLog, best: Sequence[Best]) -> tuple[ByLength, ...]:
     return tuple(found)
 
 
-def _cut(examples: Sequence[Example], metric: str, best: Figure, source: str) -> ByLength | None:
+def _cut(
+    examples: Sequence[EvaluatedExample], metric: str, best: MeasuredFigure, source: str
+) -> ByLength | None:
     scored = [one for one in examples if isinstance(one.scores.get(metric, {}).get("values"), dict)]
     names = list(dict.fromkeys(name for one in scored for name in one.scores[metric]["values"]))
     if not names:
@@ -175,7 +179,7 @@ def _cut(examples: Sequence[Example], metric: str, best: Figure, source: str) ->
     )
 
 
-def _lengths(rows: Sequence[Example]) -> tuple[str, NDArray[np.int64]]:
+def _lengths(rows: Sequence[EvaluatedExample]) -> tuple[str, NDArray[np.int64]]:
     tokens = [row.reference_tokens for row in rows]
     known = [length for length in tokens if length is not None]
     if len(known) == len(rows) and max(known) >= 2 * max(1, min(known)) and max(known) > 8:
@@ -190,7 +194,7 @@ def _range(low: int, high: int, values: NDArray[np.float64], unparsed: int) -> L
     )
 
 
-def _interval(values: NDArray[np.float64], mean: float, n: int) -> Interval | None:
+def _interval(values: NDArray[np.float64], mean: float, n: int) -> ConfidenceInterval | None:
     if np.isin(values, (0.0, 1.0)).all():
-        return significance.wilson(mean, n)
-    return significance.normal(mean, float(values.std(ddof=1)) / n**0.5) if n > 1 else None
+        return significance.wilson_interval(mean, n)
+    return significance.normal_interval(mean, float(values.std(ddof=1)) / n**0.5) if n > 1 else None

@@ -146,7 +146,7 @@ _GROUPS = {
 }
 
 
-def settings(values: Mapping[str, Any]) -> tuple[Setting, ...]:
+def grouped_settings(values: Mapping[str, Any]) -> tuple[Setting, ...]:
     """The settings by group, in the order in which they stand in the recipe."""
     # Here, where key and value still stand together: later the key would not tell that it is a secret.
     made = [Setting(key=key, value=redact(value, key), group=_group(key)) for key, value in values.items()]
@@ -161,7 +161,7 @@ def _group(key: str) -> str:
     return next((group for group, pattern in _GROUPS.items() if re.search(pattern, key)), "other")
 
 
-def model(values: Mapping[str, Any]) -> str | None:
+def model_name(values: Mapping[str, Any]) -> str | None:
     """The model's name: a hub id as it stands, of a local path the last part."""
     for key in ("model_name_or_path", "base_model", "base_model_name_or_path"):
         name = values.get(key)
@@ -171,7 +171,7 @@ def model(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def method(values: Mapping[str, Any]) -> str | None:
+def method_name(values: Mapping[str, Any]) -> str | None:
     """The method in the field's words: `LoRA SFT`, `QLoRA SFT`, `full SFT`, ..."""
     kind = values.get("finetuning_type") or values.get("adapter") or values.get("peft_type")
     if kind is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunebook.report.agreement import over_checkpoints
 from tunebook.report.best import claims, not_better_than_base
-from tunebook.report.records import Finding
+from tunebook.report.records import RunFinding
 from tunebook.report.schedule import schedule_differs
 from tunebook.text import number
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.report.best import Measured
-    from tunebook.report.records import Best, Expected, Figure
+    from tunebook.report.best import MeasuredEvaluation
+    from tunebook.report.records import Best, Expected, MeasuredFigure
     from tunebook.report.significance import Pairing
     from tunebook.runlog import Evaluation, RunLog, Series
 
@@ -32,7 +32,7 @@ _WINDOW = 25
 _FLAT_EVALUATIONS = 4
 
 
-def not_finite(run: RunLog) -> Iterator[Finding]:
+def not_finite(run: RunLog) -> Iterator[RunFinding]:
     """Loss or gradient norm that is nan or infinite."""
     for name in ("loss", "grad_norm"):
         series = run.series.get(name)
@@ -40,7 +40,7 @@ def not_finite(run: RunLog) -> Iterator[Finding]:
             continue
         bad = ~np.isfinite(series.values)
         if bad.any():
-            yield Finding(
+            yield RunFinding(
                 level="problem",
                 title=f"{name} is not finite",
                 evidence=f"{int(bad.sum())} of {len(bad)} logged values are nan or infinite, "
@@ -49,14 +49,14 @@ def not_finite(run: RunLog) -> Iterator[Finding]:
             )
 
 
-def zero_loss(run: RunLog) -> Iterator[Finding]:
+def zero_loss(run: RunLog) -> Iterator[RunFinding]:
     """A loss of exactly zero, which the Trainer logs in place of nan, and no model reaches."""
     series = run.series.get("loss")
     if series is None or len(series.values) < 2:
         return
     zero = series.values == 0.0
     if zero.any():
-        yield Finding(
+        yield RunFinding(
             level="problem",
             title="the training loss is exactly zero",
             evidence=f"at {int(zero.sum())} of {len(zero)} logged steps, first at step "
@@ -66,7 +66,7 @@ def zero_loss(run: RunLog) -> Iterator[Finding]:
         )
 
 
-def spikes(run: RunLog) -> Iterator[Finding]:
+def spikes(run: RunLog) -> Iterator[RunFinding]:
     """Training losses far above the ones before them."""
     series = run.series.get("loss")
     if series is None:
@@ -74,7 +74,7 @@ def spikes(run: RunLog) -> Iterator[Finding]:
     places = spike_places(series.values)
     if len(places):
         worst = places[np.argmax(series.values[places])]
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title=f"the training loss jumps up {len(places)} time{'s' if len(places) > 1 else ''}",
             evidence=f"highest at step {int(series.steps[worst])}: {number(float(series.values[worst]))}, "
@@ -102,7 +102,7 @@ def spike_places(losses: NDArray[np.float64]) -> NDArray[np.int64]:
     return kept
 
 
-def overfitting(run: RunLog) -> Iterator[Finding]:
+def overfitting(run: RunLog) -> Iterator[RunFinding]:
     """Evaluation loss that rises while the training loss falls."""
     for dataset, evaluations in _with_loss(run).items():
         where = f" on {dataset}" if dataset else ""
@@ -117,7 +117,7 @@ def overfitting(run: RunLog) -> Iterator[Finding]:
         before = _mean_around(training, evaluations[lowest].step)
         after = _mean_around(training, evaluations[-1].step)
         if before is not None and after is not None and after < before:
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"the evaluation loss rises while the training loss falls{where}",
                 evidence=f"lowest {number(float(losses[lowest]))} at step {evaluations[lowest].step}, "
@@ -127,7 +127,7 @@ def overfitting(run: RunLog) -> Iterator[Finding]:
             )
 
 
-def plateau(run: RunLog) -> Iterator[Finding]:
+def plateau(run: RunLog) -> Iterator[RunFinding]:
     """A chosen figure that never moved, as of a model that always gives the same answer."""
     groups: dict[str, list[Evaluation]] = {}
     for one in run.evaluations:
@@ -137,7 +137,7 @@ def plateau(run: RunLog) -> Iterator[Finding]:
         name = evaluations[0].select_by or ""
         values = {one.values.get(name) for one in evaluations}
         if len(evaluations) >= _FLAT_EVALUATIONS and len(values) == 1:
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"{name} on {dataset} never moved",
                 evidence=f"{number(evaluations[0].values[name])} at all {len(evaluations)} evaluations",
@@ -145,7 +145,9 @@ def plateau(run: RunLog) -> Iterator[Finding]:
             )
 
 
-def no_gain(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) -> Iterator[Finding]:
+def no_gain(
+    measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Sequence[Best]
+) -> Iterator[RunFinding]:
     """Many evaluations after the best one, none of which leaves its interval."""
     for one in best:
         figure = one.figure
@@ -162,7 +164,7 @@ def no_gain(measured: Mapping[str, Sequence[Measured]], best: Sequence[Best]) ->
         if min(values) < figure.interval.low or max(values) > figure.interval.high:
             continue
         last = later[-1].step
-        yield Finding(
+        yield RunFinding(
             level="note",
             title=f"no gain in {figure.label} after step {figure.step:,} on {figure.dataset}",
             evidence=f"{len(later)} later evaluations lie between {number(min(values))} and "
@@ -186,7 +188,7 @@ def _mean_around(series: Series, step: int) -> float | None:
     return float(near.mean()) if len(near) else None
 
 
-def missing_evaluations(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+def missing_evaluations(run: RunLog, best: Sequence[Best]) -> Iterator[RunFinding]:
     """Evaluations of a dataset in which the chosen figure is missing or not finite."""
     chosen = {one.figure.dataset: one.figure.name for one in best}
     by_dataset: dict[str, list[Evaluation]] = {}
@@ -199,7 +201,7 @@ def missing_evaluations(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
             one.step for one in evaluations if asked and not np.isfinite(one.values.get(asked, np.nan))
         ]
         if without:
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"{asked} is missing at some evaluations{f' of {dataset}' if dataset else ''}",
                 evidence=f"at step {_list(without)}: {len(without)} of {len(evaluations)} evaluations",
@@ -227,11 +229,11 @@ _RANK = {"problem": 0, "warning": 1, "note": 2}
 
 def findings_of(
     run: RunLog,
-    measured: Mapping[str, Sequence[Measured]],
+    measured: Mapping[str, Sequence[MeasuredEvaluation]],
     best: Sequence[Best],
     expected: Sequence[Expected],
     pairing: Pairing,
-) -> tuple[Finding, ...]:
+) -> tuple[RunFinding, ...]:
     """All findings of one run, problems first."""
     found = [
         *(finding for rule in _OF_CURVES for finding in rule(run)),
@@ -253,13 +255,13 @@ def findings_of(
     return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))
 
 
-def _unfinished(run: RunLog) -> Iterator[Finding]:
+def _unfinished(run: RunLog) -> Iterator[RunFinding]:
     trainer = run.trainer
     if not trainer or not trainer.max_steps:
         return
     last = max([trainer.global_step or 0, *(int(s.steps[-1]) for s in run.series.values() if len(s.steps))])
     if trainer.patience and (trainer.without_improvement or 0) >= trainer.patience:
-        yield Finding(
+        yield RunFinding(
             level="note",
             title="early stopping ended the run"
             if last < trainer.max_steps
@@ -269,7 +271,7 @@ def _unfinished(run: RunLog) -> Iterator[Finding]:
             source=trainer.source,
         )
     elif last < trainer.max_steps:
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title="the run ended early, or is still going",
             evidence=f"the last step logged is {last:,} of {trainer.max_steps:,} planned",
@@ -287,7 +289,7 @@ def _since(run: RunLog) -> str:
     return f" of {figure} on {number(trainer.best_metric)}{where}"
 
 
-def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
+def _baseline(best: Sequence[Best]) -> Iterator[RunFinding]:
     for one in best:
         named = {figure.name: figure for figure in (one.figure, *one.beside)}
         accuracy, baseline = named.get("accuracy"), named.get("majority_accuracy")
@@ -296,7 +298,7 @@ def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
         low = accuracy.interval.low if accuracy.interval else accuracy.value
         if low <= baseline.value:
             shown = f" (low end of the 95 % interval {number(low)})" if accuracy.interval else ""
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title="not shown to be better than always giving the commoner answer on "
                 f"{one.figure.dataset}",
@@ -306,7 +308,7 @@ def _baseline(best: Sequence[Best]) -> Iterator[Finding]:
             )
 
 
-def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[Finding]:
+def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[RunFinding]:
     """A set too small for the recipe's claim, or without a claim for close results."""
     claimed = {}
     for one in expected:
@@ -319,7 +321,7 @@ def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[Findin
         assert measured is not None
         half = _half(measured)
         if half is not None and measured.n and half > tolerance:
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"{dataset} is too small for the recipe's claim of {one.text}",
                 evidence=f"{measured.label} is known to +/- {number(half)} with {measured.n:,} examples; "
@@ -331,7 +333,7 @@ def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[Findin
         half = _half(figure)
         if half is None or not figure.n or half <= _WIDE or (figure.dataset, figure.name) in claimed:
             continue
-        yield Finding(
+        yield RunFinding(
             level="note",
             title=f"{figure.dataset} is too small to tell close results apart",
             evidence=f"{figure.label} is known to +/- {number(half)} with {figure.n} examples; "
@@ -340,7 +342,7 @@ def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[Findin
         )
 
 
-def _half(figure: Figure) -> float | None:
+def _half(figure: MeasuredFigure) -> float | None:
     return None if figure.interval is None else (figure.interval.high - figure.interval.low) / 2
 
 
@@ -349,14 +351,14 @@ def _examples(n: int, half: float, wanted: float) -> int:
     return math.ceil(n * (half / wanted) ** 2 / 100) * 100
 
 
-def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[RunFinding]:
     steps = {(one.figure.dataset, one.figure.step) for one in best}
     for evaluation in run.evaluations:
         if (evaluation.dataset, evaluation.step) not in steps or evaluation.after_training:
             continue
         if evaluation.n_unparsed and evaluation.n and evaluation.n_unparsed / evaluation.n >= 0.01:
             reasons = ", ".join(f"{count} {reason}" for reason, count in evaluation.unparsed_reasons.items())
-            yield Finding(
+            yield RunFinding(
                 level="warning",
                 title=f"answers that could not be read on {evaluation.dataset}",
                 evidence=f"{evaluation.n_unparsed} of {evaluation.n} at step {evaluation.step}: "
@@ -365,10 +367,10 @@ def _unparsed(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
             )
 
 
-def _cut(run: RunLog) -> Iterator[Finding]:
+def _cut(run: RunLog) -> Iterator[RunFinding]:
     worst = max(run.evaluations, key=lambda evaluation: evaluation.answers_cut or 0, default=None)
     if worst is not None and worst.answers_cut:
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title=f"answers cut off by the length limit on {worst.dataset}",
             evidence=f"{worst.answers_cut} of {worst.n} rows lost their answer or its opening; "
@@ -377,7 +379,7 @@ def _cut(run: RunLog) -> Iterator[Finding]:
         )
 
 
-def _generation_cut(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+def _generation_cut(run: RunLog, best: Sequence[Best]) -> Iterator[RunFinding]:
     """Generated answers that ended at max_new_tokens and not at a stop token."""
     steps = {(one.figure.dataset, one.figure.step) for one in best}
     for evaluation in run.evaluations:
@@ -385,7 +387,7 @@ def _generation_cut(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
         if (evaluation.dataset, evaluation.step) not in steps or evaluation.after_training or not rate > 0.01:
             continue
         count = f"{round(rate * evaluation.n):,} of {evaluation.n:,}" if evaluation.n else f"{rate:.1%}"
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title=f"answers cut off by max_new_tokens on {evaluation.dataset}",
             evidence=f"{count} generated answers at step {evaluation.step} had not ended; raise "
@@ -394,10 +396,10 @@ def _generation_cut(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
         )
 
 
-def _token_accuracy(run: RunLog) -> Iterator[Finding]:
+def _token_accuracy(run: RunLog) -> Iterator[RunFinding]:
     own = [e for e in run.evaluations if not e.metrics and "token_accuracy" in e.values]
     if own:
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title="the engine's eval_accuracy counts tokens, not answers",
             evidence="compute_accuracy averages over all label tokens, the end mark included; "
@@ -406,11 +408,11 @@ def _token_accuracy(run: RunLog) -> Iterator[Finding]:
         )
 
 
-def _expected(expected: Sequence[Expected]) -> Iterator[Finding]:
+def _expected(expected: Sequence[Expected]) -> Iterator[RunFinding]:
     for one in expected:
         if one.verdict in {"missed", "above"} and one.measured:
             missed = one.verdict == "missed"
-            yield Finding(
+            yield RunFinding(
                 level="problem" if missed else "note",
                 title=f"the recipe's claim is {'missed' if missed else 'surpassed'}: {one.text}",
                 evidence=f"measured {number(one.measured.value)} at step {one.measured.step}; {one.reason}",
@@ -418,14 +420,14 @@ def _expected(expected: Sequence[Expected]) -> Iterator[Finding]:
             )
 
 
-def _other_best(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
+def _other_best(run: RunLog, best: Sequence[Best]) -> Iterator[RunFinding]:
     trainer = run.trainer
     if not trainer or trainer.best_step is None or not best:
         return
     steps = {one.figure.step for one in best}
     if trainer.best_step not in steps:
         one = best[0].figure
-        yield Finding(
+        yield RunFinding(
             level="note",
             title="the engine kept another checkpoint than the best one by the chosen figure",
             evidence=f"it kept {trainer.best_checkpoint or f'step {trainer.best_step}'} (its value "
@@ -435,21 +437,23 @@ def _other_best(run: RunLog, best: Sequence[Best]) -> Iterator[Finding]:
         )
 
 
-def _lost(run: RunLog) -> Iterator[Finding]:
+def _lost(run: RunLog) -> Iterator[RunFinding]:
     for note in run.notes:
         if note.kind == "lost":
-            yield Finding(
+            yield RunFinding(
                 level="warning", title=f"{note.file} is damaged", evidence=note.message, source=note.file
             )
         if note.kind == "resumed" and not run.restarts:
-            yield Finding(level="note", title="the run was resumed", evidence=note.message, source=note.file)
+            yield RunFinding(
+                level="note", title="the run was resumed", evidence=note.message, source=note.file
+            )
     for restart in run.restarts:
-        yield Finding(
+        yield RunFinding(
             level="note", title="the run was started again", evidence=restart.message, source=restart.source
         )
     resumed = run.provenance.get("resumed_from")
     if isinstance(resumed, str) and resumed:
-        yield Finding(
+        yield RunFinding(
             level="note",
             title=f"resumed from {resumed}",
             evidence="run.json says so",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tunebook.report.best import Measured
+    from tunebook.report.best import MeasuredEvaluation
     from tunebook.report.records import Best
     from tunebook.runlog import RunLog
 
@@ -30,7 +30,7 @@ class Curves(NamedTuple):
     id: str
     name: str
     run: RunLog
-    measured: Mapping[str, Sequence[Measured]]
+    measured: Mapping[str, Sequence[MeasuredEvaluation]]
     """By dataset."""
     best: Sequence[Best]
 

@@ -16,7 +16,7 @@ Verdict = Literal["met", "within error", "missed", "above", "not comparable", "n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
+class ConfidenceInterval:
     """A 95 % interval and how it was made."""
 
     low: float
@@ -25,7 +25,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class MeasuredFigure:
     """One measured number with all that is needed to trust it."""
 
     name: str
@@ -34,7 +34,7 @@ class Figure:
     """`` where the engine evaluated one set and did not name it."""
     step: int
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     n: int | None
     n_unparsed: int | None
     source: str
@@ -45,7 +45,7 @@ class Figure:
 class Against:
     """The base model's figure, and whether the difference is more than chance."""
 
-    figure: Figure | None
+    figure: MeasuredFigure | None
     """At step 0; None where the base was not evaluated."""
     reason: str | None
     """Why there is no figure or no test; None where there is both."""
@@ -58,8 +58,8 @@ class Against:
 class Best:
     """The best evaluation by one figure, and what stands beside it at the same step."""
 
-    figure: Figure
-    beside: tuple[Figure, ...]
+    figure: MeasuredFigure
+    beside: tuple[MeasuredFigure, ...]
     """Other figures of the same evaluation, the majority baseline among them."""
     chosen_by: str
     """Who chose the figure, in words."""
@@ -71,7 +71,7 @@ class Expected:
     """One claim of the recipe's header beside what was measured."""
 
     text: str
-    measured: Figure | None
+    measured: MeasuredFigure | None
     verdict: Verdict
     reason: str
 
@@ -96,7 +96,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class EvaluationRow:
     """One line of the table of evaluations."""
 
     dataset: str
@@ -106,7 +106,7 @@ class Row:
     n_unparsed: int | None
     answers_cut: int | None
     values: dict[str, float]
-    intervals: dict[str, Interval]
+    intervals: dict[str, ConfidenceInterval]
     mode: str | None
     metrics: tuple[str, ...]
     """Names of the metrics that made the figures; empty for the engine's own evaluation."""
@@ -116,7 +116,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class RunFinding:
     """Something the reader should look at, with its evidence."""
 
     level: Literal["problem", "warning", "note"]
@@ -146,14 +146,14 @@ class RunReport:
     settings_source: str | None
     figure_names: tuple[str, ...]
     """Columns of the table of evaluations, the figure to choose by first."""
-    evaluations: tuple[Row, ...]
+    evaluations: tuple[EvaluationRow, ...]
     by_length: tuple[ByLength, ...]
     signatures: dict[str, str]
     """By metric: what has to be published with its figures, e.g. sacrebleu's signature."""
-    examples: tuple[Examples, ...]
+    examples: tuple[AnswerExamples, ...]
     examples_missing: str | None
     """Why there are no examples, or None."""
-    findings: tuple[Finding, ...]
+    findings: tuple[RunFinding, ...]
     recipe_text: str | None
     provenance: dict[str, Any] | None
     """The facts of `run.json`, every key present; None where the run left none."""
@@ -189,7 +189,7 @@ class RunDisagreements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class RunComparison:
     """Several runs side by side."""
 
     rows: tuple[dict[str, Any], ...]
@@ -201,7 +201,7 @@ class Comparison:
     """Versions, machines, commits and data that differ."""
     remarks: tuple[str, ...]
     """What the figures say of the runs together: which cannot be told apart, loss against metric."""
-    findings: tuple[Finding, ...]
+    findings: tuple[RunFinding, ...]
     """Where loss and metric disagree over the runs."""
     disagreements: tuple[RunDisagreements, ...]
     settings_in_part: tuple[str, ...]
@@ -234,7 +234,7 @@ class Report:
     headline: str
     runs: tuple[RunReport, ...]
     charts: tuple[Chart, ...]
-    comparison: Comparison | None
+    comparison: RunComparison | None
     live: Live | None = None
     """None where nobody makes the report again."""
 
@@ -251,7 +251,7 @@ class LengthRange:
     """Inclusive."""
     n: int
     value: float
-    interval: Interval | None
+    interval: ConfidenceInterval | None
     n_unparsed: int
 
 
@@ -288,7 +288,7 @@ class ShownExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examples:
+class AnswerExamples:
     """Wrong and unreadable answers of one evaluation."""
 
     dataset: str
@@ -323,7 +323,7 @@ class PhaseTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuUse:
+class GpuSummary:
     """One card that was watched."""
 
     name: str | None
@@ -363,7 +363,7 @@ class Usage:
     """Why there are none."""
     restarts: tuple[dict[str, Any], ...]
     """`step` and `repeated` steps, both null where not known, `message`, `source`."""
-    gpus: tuple[GpuUse, ...]
+    gpus: tuple[GpuSummary, ...]
     estimates: tuple[Estimated, ...]
 
 
@@ -415,7 +415,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class StepRule:
     """A step at which something happened, such as a restart; drawn from top to bottom."""
 
     key: str
@@ -441,7 +441,7 @@ class Chart:
     lines: tuple[Line, ...]
     references: tuple[Reference, ...] = ()
     marks: tuple[Mark, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[StepRule, ...] = ()
     x_label: str = STEPS
     """What the horizontal axis counts. `steps` of a line are seconds where it is not `step`."""
     log_scale: bool = False

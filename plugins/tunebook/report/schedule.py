@@ -8,7 +8,7 @@ import numpy as np
 
 from tunebook.checks.learning_rate import learning_rate
 from tunebook.recipes.catalog import ENGINES
-from tunebook.report.records import Finding
+from tunebook.report.records import RunFinding
 from tunebook.text import number
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FEWEST_POINTS = 10
 _FEWEST_OFF = 3
 
 
-def schedule_differs(run: RunLog) -> Iterator[Finding]:
+def schedule_differs(run: RunLog) -> Iterator[RunFinding]:
     """A learning rate that is not the recipe's, at some step or at its peak."""
     series, asked = run.series.get("learning_rate"), _number(run.settings, "learning_rate")
     if series is None or asked is None or asked <= 0 or len(series.values) < _FEWEST_POINTS:
@@ -40,7 +40,7 @@ def schedule_differs(run: RunLog) -> Iterator[Finding]:
         return
     worst = int(off[np.argmax(away[off])])
     name = run.settings.get("lr_scheduler_type" if run.engine == "llamafactory" else "lr_scheduler")
-    yield Finding(
+    yield RunFinding(
         level="warning",
         title="the learning rate is not the recipe's",
         evidence=f"at {len(off)} of {len(away)} logged steps, most at step {int(series.steps[worst])}: "
@@ -64,11 +64,11 @@ def _asked(run: RunLog, peak: float, steps: int) -> Callable[[int], float] | Non
         return None
 
 
-def _peak(series: Series, asked: float) -> Iterator[Finding]:
+def _peak(series: Series, asked: float) -> Iterator[RunFinding]:
     peak = float(np.nanmax(series.values))
     is_warm = float(series.values[-1]) < peak
     if peak / asked > 1 + _OFF or (is_warm and peak / asked < 0.8):
-        yield Finding(
+        yield RunFinding(
             level="warning",
             title="the learning rate is not the recipe's",
             evidence=f"its highest logged value is {number(peak)}, the recipe asks for {number(asked)}",

@@ -15,7 +15,7 @@ from tunebook.comparison.figures import adjust, compare_figure
 from tunebook.comparison.rows import Columns
 from tunebook.comparison.tables import match, pair, read_tables
 from tunebook.errors import TunebookError
-from tunebook.report.records import Interval
+from tunebook.report.records import ConfidenceInterval
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tunebook.comparison.records import FigureDifference
-    from tunebook.comparison.tables import Pair, Table
+    from tunebook.comparison.tables import PairedVerdicts, Table
     from tunebook.runlog import Evaluation, RunLog
     from tunebook.types import Metric
 
@@ -34,7 +34,7 @@ MOST_IN_ALL_PAIRS = 10
 p-values than a bootstrap of 2,000 resamples can give."""
 
 
-class Ranking(NamedTuple):
+class TestedRanking(NamedTuple):
     """What the tests say of runs that are ranked by one figure."""
 
     against_best: Mapping[int, FigureDifference]
@@ -44,11 +44,11 @@ class Ranking(NamedTuple):
     not_tested: Mapping[int, str]
     """By place: why a run could not be tested against the first."""
     tests: int
-    outcomes: Mapping[int, Outcome]
+    outcomes: Mapping[int, PairedOutcome]
     """By place: the test against the first with its rows."""
 
 
-def rank(answers: Sequence[Answers], pairing: Pairing) -> Ranking:
+def rank_runs(answers: Sequence[Answers], pairing: Pairing) -> TestedRanking:
     """Test runs, ranked best first, in pairs.
 
     Args:
@@ -70,7 +70,7 @@ def rank(answers: Sequence[Answers], pairing: Pairing) -> Ranking:
                 found[first, second] = difference
     adjusted = dict(zip(found, adjust(list(found.values())), strict=True))
     apart = {places for places, one in adjusted.items() if one.verdict != "not distinguishable"}
-    return Ranking(
+    return TestedRanking(
         against_best={place: adjusted[0, place] for place in tested},
         letters=letters([0, *tested], apart) if all_pairs and tested else {},
         not_tested={place: one.reason for place, one in outcomes.items() if one.difference is None},
@@ -125,13 +125,13 @@ class Answers(NamedTuple):
     """Those of the evaluation."""
 
 
-class Outcome(NamedTuple):
+class PairedOutcome(NamedTuple):
     """A paired test, or why there is none."""
 
     difference: FigureDifference | None
     reason: str
     """Empty where there is a test."""
-    verdicts: Pair | None
+    verdicts: PairedVerdicts | None
     metric: Metric | None
 
 
@@ -141,7 +141,7 @@ class Pairing:
     def __init__(self) -> None:
         self._tables: dict[tuple[Path, str], Table | str] = {}
 
-    def test(self, first: Answers, second: Answers) -> Outcome:
+    def test(self, first: Answers, second: Answers) -> PairedOutcome:
         """Test `second` against `first`; the p-value is not adjusted."""
         named = _metric_of(first)
         if isinstance(named, str):
@@ -166,7 +166,7 @@ class Pairing:
             )
         verdicts = pair(metric.name, one, other, matched)
         try:
-            return Outcome(compare_figure(metric, verdicts, figure), "", verdicts, metric)
+            return PairedOutcome(compare_figure(metric, verdicts, figure), "", verdicts, metric)
         except TunebookError as err:
             return _not_tested(err.problem)
 
@@ -177,8 +177,8 @@ class Pairing:
         return self._tables[key]
 
 
-def _not_tested(reason: str) -> Outcome:
-    return Outcome(None, reason, None, None)
+def _not_tested(reason: str) -> PairedOutcome:
+    return PairedOutcome(None, reason, None, None)
 
 
 def _read(path: Path, metric: Metric) -> Table | str:
@@ -296,25 +296,29 @@ Pairs = Counter[tuple[str, str | None]]
 """How often each (reference, parsed answer) occurred."""
 
 
-def wilson(value: float, n: int) -> Interval:
+def wilson_interval(value: float, n: int) -> ConfidenceInterval:
     """Interval of a proportion `value` out of `n`; also right at 0 and 1, where the usual one has no width.
 
     Source: Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953.
 
-    >>> round(wilson(1.0, 100).low, 3)
+    >>> round(wilson_interval(1.0, 100).low, 3)
     0.963
     """
     middle = (value + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(value * (1 - value) / n + _Z**2 / (4 * n**2))
-    return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), method=f"Wilson, n {n}")
+    return ConfidenceInterval(
+        low=max(0.0, middle - half), high=min(1.0, middle + half), method=f"Wilson, n {n}"
+    )
 
 
-def normal(value: float, stderr: float) -> Interval:
+def normal_interval(value: float, stderr: float) -> ConfidenceInterval:
     """Interval of a mean with a standard error."""
-    return Interval(low=value - _Z * stderr, high=value + _Z * stderr, method="1.96 standard errors")
+    return ConfidenceInterval(
+        low=value - _Z * stderr, high=value + _Z * stderr, method="1.96 standard errors"
+    )
 
 
-def yes_no_interval(name: str, value: float, counted: Pairs) -> Interval | None:
+def yes_no_interval(name: str, value: float, counted: Pairs) -> ConfidenceInterval | None:
     """Interval of a Yes/No figure from its confusion counts.
 
     Each cell's share is drawn from the posterior that a Jeffreys prior and the counts give, and the figure
@@ -342,7 +346,7 @@ def yes_no_interval(name: str, value: float, counted: Pairs) -> Interval | None:
     figures = _figure(name, draws)
     assert figures is not None
     low, high = np.quantile(figures, [0.025, 0.975])
-    return Interval(
+    return ConfidenceInterval(
         low=min(float(low), value),
         high=max(float(high), value),
         method=f"posterior of the confusion counts, n {int(counts.sum())}",

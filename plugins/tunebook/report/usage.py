@@ -10,7 +10,7 @@ from tunebook import memory
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.models.checkpoints import checkpoint_folders
-from tunebook.report.records import Estimated, GpuUse, PhaseTime, Usage
+from tunebook.report.records import Estimated, GpuSummary, PhaseTime, Usage
 from tunebook.types import Recipe
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tunebook.memory import MemoryEstimate
     from tunebook.runlog import RunLog
-    from tunebook.runlog.records import Gpu, TimeSeries
+    from tunebook.runlog.records import TimeSeries, WatchedGpu
 
 _GIB, _MIB = 2**30, 2**20
 _NO_PHASES = "no file of this run tells how long its parts took"
@@ -55,9 +55,9 @@ def usage_of(run: RunLog) -> Usage:
     )
 
 
-def _gpu(gpu: Gpu) -> GpuUse:
+def _gpu(gpu: WatchedGpu) -> GpuSummary:
     watched = gpu.memory_mib or gpu.utilization_percent or gpu.power_w
-    return GpuUse(
+    return GpuSummary(
         name=gpu.name,
         host=gpu.host,
         index=gpu.index,

@@ -26,7 +26,7 @@ _SKIPPED = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 """Weights, which no report reads."""
 
 
-class Read(NamedTuple):
+class ReadRuns(NamedTuple):
     """A report of the runs that have logged something, and the folders of those that have not."""
 
     report: Report | None
@@ -59,7 +59,7 @@ class Watch:
         self.every = every
         self.templates = templates
         self.is_going = is_going
-        self.read = Read(None, (), tuple(runs))
+        self.read = ReadRuns(None, (), tuple(runs))
         self._seen: dict[str, tuple[int, int]] | None = None
 
     def look(self) -> tuple[Path, ...]:
@@ -113,13 +113,13 @@ class Watch:
         return render(report) | render_outlines(report, self.templates)
 
 
-def _read(runs: Sequence[Path]) -> Read:
+def _read(runs: Sequence[Path]) -> ReadRuns:
     """Gather the runs that can be read; one that has just begun has logged nothing yet."""
     with suppress(TunebookError):
-        return Read(gather(runs), tuple(runs), ())
+        return ReadRuns(gather(runs), tuple(runs), ())
     readable = tuple(run for run in runs if _is_readable(run))
     unread = tuple(run for run in runs if run not in readable)
-    return Read(gather(readable) if readable else None, readable, unread)
+    return ReadRuns(gather(readable) if readable else None, readable, unread)
 
 
 def _is_readable(run: Path) -> bool:

@@ -2,32 +2,32 @@
 
 from tunebook.runlog.folder import read_run
 from tunebook.runlog.records import (
+    EvaluatedExample,
     Evaluation,
-    Example,
-    Gpu,
     Note,
-    Part,
     Phase,
     Restart,
     RunLog,
     Series,
+    SeriesPart,
     Sourced,
     TimeSeries,
     Trainer,
+    WatchedGpu,
 )
 
 __all__ = [
+    "EvaluatedExample",
     "Evaluation",
-    "Example",
-    "Gpu",
     "Note",
-    "Part",
     "Phase",
     "Restart",
     "RunLog",
     "Series",
+    "SeriesPart",
     "Sourced",
     "TimeSeries",
     "Trainer",
+    "WatchedGpu",
     "read_run",
 ]

@@ -18,7 +18,7 @@ import orjson
 
 from tunebook.runlog.records import Note, Series, Sourced
 from tunebook.runlog.series import SeriesBuilder, WentBack, join_starts, later_wins
-from tunebook.runlog.timeline import Start, Timeline, last_number
+from tunebook.runlog.timeline import RunStart, Timeline, last_number
 from tunebook.runlog.tolerant_json import as_float, numbers_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Console(NamedTuple):
     source: str
     banner: str
     """Which engine announces itself: `llamafactory`, `axolotl`, or nothing."""
-    starts: list[Start]
+    starts: list[RunStart]
     """Starts of the run that its stamps tell of, with their phases."""
     went_back: list[WentBack]
     gpu_count: int | None
@@ -117,7 +117,7 @@ def read_console(path: Path, source: str) -> Console | None:
     training, evaluation, timeline = _Logged(), _Logged(), Timeline()
     bad = 0
     for chunk in _chunks(path):
-        entries, torn = parse(DICTIONARY.findall(chunk))
+        entries, torn = parse_entries(DICTIONARY.findall(chunk))
         bad += torn
         for entry in entries:
             if "epoch" not in entry:
@@ -180,7 +180,7 @@ class _Logged:
     def steps(self, per_epoch: float | None) -> NDArray[np.int64]:
         if per_epoch is None:
             return np.arange(1, len(self.epochs) + 1)
-        return steps_of(np.array(self.epochs), per_epoch)
+        return steps_by_epochs(np.array(self.epochs), per_epoch)
 
 
 def _put_all(made: dict[str, Series], logged: _Logged, per_epoch: float | None, source: str) -> None:
@@ -252,7 +252,7 @@ def _by_bar(head: bytes, total: int | None) -> float | None:
     for match in itertools.islice(DICTIONARY.finditer(head), 500):
         bars = _BAR.findall(head, match.end(), match.end() + 400)
         steps = [int(step) for step, whole in bars if total is None or int(whole) == total]
-        for entry in parse([match.group()])[0]:
+        for entry in parse_entries([match.group()])[0]:
             epoch = as_float(entry.get("epoch"))
             if steps and epoch and not _OF_TRAINING.isdisjoint(entry):
                 found = steps[0] / epoch
@@ -267,7 +267,7 @@ _FIRST_BLOCK = 256
 _LAST_BLOCK = 1 << 16
 
 
-def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
+def steps_by_epochs(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
     """Steps of log entries, from their printed epochs.
 
     Entries come every so many steps, so that their order tells more than the rounded epoch does: entries
@@ -279,7 +279,7 @@ def steps_of(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]
         per_epoch: Optimizer steps in an epoch.
 
     >>> import numpy as np
-    >>> steps_of(np.array([0.1136, 0.2273, 0.3409]), 88).tolist()
+    >>> steps_by_epochs(np.array([0.1136, 0.2273, 0.3409]), 88).tolist()
     [10, 20, 30]
     """
     estimates = epochs * per_epoch
@@ -385,7 +385,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
         yield begun
 
 
-def parse(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
+def parse_entries(found: Sequence[bytes]) -> tuple[list[dict[str, Any]], int]:
     """Parse Python dictionaries as JSON; returns those that are whole, and how many were not."""
     if not found:
         return [], 0

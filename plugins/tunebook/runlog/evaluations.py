@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.runlog.records import Evaluation, Example, Note
+from tunebook.runlog.records import EvaluatedExample, Evaluation, Note
 from tunebook.runlog.tolerant_json import as_float, as_int, numbers_of, read_lines
 
 if TYPE_CHECKING:
@@ -202,10 +202,10 @@ def _lookup(series: Series | None) -> dict[int, float]:
 _NAME = re.compile(r"eval_records-(?P<dataset>.+)-(?P<step>\d+)\.jsonl")
 
 
-class Examples(NamedTuple):
+class ReadExamples(NamedTuple):
     """The examples of one evaluation and what was lost of their file."""
 
-    examples: list[Example]
+    examples: list[EvaluatedExample]
     notes: list[Note]
 
 
@@ -218,7 +218,7 @@ def record_files(folder: Path) -> dict[tuple[str, int], Path]:
     return found
 
 
-def read_examples(path: Path, source: str) -> Examples:
+def read_examples(path: Path, source: str) -> ReadExamples:
     """Read one file of records; of an index that is there twice, the later line counts.
 
     Raises:
@@ -228,7 +228,7 @@ def read_examples(path: Path, source: str) -> Examples:
     notes = []
     if bad:
         notes.append(Note(kind="lost", file=source, message=f"{bad} records are damaged and were left out"))
-    return Examples([_example(lines[index], source) for index in sorted(lines)], notes)
+    return ReadExamples([_example(lines[index], source) for index in sorted(lines)], notes)
 
 
 def count_answers(path: Path, metric: str) -> Counter[tuple[str, str | None]]:
@@ -264,12 +264,12 @@ def _by_index(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
 _TEXTS = ("dataset", "prompt", "prediction", "reference")
 
 
-def _example(line: Mapping[str, Any], source: str) -> Example:
+def _example(line: Mapping[str, Any], source: str) -> EvaluatedExample:
     """The example of a whole record."""
     index, step = as_int(line["index"]), as_int(line["step"])
     assert index is not None
     assert step is not None
-    return Example(
+    return EvaluatedExample(
         dataset=line["dataset"],
         step=step,
         index=index,

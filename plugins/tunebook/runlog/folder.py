@@ -15,8 +15,8 @@ from tunebook.runlog.evaluations import from_results, from_series, read_eval_met
 from tunebook.runlog.files import RunFiles, checkpoints, find_files
 from tunebook.runlog.gpus import fullest, read_gpu_logs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
-from tunebook.runlog.series import WentBack, merge
-from tunebook.runlog.settings import OwnRecords, read_own_records, read_settings, trained_parameters
+from tunebook.runlog.series import WentBack, merge_series
+from tunebook.runlog.settings import OwnRecords, read_own_records, read_run_settings, trained_parameters
 from tunebook.runlog.tensorboard import read_event_files
 from tunebook.runlog.tolerant_json import numbers_of, read_object
 from tunebook.runlog.trainer_files import read_states, read_trainer_log
@@ -82,7 +82,7 @@ class _Reader:
         provenance = self.own.run
         evaluations = self._evaluations(series, provenance)
         evaluations += self._results_evaluated(evaluations, series)
-        settings = read_settings(self.folder)
+        settings = read_run_settings(self.folder)
         results, results_source = self._results()
         recipe = provenance.get("recipe")
         engine = recipe.get("engine") if isinstance(recipe, dict) else None
@@ -172,7 +172,7 @@ class _Reader:
             self.states.went_back,
         ]
         self.notes += self.gpus.notes
-        merged = merge(sources)
+        merged = merge_series(sources)
         for name in _CLOSING:
             merged.pop(name, None)
         if "train_tokens_per_second" not in merged and (speed := steps_per_second(merged)) is not None:

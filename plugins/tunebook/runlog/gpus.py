@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tunebook.runlog.records import Gpu, Note, Sourced, TimeSeries
+from tunebook.runlog.records import Note, Sourced, TimeSeries, WatchedGpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ class Samples:
         """The card of this number on this host."""
         return self._cards.setdefault((host, index), Card())
 
-    def gpus(self) -> list[Gpu]:
+    def gpus(self) -> list[WatchedGpu]:
         """The cards with their series; seconds count from the first sample of the file."""
         firsts = [
             at for card in self._cards.values() for track in card.tracks if (at := track.first()) is not None
@@ -92,7 +92,7 @@ class Samples:
                 continue
             name, total = self.names.get(int(index), (None, None)) if index.isdigit() else (None, None)
             found.append(
-                Gpu(
+                WatchedGpu(
                     host=host,
                     index=index,
                     name=card.name or name,
@@ -111,7 +111,7 @@ def peak(memory: TimeSeries | None) -> Sourced | None:
     return Sourced(value=float(memory.values.max()), source=memory.source) if memory is not None else None
 
 
-def fullest(gpus: Iterable[Gpu]) -> Sourced | None:
+def fullest(gpus: Iterable[WatchedGpu]) -> Sourced | None:
     """The peak of the card that was fullest; None where no memory was watched."""
     peaks = [gpu.peak_memory_mib for gpu in gpus if gpu.peak_memory_mib is not None]
     return max(peaks, key=lambda one: one.value, default=None)
@@ -153,7 +153,7 @@ _UNITS = {"busy": ("", "%"), "power": ("", "W")}
 class GpuLog(NamedTuple):
     """Cards, and what was lost of their file or files."""
 
-    gpus: list[Gpu]
+    gpus: list[WatchedGpu]
     notes: list[Note]
 
 

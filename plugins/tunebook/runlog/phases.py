@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tunebook.runlog.console import Console
     from tunebook.runlog.records import Evaluation, Series
-    from tunebook.runlog.timeline import Start
+    from tunebook.runlog.timeline import RunStart
     from tunebook.runlog.wandb_run import WandbRun
 
 _BEFORE_AND_AFTER: tuple[PhaseName, ...] = (
@@ -32,7 +32,7 @@ _ONE_PROCESS = re.compile(r"--launcher[= ]python(?!\S)")
 class TimedStart(NamedTuple):
     """A start that a log's stamps tell of, and the log's name."""
 
-    start: Start
+    start: RunStart
     source: str
     seconds: float
     """From its first stamp to its last."""
@@ -53,7 +53,7 @@ def timed_starts(consoles: Sequence[Console]) -> list[TimedStart]:
     return sorted(found, key=lambda one: one.start.began or 0.0)
 
 
-def _overlap(one: Start, other: Start) -> bool:
+def _overlap(one: RunStart, other: RunStart) -> bool:
     if one.began is None or one.ended is None or other.began is None or other.ended is None:
         return False
     return one.began < other.ended and other.began < one.ended

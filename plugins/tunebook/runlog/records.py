@@ -36,7 +36,7 @@ class Sourced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class SeriesPart:
     """A stretch of a series, of points one behind the other that came from one file."""
 
     source: str
@@ -58,7 +58,7 @@ class Series:
     """Shape (N,); `nan` and infinities are kept as logged."""
     source: str
     """The file or files it came from, below the run folder, in words."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SeriesPart, ...] = ()
     """Of a series that was joined from several files: its stretches in order. Else empty."""
 
 
@@ -76,7 +76,7 @@ class TimeSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
+class WatchedGpu:
     """One card that the run, or something beside it, used while it was being watched."""
 
     host: str | None
@@ -161,7 +161,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class EvaluatedExample:
     """One evaluated example, with the verdict of one metric."""
 
     dataset: str
@@ -231,7 +231,7 @@ class RunLog:
     """In the order of a run; a phase that nothing tells of is not in it."""
     restarts: tuple[Restart, ...] = ()
     """By step; every start after the first that left a trace."""
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[WatchedGpu, ...] = ()
     """Cards that were watched by `nvidia-smi` or W&B; empty where nobody watched."""
     wall_seconds: Sourced | None = None
     """From start to end, over all starts, without the time between them; None where not known."""

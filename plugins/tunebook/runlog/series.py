@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tunebook.runlog.records import Part, Series
+from tunebook.runlog.records import Series, SeriesPart
 from tunebook.runlog.tolerant_json import as_float
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Joined(NamedTuple):
     went_back: list[WentBack]
 
 
-def merge(sources: Iterable[Mapping[str, Series]]) -> dict[str, Series]:
+def merge_series(sources: Iterable[Mapping[str, Series]]) -> dict[str, Series]:
     """Join several sources of the same run, the most trusted first.
 
     A later source only adds what lies before the first or after the last step of the earlier ones, e.g.
@@ -118,7 +118,7 @@ def join_starts(starts: Sequence[Mapping[str, Series]]) -> Joined:
             joined = joined or dict(later)
             continue
         if _is_copy(joined, later):
-            joined = merge([joined, later])
+            joined = merge_series([joined, later])
             continue
         # An evaluation before the first step of a resumed training is no step taken again.
         told_by = {"loss"} if "loss" in joined and "loss" in later else later.keys()
@@ -212,13 +212,13 @@ def _origins(series: Series, names: dict[str, int]) -> NDArray[np.int64]:
     return np.repeat(np.array(numbers, dtype=np.int64), [points for _, points in parts])
 
 
-def _parts(steps: NDArray[np.int64], origins: NDArray[np.int64], names: list[str]) -> tuple[Part, ...]:
+def _parts(steps: NDArray[np.int64], origins: NDArray[np.int64], names: list[str]) -> tuple[SeriesPart, ...]:
     if not len(steps):
         return ()
     starts = np.flatnonzero(np.append(True, origins[1:] != origins[:-1]))
     ends = np.append(starts[1:], len(steps))
     return tuple(
-        Part(
+        SeriesPart(
             source=names[int(origins[first])],
             first_step=int(steps[first]),
             last_step=int(steps[after - 1]),

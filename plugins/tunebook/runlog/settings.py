@@ -33,7 +33,7 @@ _OPTIMIZER = re.compile(r"OptimizerNames\.(\w+)")
 _ADAPTER_KEYS = ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 
 
-class Settings(NamedTuple):
+class RunSettings(NamedTuple):
     """Settings by the engine's own keys, where they are from, and the recipe's text if there is one."""
 
     values: dict[str, Any]
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
     text: str | None
 
 
-def read_settings(folder: Path) -> Settings:
+def read_run_settings(folder: Path) -> RunSettings:
     """The settings of the run in `folder`, from the best source it has.
 
     That is `tunebook/recipe.yaml`, else the model card's list, joined by `adapter_config.json`.
@@ -57,13 +57,13 @@ def read_settings(folder: Path) -> Settings:
         except yaml.YAMLError:
             values = None
         if isinstance(values, dict):
-            return Settings({str(k): _number(v) for k, v in values.items()}, "tunebook/recipe.yaml", text)
+            return RunSettings({str(k): _number(v) for k, v in values.items()}, "tunebook/recipe.yaml", text)
     found: dict[str, Any] = {}
     sources = []
     card = folder / "README.md"
     text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
     if copied := _axolotl_card(text):
-        return Settings(copied, "README.md (Axolotl's configuration without overrides)", None)
+        return RunSettings(copied, "README.md (Axolotl's configuration without overrides)", None)
     if listed := _model_card(text):
         found |= listed
         sources.append("README.md (model card)")
@@ -71,7 +71,7 @@ def read_settings(folder: Path) -> Settings:
     if adapter.is_file() and (config := read_object(adapter)):
         found |= {key: config[key] for key in _ADAPTER_KEYS if config.get(key) is not None}
         sources.append("adapter_config.json")
-    return Settings(found, ", ".join(sources) or None, None)
+    return RunSettings(found, ", ".join(sources) or None, None)
 
 
 def _number(value: Any) -> Any:

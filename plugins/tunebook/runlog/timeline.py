@@ -108,7 +108,7 @@ _JUMP = 60.0
 
 
 @dataclass(slots=True)
-class Start:
+class RunStart:
     """One start of a run, as a log shows it."""
 
     seconds: dict[PhaseName, float] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Timeline:
     """Takes the text of a log piece by piece; afterwards, its starts."""
 
     def __init__(self) -> None:
-        self.starts: list[Start] = [Start()]
+        self.starts: list[RunStart] = [RunStart()]
         self._phase: PhaseName = "starting"
         self._stamped: PhaseName = "starting"
         """The phase at the last stamp: signs without one may have moved on since."""
@@ -237,9 +237,9 @@ class Timeline:
             start.seconds["training"] = start.seconds.get("training", 0.0) - gap
             start.seconds["saving"] = start.seconds.get("saving", 0.0) + gap
 
-    def _new_start(self) -> Start:
+    def _new_start(self) -> RunStart:
         """Begin another start behind the widest gap since the last sign, which lay between the two."""
-        old, new = self.starts[-1], Start(began=self._last, ended=self._last)
+        old, new = self.starts[-1], RunStart(began=self._last, ended=self._last)
         if self._gaps and self._last is not None:
             widest = max(range(len(self._gaps)), key=self._gaps.__getitem__)
             moved, own = sum(self._gaps[widest:]), sum(self._gaps[widest + 1 :])

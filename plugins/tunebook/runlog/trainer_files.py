@@ -94,7 +94,7 @@ _COMPARED_BYTES = 64 << 20
 _DIFFERING = 2
 
 
-class States(NamedTuple):
+class TrainerStates(NamedTuple):
     """The state that counts, its series joined with those of an earlier start, and what was lost."""
 
     state: TrainerState | None
@@ -103,7 +103,7 @@ class States(NamedTuple):
     notes: list[Note]
 
 
-def read_states(files: RunFiles) -> States:
+def read_states(files: RunFiles) -> TrainerStates:
     """Read the state at the top of the folder, else that of the newest checkpoint that has one.
 
     The Trainer carries its history on from checkpoint to checkpoint. One whose history differs is from
@@ -128,7 +128,7 @@ def read_states(files: RunFiles) -> States:
         else:
             notes.extend(newest.notes)
     if newest is None or path_of_newest is None:
-        return States(None, {}, [], notes)
+        return TrainerStates(None, {}, [], notes)
     starts = [(_written(path_of_newest), newest.series)]
     if sum(path.stat().st_size for path in others) <= _COMPARED_BYTES:
         for path in others:
@@ -142,7 +142,7 @@ def read_states(files: RunFiles) -> States:
     else:
         starts.reverse()
     joined = join_starts([series for _, series in starts])
-    return States(newest, joined.series, joined.went_back, notes)
+    return TrainerStates(newest, joined.series, joined.went_back, notes)
 
 
 def _written(path: Path) -> float:

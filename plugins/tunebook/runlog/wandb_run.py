@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tunebook.runlog.files import RunFiles
-    from tunebook.runlog.records import Gpu
+    from tunebook.runlog.records import WatchedGpu
     from tunebook.runlog.series import WentBack
 
 _STEP, _OWN_STEP, _CLOCK = "train/global_step", "_step", "_runtime"
@@ -57,7 +57,7 @@ class WandbRun(NamedTuple):
     summary: dict[str, float]
     settings: dict[str, Any]
     """The engine's and the Trainer's own keys, without secrets."""
-    gpus: list[Gpu]
+    gpus: list[WatchedGpu]
     gpu_count: int | None
     started: float | None
     """Seconds since the epoch."""
@@ -116,11 +116,11 @@ def read_wandb(path: Path, source: str) -> WandbRun | None:
     data = path.read_bytes()
     if not data.startswith(MAGIC):
         return None
-    records = Records(data)
+    records = LogRecords(data)
     reader = _Reader(source)
     for record in records:
         try:
-            reader.take(Message(record))
+            reader.take(ProtobufMessage(record))
         except ValueError:
             reader.unreadable += 1
     return reader.result(records)
@@ -143,30 +143,30 @@ class _Reader:
         self._started: float | None = None
         self._runtime: float | None = None
 
-    def take(self, record: Message) -> None:
+    def take(self, record: ProtobufMessage) -> None:
         """Take what is of use of a record.
 
         Raises:
             ValueError: The record is damaged.
         """
         for content in record.parts[_HISTORY]:
-            self._history(_numbers(items(Message(content))))
+            self._history(_numbers(items(ProtobufMessage(content))))
         for content in record.parts[_SUMMARY]:
-            found = _numbers(items(Message(content)))
+            found = _numbers(items(ProtobufMessage(content)))
             self._summary |= {trainer_name(k): n for k, n in found.items() if not k.startswith("_")}
         for content in record.parts[_CONFIG]:
-            self._config |= _values(Message(content))
+            self._config |= _values(ProtobufMessage(content))
         for content in record.parts[_STATS]:
-            self._sample(Message(content))
+            self._sample(ProtobufMessage(content))
         for content in record.parts[_RUN]:
-            self._about_run(Message(content))
+            self._about_run(ProtobufMessage(content))
         for content in record.parts[_ENVIRONMENT]:
-            environment = Message(content)
+            environment = ProtobufMessage(content)
             self._gpu_count = environment.number(19)
-            self._cards += [_card(Message(card)) for card in environment.parts[24]]
+            self._cards += [_card(ProtobufMessage(card)) for card in environment.parts[24]]
         for content in record.parts[_EXIT]:
             # In whole seconds; protobuf does not write a zero.
-            self._runtime = float(_signed(Message(content).number(2) or 0))
+            self._runtime = float(_signed(ProtobufMessage(content).number(2) or 0))
 
     def _history(self, row: Mapping[str, float]) -> None:
         """The Trainer names its step; what others log beside it has only W&B's own count of rows."""
@@ -174,9 +174,9 @@ class _Reader:
         if name in row:
             self._points[name].add(int(row[name]), _named(row))
 
-    def _sample(self, message: Message) -> None:
+    def _sample(self, message: ProtobufMessage) -> None:
         for stamp in message.parts[2][-1:]:
-            at = _timestamp(Message(stamp))
+            at = _timestamp(ProtobufMessage(stamp))
             for key, amount in _numbers(items(message, 3)).items():
                 if match := _GPU.fullmatch(key):
                     self._add_sample(match, at, amount)
@@ -191,13 +191,13 @@ class _Reader:
         else:
             card.memory.add(at, amount / _MIB)
 
-    def _about_run(self, message: Message) -> None:
+    def _about_run(self, message: ProtobufMessage) -> None:
         for config in message.parts[4]:
-            self._config |= _values(Message(config))
+            self._config |= _values(ProtobufMessage(config))
         for stamp in message.parts[17]:
-            self._started = _timestamp(Message(stamp))
+            self._started = _timestamp(ProtobufMessage(stamp))
 
-    def result(self, records: Records) -> WandbRun | None:
+    def result(self, records: LogRecords) -> WandbRun | None:
         by_trainer = self._points[_STEP].series()
         series = by_trainer or self._points[_OWN_STEP].series()
         self._samples.names = dict(enumerate(self._cards))
@@ -239,7 +239,7 @@ def _named(row: Mapping[str, float]) -> dict[str, float]:
     return named
 
 
-def _card(message: Message) -> tuple[str | None, float | None]:
+def _card(message: ProtobufMessage) -> tuple[str | None, float | None]:
     """Name and MiB of a card, out of GpuNvidiaInfo."""
     names, total = message.parts[1], message.number(2)
     return names[-1].decode() if names else None, None if total is None else total / _MIB
@@ -257,7 +257,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return redacted
 
 
-def items(message: Message, field: int = 1) -> dict[str, bytes | float]:
+def items(message: ProtobufMessage, field: int = 1) -> dict[str, bytes | float]:
     """The items of a history, configuration, summary or sample: key -> JSON text, or a typed number.
 
     Items keep their key in field 1, or the parts of a nested one in field 2, and their value as JSON in field
@@ -268,7 +268,7 @@ def items(message: Message, field: int = 1) -> dict[str, bytes | float]:
     """
     found: dict[str, bytes | float] = {}
     for data in message.parts[field]:
-        item = Message(data)
+        item = ProtobufMessage(data)
         key = ".".join(part.decode() for part in item.parts[1] + item.parts[2])
         if texts := item.parts[16] or item.parts[8]:
             found[key] = texts[-1]
@@ -298,7 +298,7 @@ def number_of(content: bytes | float) -> float | None:
         return None
 
 
-def _values(message: Message) -> dict[str, Any]:
+def _values(message: ProtobufMessage) -> dict[str, Any]:
     """Keys and decoded values of a configuration; what is no JSON is left out.
 
     Raises:
@@ -313,7 +313,7 @@ def _values(message: Message) -> dict[str, Any]:
     return found
 
 
-def _timestamp(message: Message) -> float:
+def _timestamp(message: ProtobufMessage) -> float:
     """Seconds since the epoch out of a google.protobuf.Timestamp."""
     return _signed(message.number(1) or 0) + (message.number(2) or 0) / 1e9
 
@@ -326,7 +326,7 @@ _RECORD = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-class Records:
+class LogRecords:
     """The whole records of a log, in order; afterwards, what was lost."""
 
     def __init__(self, data: bytes) -> None:
@@ -377,7 +377,7 @@ class Records:
         self.cut_off = expected or position < end
 
 
-class Message:
+class ProtobufMessage:
     """The fields of a protobuf message by number, without its schema.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tunebook.errors import TunebookError
 from tunebook.models.checkpoints import last_whole_checkpoint
-from tunebook.runlog.console import DICTIONARY, parse
+from tunebook.runlog.console import DICTIONARY, parse_entries
 from tunebook.runlog.records import PhaseName
 from tunebook.runlog.timeline import BAR, SIGNS, last_number
 from tunebook.runlog.tolerant_json import as_float, read_object
@@ -358,7 +358,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
             part_done, part_total = done, whole
     if phase == "training":
         part_done = part_total = None
-    logged = [entry for entry in parse(DICTIONARY.findall(tail))[0] if "loss" in entry]
+    logged = [entry for entry in parse_entries(DICTIONARY.findall(tail))[0] if "loss" in entry]
     last = logged[-1] if logged else {}
     tokens = next((last[key] for key in last if key.startswith("tokens/") and "per_sec" in key), None)
     return LogState(
