@@ -58,6 +58,7 @@ def place(tmp_path, monkeypatch):
     yield tmp_path
     sys.modules.pop("mine", None)
     declared.known_figures.cache_clear()
+    shown._known.cache_clear()
 
 
 def findings(place, metric, **changed):

@@ -114,7 +114,7 @@ class Figure:
             object.__setattr__(self, "label", self.name.replace("_", " ").replace("/", " "))
 
 
-UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True)
+UNPARSED = Figure(name="unparsed_rate", label="share unparsed", smaller_is_better=True, detail=True)
 """Share of the predictions that could not be read; every metric of ours has it."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook import metrics
 from tunebook.errors import TunebookError
-from tunebook.metrics.figures import LOSS_FIGURES, known_figures
+from tunebook.metrics.figures import TRAINER_FIGURES, known_figures
 from tunebook.scoring.figures import reported_figures
 from tunebook.types import Figure
 
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from tunebook.checks.recipe import CheckedRecipe
 
 
-_FROM_TRAINER = (
-    LOSS_FIGURES[0],
-    *(
-        Figure(name=name, high=None, descriptive=True)
-        for name in ("runtime", "samples_per_second", "steps_per_second")
-    ),
-)
 _GENERATED = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
 """LLaMA-Factory's own, with `predict_with_generate`."""
 
@@ -67,7 +60,7 @@ def reported(recipe: CheckedRecipe) -> Reported | None:
 
 
 def _of_engine(recipe: CheckedRecipe) -> dict[str, Figure]:
-    found = {figure.name: figure for figure in _FROM_TRAINER}
+    found = {figure.name: figure for figure in TRAINER_FIGURES}
     if recipe.get("compute_accuracy"):
         found["accuracy"] = Figure(name="accuracy")
     if recipe.get("predict_with_generate"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tunebook import types
 from tunebook.comparison.rows import read_answered_rows, recorded_score
 from tunebook.errors import TunebookError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tunebook.comparison.rows import AnsweredRow, Columns
     from tunebook.types import Metric, Score
 
-UNPARSED = "unparsed_rate"
+UNPARSED = types.UNPARSED.name
 """The column, and the figure that is its mean, of whether an answer could not be read."""
 
 _NAMED = 64

@@ -49,6 +49,16 @@ _ENGINES = (
 """What an engine logs itself."""
 
 
+TRAINER_FIGURES = (
+    LOSS_FIGURES[0],
+    *(
+        Figure(name=name, high=None, descriptive=True)
+        for name in ("runtime", "samples_per_second", "steps_per_second")
+    ),
+)
+"""Of every evaluation of the Trainer's own."""
+
+
 @functools.cache
 def known_figures() -> Mapping[str, Figure]:
     """Return every figure of ours and of the metrics that are installed, by name, in reading order.

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from tunebook.types import Figure
 
-NOT_FIGURES = frozenset(
-    {"runtime", "samples_per_second", "steps_per_second", "answers_cut", "generation_seconds", "lexical_rate"}
-)
-"""What evaluations log beside their figures; told elsewhere or of no use to a reader."""
+NOT_FIGURES = frozenset({"answers_cut", "generation_seconds", "lexical_rate"})
+"""What evaluations log beside their figures; shown elsewhere or of no use to a reader."""
 
 BESIDE = (
     "accuracy", "majority_accuracy", "f1", "precision", "recall", "auroc", "strict_match", "flexible_extract",

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tunebook.metrics.figures import TRAINER_FIGURES
 from tunebook.runlog.records import EvaluatedExample, Evaluation, Note
 from tunebook.runlog.tolerant_json import as_float, as_int, numbers_of, read_lines
 
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from tunebook.runlog.records import Series
-
+    from tunebook.metrics.figures import TRAINER_FIGURES
+from tunebook.runlog.records import Series
 
 _ABOUT_SPEED = frozenset(
-    {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_input_tokens_seen"}
+    {
+        *(figure.name for figure in TRAINER_FIGURES if figure.descriptive),
+        *("model_preparation_time", "num_input_tokens_seen"),
+    }
 )
 
 

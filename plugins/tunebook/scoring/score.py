@@ -19,7 +19,7 @@ from tunebook.errors import TunebookError
 from tunebook.metrics import statistics
 from tunebook.metrics.statistics import Interval
 from tunebook.scoring.prediction_files import PredictionRow
-from tunebook.types import Metric, Score
+from tunebook.types import UNPARSED, Metric, Score
 
 _BATCH = 256
 _IN_FLIGHT_PER_WORKER = 3
@@ -183,7 +183,7 @@ def with_intervals(
             else:
                 interval, method = statistics.bootstrap_mean(column), "bootstrap"
             result[name] = Estimate(value=value, interval=interval, method=method)
-        elif name == "unparsed_rate":
+        elif name == UNPARSED.name:
             share = statistics.wilson(sum(score.parsed is None for score in scores), n)
             result[name] = Estimate(value=value, interval=share, method="wilson")
         else:
@@ -208,7 +208,7 @@ def _resampled(
     n = len(scores)
     resamples = min(1_000, _RESAMPLE_BUDGET // n)
     others = [name for name in figures if any(name not in score.values for score in scores)]
-    if resamples < _FEWEST_RESAMPLES or not set(others) - {"unparsed_rate"}:
+    if resamples < _FEWEST_RESAMPLES or not set(others) - {UNPARSED.name}:
         return {}
     generator = np.random.default_rng(0)
     columns: dict[str, list[float]] = {name: [] for name in others}
