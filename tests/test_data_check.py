@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lengths_cases import answer_here, make_tokenizer
 from tunebook.checks.data_audit import answers, audit
 from tunebook.checks.data_audit.findings import RULES, Ledger
 from tunebook.cli.main import data
@@ -284,6 +285,31 @@ def test_a_recipe_has_its_sets_compared(place):
     assert "far: not on this machine" in result.stderr
     (place / "recipe.yaml").write_text(recipe.replace("eval_dataset: cards", "eval_dataset: trained"))
     assert findings("recipe.yaml")["leaked-row"]["count"] == 30
+
+
+@pytest.mark.engine
+def test_the_engine_of_a_recipe_says_which_rows_it_leaves_out_and_where_it_stops(place, monkeypatch):
+    answer_here(monkeypatch, place / "cache")
+    talk = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
+    write(place / "talks.jsonl", [{"conversations": talk}, {"conversations": [talk[1], *talk, talk[0]]}])
+    write(place / "cards.jsonl", [*rows(3), {"instruction": "?", "input": "", "output": None}])
+    entries = {
+        "talks": {"file_name": "talks.jsonl", "formatting": "sharegpt"},
+        "cards": {"file_name": "cards.jsonl"},
+    }
+    write_registry(place, entries)
+    make_tokenizer(place / "model")
+    recipe = "model_name_or_path: model\ntemplate: chatml\ndataset_dir: .\ndataset: cards, talks\n"
+    (place / "recipe.yaml").write_text(recipe)
+    found = findings("recipe.yaml")
+    assert row_numbers(found["left-out-row"]) == [2]
+    assert "questions and answers do not take turns" in found["left-out-row"]["message"]
+    assert row_numbers(found["empty-answer"]) == [4]
+    write(place / "cards.jsonl", [row | {"instruction": 5} for row in rows(3)])
+    stops = findings("recipe.yaml")["engine-stops"]
+    assert "cards, row 1: LLaMA-Factory stops: TypeError" in stops["message"]
+    (place / "recipe.yaml").write_text(recipe.replace("path: model", "path: nobody/nothing"))
+    assert "the engine was not asked which rows it leaves out" in run("recipe.yaml").stderr
 
 
 def test_chats_are_read_by_their_turns(place):

@@ -12,18 +12,20 @@ import click
 
 from tunebook import engines, paths
 from tunebook.checks.data_audit.audit import SHOWN, Audited, audit, leaks
+from tunebook.checks.data_audit.findings import DataFinding, Place, counted
 from tunebook.cli.data_registry import dataset_dir_option, registry_folder
 from tunebook.cli.parts import count_findings, print_finding, say
 from tunebook.data import registry as datasets
 from tunebook.data import sources as data_sources
 from tunebook.errors import TunebookError
+from tunebook.lengths.asking import EngineError
+from tunebook.lengths.sets import plan_recipe
 from tunebook.progress import byte_progress
 from tunebook.recipes.catalog import find_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
-    from tunebook.checks.data_audit.findings import DataFinding
     from tunebook.data.sources import Source
     from tunebook.types import Recipe
 
@@ -33,6 +35,8 @@ class _Sets(NamedTuple):
 
     trained: dict[str, Source]
     evaluated: dict[str, Source]
+    recipes: list[Recipe]
+    """Those that name some of them."""
 
 
 @click.command("check")
@@ -56,8 +60,8 @@ def check(
     """Find duplicates, leaks, unreadable answers and broken encodings.
 
     Give entries of the registry, data files, or recipes, whose training and evaluation sets are compared with
-    each other. Exit status: 0 clean (hints do not count), 1 findings, 2 wrong use. docs/data-check.md
-    explains every rule.
+    each other; the engine of a recipe is asked which rows it leaves out. Exit status: 0 clean (hints do not
+    count), 1 findings, 2 wrong use. docs/data-check.md explains every rule.
 
     \b
     Example:
@@ -74,6 +78,10 @@ def check(
     for key in sets.evaluated:
         found = [leak for other in sets.trained for leak in leaks(read[other], read[key], shown=show)]
         read[key] = replace(read[key], findings=(*read[key].findings, *found))
+    for recipe in sets.recipes:
+        for finding in _left_out(recipe, read, show):
+            one = read[finding.dataset]
+            read[finding.dataset] = replace(one, findings=(*one.findings, finding))
     if as_json:
         click.echo(json.dumps([_record(audited) for audited in read.values()], indent=2, ensure_ascii=False))
     else:
@@ -90,7 +98,7 @@ def _advance(on_bytes: Callable[[int], None], before: int, done: int) -> None:
 
 def _find(names: tuple[str, ...], against: tuple[str, ...], folder: Path) -> _Sets:
     """Find every set that is named. One that is trained and evaluated on is read twice, as two."""
-    sets = _Sets({}, {})
+    sets = _Sets({}, {}, [])
     for name in names:
         recipe = _recipe(name, folder)
         if recipe is None:
@@ -131,6 +139,7 @@ def _add_recipe(recipe: Recipe, sets: _Sets) -> None:
     if not Path(folder).exists():
         folder = str(paths.home() / folder)
     values = {**recipe.values, engine.registry_key: folder}
+    sets.recipes.append(replace(recipe, values=values))
     registry = datasets.load_registry(Path(folder))
     evaluated = [] if values.get("val_size") else list(engine.evaluation_sets(values))
     also_trained = str(values.get("dataset") or "").replace(" ", "").split(",")
@@ -150,6 +159,46 @@ def _add_recipe(recipe: Recipe, sets: _Sets) -> None:
         say(
             f"{blocks - len(sets.trained)} blocks of `datasets` have no entry in {folder} and are not checked"
         )
+
+
+def _left_out(recipe: Recipe, read: Mapping[str, Audited], shown: int) -> Iterator[DataFinding]:
+    """Yield what the recipe's installed engine says of its rows: which it leaves out, or where it stops."""
+    try:
+        plan = plan_recipe(recipe, paths.home(), characters=False)
+        plan.ask(whole=True)
+    except EngineError as error:
+        yield DataFinding(
+            dataset=next(iter(read)),
+            rule="engine-stops",
+            severity="error",
+            message=error.problem,
+            fix="fix the row, or what describes the data",
+            count=0,
+        )
+        return
+    except TunebookError as error:
+        say(f"{recipe.path}: the engine was not asked which rows it leaves out: {error.problem}")
+        return
+    for rows in plan.sets:
+        key = f"{rows.name} (evaluation)"
+        key = key if rows.part == "eval" and key in read else rows.name
+        if key not in read or rows.counted is None:
+            continue
+        by_reason: dict[str, list[Place]] = {}
+        for row, reason in rows.counted.skipped:
+            # An answer that is missing or no text has a rule of its own.
+            if not reason.startswith("the answer is"):
+                by_reason.setdefault(reason, []).append(Place(rows.files[0].name, row))
+        for reason, places in by_reason.items():
+            yield DataFinding(
+                dataset=key,
+                rule="left-out-row",
+                severity="warning",
+                message=f"{counted(len(places), 'row')}: the engine leaves them out: {reason}",
+                fix="fix or delete them",
+                count=len(places),
+                places=tuple(places[:shown]),
+            )
 
 
 def _record(audited: Audited) -> dict[str, object]:

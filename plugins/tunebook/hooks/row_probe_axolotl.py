@@ -7,6 +7,7 @@ training are texts, which Axolotl measures by its own rule (axolotl/utils/data/r
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,13 +33,11 @@ from tunebook.hooks.measured_rows import (
     swapped,
 )
 from tunebook.hooks.row_questions import asked, stand_in
-from tunebook.lengths import batches
 from tunebook.lengths.batches import Form
 from tunebook.types import IGNORED
 
 _ALONE = {"learning_rate": 1e-4, "micro_batch_size": 1, "gradient_accumulation_steps": 1}
 """Keys that Axolotl wants in any recipe, and that decide nothing here."""
-_TRIED_ROWS = 64
 _NOTHING: Any = None
 _CHAT = """\
 {% for message in messages %}<|im_start|>{{ message.role }}
@@ -307,43 +306,29 @@ class LoadedSet:
             return rule if known and prove(rows, rule, form, self.limit) else None, form, self.limit
         truncates = (self.cfg.excess_length_strategy or "drop").lower() == "truncate"
         rule = {"kind": "first" if truncates else "drop", "shortest": shortest}
-        return rule if self._proved(rows, rule, form) else None, form, self.limit
+        return rule if self._proved(rule, form) else None, form, self.limit
 
-    def _proved(self, rows: Rows, rule: Mapping[str, Any], form: Form) -> bool:
-        """Let Axolotl cut rows of these lengths, and look whether it does as our rule says."""
-        sample, place = Rows(), 0
-        step = max(1, len(rows.numbers) // _TRIED_ROWS)
-        for at, (number, turns, tail) in enumerate(zip(rows.numbers, rows.turns, rows.tails, strict=True)):
-            if at % step == 0:
-                flat = rows.pairs[2 * place : 2 * (place + turns)]
-                pairs = list(zip(flat[::2], flat[1::2], strict=True))
-                sample.add(number, Measured(pairs, tail, None))
-            place += turns
-        labels = [
-            [token for prompt, answer in row for token in (*[IGNORED] * prompt, *[1] * answer)]
-            + [IGNORED] * tail
-            for row, tail in _turns(sample)
-        ]
-        if not labels:
-            return True
-        ids = [[number, *[0] * (len(row) - 1)] for number, row in enumerate(labels)]
+    def _proved(self, rule: Mapping[str, Any], form: Form) -> bool:
+        """Let Axolotl cut rows of many lengths, and look whether it does as our rule says."""
+        sample, labels = Rows(), []
+        for number in range(40):
+            turns, tail = [(number % 7, 1 + number % 5)] * (1 + number % 3), number % 4
+            sample.add(number, Measured(turns, tail, None))
+            row = [label for pair in turns for label in (*[IGNORED] * pair[0], *[1] * pair[1])]
+            labels.append([*row, *[IGNORED] * tail])
+        ids = [[number] * len(row) for number, row in enumerate(labels)]
         dataset = Dataset.from_dict({"input_ids": ids, "attention_mask": ids, "labels": labels})
-        totals = sorted(map(len, labels))
-        strategy = self.cfg.excess_length_strategy
-        if strategy and strategy.lower() == "raise":  # stops where the others drop
-            self.cfg.excess_length_strategy = None
-        try:
-            for limit in {self.limit, max(2, totals[len(totals) // 2]), max(2, totals[-1] // 3)}:
-                cut = handle_long_seq_in_dataset(dataset, limit, self.cfg)
-                left = {row["input_ids"][0]: row["labels"] for row in cut}
-                sizes = [left.get(number, []) for number in range(len(labels))]
-                sample.kept = type(sample.kept)("i")
-                for row in sizes:
-                    sample.kept.extend((len(row), len(row) - list(row).count(IGNORED)))
-                if not prove(sample, rule, form, limit):
-                    return False
-        finally:
-            self.cfg.excess_length_strategy = strategy
+        # `raise` stops where the others drop.
+        drops = {"excess_length_strategy": None} if rule["kind"] == "drop" else {}
+        for limit in (8, 20):
+            cut = handle_long_seq_in_dataset(dataset, limit, DictDefault({**self.cfg, **drops}))
+            left = {row["input_ids"][0]: row["labels"] for row in cut}
+            sample.kept = array("i")
+            for number in sample.numbers:
+                row = left.get(number, [])
+                sample.kept.extend((len(row), len(row) - row.count(IGNORED)))
+            if not prove(sample, rule, form, limit):
+                return False
         return True
 
     def questions(self) -> dict[str, Any]:
@@ -424,10 +409,3 @@ class _CountingTokenizer:
         made = self._tokenizer(text, **named)
         self.lengths.append(len(made["input_ids"]))
         return made
-
-
-def _turns(rows: Rows) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    for batch in batches.in_parts(**rows.arrays()):
-        lengths = zip(batch.prompts.tolist(), batch.answers.tolist(), batch.turns, batch.tail, strict=True)
-        for prompts, answers, turns, tail in lengths:
-            yield list(zip(prompts, answers, strict=True))[: int(turns)], int(tail)

@@ -165,11 +165,16 @@ class Answer:
         return found
 
 
+class EngineError(TunebookError):
+    """The engine stops at the data or at the settings: a training would stop there too."""
+
+
 def ask(job: Job) -> Answer:
     """Return what the engine says to a job; no engine is started where it has said so before.
 
     Raises:
-        TunebookError: The engine is not installed, or it stops at the data or the settings.
+        EngineError: The engine stops at the data or the settings.
+        TunebookError: The engine is not installed.
     """
     environment = _environment(job.engine)
     folder = Path(token_cache.keyed(paths.cache() / "rows", _ingredients(job, environment)))
@@ -181,7 +186,7 @@ def ask(job: Job) -> Answer:
             start({**_as_json(job), "folder": str(made)})
             values = json.loads((made / "answer.json").read_text(encoding="utf-8"))
             if "problem" in values:
-                raise TunebookError(values["problem"], fix=values["fix"])
+                raise EngineError(values["problem"], fix=values["fix"])
             shutil.rmtree(folder, ignore_errors=True)  # its pictures have changed since
             made.rename(folder)
         finally:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "eval"]
 
-_SLICE = re.compile(r"\w+(?:\[:(\d+)\])?")
+_SPLIT_NAME, _FIRST_ROWS = re.compile(r"\w*"), re.compile(r"\w+\[:(\d+)\]")
 
 _NOTES = {
     "val_size": "val_size: part of the training rows is held out for evaluation",
@@ -118,7 +118,7 @@ class Plan:
                 engine=self.engine,
                 want="lengths",
                 settings=settings,
-                sets=[rows.request for rows in self.sets],
+                sets=[_whole(rows.request) if whole else rows.request for rows in self.sets],
                 data=[asking.contents(rows.files) for rows in self.sets],
                 tokenizer=Path(self.tokenizer),
             )
@@ -132,6 +132,16 @@ class Plan:
                 )
         self.template = answer.values["template"]
         self.counted_by = answer.values["counted_by"]
+
+
+def _whole(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request for all rows of the split, where a block of Axolotl names a part of it."""
+    split = str(request.get("block", {}).get("split") or "")
+    return (
+        {**request, "block": {**request["block"], "split": split.partition("[")[0]}}
+        if "[" in split
+        else request
+    )
 
 
 def plan_recipe(recipe: Recipe, home: Path, *, characters: bool) -> Plan:
@@ -287,6 +297,12 @@ def _plan_axolotl(values: Mapping[str, Any], home: Path, *, characters: bool) ->
             files, rows = block_files(block, home)
             entry = _entry_of_block(values, block)
             name = entry.name if entry is not None else Path(str(block.get("path"))).stem
+            split = str(block.get("split") or "train")
+            if characters and not (_SPLIT_NAME.fullmatch(split) or _FIRST_ROWS.fullmatch(split)):
+                raise TunebookError(
+                    f"datasets: {name}: only the engine knows the rows of the split {split!r}",
+                    fix="use train or train[:N], or count tokens",
+                )
             plan.sets.append(
                 RowSet(
                     name=name,
@@ -353,13 +369,9 @@ def block_files(block: Mapping[str, Any], home: Path) -> tuple[tuple[Path, ...],
     name = str(block.get("path"))
     path = next((place for place in (Path(name), home / name) if place.exists()), None)
     split = str(block.get("split") or "train")
-    found = _SLICE.fullmatch(split)
-    if found is None:
-        raise TunebookError(
-            f"datasets: {name}: the split {split!r} is not measured", fix="use train or train[:N]"
-        )
-    rows = int(found[1]) if found[1] else None
-    part = split.partition("[")[0]
+    found = _FIRST_ROWS.fullmatch(split)
+    rows = int(found[1]) if found else None
+    part = _SPLIT_NAME.match(split)[0]  # type: ignore[index]
     if path is None:
         if Path(name).suffix:
             raise TunebookError(
