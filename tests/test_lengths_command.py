@@ -95,11 +95,13 @@ def test_the_same_question_starts_no_engine_and_a_changed_row_does(recipe, tmp_p
     monkeypatch.setattr(asking, "start", start)
     assert run(recipe, "--json") == first
     assert run(recipe, "learning_rate=0.5", "--json") == first
+    (many,) = json.loads(run(recipe, "cutoff_len=40", "--dataset", "many", "--json"))["sets"]
+    assert (many["limit"]["value"], many["limit"]["losses"]["cut"]["rows"]) == (40, 1)
     assert not started
     rows = json.loads((tmp_path / "data" / "many.json").read_text())
     (tmp_path / "data" / "many.json").write_text(json.dumps([*rows, row("the plum")]))
     assert json.loads(run(recipe, "--json"))["sets"][0]["rows"] == 6
-    assert len(started) == 1
+    assert [[one["name"] for one in job["sets"]] for job in started] == [["many"]]
 
 
 @pytest.mark.engine

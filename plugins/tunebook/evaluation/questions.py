@@ -94,9 +94,9 @@ def read_questions(
         TunebookError: The engine is not installed, a set cannot be read, or none of its rows can be asked.
     """
     job = (_llamafactory if engine == "llamafactory" else _axolotl)(values, names, home)
-    answer = asking.ask(job)
     found = []
-    for name, one in zip(names, answer.values["sets"], strict=True):
+    for name, answer in zip(names, asking.ask(job), strict=True):
+        one = answer.values
         questions = [Question(index=index, **row) for index, row in enumerate(one["questions"])]
         left_out = Counter(reason for _, reason in one["left_out"])
         if not questions and not may_be_empty:
@@ -113,8 +113,8 @@ def read_questions(
                 tokenizer=None if job.tokenizer is None else str(job.tokenizer),
                 length_limit=one["limit"],
                 over_limit=sum((row.tokens or 0) > one["limit"] for row in questions),
-                stop=tuple(answer.values.get("stop", ())),
-                reasons=bool(answer.values.get("reasons")),
+                stop=tuple(one.get("stop", ())),
+                reasons=bool(one.get("reasons")),
             )
         )
     return found
@@ -148,7 +148,7 @@ def _llamafactory(values: Mapping[str, Any], names: Sequence[str], home: Path) -
         want="questions",
         settings=settings,
         sets=[{**requests[name], "draw": [requests[one] for one in drawn[name]]} for name in names],
-        data={name: asking.contents(source.files) for name, source in sources.items()},
+        data=[[asking.contents(sources[one].files) for one in (*drawn[name], name)] for name in names],
         tokenizer=tokenizer,
     )
 
@@ -181,7 +181,7 @@ def _axolotl(values: Mapping[str, Any], names: Sequence[str], home: Path) -> ask
         want="questions",
         settings=axolotl_settings(values, tokenizer),
         sets=[axolotl_request(name, block, "eval", home) for name, block in blocks.items()],
-        data={name: asking.contents(block_files(block, home)[0]) for name, block in blocks.items()},
+        data=[asking.contents(block_files(block, home)[0]) for block in blocks.values()],
         tokenizer=tokenizer,
     )
 

@@ -107,7 +107,7 @@ class Set(Protocol):
         """Return the lengths of rows `[start, stop)` of the data; both are multiples of `BATCH_ROWS`."""
         ...
 
-    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int | None]:
+    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int]:
         """Return what the engine does to long rows, as `cutting.rule_of` takes it, the form, and the limit.
 
         None in the place of the rule where the engine does something else than we know.

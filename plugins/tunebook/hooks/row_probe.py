@@ -35,49 +35,48 @@ def main() -> None:
 
 
 def answer(job: Mapping[str, Any]) -> None:
-    """Build the rows that a job asks for, and write what is to be known of them into its folder.
+    """Build the rows that a job asks for, and write what is to be known of each set into a folder of its own.
 
-    `answer.json` comes last. Where the user has to fix something, it holds the `problem` and the `fix`.
+    Where the user has to fix something, `problem.json` says what.
     """
     folder = Path(job["folder"])
     try:
         try:
-            found = _build(job, folder, fast=True)
+            _build(job, folder, fast=True)
         except FastDiffers:
-            found = _build(job, folder, fast=False)
+            _build(job, folder, fast=False)
     except TunebookError as error:
-        found = {"problem": error.problem, "fix": error.fix}
-    write_json(folder / "answer.json", found)
+        write_json(folder / "problem.json", {"problem": error.problem, "fix": error.fix})
 
 
-def _build(job: Mapping[str, Any], folder: Path, *, fast: bool) -> dict[str, Any]:
+def _build(job: Mapping[str, Any], folder: Path, *, fast: bool) -> None:
     if job["engine"] == "llamafactory":
         from tunebook.hooks.row_probe_llamafactory import Engine
     else:
         from tunebook.hooks.row_probe_axolotl import Engine  # type: ignore[assignment]
     with Engine(job, folder, fast=fast) as engine:
-        found: dict[str, Any] = {"sets": []}
-        compared = 0
         for place, one in enumerate(job["sets"]):
+            own = folder / str(place)
+            own.mkdir(exist_ok=True)
             loaded = engine.load(one)
-            if job["want"] == "questions":
-                found["sets"].append(loaded.questions())
-                continue
-            rows = _measure(loaded)
-            compared += rows.compared
-            rule, form, limit = loaded.rule(rows)
-            found["sets"].append(
-                {
-                    "rows": loaded.rows,
-                    "files": loaded.files,
-                    "reasons": rows.save(folder / f"{place}.npz"),
-                    "rule": rule,
-                    "limit": limit,
-                    "form": form._asdict(),
-                    "media": _times(rows.media),
-                }
-            )
-        return {**found, **engine.facts(), "counted_by": counted_by(compared or None)}
+            found = loaded.questions() if job["want"] == "questions" else _lengths(loaded, own, job["limit"])
+            write_json(own / "answer.json", {**found, **engine.facts()})
+
+
+def _lengths(loaded: Set, folder: Path, wanted: int | None) -> dict[str, Any]:
+    rows = _measure(loaded)
+    rule, form, limit = loaded.rule(rows)
+    return {
+        "rows": loaded.rows,
+        "files": loaded.files,
+        "reasons": rows.save(folder / "rows.npz"),
+        "rule": rule,
+        "form": form._asdict(),
+        "limit": limit,
+        "limit_taken": 0 if wanted is None else wanted - limit,
+        "media": _times(rows.media),
+        "counted_by": counted_by(rows.compared or None),
+    }
 
 
 def _measure(loaded: Set) -> Rows:

@@ -296,7 +296,7 @@ class LoadedSet:
         except Exception as err:
             raise stopped(f"{self.name}, row {number}: Axolotl stops", err) from err
 
-    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int | None]:
+    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int]:
         """See `row_probe.Set`."""
         form = Form(closing=rows.closing, after_end=max(0, rows.closing - 1))
         shortest = int(self.cfg.min_sample_len or 2)

@@ -53,6 +53,8 @@ class Engine:
 
     def __init__(self, job: Mapping[str, Any], folder: Path, *, fast: bool) -> None:
         settings = dict(job["settings"])
+        if job["limit"] is not None:
+            settings["cutoff_len"] = job["limit"]
         # Preference training prepares its rows as a reward model's (llamafactory/train/dpo/workflow.py).
         stage = str(settings.get("stage", "sft"))
         self.stage = "rm" if stage == "dpo" else stage
@@ -178,7 +180,7 @@ class LoadedSet:
             found.compared = engine.fast.compared - before
         return found
 
-    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int | None]:
+    def rule(self, rows: Rows) -> tuple[dict[str, Any] | None, Form, int]:
         """See `row_probe.Set`."""
         engine = self.engine
         form = Form(closing=rows.closing, after_end=max(0, rows.closing - 1))

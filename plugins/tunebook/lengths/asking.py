@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Want = Literal["lengths", "questions"]
 
+_ANSWER = "answer.json"
 _KEPT_ANSWERS = 64
 _PACKAGES = ("transformers", "tokenizers", "datasets", "fastokens")
 _CODE: dict[EngineName, tuple[str, ...]] = {
@@ -68,32 +69,10 @@ _ELSEWHERE = frozenset(
 _AXOLOTL_ROWS = ("train_on_inputs", "rl")
 """Of the keys about training only, those that decide rows too."""
 _AXOLOTL_WEIGHTS = (
-    *(
-        "lora_",
-        "peft_",
-        "adapter",
-        "load_in_",
-        "bf16",
-        "fp16",
-        "tf32",
-        "float16",
-        "bfloat16",
-        "flash_",
-        "attn_",
-    ),
-    *(
-        "sdp_",
-        "flex_",
-        "xformers_",
-        "eager_",
-        "sage_",
-        "liger_",
-        "cut_cross_",
-        "plugins",
-        "tunebook_",
-        "gpu_",
-    ),
+    *("lora_", "peft_", "adapter", "load_in_", "bf16", "fp16", "tf32", "float16", "bfloat16", "gpu_"),
+    *("flash_", "attn_", "sdp_", "flex_", "xformers_", "eager_", "sage_", "liger_", "cut_cross_"),
     *("learning_rate", "micro_batch_size", "batch_size", "gradient_", "dataloader_", "eval_batch_size"),
+    *("plugins", "tunebook_"),
 )
 
 
@@ -107,10 +86,13 @@ class Job:
     """The recipe's keys that decide rows; see `llamafactory_settings`."""
     sets: Sequence[Mapping[str, Any]]
     """For LLaMA-Factory `name`, `entry`, `dir` and `draw`, for Axolotl `name`, `path`, `block` and `part`."""
-    data: Any
-    """What changes when the data does; see `contents`."""
+    data: Sequence[Any]
+    """For each set what changes when its data does; see `contents`."""
     tokenizer: Path | None
     """The folder of the tokenizer; None where it is not on this machine."""
+    limit: int | None = None
+    """LLaMA-Factory's `cutoff_len` where lengths are wanted. Another limit changes none of them, so it is no
+    part of the key. None where the settings hold the limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +106,7 @@ class Counted:
     form: Form
     rule: Rule | None
     """None where the engine cuts rows in a way that we do not know."""
-    limit: int | None
+    limit: int
     skipped: Sequence[Skipped]
     numbers: Any
     turns: Any
@@ -139,61 +121,84 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an engine has said."""
+    """What an engine has said of one set."""
 
     folder: Path
     values: Mapping[str, Any]
+    limit: int | None
+    """Of the job."""
 
-    def counted(self) -> list[Counted]:
-        """Return the lengths of each set of the job."""
-        found = []
-        for place, one in enumerate(self.values["sets"]):
-            with np.load(self.folder / f"{place}.npz") as arrays:
-                values = {name: arrays[name] for name in ("numbers", "turns", "pairs", "tails")}
-                skipped = arrays["skipped"].tolist()
-            found.append(
-                Counted(
-                    rows=one["rows"],
-                    files=tuple(Path(file).name for file in one["files"]),
-                    form=Form(**one["form"]),
-                    rule=rule_of(one["rule"]) if one["rule"] is not None else None,
-                    limit=one["limit"],
-                    skipped=[Skipped(row, one["reasons"][reason]) for row, reason in skipped],
-                    **values,
-                )
-            )
-        return found
+    def counted(self) -> Counted:
+        """Return the lengths of its rows."""
+        one = self.values
+        with np.load(self.folder / "rows.npz") as arrays:
+            values = {name: arrays[name] for name in ("numbers", "turns", "pairs", "tails")}
+            skipped = arrays["skipped"].tolist()
+        return Counted(
+            rows=one["rows"],
+            files=tuple(Path(file).name for file in one["files"]),
+            form=Form(**one["form"]),
+            rule=rule_of(one["rule"]) if one["rule"] is not None else None,
+            limit=one["limit"] if self.limit is None else self.limit - one["limit_taken"],
+            skipped=[Skipped(row, one["reasons"][reason]) for row, reason in skipped],
+            **values,
+        )
 
 
 class EngineError(TunebookError):
     """The engine stops at the data or at the settings: a training would stop there too."""
 
 
-def ask(job: Job) -> Answer:
-    """Return what the engine says to a job; no engine is started where it has said so before.
+def ask(job: Job) -> list[Answer]:
+    """Return what the engine says of each set; it is started once, for those that it has not been asked for.
 
     Raises:
         EngineError: The engine stops at the data or the settings.
         TunebookError: The engine is not installed.
     """
     environment = _environment(job.engine)
-    folder = Path(token_cache.keyed(paths.cache() / "rows", _ingredients(job, environment)))
-    values = _read(folder)
-    if values is None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            start({**_as_json(job), "folder": str(made)})
-            values = json.loads((made / "answer.json").read_text(encoding="utf-8"))
-            if "problem" in values:
-                raise EngineError(values["problem"], fix=values["fix"])
-            shutil.rmtree(folder, ignore_errors=True)  # its pictures have changed since
-            made.rename(folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-        _forget_old(folder.parent)
-    os.utime(folder)
-    return Answer(folder=folder, values=values)
+    base = paths.cache() / "rows"
+    shared = _ingredients(job, environment)
+    folders = []
+    for one, data in zip(job.sets, job.data, strict=True):
+        # The same data in another folder gives the same rows.
+        request = {key: value for key, value in one.items() if key not in _PLACES}
+        folders.append(Path(token_cache.keyed(base, {**shared, "set": request, "data": data})))
+    missing = [place for place, folder in enumerate(folders) if not _is_there(folder)]
+    if missing:
+        _start(job, missing, folders)
+        _forget_old(base, folders)
+    answers = []
+    for folder in folders:
+        os.utime(folder)
+        values = json.loads((folder / _ANSWER).read_text(encoding="utf-8"))
+        answers.append(Answer(folder=folder, values=values, limit=job.limit))
+    return answers
+
+
+def _start(job: Job, places: Sequence[int], folders: Sequence[Path]) -> None:
+    base = folders[0].parent
+    base.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".asked-", dir=base))
+    try:
+        start(
+            {
+                "engine": job.engine,
+                "want": job.want,
+                "settings": dict(job.settings),
+                "sets": [job.sets[place] for place in places],
+                "limit": job.limit,
+                "folder": str(made),
+            }
+        )
+        problem = made / "problem.json"
+        if problem.is_file():
+            raise EngineError(**json.loads(problem.read_text(encoding="utf-8")))
+        for number, place in enumerate(places):
+            shutil.rmtree(folders[place], ignore_errors=True)  # its pictures have changed since
+            (made / str(number)).rename(folders[place])
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def start(job: Mapping[str, Any]) -> None:
@@ -275,23 +280,18 @@ def _environment(engine: EngineName) -> Path:
 
 
 def _ingredients(job: Job, environment: Path) -> dict[str, Any]:
+    """What decides the rows of all sets of a job."""
     files = sorted(job.tokenizer.iterdir()) if job.tokenizer is not None else ()
-    tokenizer = contents(file for file in files if file.suffix in _TOKENIZER_SUFFIXES and file.is_file())
     return {
         "tunebook": __version__,
         "versions": paths.installed_versions(environment, [job.engine, *_PACKAGES]),
         "code": _code(environment, job.engine),
-        "tokenizer": tokenizer,
-        "data": job.data,
-        **_as_json(job),
-        # The same data in another folder gives the same rows.
+        "want": job.want,
+        "tokenizer": contents(
+            file for file in files if file.suffix in _TOKENIZER_SUFFIXES and file.is_file()
+        ),
         "settings": {key: value for key, value in job.settings.items() if key not in _TOKENIZER_KEYS},
-        "sets": [{key: value for key, value in one.items() if key not in _PLACES} for one in job.sets],
     }
-
-
-def _as_json(job: Job) -> dict[str, Any]:
-    return {"engine": job.engine, "want": job.want, "settings": dict(job.settings), "sets": list(job.sets)}
 
 
 def _code(environment: Path, engine: EngineName) -> list[list[Any]]:
@@ -303,24 +303,19 @@ def _code(environment: Path, engine: EngineName) -> list[list[Any]]:
     return found
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """What was said before; None where nothing was, or where a picture of a row has changed since."""
+def _is_there(folder: Path) -> bool:
+    """Whether a set was asked for before, and no picture of a row has changed since."""
     try:
-        values: dict[str, Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        media = json.loads((folder / _ANSWER).read_text(encoding="utf-8")).get("media", {})
+        times = [(Path(name).stat(), before) for name, before in media.items()]
     except FileNotFoundError:
-        return None
-    for one in values["sets"]:
-        for name, before in one.get("media", {}).items():
-            file = Path(name)
-            if not file.is_file():
-                return None
-            status = file.stat()
-            if [status.st_size, status.st_mtime_ns] != before:
-                return None
-    return values
+        return False
+    return all([status.st_size, status.st_mtime_ns] == before for status, before in times)
 
 
-def _forget_old(folder: Path) -> None:
-    kept = sorted(folder.glob("tunebook-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+def _forget_old(base: Path, used: Sequence[Path]) -> None:
+    kept = sorted(
+        set(base.glob("tunebook-*")) - set(used), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for path in kept[_KEPT_ANSWERS:]:
         shutil.rmtree(path, ignore_errors=True)

@@ -11,6 +11,7 @@ from tunebook.data import registry as datasets
 from tunebook.data import sources as data_sources
 from tunebook.data.rows import TABLE_SUFFIXES
 from tunebook.engines.axolotl.datasets import ALPACA_TYPE, alpaca_columns, entry_of_block
+from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
 from tunebook.lengths import asking
 from tunebook.lengths.batches import Form
@@ -113,7 +114,11 @@ class Plan:
         settings.pop("max_samples", None)
         if any(limits):
             settings["max_samples"] = min(limit for limit in limits if limit is not None)
-        answer = asking.ask(
+        limit = None
+        if self.engine == "llamafactory":
+            default = load_schema("llamafactory")["keys"]["cutoff_len"]["default"]
+            limit = int(settings.pop("cutoff_len", default))
+        answers = asking.ask(
             asking.Job(
                 engine=self.engine,
                 want="lengths",
@@ -121,17 +126,18 @@ class Plan:
                 sets=[_whole(rows.request) if whole else rows.request for rows in self.sets],
                 data=[asking.contents(rows.files) for rows in self.sets],
                 tokenizer=Path(self.tokenizer),
+                limit=limit,
             )
         )
-        for rows, counted in zip(self.sets, answer.counted(), strict=True):
-            rows.counted = counted
-            if counted.rule is None and counted.limit is not None:
+        for rows, answer in zip(self.sets, answers, strict=True):
+            rows.counted = counted = answer.counted()
+            if counted.rule is None:
                 rows.notes.append(
                     f"this {self.engine} cuts rows at {counted.limit} tokens in a way that tunebook does not "
                     "know: what is cut is not shown"
                 )
-        self.template = answer.values["template"]
-        self.counted_by = answer.values["counted_by"]
+            self.template = answer.values["template"]
+            self.counted_by = self.counted_by or answer.values["counted_by"]
 
 
 def _whole(request: Mapping[str, Any]) -> Mapping[str, Any]:
