@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from lengths_cases import answer_here
+from tunebook.errors import TunebookError
 from tunebook.lengths import batches
 from tunebook.lengths.sets import plan_recipe
 from tunebook.recipes import catalog
@@ -21,6 +22,13 @@ WORDS = [
     *("plum", "brick", "naïve", "日本語", "текст", "🎬", "x=1;", "3.14", "don't", "\t", "\n", "a" * 60, "  ")
 ]
 OURS = "tunebook.hooks.axolotl_alpaca"
+OWN_FORMAT = {
+    "field_instruction": "instruction",
+    "field_input": "input",
+    "field_output": "output",
+    "format": "Ask: {instruction} ({input})\nSay: ",
+    "no_input_format": "Ask: {instruction}\nSay: ",
+}
 
 
 def text(rng: random.Random, most: int) -> str:
@@ -31,7 +39,7 @@ def text(rng: random.Random, most: int) -> str:
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lengths")
     rng = random.Random(3)
-    alpaca, chats, openai, segments = [], [], [], []
+    alpaca, chats, openai, segments, texts, qa, tools = [], [], [], [], [], [], []
     for _ in range(ROWS):
         answer = rng.choice(["Yes", text(rng, 60), text(rng, 60).strip() + "\n"])
         alpaca.append(
@@ -47,7 +55,14 @@ def data(tmp_path_factory) -> Path:
         openai.append({"messages": system + said})
         parts = [{"label": rng.random() < 0.5, "text": text(rng, 20)} for _ in range(rng.randint(1, 6))]
         segments.append({"segments": [*parts, {"label": True, "text": "end"}]})
+        texts.append({"text": text(rng, 200)})
+        qa.append({"context": text(rng, 60), "question": text(rng, 20), "answer": answer})
+        tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+        tools.append({"messages": said, "tools": [tool]})
+    for row in chats:
+        row["conversations"][-1]["learn"] = False
     sets = {"alpaca": alpaca, "chats": chats, "openai": openai, "segments": segments}
+    sets |= {"texts": texts, "qa": qa, "tools": tools}
     for name, rows in sets.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -86,6 +101,13 @@ def blocks(data: Path) -> dict[str, dict]:
         "last": {**chat, "train_on_eos": "last"},
         "none": {**chat, "train_on_eos": "none"},
         "sliced": {**chat, "split": "train[:7]"},
+        "parts": {**chat, "split": "train[3:5]+train[20:22]"},
+        "texts": {"path": str(data / "texts.jsonl"), "type": "completion"},
+        "own": {"path": str(data / "alpaca.jsonl"), "type": OWN_FORMAT},
+        "questions": {"path": str(data / "qa.jsonl"), "type": "context_qa.load_v2"},
+        "system": {"path": str(data / "alpaca.jsonl"), "type": "alpaca_w_system.load"},
+        "tools": {"path": str(data / "tools.jsonl"), "type": "chat_template"},
+        "some": {**chat, "message_field_training": "learn"},
     }
 
 
@@ -151,3 +173,69 @@ def test_the_whole_set_is_learned_with_train_on_inputs(data, models, tmp_path):
     recipe = {"base_model": str(models["qwen"]), "sequence_len": 999, "train_on_inputs": True}
     found = our_rows(recipe, blocks(data)["segments"], tmp_path)
     assert all(total == answer for total, answer in found)
+
+
+def pair_rows(data: Path, rl: str) -> Path:
+    """Rows of preference training, in Axolotl's own names of columns."""
+    rng = random.Random(5)
+    path = data / f"{rl}.jsonl"
+    lines = []
+    for number in range(ROWS):
+        asked = [{"role": "user", "content": text(rng, 30)}]
+        said, other = ({"role": "assistant", "content": text(rng, 40)} for _ in range(2))
+        if rl == "kto":
+            row = {"instruction": asked[0]["content"], "completion": said["content"], "label": number % 2 > 0}
+        else:
+            row = {"messages": asked, "chosen": said, "rejected": other}
+        lines.append(json.dumps(row) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize(("rl", "kind"), [("dpo", "chat_template.default"), ("kto", "chatml.argilla")])
+def test_pairs_and_marks_count_as_axolotl_s_own_rule_counts_them(data, models, tmp_path, rl, kind):
+    from axolotl.loaders import load_tokenizer
+    from axolotl.utils.data import rl as engine
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.enums import RLType
+
+    block = {"path": str(pair_rows(data, rl)), "type": kind, "split": "train"}
+    for limit in (100_000, 200):
+        recipe = {
+            "base_model": str(models["qwen"]),
+            "sequence_len": limit,
+            "rl": rl,
+            "chat_template": "chatml",
+        }
+        whole = {**recipe, "sequence_len": 100_000, "tokenizer_config": str(models["qwen"])}
+        cfg = DictDefault({**whole, "datasets": [block], "rl": RLType(rl), "is_preprocess": True})
+        tokenizer = load_tokenizer(cfg)
+        cfg.dataset_prepared_path = str(tmp_path / "prepared")
+        theirs = []
+        for row in engine._load_split(cfg, "train"):
+            prompt, *answers = (
+                len(tokenizer(row[name], add_special_tokens=False)["input_ids"])
+                for name in ("prompt", "chosen", "rejected", "completion")
+                if row.get(name)
+            )
+            if prompt + max(answers) <= limit:
+                theirs.append((prompt + max(answers), max(answers)))
+        assert our_rows(recipe, block, tmp_path) == theirs
+        assert (len(theirs) == ROWS) == (limit > 200)
+
+
+def test_a_part_of_a_file_is_filtered_as_the_whole_file(data, models, tmp_path):
+    block = {**blocks(data)["chats"], "split": "train[:7]"}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"base_model": str(models["qwen"]), "datasets": [block]}))
+    plan = plan_recipe(catalog.read_recipe(path, tmp_path), tmp_path, characters=False)
+    plan.ask()
+    assert plan.sets[0].counted.rows == 7
+    plan.ask(whole=True)
+    assert plan.sets[0].counted.rows == ROWS
+
+
+def test_rows_whose_answers_are_made_in_training_have_no_length(data, models, tmp_path):
+    recipe = {"base_model": str(models["qwen"]), "sequence_len": 999, "rl": "grpo", "chat_template": "chatml"}
+    with pytest.raises(TunebookError, match=r"grpo|answers are made in training"):
+        our_rows(recipe, {"path": str(pair_rows(data, "grpo")), "type": "chat_template.default"}, tmp_path)
