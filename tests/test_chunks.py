@@ -139,7 +139,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(TunebookError, match="no such file or folder"):
         tokens.tokenizer_file("nobody/nothing-at-all")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(TunebookError, match="is no tokenizer"):
+    with pytest.raises(TunebookError, match="cannot read it as a tokenizer"):
         tokens.load(tokens.tokenizer_file(str(tmp_path)))
 
 

@@ -26,7 +26,7 @@ def model(tmp_path_factory):
 
 
 def reference_cut(turns, limit, row_end, newest_first):
-    """LLaMA-Factory's loop over the turns of one row, as it stands in its source."""
+    """LLaMA-Factory's loop over the turns of one row, as in its source."""
     kept, used = [(0, 0)] * len(turns), row_end
     order = range(len(turns))
     for place in reversed(order) if newest_first else order:

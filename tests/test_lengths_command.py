@@ -79,7 +79,7 @@ def test_what_the_limit_of_the_recipe_cuts_is_shown_with_row_numbers(recipe):
     assert [step["limit"] for step in many["retention"]] == [64, 128, 256, 512]
     assert many["retention"][-1]["whole_share"] == 1.0
     text = run(recipe)
-    assert "1 (20.00 %) lose the end of a prompt, where the assistant header stands (rows 5)" in text
+    assert "1 (20.00 %) lose the end of a prompt, where the assistant header is (rows 5)" in text
     assert "suggested limit:" in text
 
 

@@ -41,7 +41,7 @@ class Question:
     source_row: int
     """Row of the data, from 1."""
     messages: list[dict[str, str]]
-    """What stands before the last answer, `{"role", "content"}` each; roles as OpenAI's API calls them."""
+    """What is before the last answer, `{"role", "content"}` each; roles as OpenAI's API calls them."""
     prompt: str
     """The whole prompt as text to be tokenised, without a BOS that the tokenizer itself puts there."""
     shown: str
@@ -130,7 +130,7 @@ def _llamafactory(values: Mapping[str, Any], names: Sequence[str], home: Path) -
     for key in _ALL_ROWS:
         if values.get(key):
             raise TunebookError(
-                f"`{key}: true` applies to the evaluation rows too: no answer can be told from its prompt",
+                f"`{key}: true` applies to the evaluation rows too: answer and prompt cannot be separated",
                 fix=f"evaluate with {key}=false",
             )
     registry = datasets.load_registry(Path(str(values.get("dataset_dir", "data"))))

@@ -1,7 +1,7 @@
 """Builds the rows of a recipe by its engine's own loader and encoder.
 
 Run as `python -m tunebook.hooks.row_probe JOB.json LOG` by `tunebook.lengths.asking`, which reads the answer.
-No weights are loaded, and no row is kept: of each it is written down how long it is, or as what text it is
+No weights are loaded, and no row is kept: of each its length is written down, or the text by which it is
 asked. What stops the engine is an error here.
 """
 

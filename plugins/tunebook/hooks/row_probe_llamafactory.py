@@ -294,7 +294,7 @@ class LoadedSet:
             return (
                 "it has no two answers to compare"
                 if self._attributes.ranking
-                else "its mark is no true or false"
+                else "its mark is neither true nor false"
             )
         if not self._attributes.response:
             return "the entry names no response"

@@ -34,16 +34,16 @@ def asked(
         engine: With the tokenizer that made the row.
         ids: The whole row, before the engine cuts it.
         labels: As long.
-        messages: What stands before the last answer.
+        messages: What is before the last answer.
         stops: Tokens that end an answer.
 
     Raises:
-        TunebookError: Nothing is learned, or everything: no answer can be told from its prompt.
+        TunebookError: Nothing is learned, or everything.
     """
     found = spans(labels)
     if not found or found[-1].start == 0:
         raise TunebookError(
-            "no answer can be told from its prompt: no token is learned, or all are",
+            "answer and prompt cannot be separated: no token is learned, or all are",
             fix="evaluate with train_on_prompt: false (LLaMA-Factory) or train_on_inputs: false (Axolotl)",
         )
     span = found[-1]

@@ -30,13 +30,13 @@ class Batch:
     rows: Lengths
     """R row numbers, from 1, over all files of the set."""
     prompts: Lengths
-    """R x K: what stands before each answer; 0 where a row has fewer turns."""
+    """R x K: what is before each answer; 0 where a row has fewer turns."""
     answers: Lengths
     """R x K: the answers, with what closes them."""
     turns: Lengths
     """R: turns of each row."""
     tail: Lengths
-    """R: what stands behind the last answer and is not learned."""
+    """R: what is after the last answer and not learned."""
     skipped: Sequence[Skipped]
 
     @property
@@ -50,9 +50,9 @@ class Form(NamedTuple):
     """What is alike in all rows of a set, in tokens."""
 
     closing: int = 0
-    """Tokens of an answer behind its own text."""
+    """Tokens of an answer after its own text."""
     after_end: int = 0
-    """How many of them stand behind the one that ends the turn."""
+    """How many of them are after the one that ends the turn."""
     row_end: int = 0
     """Tokens put at the end of each row, whatever was cut, and learned there and at the start of each later
     prompt: 1 for LLaMA-Factory's templates with `efficient_eos`."""

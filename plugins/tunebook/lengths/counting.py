@@ -108,7 +108,7 @@ class Counter:
         """Tokenise some of `texts` both ways; on a difference fastokens is put away.
 
         The texts are spread evenly over the batch. A batch that is smaller than what is still to be compared
-        is compared whole, so that no count of fastokens stands on fewer comparisons than could be made.
+        is compared whole, so that as many texts are compared as can be.
         """
         wanted = CHECKED_TEXTS - self._checked
         step = max(1, len(texts) // wanted)
@@ -142,7 +142,7 @@ class CheckedEncoder:
     The first `CHECKED_TEXTS` texts and every hundredth after them are encoded by both.
 
     Args:
-        tokenizer: A `tokenizers.Tokenizer`: the one behind the engine's, with every token it adds.
+        tokenizer: A `tokenizers.Tokenizer`: the one inside the engine's, with every token it adds.
         exact: Gives the ids of a text as the engine's tokenizer does, without special tokens around it.
 
     Raises:
@@ -220,7 +220,7 @@ def read_tokenizer(path: Path) -> Any:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as err:  # the library raises plain Exception
         raise TunebookError(
-            f"{file}: is no tokenizer that this tokenizers library can read: {err}",
+            f"{file}: this tokenizers library cannot read it as a tokenizer: {err}",
             fix="download the file again, or update the tokenizers library",
         ) from err
     tokenizer.no_truncation()

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 LOSS_WORDS = {
     "cut": "are shortened",
-    "header": "lose the end of a prompt, where the assistant header stands",
+    "header": "lose the end of a prompt, where the assistant header is",
     "answer": "lose part of an answer",
     "end": "lose the token that ends an answer",
     "turn": "lose a question with its answer",
     "all": "have no answer left to learn",
     "dropped": "are left out",
 }
-"""What can happen to a row, as it follows a number of rows; in the order it is told."""
+"""What can happen to a row, as it follows a number of rows; in the order in which it is shown."""
 
 LOSSES = tuple(LOSS_WORDS)
 
@@ -138,8 +138,9 @@ def rule_of(values: Mapping[str, Any]) -> Rule:
 def losses(batch: Batch, kept: Batch, form: Form) -> dict[str, Flags]:
     """Return for each of `LOSSES` which rows suffer it.
 
-    A closing token that was cut is told by its count, so an answer's last word and its end of turn are told
-    apart exactly where the template closes an answer with a special token, and by a token or so elsewhere.
+    Whether a closing token was cut is known from the count. So the last word of an answer and the end of its
+    turn are separated exactly where the template closes an answer with a special token, and by about a token
+    elsewhere.
     """
     left = kept.total
     dropped = (left == 0) & (batch.total > 0)

@@ -244,7 +244,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         _copy(parts, outcome, temporary[data], temporary[listed])
         if outcome.kept == 0:
-            raise TunebookError(f"{rows.name}: no row fulfils the condition", fix="look with --dry-run first")
+            raise TunebookError(f"{rows.name}: no row meets the condition", fix="look with --dry-run first")
         refuse_existing(folder, outcome.name)
         for path, written in temporary.items():
             written.replace(path)

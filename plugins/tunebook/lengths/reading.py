@@ -39,7 +39,7 @@ _LOOKED_AT = 10_000
 
 
 def as_engine_reads(row: Mapping[str, Any]) -> Row:
-    """Return a row of a CSV file as both engines read it: some words stand for an empty cell.
+    """Return a row of a CSV file as both engines read it: some words mean an empty cell.
 
     >>> as_engine_reads({"question": "Which group?", "answer": "NA"})
     {'question': 'Which group?', 'answer': None}
@@ -80,7 +80,7 @@ class FileReading:
                 raise TunebookError(
                     f"{self._file}, row {self._rows}: has more fields than the header, on which the engines "
                     "stop",
-                    fix="mend the row",
+                    fix="fix the row",
                 )
             row = as_engine_reads(row)
         if self._rows <= _LOOKED_AT:

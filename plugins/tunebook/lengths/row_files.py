@@ -26,7 +26,7 @@ _PARQUET_ROWS = 1000
 
 
 class RawRows(Protocol):
-    """Some rows in the order of the file, as they are read and as they stand there."""
+    """Some rows in the order of the file, as values and as they are written there."""
 
     @property
     def count(self) -> int:
@@ -65,7 +65,7 @@ class RowFile(Protocol):
         ...
 
     def takes(self, other: Any) -> bool:
-        """Whether rows of `other` can stand in one file with rows of this one."""
+        """Whether rows of `other` can be in one file with rows of this one."""
         ...
 
     def sink(self, path: Path) -> Any:
@@ -162,7 +162,7 @@ class TextFile:
 
 
 class TextSink:
-    """Writes rows of text as they stand, with what belongs between them."""
+    """Writes rows of text unchanged, with what belongs between them."""
 
     def __init__(self, stream: IO[bytes], *, array: bool) -> None:
         self._stream, self._array = stream, array

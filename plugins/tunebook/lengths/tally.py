@@ -107,7 +107,7 @@ class Histogram:
 
 
 class Tally:
-    """What there is to tell of a set of rows.
+    """The figures of a set of rows.
 
     Args:
         form: How its rows are built.
@@ -125,7 +125,7 @@ class Tally:
 
     @property
     def limits(self) -> list[int]:
-        """Limits that the retention curve is told for."""
+        """Limits of the retention curve."""
         return sorted({*CUTOFFS, *([self.limit] if self.limit else [])})
 
     def add(self, batch: Batch) -> None:
