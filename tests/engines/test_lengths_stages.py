@@ -12,6 +12,7 @@ import pytest
 from lengths_cases import answer_here, make_registry
 from tunebook.data import registry as datasets
 from tunebook.data import sources
+from tunebook.errors import TunebookError
 from tunebook.lengths import batches
 from tunebook.lengths.sets import plan_source
 
@@ -174,6 +175,20 @@ def test_texts_that_are_packed_are_counted_whole_and_lose_nothing(data, model):
     assert our_rows(values) == alone
 
 
+def test_a_large_set_is_divided_between_processes_and_is_the_same(data, model, tmp_path, monkeypatch):
+    from tunebook.hooks import measured_rows, row_probe
+
+    values = values_of(data, model, "tools", stage="sft")
+    whole = our_rows(values)
+    monkeypatch.setattr(row_probe, "_ROWS_PER_WORKER", 10)
+    for module in (row_probe, measured_rows):
+        monkeypatch.setattr(module, "BATCH_ROWS", 4)
+    monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "other"))
+    assert our_rows(values) == whole
+    with pytest.raises(TunebookError, match="row 1: LLaMA-Factory stops"):
+        our_rows(values_of(data, model, "pictures", stage="sft", template="qwen3"))
+
+
 def test_a_row_without_two_answers_is_named(data, model):
     rows = plan_of(values_of(data, model, "pairs", stage="dpo"))
     assert [tuple(one) for one in rows.counted.skipped] == [(4, "it has no two answers to compare")]
@@ -206,7 +221,5 @@ def test_another_picture_of_the_same_name_is_counted_anew(data, model, tmp_path)
     ],
 )
 def test_what_stops_the_engine_is_an_error_and_no_number(data, model, name, more, problem):
-    from tunebook.errors import TunebookError
-
     with pytest.raises(TunebookError, match=problem):
         our_rows(values_of(data, model, name, **more))

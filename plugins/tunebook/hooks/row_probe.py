@@ -89,8 +89,10 @@ def _measure(loaded: Set) -> Rows:
     found = Rows()
     with _fork_sharing(loaded), multiprocessing.get_context("fork").Pool(workers) as pool:
         for part in pool.imap(_measure_part, [(start, min(start + step, loaded.rows)) for start in starts]):
-            if isinstance(part, BaseException):
+            if isinstance(part, FastDiffers):
                 raise part
+            if isinstance(part, tuple):
+                raise TunebookError(part[0], fix=part[1])
             found.extend(part)
     return found
 
@@ -108,11 +110,14 @@ def _fork_sharing(loaded: Set) -> Iterator[None]:
         _shared.pop()
 
 
-def _measure_part(part: tuple[int, int]) -> Rows | BaseException:
+def _measure_part(part: tuple[int, int]) -> Rows | FastDiffers | tuple[str, str]:
+    """Return rows, or what the other process is to raise: an error of ours as its problem and its fix."""
     try:
         return _shared[-1].measure(*part)
-    except (TunebookError, FastDiffers) as error:
-        return error
+    except FastDiffers as differs:
+        return differs
+    except TunebookError as error:
+        return error.problem, error.fix
 
 
 def _times(files: set[str]) -> dict[str, list[int]]:

@@ -11,8 +11,6 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -50,8 +48,52 @@ _PROBES = (
 """Scripts, digits, marks, blanks, line ends, emoji and code: what tokenizers have been seen to differ on."""
 
 
+class FastDiffers(BaseException):
+    """fastokens made other tokens of a text than the tokenizer: nothing it has made counts.
+
+    Not an Exception: an engine that catches those of bad rows must not swallow it.
+    """
+
+
+class CheckedEncoder:
+    """Gives the token ids of one text after another by fastokens, compared with the tokenizer's own.
+
+    The first `CHECKED_TEXTS` texts and every hundredth after them are encoded by both.
+
+    Args:
+        tokenizer: A `tokenizers.Tokenizer` with every token that is added to it.
+        exact: Gives the ids of a text as the tokenizer itself does, without special tokens around it.
+
+    Raises:
+        FastDiffers: Already on the texts that are always tried. A call raises it too.
+        ValueError: fastokens is not installed, or cannot read the tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any, exact: Callable[[str], list[int]]) -> None:
+        fast = _fastokens(tokenizer)
+        if fast is None:
+            raise ValueError("fastokens is not installed, or does not know this kind of tokenizer")
+        self._fast, self._exact = fast, exact
+        self._texts = self.compared = 0
+        for text in _PROBES:
+            self._compare(text)
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        self._texts += 1
+        if self.compared < CHECKED_TEXTS or self._texts % _LATER_CHECKS == 0:
+            self._compare(text if self._texts <= _WHOLE_TEXTS else text[:_CHECKED_CHARACTERS])
+        ids: list[int] = self._fast.encode(text).ids
+        return ids
+
+    def _compare(self, text: str) -> None:
+        if self._exact(text) != self._fast.encode(text).ids:
+            raise FastDiffers(text[:200])
+        self.compared += 1
+
+
 class Counter:
-    """Counts the tokens of texts, each on its own and without what a post-processor adds.
+    """Counts the tokens of texts, each by itself and without what a post-processor adds.
 
     Args:
         tokenizer: A `tokenizers.Tokenizer`. It is not to be changed afterwards.
@@ -61,28 +103,30 @@ class Counter:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._fast = _fastokens(tokenizer)
-        self._checked = 0
+        self._encode: CheckedEncoder | None
+        try:
+            self._encode = CheckedEncoder(tokenizer, self.ids)
+        except (ValueError, FastDiffers):
+            self._encode = None
 
     @property
     def by(self) -> str:
         """Who counts, with version, and for fastokens how many texts were compared."""
-        return counted_by(None if self._fast is None else self._checked)
+        return counted_by(None if self._encode is None else self._encode.compared)
 
     @property
     def fast(self) -> bool:
         """Whether fastokens is in use: installed, and no difference found so far."""
-        return self._fast is not None
+        return self._encode is not None
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text."""
-        if self._fast is not None and self._checked < CHECKED_TEXTS:
-            self._compare(texts)
-        if self._fast is None:
-            return self._count_exactly(texts)
-        _, offsets = self._fast.encode_batch_flat(list(texts))
-        counts: list[int] = np.diff(np.frombuffer(offsets, np.uint64)).tolist()
-        return counts
+        if self._encode is not None:
+            try:
+                return [len(self._encode(text)) for text in texts]
+            except FastDiffers:
+                self._encode = None
+        return self._count_exactly(texts)
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of one text, by `tokenizers`."""
@@ -103,74 +147,6 @@ class Counter:
 
     def _count_batch(self, texts: list[str]) -> list[int]:
         return [len(one.ids) for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-    def _compare(self, texts: Sequence[str]) -> None:
-        """Tokenise some of `texts` both ways; on a difference fastokens is put away.
-
-        The texts are spread evenly over the batch. A batch that is smaller than what is still to be compared
-        is compared whole, so that as many texts are compared as can be.
-        """
-        wanted = CHECKED_TEXTS - self._checked
-        step = max(1, len(texts) // wanted)
-        sample = list(texts[::step][:wanted])
-        if self._checked == 0:
-            sample = [*_PROBES, *sample[: max(0, wanted - len(_PROBES))]]
-        sample = [
-            text if self._checked == 0 and len(_PROBES) <= place < len(_PROBES) + _WHOLE_TEXTS
-            else text[:_CHECKED_CHARACTERS]
-            for place, text in enumerate(sample)
-        ]  # fmt: skip
-        ids, offsets = self._fast.encode_batch_flat(sample)
-        flat, ends = np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64).astype(np.int64)
-        for place, text in enumerate(sample):
-            if self.ids(text) != flat[ends[place] : ends[place + 1]].tolist():
-                self._fast = None
-                return
-        self._checked += len(sample)
-
-
-class FastDiffers(BaseException):
-    """fastokens made other tokens of a text than the engine's tokenizer: nothing it has made counts.
-
-    Not an Exception: an engine that catches those of bad rows must not swallow it.
-    """
-
-
-class CheckedEncoder:
-    """Gives the token ids of one text after another by fastokens, held against an engine's own tokenizer.
-
-    The first `CHECKED_TEXTS` texts and every hundredth after them are encoded by both.
-
-    Args:
-        tokenizer: A `tokenizers.Tokenizer`: the one inside the engine's, with every token it adds.
-        exact: Gives the ids of a text as the engine's tokenizer does, without special tokens around it.
-
-    Raises:
-        FastDiffers: Already on the texts that are always tried. A call raises it too.
-        ValueError: fastokens is not installed, or cannot read the tokenizer.
-    """
-
-    def __init__(self, tokenizer: Any, exact: Callable[[str], list[int]]) -> None:
-        fast = _fastokens(tokenizer)
-        if fast is None:
-            raise ValueError("fastokens is not installed, or does not know this kind of tokenizer")
-        self._fast, self._exact = fast, exact
-        self._texts = self.compared = 0
-        for text in _PROBES:
-            self._compare(text, fast.encode(text).ids)
-
-    def __call__(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        ids: list[int] = self._fast.encode(text).ids
-        self._texts += 1
-        if self.compared < CHECKED_TEXTS or self._texts % _LATER_CHECKS == 0:
-            self._compare(text, ids)
-        return ids
-
-    def _compare(self, text: str, ids: list[int]) -> None:
-        if self._exact(text) != ids:
-            raise FastDiffers(text[:200])
-        self.compared += 1
 
 
 def counted_by(compared: int | None) -> str:
