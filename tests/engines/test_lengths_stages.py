@@ -54,7 +54,10 @@ def data(tmp_path_factory) -> Path:
     entries = {
         "pairs": (
             pairs,
-            {"ranking": True, "columns": {**answer, "chosen": "chosen", "rejected": "rejected"}},
+            {
+                "ranking": True,
+                "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
+            },
         ),
         "marks": (marks, {"columns": {**answer, "kto_tag": "good"}}),
         "texts": (texts, {"columns": {"prompt": "text"}}),

@@ -114,7 +114,7 @@ def read_questions(
                 length_limit=one["limit"],
                 over_limit=sum((row.tokens or 0) > one["limit"] for row in questions),
                 stop=tuple(one.get("stop", ())),
-                reasons=bool(one.get("reasons")),
+                reasons=bool(one.get("reasoning")),
             )
         )
     return found

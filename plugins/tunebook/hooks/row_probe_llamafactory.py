@@ -103,7 +103,7 @@ class Engine:
         return {
             "template": self.data.template or "the tokenizer's own",
             "stop": list(self.template.stop_words),
-            "reasons": isinstance(self.template, ReasoningTemplate),
+            "reasoning": isinstance(self.template, ReasoningTemplate),
         }
 
     def load(self, one: Mapping[str, Any]) -> LoadedSet:
