@@ -252,7 +252,7 @@ def test_rows_are_matched_by_index_and_not_by_place(tmp_path):
     assert found["sets"][0]["n"] == 55
     assert (found["sets"][0]["only_in_first"], found["sets"][0]["only_in_second"]) == (5, 0)
     assert found["sets"][0]["equal"] == 55
-    assert "5 rows of movies are in the first alone" in found["notes"][0]
+    assert "5 rows of movies are only in the first" in found["notes"][0]
 
 
 def test_of_an_index_that_stands_twice_the_later_row_counts(tmp_path):

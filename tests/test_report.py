@@ -57,7 +57,7 @@ def edit_json(path, change):
 def test_the_headline_gives_metric_interval_baseline_and_the_recipes_claim(both):
     assert both.runs[0].headline == (
         "qwen3, full SFT, trained on movies_train, reached macro-F1 0.812 (95 % interval 0.691 to 0.891, n 60) "
-        "on movies_test at step 300; accuracy 0.817 against 0.550 for always giving the commoner answer. "
+        "on movies_test at step 300; accuracy 0.817 against 0.550 for always giving the more common answer. "
         "Macro-F1 0.812, which is within the error of the recipe's claim of movies_test/macro_f1 0.90 +/- 0.02."
     )
 

@@ -1,4 +1,4 @@
-"""Runs side by side: who is told apart from whom, on which rows, and whether loss says the same."""
+"""Runs side by side: which are distinguishable, on which rows, and whether loss says the same."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_runs_are_ranked_with_letters_of_those_that_are_not_told_apart(runs):
         ("worst", "b"),
     ]
     # Exact McNemar of 3 rows against none is 0.25, and Holm leaves it: the largest of three.
-    assert found.rows[1]["standing"] == "not told apart: -0.050, p 0.250"
+    assert found.rows[1]["standing"] == "not distinguishable: -0.050, p 0.250"
     assert found.rows[2]["standing"] == "worse: -0.583, p < 0.001"
-    assert "best cannot be told apart from near; 1 other lies below it" in found.remarks[0]
+    assert "best is not distinguishable from near; 1 other lies below it" in found.remarks[0]
     assert "Holm over 3 tests" in found.remarks[0]
 
 
@@ -82,7 +82,7 @@ def test_p_values_are_those_of_all_pairs_together(runs):
 
 
 def test_the_headline_says_whether_the_best_run_is_shown_to_be_the_best(runs):
-    assert "it is not told apart from near" in gather(runs(best=0, near=3)).headline
+    assert "not distinguishable from near" in gather(runs(best=0, near=3)).headline
     assert "shown to be better than every other" in gather(runs(first=0, far=35)).headline
 
 

@@ -107,7 +107,7 @@ def test_a_run_that_stopped_before_its_end_is_told_from_early_stopping(tmp_path)
 
 def test_a_small_set_says_how_many_examples_it_would_take(tmp_path):
     run = copy_of_movies(tmp_path, expected="not measured")
-    finding = titles_of(run)["movies_test is too small to tell close results apart"]
+    finding = titles_of(run)["movies_test is too small for close results"]
     assert "with 60 examples; +/- 0.020 takes about 1,500" in finding.evidence
 
 
@@ -130,7 +130,7 @@ def test_a_model_not_better_than_the_baseline_is_found(tmp_path):
     (folder / "eval_metrics.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     findings = found(tmp_path, training(GOOD))
     assert "0.600 (low end of the 95 % interval 0.502) against 0.550" in (
-        findings["not shown to be better than always giving the commoner answer on d"].evidence
+        findings["not shown to be better than always giving the more common answer on d"].evidence
     )
     assert "7 of 100 at step 5: 7 hedge" in findings["answers that could not be read on d"].evidence
     assert "3 of 100 rows" in findings["answers cut off by the length limit on d"].evidence

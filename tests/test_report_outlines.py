@@ -165,7 +165,7 @@ def test_runs_are_told_apart_as_in_the_report(tmp_path):
     report = gather([RUNS / "movies", other])
     text = render_outlines(report, ["study"])["study.md"].decode()
     row = next(row for row in report.comparison.rows if row["name"] == "other")
-    assert row["standing"].startswith("not told apart")
+    assert row["standing"].startswith("not distinguishable")
     assert cells(text.partition("against the best")[2], "other")[3] == row["standing"]
     for remark in report.comparison.remarks:
         assert remark.split(",")[0] in text.replace("\\", "")

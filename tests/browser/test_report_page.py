@@ -206,7 +206,7 @@ def test_the_ranking_says_who_is_told_apart_and_its_remarks_are_on_the_page(open
     page = open_page("three")
     groups = page.locator("#comparison-table tbody tr td:has-text('a')")
     assert groups.count() >= 3
-    assert page.locator(".remark", has_text="cannot be told apart from").count() == 1
+    assert page.locator(".remark", has_text="is not distinguishable from").count() == 1
 
 
 def test_time_and_memory_stand_on_the_page_of_one_run(open_page):

@@ -1,4 +1,4 @@
-"""`tunebook report`: what runs left behind, as one report."""
+"""`tunebook report`: the files of runs, as one report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunebook.report.watch import ReadRuns
 
 _SILENT = 3600
-"""A run that tells no state and has written nothing for so many seconds is taken as ended."""
+"""A run that shows no state and has written nothing for so many seconds is taken as ended."""
 
 
 @click.command("report")
@@ -117,7 +117,7 @@ def _watch(
         if last is None:
             raise TunebookError(
                 "no report was made, since no run has logged anything yet",
-                fix="start it again later; `tunebook status` tells what the runs are doing",
+                fix="start it again later; `tunebook status` shows what the runs are doing",
             ) from None
         click.echo(f"stopped; {output} holds the last report, and the runs go on", err=True)
         return last
@@ -143,7 +143,7 @@ def _is_going(run: Path) -> bool:
     try:
         state = live.read_state(run)
     except TunebookError:
-        # A single log, or a run of Axolotl alone: only its silence tells that it has ended.
+        # A single log, or a run of plain Axolotl: only its silence shows that it has ended.
         return _seconds_silent(run) < _SILENT
     if state.life != "unknown":
         return state.life == "running"

@@ -79,7 +79,7 @@ def _compare_set(
     flips = flips_of(verdicts, primary.name, larger_is_better=primary.larger_is_better)
     kept = kept_of(flips)
     wanted = set(kept)
-    told = [
+    texts = [
         AnswerTexts(path, read_texts(path, columns, name, wanted))
         for path, columns, name in (
             (one.part.first, request.first_columns, one.first_name),
@@ -106,8 +106,8 @@ def _compare_set(
         disagreements=disagreements_of(
             kept,
             set(flips.better.tolist()),
-            told[0],
-            told[1],
+            texts[0],
+            texts[1],
             metric,
             primary.name,
             recorded=one.method.recorded,
@@ -143,8 +143,8 @@ def _notes(sets: Sequence[SetComparison], prompts_differ: int) -> list[str]:
         where = f" of {one.dataset}" if one.dataset else ""
         if one.only_in_first or one.only_in_second:
             notes.append(
-                f"{one.only_in_first:,} rows{where} are in the first alone and {one.only_in_second:,} in the "
-                f"second alone; they are left out."
+                f"{one.only_in_first:,} rows{where} are only in the first and {one.only_in_second:,} "
+                f"only in the second; they are left out."
             )
         if len(one.disagreements) < one.better + one.worse:
             kept, found = len(one.disagreements), one.better + one.worse
@@ -235,7 +235,7 @@ def _group(label: str, pair: PairedVerdicts, figure: str, members: NDArray[np.bo
     )
 
 
-# Says in one sentence what a comparison comes to, and how many rows would tell more.
+# Says in one sentence what a comparison comes to, and how many rows would show more.
 
 
 def sentence(figure: FigureDifference, first: str, second: str, dataset: str) -> str:
@@ -253,7 +253,7 @@ def sentence(figure: FigureDifference, first: str, second: str, dataset: str) ->
 
 
 def _what_would_be_needed(figure: FigureDifference) -> str:
-    seen = f"These rows tell a difference of about {unsigned(figure.detectable)} or more (80 % power)"
+    seen = f"These rows show a difference of about {unsigned(figure.detectable)} or more (80 % power)"
     if figure.rows_needed is None:
         return f"{seen}."
     if figure.rows_needed <= figure.n:
@@ -277,7 +277,7 @@ def interval_text(figure: FigureDifference) -> str:
 def p_text(figure: FigureDifference) -> str:
     """The adjusted p-value as it is printed.
 
-    Of a bootstrap no value below what its resamples can tell is claimed.
+    A bootstrap cannot show values below what its resamples allow, and none is claimed.
     """
     name = "p" if figure.p_adjusted == figure.p_value else "adjusted p"
     value = figure.p_adjusted

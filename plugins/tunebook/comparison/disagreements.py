@@ -61,11 +61,11 @@ def kept_of(flips: Flips) -> list[int]:
 def read_texts(
     path: Path, columns: Columns, dataset: str | None, wanted: Collection[int], *, cut_prompts: bool = True
 ) -> dict[int, AnsweredRow]:
-    """Read the rows of these indexes again; of an index that stands twice, the later row counts.
+    """Read the rows of these indexes again; of an index that is there twice, the later row counts.
 
     Args:
         path: The file.
-        columns: As for `read_rows`.
+        columns: As for `read_answered_rows`.
         dataset: Only rows of this dataset; None for all.
         wanted: Row indexes.
         cut_prompts: Keep of each prompt what is shown, since a thousand long documents fill a memory.

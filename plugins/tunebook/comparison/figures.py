@@ -133,7 +133,7 @@ def _of_counts(metric: Metric, pair: PairedVerdicts, names: Sequence[str]) -> li
     cells = np.where(pair.classes == yes, 0, 9) + 3 * answers[0] + answers[1]
     counts = np.bincount(cells, minlength=18)
     n = int(counts.sum())
-    # Rows drawn with replacement, told by their counts: the same distribution at any number of rows.
+    # Rows drawn with replacement, as counts: the same distribution at any number of rows.
     draws = np.random.default_rng(0).multinomial(n, counts / n, size=_DRAWS)
     observed = _confusions(counts[None])[0]
     drawn = _confusions(draws)

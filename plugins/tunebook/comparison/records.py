@@ -46,9 +46,9 @@ class FigureDifference:
     larger_is_better: bool
     verdict: Verdict
     rows_needed: int | None
-    """Rows to tell a difference of this size at 5 % with 80 % power; None where there is none."""
+    """Rows to show a difference of this size at 5 % with 80 % power; None where there is none."""
     detectable: float
-    """The smallest difference that this many rows tell with 80 % power; 0 where no row differs."""
+    """The smallest difference that this many rows show with 80 % power; 0 where no row differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class SetComparison:
     """`` for files that name none."""
     metric: str
     figure: str
-    """The primary figure: what flips and disagreements are told by."""
+    """The primary figure: by which flips and disagreements are found."""
     counts_right: bool
     """The primary figure is 0 or 1 a row."""
     recorded: bool

@@ -108,7 +108,7 @@ def _index(path: Path, place: int, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TunebookError(
             f"{path}, row {place + 1}: index is {value!r}, which is no row number",
-            fix="write whole numbers from 0, or leave the column out to number the rows as they stand",
+            fix="write whole numbers from 0, or leave the column out to number the rows in their order",
         )
     return value
 
@@ -126,7 +126,7 @@ def _prompt(row: Mapping[str, Any]) -> str:
     return ""
 
 
-# Finds the files that a name on the command line stands for: a run, one of its checkpoints, or a file.
+# Finds the files that a name on the command line means: a run, one of its checkpoints, or a file.
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|base|last|best)")
@@ -146,9 +146,9 @@ class PredictionSource(NamedTuple):
 def find_predictions(given: str) -> PredictionSource:
     """Find what `given` names: FILE, RUN, RUN@STEP, RUN@best, RUN@last, RUN@base or RUN/checkpoint-STEP.
 
-    The figures of `tunebook eval` (`<name>.json`) stand for the records beside them.
+    The figures of `tunebook eval` (`<name>.json`) mean the records beside them.
 
-    A run stands for its best evaluated step on each dataset, by the figure that its metric selects by, and
+    A run means its best evaluated step on each dataset, by the figure that its metric selects by, and
     for its last one where nothing says what is best.
 
     Raises:
@@ -176,7 +176,7 @@ def find_predictions(given: str) -> PredictionSource:
 
 
 def _records_of(path: Path) -> Path:
-    """The records behind the figures of `tunebook eval`; any other file is what it is."""
+    """The records of the figures of `tunebook eval`; any other file is what it is."""
     beside = path.with_suffix(".jsonl")
     if path.suffix != ".json" or not beside.is_file():
         return path

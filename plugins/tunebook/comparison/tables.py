@@ -1,6 +1,6 @@
 """Verdicts of one side as columns of numbers: no text is kept, so a million rows fit in memory.
 
-Texts are kept as 64-bit hashes, enough to tell whether two of this process are equal.
+Texts are kept as 64-bit hashes, enough to see whether two of this process are equal.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Matched:
 
 
 def match(first: Table, second: Table) -> Matched:
-    """Match two tables by row index. Of an index that stands twice on a side, the later row counts."""
+    """Match two tables by row index. Of an index that is there twice on a side, the later row counts."""
     known = [_last_places(table.index) for table in (first, second)]
     index, at_first, at_second = np.intersect1d(
         known[0].indexes, known[1].indexes, assume_unique=True, return_indices=True

@@ -223,19 +223,19 @@ def against_base(
     outcome = pairing.test(
         answers_of(run, "the base", base.evaluation, name), answers_of(run, run.name, top.evaluation, name)
     )
-    told = figure_record(base, name, larger_is_better=best.figure.larger_is_better)
+    before = figure_record(base, name, larger_is_better=best.figure.larger_is_better)
     if outcome.difference is None:
-        return Against(figure=told, reason=outcome.reason, test=None, p_value=None)
+        return Against(figure=before, reason=outcome.reason, test=None, p_value=None)
     difference = outcome.difference
     words = (
         f"{difference.test} over {difference.n:,} rows: {difference.difference:+.3f}, "
         f"p {p_value(difference.p_value)}"
     )
-    return Against(figure=told, reason=None, test=words, p_value=difference.p_value)
+    return Against(figure=before, reason=None, test=words, p_value=difference.p_value)
 
 
 def not_better_than_base(best: Sequence[Best]) -> Iterator[RunFinding]:
-    """A tuned model that the paired test does not tell from the base, or shows to be worse."""
+    """A tuned model that the paired test does not show to be better than the base, or shows to be worse."""
     for one in best:
         base = one.base.figure
         if base is None:

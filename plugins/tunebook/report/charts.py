@@ -263,7 +263,7 @@ def png(chart: Chart, all_keys: Sequence[str]) -> bytes:
 
 
 def printed(chart: Chart, all_keys: Sequence[str]) -> Spec:
-    """The description of a chart that stands alone: with its rows, its title and a legend of its own."""
+    """The description of a chart on its own: with its rows, its title and a legend of its own."""
     drawn = spec(chart, all_keys) | {
         "title": {"text": chart.title, "subtitle": chart.y_label},
         "datasets": {"points": rows(chart.lines)},
@@ -363,16 +363,16 @@ def config(*, dark: bool) -> dict[str, Any]:
         },
         "style": {
             "baseline": {"color": muted},
-            "behind": {"stroke": muted},
+            "others": {"stroke": muted},
             "note": {"color": muted, "fontSize": 11},
         },
     }
 
 
-# Small multiples: the same chart once for each run, on the same axes, the other runs in grey behind it.
+# Small multiples: the same chart once for each run, on the same axes, the other runs in grey.
 
 FEWEST_PANELS = 3
-"""Two runs are told apart in one chart."""
+"""Two runs are easy to see in one chart."""
 COLUMNS = 4
 _POINTS = 60
 """Of each curve: a panel is a stamp."""
@@ -411,7 +411,7 @@ def _small(line: Line) -> Line:
 
 
 def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
-    """What stands in a Vega-Lite description in place of `layer`.
+    """What a Vega-Lite description has in place of `layer`.
 
     Args:
         chart: Of `run_by_run`.
@@ -419,11 +419,11 @@ def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
     """
     mark = {"type": "line", "clip": True, "strokeWidth": 1.6, "invalid": "break-paths-show-path-domains"}
     # With data of its own a layer is in every panel.
-    behind = {key: value for key, value in encoding.items() if key not in ("color", "strokeDash")}
+    in_grey = {key: value for key, value in encoding.items() if key not in ("color", "strokeDash")}
     others = {
         "data": {"name": "points"},
-        "mark": {**mark, "strokeWidth": 0.8, "strokeOpacity": 0.35, "style": "behind"},
-        "encoding": behind,
+        "mark": {**mark, "strokeWidth": 0.8, "strokeOpacity": 0.35, "style": "others"},
+        "encoding": in_grey,
     }
     x = {**encoding["x"], "title": None, "axis": {**encoding["x"]["axis"], "tickCount": 3}}
     y = {**encoding["y"], "axis": {**encoding["y"]["axis"], "tickCount": 3}}
@@ -440,7 +440,7 @@ def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:
             "width": _PANEL_WIDTH,
             "height": _PANEL_HEIGHT,
             "layer": [
-                {**others, "encoding": {**behind, "x": x, "y": y}},
+                {**others, "encoding": {**in_grey, "x": x, "y": y}},
                 {"mark": mark, "encoding": {**encoding, "x": x, "y": y}},
             ],
         },

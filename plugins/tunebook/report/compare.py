@@ -77,7 +77,7 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComp
 
 
 def _common(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What is the same in every row need not be told in each."""
+    """What is the same in every row, so that it need not be said in each."""
     columns = ("model", "method", "trained_on", "dataset", "figure")
     return {key: rows[0][key] for key in columns if rows[0][key] and len({row[key] for row in rows}) == 1}
 
@@ -119,8 +119,8 @@ def _remarks(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str]:
             f"test{'s' if ranking.tests > 1 else ''}."
         )
         yield (
-            "Each run stands at the step that was best on this very set, which flatters all of them; "
-            "a set that chose nothing is the fairer judge."
+            "Each run is shown at the step that was best on this set, so all figures are a little too good; "
+            "use a set that chose nothing to judge."
         )
     reasons = list(dict.fromkeys(ranking.not_tested.values()))
     if reasons:
@@ -131,8 +131,8 @@ def _remarks(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str]:
 def _not_told_apart(best: str, near: Sequence[str], apart: int) -> str:
     if not near:
         return f"{best} is better than every other run that could be tested"
-    told = f"; {apart} other{'s lie' if apart > 1 else ' lies'} below it" if apart else ""
-    return f"{best} cannot be told apart from {', '.join(near)}{told}"
+    below = f"; {apart} other{'s lie' if apart > 1 else ' lies'} below it" if apart else ""
+    return f"{best} is not distinguishable from {', '.join(near)}{below}"
 
 
 def _loss_against_metric(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str | RunFinding]:
@@ -179,7 +179,7 @@ def _row(run: RunReport, best: Best | None, ranking: TestedRanking | None, place
 
 
 def _standing(ranking: TestedRanking | None, place: int) -> dict[str, Any]:
-    """Where a run stands against the best: its letters, and in words."""
+    """How a run compares with the best: its letters, and in words."""
     if ranking is None:
         words = "no other run was measured by this figure"
         return {"group": None, "p_value": None, "difference": None, "verdict": None, "standing": words}
@@ -189,7 +189,7 @@ def _standing(ranking: TestedRanking | None, place: int) -> dict[str, Any]:
     elif found is None:
         words = f"not tested: {ranking.not_tested[place]}"
     else:
-        verdict = {"not distinguishable": "not told apart", "better": "better on the rows that both have"}
+        verdict = {"better": "better on the rows that both have"}
         words = verdict.get(found.verdict, found.verdict)
         words += f": {signed(found.difference)}, p {p_value(found.p_adjusted)}"
     return {
@@ -245,7 +245,7 @@ def different_environments(runs: Sequence[RunReport]) -> tuple[Difference, ...]:
     found = []
     for key in dict.fromkeys(key for table in tables.values() for key in table):
         values = {run: table.get(key) for run, table in tables.items()}
-        # Data that only one of them used is a matter of the recipe, which tells it.
+        # Data that only one of them used is shown with the settings.
         if key.startswith("data "):
             values = {run: value for run, value in values.items() if value is not None}
         if len(set(values.values())) > 1:

@@ -66,8 +66,8 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
             found.append(_chart(plan, lines))
     found += length_charts(runs, several=several)
     if len(runs) >= FEWEST_PANELS:
-        told = [chart for chart in found if chart.id == loss.id or chart in chosen_metrics]
-        found += run_by_run(told[:2])
+        main = [chart for chart in found if chart.id == loss.id or chart in chosen_metrics]
+        found += run_by_run(main[:2])
     found += [chart for chart in metrics if chart not in found]
     last = max((line.steps[-1] for chart in found for line in chart.lines if line.steps), default=1)
     restarts = _restarts(runs, several=several)
@@ -182,7 +182,7 @@ def _references(runs: Sequence[Curves], name: str, *, several: bool) -> tuple[Re
             value = next((value for value in reversed(values) if value is not None), None)
             if value is not None:
                 key = key_of(run, dataset or "evaluation", several=several)
-                found.setdefault(value, Reference(key=key, label="always the commoner answer", value=value))
+                found.setdefault(value, Reference(key=key, label="majority baseline", value=value))
     return tuple(found.values())
 
 

@@ -185,7 +185,7 @@ def _examples(run: RunLog, best: Sequence[Best]) -> tuple[list[AnswerExamples], 
 def _why_no_examples(run: RunLog, best: Sequence[Best]) -> str:
     if not run.record_files:
         return (
-            "This run left no per-example records: the engine alone writes none. "
+            "This run left no per-example records: the engine itself writes none. "
             "Name a metric for the evaluation set in dataset_info.json and train with tunebook installed."
         )
     steps = ", ".join(str(one.figure.step) for one in best) or "any step"
@@ -279,7 +279,7 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
     accuracy = first.figure if first.figure.name == "accuracy" else _beside(first, "accuracy")
     if baseline and accuracy:
         share = "" if accuracy is first.figure else f"accuracy {number(accuracy.value)} "
-        sentence += f"; {share}against {number(baseline.value)} for always giving the commoner answer"
+        sentence += f"; {share}against {number(baseline.value)} for always giving the more common answer"
     base = first.base.figure
     if base is not None:
         chance = f" (p {p_value(first.base.p_value)})" if first.base.p_value is not None else ""
@@ -350,11 +350,11 @@ def report_headline(runs: Sequence[RunReport], comparison: RunComparison | None)
 def _beside_it(comparison: RunComparison, top: MeasuredFigure) -> str:
     """Whether the others are shown to be worse than the best."""
     others = [row for row in comparison.rows if row["dataset"] == top.dataset and row["standing"] != "best"]
-    near = [row["name"] for row in others if row["standing"].startswith("not told apart")]
+    near = [row["name"] for row in others if row["standing"].startswith("not distinguishable")]
     untested = len([row for row in others if row["standing"].startswith("not tested")])
     said = []
     if near:
-        said.append(f"it is not told apart from {', '.join(near)}")
+        said.append(f"not distinguishable from {', '.join(near)}")
     elif others and not untested:
         said.append("shown to be better than every other")
     if untested:

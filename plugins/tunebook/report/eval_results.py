@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 FOLDER = "eval_results"
-"""What `tunebook eval` calls its folder unless told otherwise; looked for in a run and beside it."""
+"""What `tunebook eval` calls its folder by default; looked for in a run and beside it."""
 FORMAT = 1
 
 
@@ -46,7 +46,7 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
             errors.append(
                 TunebookError(
                     f"{folder} holds no results of an evaluation",
-                    fix="name the folder that `tunebook eval` wrote to, eval_results unless told otherwise",
+                    fix="name the folder that `tunebook eval` wrote to, by default eval_results",
                 )
             )
         found += here
@@ -129,9 +129,9 @@ def _same_place(one: str, other: str) -> bool:
     return one == other or Path(one).resolve() == Path(other).resolve()
 
 
-def _moved(told: str, folder: Path) -> bool:
+def _moved(named: str, folder: Path) -> bool:
     """Whether a run that is no longer where the result says may be this one."""
-    return not Path(told).exists() and Path(told).name == folder.name
+    return not Path(named).exists() and Path(named).name == folder.name
 
 
 def _evaluation(result: Result) -> Evaluation | None:
@@ -162,7 +162,7 @@ def _evaluation(result: Result) -> Evaluation | None:
 
 
 def _settings(settings: object) -> str:
-    """How a set was asked otherwise than in training: to be told apart, since other figures come of it."""
+    """In what a set was asked otherwise than in training, which gives other figures; part of its name."""
     if not isinstance(settings, dict):
         return ""
     shots = settings.get("shots")
@@ -173,8 +173,8 @@ def _settings(settings: object) -> str:
         str(settings.get("method") or ""),
         "through an endpoint" if settings.get("endpoint") else "",
     ]
-    told = ", ".join(word for word in words if word)
-    return f" ({told})" if told else ""
+    listed = ", ".join(word for word in words if word)
+    return f" ({listed})" if listed else ""
 
 
 def _numbers(value: object) -> dict[str, float]:

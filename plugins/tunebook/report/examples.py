@@ -152,7 +152,7 @@ def _cut(
     names = list(dict.fromkeys(name for one in scored for name in one.scores[metric]["values"]))
     if not names:
         return None
-    # macro-F1 and its like are no means over rows: the first figure of single rows stands in.
+    # macro-F1 and its like are no means over rows: the first figure of single rows is taken.
     figure = best.name if best.name in names else names[0]
     rows = [e for e in scored if isinstance(e.scores[metric]["values"].get(figure), (int, float))]
     if len(rows) < _FEWEST_ROWS:

@@ -147,8 +147,8 @@ _GROUPS = {
 
 
 def grouped_settings(values: Mapping[str, Any]) -> tuple[Setting, ...]:
-    """The settings by group, in the order in which they stand in the recipe."""
-    # Here, where key and value still stand together: later the key would not tell that it is a secret.
+    """The settings by group, in the order of the recipe."""
+    # Here, where key and value are still together: later nothing would show that it is a secret.
     made = [Setting(key=key, value=redact(value, key), group=_group(key)) for key, value in values.items()]
     order = [*_GROUPS, "other"]
     return tuple(sorted(made, key=lambda setting: order.index(setting.group)))
@@ -162,7 +162,7 @@ def _group(key: str) -> str:
 
 
 def model_name(values: Mapping[str, Any]) -> str | None:
-    """The model's name: a hub id as it stands, of a local path the last part."""
+    """The model's name: a hub id as it is, of a local path the last part."""
     for key in ("model_name_or_path", "base_model", "base_model_name_or_path"):
         name = values.get(key)
         if isinstance(name, str) and name:

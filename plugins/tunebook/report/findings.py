@@ -300,7 +300,7 @@ def _baseline(best: Sequence[Best]) -> Iterator[RunFinding]:
             shown = f" (low end of the 95 % interval {number(low)})" if accuracy.interval else ""
             yield RunFinding(
                 level="warning",
-                title="not shown to be better than always giving the commoner answer on "
+                title="not shown to be better than always giving the more common answer on "
                 f"{one.figure.dataset}",
                 evidence=f"accuracy {number(accuracy.value)}{shown} against {number(baseline.value)} "
                 f"at step {one.figure.step}",
@@ -335,7 +335,7 @@ def _wide(best: Sequence[Best], expected: Sequence[Expected]) -> Iterator[RunFin
             continue
         yield RunFinding(
             level="note",
-            title=f"{figure.dataset} is too small to tell close results apart",
+            title=f"{figure.dataset} is too small for close results",
             evidence=f"{figure.label} is known to +/- {number(half)} with {figure.n} examples; "
             f"+/- 0.020 takes about {_examples(figure.n, half, 0.02):,}",
             source=figure.source,

@@ -118,7 +118,7 @@ def about(title: str, lines: Sequence[Line], over: str | None = None) -> str:
 
     Args:
         title: What is shown.
-        lines: The curves, of which the first six are told.
+        lines: The curves, of which the first six are described.
         over: What the horizontal axis counts; None for optimizer steps.
     """
     at = "second" if over else "step"

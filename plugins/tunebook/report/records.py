@@ -56,7 +56,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best evaluation by one figure, and what stands beside it at the same step."""
+    """The best evaluation by one figure, and the other figures at the same step."""
 
     figure: MeasuredFigure
     beside: tuple[MeasuredFigure, ...]
@@ -127,7 +127,7 @@ class RunFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """All that is told of one run."""
+    """All that is reported of one run."""
 
     id: str
     name: str
@@ -200,7 +200,7 @@ class RunComparison:
     environment: tuple[Difference, ...]
     """Versions, machines, commits and data that differ."""
     remarks: tuple[str, ...]
-    """What the figures say of the runs together: which cannot be told apart, loss against metric."""
+    """What the figures say of the runs together: which are not distinguishable, loss against metric."""
     findings: tuple[RunFinding, ...]
     """Where loss and metric disagree over the runs."""
     disagreements: tuple[RunDisagreements, ...]
@@ -305,7 +305,7 @@ class AnswerExamples:
     source: str
 
 
-# The part of `report.json` that tells of time, GPUs and memory.
+# The part of `report.json` about time, GPUs and memory.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +318,7 @@ class PhaseTime:
     share: float | None
     """Of the time of all phases that is known."""
     stretches: int | None
-    """How often the run was in it; None where no file tells."""
+    """How often the run was in it; None where no file says."""
     source: str
 
 

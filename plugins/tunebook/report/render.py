@@ -94,7 +94,7 @@ def outline(data: Mapping[str, Any], name: str) -> bytes:
 
 
 def render_page(report: Report) -> bytes:
-    """`report.html` alone."""
+    """Only `report.html`."""
     return _html(report, without_controls(redact(asdict(report))), charts.keys(report.charts)).encode()
 
 
@@ -142,7 +142,7 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
 
 
 def _in_script(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element it is in."""
     return (
         orjson.dumps(value)
         .decode()
@@ -199,7 +199,7 @@ def _commands(provenance: Mapping[str, Any] | None) -> list[str]:
 
 
 def _value(value: object) -> str:
-    """A setting as it would stand in a recipe."""
+    """A setting as in a recipe."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

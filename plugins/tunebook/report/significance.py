@@ -1,4 +1,4 @@
-"""Says which of several runs can be told apart: paired tests, Holm's correction, letters for groups."""
+"""Says which of several runs are distinguishable: paired tests, Holm's correction, letters for groups."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 MOST_IN_ALL_PAIRS = 10
-"""More runs are tested against the best alone: over all their pairs Holm's correction would ask for smaller
+"""More runs are tested only against the best: over all their pairs Holm's correction would ask for smaller
 p-values than a bootstrap of 2,000 resamples can give."""
 
 
@@ -40,7 +40,7 @@ class TestedRanking(NamedTuple):
     against_best: Mapping[int, FigureDifference]
     """By place in the ranking: the run against the first, p-values adjusted."""
     letters: Mapping[int, str]
-    """By place: runs that share a letter are not told apart. Empty above `MOST_IN_ALL_PAIRS` runs."""
+    """By place: runs that share a letter are not distinguishable. Empty above `MOST_IN_ALL_PAIRS` runs."""
     not_tested: Mapping[int, str]
     """By place: why a run could not be tested against the first."""
     tests: int
@@ -113,7 +113,7 @@ def _letter(number: int) -> str:
 
 
 class Answers(NamedTuple):
-    """Where the answers behind one figure are."""
+    """Where the answers of one figure are."""
 
     name: str
     """Of the run, for readers."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunebook.runlog.records import TimeSeries, WatchedGpu
 
 _GIB, _MIB = 2**30, 2**20
-_NO_PHASES = "no file of this run tells how long its parts took"
+_NO_PHASES = "no file of this run says how long its parts took"
 _ALLOCATED = ("memory/max_allocated (GiB)", "memory/max_active (GiB)")
 _RESERVED = "memory/device_reserved (GiB)"
 
@@ -187,7 +187,7 @@ def _allocated(run: RunLog) -> _Told:
 def _not_measured(run: RunLog) -> str:
     if run.gpu_count is not None and run.gpu_count.value == 0:
         return f"not measured: the run had no GPU ({run.gpu_count.source})"
-    return "not measured: nobody watched the GPU (Axolotl's memory/*, W&B or a CSV of nvidia-smi would tell)"
+    return "not measured: nobody watched the GPU (Axolotl's memory/*, W&B or a CSV of nvidia-smi shows it)"
 
 
 def _series_peak(run: RunLog, names: tuple[str, ...]) -> _Told | None:

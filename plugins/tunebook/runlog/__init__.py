@@ -1,4 +1,4 @@
-"""Reads what a run left behind into one `RunLog`; each number keeps the name of its file."""
+"""Reads the files of a run into one `RunLog`; each number keeps the name of its file."""
 
 from tunebook.runlog.folder import read_run
 from tunebook.runlog.records import (

@@ -1,7 +1,7 @@
 """Reads what a Trainer printed: the dictionaries between progress bars, of transformers 4 and 5.
 
 A line of transformers 4 is `{'loss': 1.23, 'epoch': 0.5}`, one of transformers 5 `{'loss': '1.23', ...}`
-with four significant digits. Either may hold nan, may stand behind the rest of a progress bar, and has no
+with four significant digits. Either may hold nan, may follow the rest of a progress bar, and has no
 step: that is worked out from the epoch.
 """
 
@@ -39,7 +39,7 @@ _BATCH = re.compile(rb"Total train batch size [^=\n]*= ([\d,]+)")
 _TRAINABLE = re.compile(rb"trainable params: ([\d,]+)|Number of trainable parameters = ([\d,]+)")
 _RANKS = re.compile(rb"Process rank: \d+, world size: (\d+), device: cuda")
 _HEAD = 4 << 20
-"""The announcements stand at the start of a log."""
+"""The announcements are at the start of a log."""
 _OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
 
 
@@ -54,7 +54,7 @@ class Console(NamedTuple):
     banner: str
     """Which engine announces itself: `llamafactory`, `axolotl`, or nothing."""
     starts: list[RunStart]
-    """Starts of the run that its stamps tell of, with their phases."""
+    """Starts of the run, with their phases as far as there are timestamps."""
     went_back: list[WentBack]
     gpu_count: int | None
     """As LLaMA-Factory says for CUDA devices."""
@@ -74,7 +74,7 @@ class ConsoleLogs(NamedTuple):
 
 
 def read_consoles(files: RunFiles) -> ConsoleLogs:
-    """Read every console log of a run that a Trainer printed into, or that tells of phases.
+    """Read every console log of a run that a Trainer printed into.
 
     Raises:
         OSError: A file cannot be read.
@@ -99,7 +99,7 @@ class _Announced(NamedTuple):
     trainable: int | None
     ranks: int | None
     by_bar: float | None
-    """Steps per epoch, from a dictionary and the progress bar that is drawn again behind it."""
+    """Steps per epoch, from a dictionary and the progress bar that is drawn again after it."""
     banner: str
 
 
@@ -263,15 +263,15 @@ def _by_bar(head: bytes, total: int | None) -> float | None:
 
 _MAX_ANCHORS = 200
 _FIRST_BLOCK = 256
-"""Entries looked at behind an anchor, and twice as many each time they agree."""
+"""Entries looked at after an anchor, and twice as many each time they agree."""
 _LAST_BLOCK = 1 << 16
 
 
 def steps_by_epochs(epochs: NDArray[np.float64], per_epoch: float) -> NDArray[np.int64]:
     """Steps of log entries, from their printed epochs.
 
-    Entries come every so many steps, so that their order tells more than the rounded epoch does: entries
-    are counted on from an anchor, and anchored anew where an epoch contradicts the count, as after a
+    Entries come every so many steps, so their order says more than the rounded epoch does: entries
+    are counted on from an anchor, and anchored again where an epoch contradicts the count, as after a
     restart or where lines are missing.
 
     Args:
@@ -319,7 +319,7 @@ def _count_on(
     while first < len(estimates):
         after = min(first + size, len(estimates))
         counted = anchor + interval * np.arange(first - start, after - start)
-        # How far an estimate may be off, in steps: four digits of an epoch, or two behind its point.
+        # How far an estimate may be off, in steps: four digits of an epoch, or two after its point.
         error = np.maximum(0.75 + 5.5e-4 * estimates[first:after], least)
         wrong = np.abs(counted - estimates[first:after]) > error
         steps[first:after] = counted
@@ -341,7 +341,7 @@ def _interval(estimates: NDArray[np.float64]) -> int | None:
 
 
 def _anchor(estimates: NDArray[np.float64], interval: int) -> int:
-    """The step of the first entry: a multiple of the interval that agrees with the entries behind it."""
+    """The step of the first entry: a multiple of the interval that agrees with the entries after it."""
     ahead = estimates[:20] - interval * np.arange(len(estimates[:20]))
     # Not the median: where a restart follows within these few, it would be between the two.
     return round(float(ahead[0]) / interval) * interval if len(ahead) < 3 else _agreed(ahead, interval)
@@ -357,7 +357,7 @@ def _agreed(ahead: NDArray[np.float64], interval: int) -> int:
 
 _CHUNK = 1 << 20
 DICTIONARY = re.compile(rb"\{'[^{}\r\n]*\}")
-"""Never anchored to the start of a line: the rest of a bar stands there."""
+"""Never anchored to the start of a line: the rest of a bar may be there."""
 _WORDS = (
     (b": nan", b': "nan"'),
     (b": inf", b': "inf"'),
@@ -376,7 +376,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             text = begun + data
             end = text.rfind(b"\n") + 1
             if not end and len(text) > _CHUNK:
-                # Bars alone, which are drawn over each other.
+                # Only bars, which are drawn over each other.
                 end = text.rfind(b"\r") + 1 or len(text)
             begun = text[end:]
             if end:

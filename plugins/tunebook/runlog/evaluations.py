@@ -101,7 +101,7 @@ def from_series(
     Args:
         series: As the Trainer logged them.
         datasets: Names of evaluation sets, as far as they are known: `eval_<dataset>_<figure>`. Where
-            none is known, names are told by the figure they all end in, `loss`.
+            none is known, names are found by the figure they all end in, `loss`.
         accuracy_counts_tokens: The engine's `accuracy` is LLaMA-Factory's `compute_accuracy`, which
             counts label tokens and no answers: it is called `token_accuracy`.
     """

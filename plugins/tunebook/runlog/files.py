@@ -1,4 +1,4 @@
-"""Finds the files of a run by what they are; of a single file, tells what it is."""
+"""Finds the files of a run by kind, and the kind of a single file."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _RESULTS = ("train_results.json", "eval_results.json", "all_results.json")
 def read_run(folder: Path) -> RunLog:
     """Read everything that is known of the run in `folder`.
 
-    That may also be a folder of logs alone, or a single file: a console log, an event file, a `.wandb`, a
+    That may also be a folder of logs only, or a single file: a console log, an event file, a `.wandb`, a
     CSV of nvidia-smi, a `trainer_state.json`. Damaged files are read as far as they go, with a note of what
     was lost.
 
@@ -305,7 +305,7 @@ def steps_per_second(series: Mapping[str, Series]) -> Series | None:
     )
 
 
-# Works out how often a run was started again, and where, from all that tells of it.
+# Works out how often a run was started again, and where, from all that shows it.
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)/?$")
 
@@ -326,7 +326,7 @@ def restarts_of(
     series: Mapping[str, Series],
     checkpoints: Collection[int],
 ) -> tuple[Restart, ...]:
-    """The restarts of a run, by what tells of most of them, filled up from what tells of as many.
+    """The restarts of a run, by the source that shows most of them, filled up from sources that show as many.
 
     Args:
         records: File and content of the starts that tunebook wrote down, the earliest first.

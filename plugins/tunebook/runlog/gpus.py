@@ -70,7 +70,7 @@ class Samples:
         self.source = source
         self.exact_clock = exact_clock
         self.names: Mapping[int, tuple[str | None, float | None]] = {}
-        """By number: name and memory in MiB, where they stand apart from the samples."""
+        """By number: name and memory in MiB, where they are given apart from the samples."""
         self._cards: dict[tuple[str | None, str], Card] = {}
 
     def card(self, host: str | None, index: str) -> Card:
@@ -214,7 +214,7 @@ def _header(cells: Sequence[str]) -> list[str] | None:
 
 
 def _guessed(cells: Sequence[str]) -> list[str] | None:
-    """Columns of a log without header: only units tell what a number is, so that `nounits` cannot be read."""
+    """Columns of a log without header: only units show what a number is, so `nounits` cannot be read."""
     columns = []
     for cell in cells:
         match = _CELL.fullmatch(cell)
@@ -274,7 +274,7 @@ class _Reader:
             if header := _header(cells):
                 # Of a loop that was started again into the same file.
                 self._columns = header
-            # The last number of a line that was cut off may lack digits; where zeros stand, lines do.
+            # The last number of a line that was cut off may lack digits; zero bytes are missing lines.
             elif len(cells) != len(self._columns) or not line.endswith("\n") or "\0" in line:
                 self.bad += 1
             else:
@@ -299,7 +299,7 @@ class _Reader:
                 track.add(moment, number)
 
     def _number(self, cell: str, name: str) -> float | None:
-        """The number in MiB, percent or W; None where the card does not tell.
+        """The number in MiB, percent or W; None where the card does not say.
 
         Raises:
             ValueError: The cell is damaged: what it holds, or that it has a unit where others have none.

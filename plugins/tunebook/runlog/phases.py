@@ -1,4 +1,4 @@
-"""Tells how long a run was in each phase, all in all, and on how many GPUs, from whatever says so."""
+"""Works out how long a run was in each phase and in all, and on how many GPUs, from whatever says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ONE_PROCESS = re.compile(r"--launcher[= ]python(?!\S)")
 
 
 class TimedStart(NamedTuple):
-    """A start that a log's stamps tell of, and the log's name."""
+    """A start with timestamps, and its log's name."""
 
     start: RunStart
     source: str
@@ -116,7 +116,7 @@ def _training(
     *,
     restarted: bool,
 ) -> Phase | None:
-    """Training with what lies within it; the Trainer's own figure is of the last start alone."""
+    """Training with what lies within it; the Trainer's own figure is of the last start only."""
     runtime = results.get("train_runtime")
     clock = series.get("elapsed_seconds")
     stamped = [one for one in starts if one.start.trained and one.start.seconds.get("training")]

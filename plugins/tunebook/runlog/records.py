@@ -37,7 +37,7 @@ class Sourced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesPart:
-    """A stretch of a series, of points one behind the other that came from one file."""
+    """A stretch of a series: consecutive points that came from one file."""
 
     source: str
     """Path below the run folder."""
@@ -107,7 +107,7 @@ class Phase:
     seconds: float | None
     """None: there was such a phase, and how long it took is not known."""
     stretches: int | None
-    """How often the run was in it, e.g. evaluations made; None where the source does not tell."""
+    """How often the run was in it, e.g. evaluations made; None where the source does not say."""
     source: str
     """Where the seconds are from, e.g. `train.log (timestamps)`."""
 
@@ -121,7 +121,7 @@ class Restart:
     steps_repeated: int | None
     """Steps that an earlier start had logged already and that were taken again; the later values count."""
     source: str
-    """The file that tells of it."""
+    """The file that shows it."""
     message: str
     """In words, e.g. `resumed at step 400; steps 401 to 480 were taken again`."""
 
@@ -228,7 +228,7 @@ class RunLog:
     facts: Mapping[str, Sourced] = field(default_factory=dict)
     """Single numbers from elsewhere: `trained_parameters`, `peak_gpu_memory_mib` (the fullest card)."""
     phases: tuple[Phase, ...] = ()
-    """In the order of a run; a phase that nothing tells of is not in it."""
+    """In the order of a run; a phase that no file shows is not in it."""
     restarts: tuple[Restart, ...] = ()
     """By step; every start after the first that left a trace."""
     gpus: tuple[WatchedGpu, ...] = ()

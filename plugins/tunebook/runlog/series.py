@@ -69,7 +69,7 @@ def later_wins(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Points:
 
 
 class WentBack(NamedTuple):
-    """A place where training was started again, as the steps of a log tell."""
+    """A place where training was started again, as the steps of a log show."""
 
     last_before: int
     """The last step that the starts before had logged."""
@@ -169,7 +169,7 @@ def _is_copy(joined: Mapping[str, Series], later: Mapping[str, Series]) -> bool:
 
 
 def _going_on(have: Series, series: Series) -> Series:
-    """The clock of a later start, which begins at zero, behind that of the earlier ones."""
+    """The clock of a later start, which begins at zero, counted on from the earlier ones."""
     return Series(
         name=series.name,
         steps=series.steps,

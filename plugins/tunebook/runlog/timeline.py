@@ -1,8 +1,8 @@
-"""Tells from the timestamps in a console log how long a run was in each phase.
+"""Works out from the timestamps in a console log how long a run was in each phase.
 
 Only some lines have a timestamp, and bars have none: the time between two stamps belongs to the phase that
-the first of them stands in, apart from what a finished bar in between says it took itself. From the start of
-training to its end all is one stretch, since nothing says when training goes on behind an evaluation; within
+the first of them is in, apart from what a finished bar in between says it took itself. From the start of
+training to its end all is one stretch, since nothing says when training goes on after an evaluation; within
 it only savings are timed, between stamps of their own.
 """
 
@@ -100,11 +100,11 @@ _FINISHED_BAR = re.compile(
     rb"\[[\d:]+<[\d:?]+, *(?P<rate>[\d.]+) ?(?:examples|it)/s"
 )
 _LABEL = 200
-"""Bytes before a bar in which its label stands."""
+"""Bytes before a bar in which its label is."""
 _SAME_LINE = 160
-"""Bytes between a stamp and the sign that it stands before."""
+"""Bytes between a stamp and the sign that it belongs to, at most."""
 _JUMP = 60.0
-"""Seconds that a clock may go back, as among ranks, before it counts as set anew."""
+"""Seconds that a clock may go back, as among ranks, before it counts as set again."""
 
 
 @dataclass(slots=True)
@@ -238,7 +238,7 @@ class Timeline:
             start.seconds["saving"] = start.seconds.get("saving", 0.0) + gap
 
     def _new_start(self) -> RunStart:
-        """Begin another start behind the widest gap since the last sign, which lay between the two."""
+        """Begin another start after the widest gap since the last sign, which lay between the two."""
         old, new = self.starts[-1], RunStart(began=self._last, ended=self._last)
         if self._gaps and self._last is not None:
             widest = max(range(len(self._gaps)), key=self._gaps.__getitem__)

@@ -60,7 +60,7 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
         total = as_int(line.get("total_steps")) or total
         entry = {ours: line[theirs] for theirs, ours in _NAMES.items() if theirs in line}
         seconds = _seconds(line.get("elapsed_time"))
-        # A start appends to the file, and its clock begins anew, also where it went on behind the last step.
+        # A start appends to the file, and its clock begins at zero, also after the last step.
         if step < last_step or (seconds is not None and seconds < clock):
             went_back.append(WentBack(last_step, step, source))
             before, clock = before + clock, 0.0
@@ -87,7 +87,7 @@ def _seconds(clock: object) -> float | None:
         return None
 
 
-# Reads the `trainer_state.json` of a run: the newest, and those of checkpoints that tell another story.
+# Reads the `trainer_state.json` of a run: the newest, and those of checkpoints with another history.
 
 _COMPARED_BYTES = 64 << 20
 """Of all checkpoints together: beyond it only the newest is read."""
@@ -150,7 +150,7 @@ def _written(path: Path) -> float:
 
 
 def _differs(newest: dict[str, Series], other: dict[str, Series]) -> bool:
-    """Whether the last of the steps that both histories have were other steps: one alone may be damaged."""
+    """Whether both histories differ at the last steps they share; a single one may be damaged."""
     if "loss" not in newest or "loss" not in other:
         return False
     mine, theirs = newest["loss"], other["loss"]
@@ -285,7 +285,7 @@ def _facts(data: bytes) -> dict[str, Any] | None:
 
 
 def _salvage(head: bytes) -> dict[str, Any]:
-    """Facts that stand before the entries of a file without an end."""
+    """Facts before the entries of a file without an end."""
     pairs = re.findall(rb'"(\w+)"\s*:\s*("[^"\\]*"|-?[\d.eE+-]+|null)\s*,', head)
     salvaged: dict[str, Any] = {}
     for key, value in pairs:
@@ -326,7 +326,7 @@ def _nested(value: Any, *keys: str) -> Any:
 #
 # Where bytes were lost between them, what is left may be valid JSON, with a number made of two halves. The
 # entry then has the epoch of the first and the step of the second, which do not fit each other. Of a single
-# entry that cannot be told.
+# entry that cannot be seen.
 
 _SLACK_STEPS = 1.5
 """The last step of an epoch may have fewer batches, which moves the epoch by less than a step."""
