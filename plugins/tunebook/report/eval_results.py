@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.errors import TunebookError, join_errors
 from tunebook.runlog import Evaluation, Note, RunLog
-from tunebook.runlog.evaluations import texts_of
-from tunebook.runlog.tolerant_json import as_float, as_int, read_object
+from tunebook.runlog.evaluations import evaluation_of
+from tunebook.runlog.tolerant_json import as_int, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -135,29 +135,18 @@ def _moved(named: str, folder: Path) -> bool:
 
 
 def _evaluation(result: Result) -> Evaluation | None:
-    values = result.values
-    dataset, step = values.get("dataset"), as_int(result.model.get("step"))
-    if not isinstance(dataset, str) or step is None:
+    source = f"{result.path.parent.name}/{result.path.name}"
+    found = evaluation_of({**result.values, "step": result.model.get("step")}, source)
+    if found is None:
         return None
-    metrics, reasons = values.get("metric"), _numbers(values.get("unparsed_reasons"))
-    return Evaluation(
-        dataset=f"{dataset}{_settings(values.get('settings'))}",
-        step=step,
+    # Time after training is not the run's; and these are points of its curves, at the steps of their weights.
+    return replace(
+        found,
+        dataset=f"{found.dataset}{_settings(result.values.get('settings'))}",
         epoch=None,
-        values=_numbers(values.get("values")),
-        stderr=_numbers(values.get("stderr")),
-        n=as_int(values.get("n")),
-        n_unparsed=as_int(values.get("n_unparsed")),
-        unparsed_reasons={name: int(count) for name, count in reasons.items()},
-        answers_cut=as_int(values.get("answers_cut")),
-        mode=values["mode"] if isinstance(values.get("mode"), str) else None,
-        metrics=tuple(str(name) for name in metrics) if isinstance(metrics, list) else (),
-        select_by=values["select_by"] if isinstance(values.get("select_by"), str) else None,
-        larger_is_better=values.get("larger_is_better") is not False,
         seconds=None,
         tokens=None,
-        source=f"{result.path.parent.name}/{result.path.name}",
-        signatures=texts_of(values.get("signatures")),
+        after_training=False,
     )
 
 
@@ -175,9 +164,3 @@ def _settings(settings: object) -> str:
     ]
     listed = ", ".join(word for word in words if word)
     return f" ({listed})" if listed else ""
-
-
-def _numbers(value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        return {}
-    return {str(name): number for name, entry in value.items() if (number := as_float(entry)) is not None}

@@ -42,7 +42,7 @@ def read_eval_metrics(path: Path, source: str) -> ReadEvaluations:
     found: dict[tuple[str, int, bool], Evaluation] = {}
     bad, repeated = lines.bad, 0
     for line in lines.objects:
-        evaluation = _from_line(line, source)
+        evaluation = evaluation_of(line, source)
         if evaluation is None:
             bad += 1
             continue
@@ -58,7 +58,8 @@ def read_eval_metrics(path: Path, source: str) -> ReadEvaluations:
     return ReadEvaluations(list(found.values()), notes)
 
 
-def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
+def evaluation_of(line: Mapping[str, Any], source: str) -> Evaluation | None:
+    """The evaluation that a JSON object describes; None where it names no set and step."""
     dataset, step = line.get("dataset"), as_int(line.get("step"))
     if not isinstance(dataset, str) or step is None:
         return None
@@ -82,11 +83,11 @@ def _from_line(line: Mapping[str, Any], source: str) -> Evaluation | None:
         tokens=as_int(line.get("tokens")),
         source=source,
         after_training=line.get("in_training") is False,
-        signatures=texts_of(line.get("signatures")),
+        signatures=_texts(line.get("signatures")),
     )
 
 
-def texts_of(value: object) -> dict[str, str]:
+def _texts(value: object) -> dict[str, str]:
     """The texts of a mapping, by name; none of what is no mapping."""
     if not isinstance(value, dict):
         return {}
@@ -126,17 +127,7 @@ def from_series(
             step=step,
             epoch=epochs.get(step),
             values={name: value for name, value in values.items() if name not in _ABOUT_SPEED},
-            stderr={},
-            n=None,
-            n_unparsed=None,
-            unparsed_reasons={},
-            answers_cut=None,
-            mode=None,
-            metrics=(),
-            select_by=None,
-            larger_is_better=True,
             seconds=values.get("runtime"),
-            tokens=None,
             source=sources[dataset, step],
         )
         for (dataset, step), values in found.items()
@@ -167,17 +158,8 @@ def from_results(
             step=step,
             epoch=results.get("epoch"),
             values={name: value for name, value in values.items() if name not in _ABOUT_SPEED | {"samples"}},
-            stderr={},
             n=int(values["samples"]) if "samples" in values else None,
-            n_unparsed=None,
-            unparsed_reasons={},
-            answers_cut=None,
-            mode=None,
-            metrics=(),
-            select_by=None,
-            larger_is_better=True,
             seconds=values.get("runtime"),
-            tokens=None,
             source=source,
             after_training=True,
         )

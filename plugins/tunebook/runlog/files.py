@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tunebook.models.checkpoints import checkpoint_folders
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 MAGIC = b":W&B"
-
-
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""What a `.wandb` file begins with."""
 _CONSOLES = ("*.log", "*.out", "*.err", "*.txt", "*.o[0-9]*", "*.e[0-9]*")
 _CONSOLE_FOLDERS = ("", "logs/", "log/", "slurm/")
 _CSV = ("*.csv", "logs/*.csv", "tunebook/*.csv", "gpu/*.csv")
@@ -47,7 +47,7 @@ def find_files(folder: Path) -> RunFiles:
     """
     if folder.is_file():
         return _single(folder)
-    states = [place / "trainer_state.json" for place in (folder, *checkpoints(folder))]
+    states = [place / "trainer_state.json" for place in (folder, *reversed(checkpoint_folders(folder)))]
     trainer_log = folder / "trainer_log.jsonl"
     patterns = [f"{place}{pattern}" for place in _CONSOLE_FOLDERS for pattern in _CONSOLES]
     return RunFiles(
@@ -87,11 +87,3 @@ def _single(path: Path) -> RunFiles:
     if path.suffix == ".csv":
         return RunFiles(base=base, gpu_logs=[path])
     return RunFiles(base=base, consoles=[path])
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, the newest step first."""
-    if not folder.is_dir():
-        return []
-    found = [(int(m[1]), path) for path in folder.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
-    return [path for _, path in sorted(found, reverse=True)]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tunebook.errors import TunebookError
+from tunebook.models.checkpoints import checkpoint_folders
 from tunebook.runlog import phases
 from tunebook.runlog.console import read_consoles
 from tunebook.runlog.evaluations import from_results, from_series, read_eval_metrics, record_files
-from tunebook.runlog.files import RunFiles, checkpoints, find_files
+from tunebook.runlog.files import RunFiles, find_files
 from tunebook.runlog.gpus import fullest, read_gpu_logs
 from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
 from tunebook.runlog.series import WentBack, merge_series
@@ -144,7 +145,9 @@ class _Reader:
             )
 
     def _checkpoint_steps(self) -> list[int]:
-        return [int(path.name.removeprefix("checkpoint-")) for path in checkpoints(self.folder)]
+        return [
+            int(path.name.removeprefix("checkpoint-")) for path in reversed(checkpoint_folders(self.folder))
+        ]
 
     def _series(self) -> dict[str, Series]:
         """All sources of the run's series, the most exact first."""

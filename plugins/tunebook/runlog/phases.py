@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -138,26 +139,19 @@ def _training(
 
 def _without(training: Phase, evaluations: Sequence[float | None], saving: float) -> Phase:
     """Training without the evaluations and savings within it, as far as these are known."""
-    known = [seconds for seconds in evaluations if seconds is not None]
     if training.seconds is None:
         return training
+    known = [seconds for seconds in evaluations if seconds is not None]
     source = training.source
     if len(known) < len(evaluations):
-        return Phase(
-            name="training",
-            seconds=training.seconds,
-            stretches=training.stretches,
-            source=f"{source}, evaluations not taken off: how long they took is not known",
+        return replace(
+            training, source=f"{source}, evaluations not taken off: how long they took is not known"
         )
-    if known:
-        source += ", without evaluations"
+    source += ", without evaluations" if known else ""
     left = round(training.seconds - sum(known) - saving, 4)
-    return Phase(
-        name="training",
-        seconds=left if left >= 0 else None,
-        stretches=training.stretches,
-        source=source if left >= 0 else f"{source}, which took longer than all of training",
-    )
+    if left < 0:
+        return replace(training, seconds=None, source=f"{source}, which took longer than all of training")
+    return replace(training, seconds=left, source=source)
 
 
 def wall_seconds(

@@ -133,27 +133,27 @@ class Evaluation:
     dataset: str
     """Name in the registry; `` where the engine did not say, as in `eval_loss`."""
     step: int
-    epoch: float | None
     values: Mapping[str, float]
     """Figures without the `eval_` prefix and the dataset's name, e.g. `macro_f1`."""
-    stderr: Mapping[str, float]
-    """Standard errors over examples, for the figures that have one."""
-    n: int | None
-    """Examples; None where the engine did not write it down."""
-    n_unparsed: int | None
-    unparsed_reasons: Mapping[str, int]
-    answers_cut: int | None
-    """Rows whose answer the engine cut at its length limit."""
-    mode: str | None
-    """`answer`, `generate`, or None for the engine's own evaluation."""
-    metrics: tuple[str, ...]
-    """Names of the metrics that made the figures, e.g. `("yes_no",)`."""
-    select_by: str | None
-    """The figure that checkpoints are chosen by; None where nobody said."""
-    larger_is_better: bool
-    seconds: float | None
-    tokens: int | None
     source: str
+    epoch: float | None = None
+    stderr: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors over examples, for the figures that have one."""
+    n: int | None = None
+    """Examples; None where the engine did not write it down."""
+    n_unparsed: int | None = None
+    unparsed_reasons: Mapping[str, int] = field(default_factory=dict)
+    answers_cut: int | None = None
+    """Rows whose answer the engine cut at its length limit."""
+    mode: str | None = None
+    """`answer`, `generate`, or None for the engine's own evaluation."""
+    metrics: tuple[str, ...] = ()
+    """Names of the metrics that made the figures, e.g. `("yes_no",)`."""
+    select_by: str | None = None
+    """The figure that checkpoints are chosen by; None where nobody said."""
+    larger_is_better: bool = True
+    seconds: float | None = None
+    tokens: int | None = None
     after_training: bool = False
     """True for the engine's last evaluation, of the weights it kept."""
     signatures: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -133,8 +134,8 @@ def join_starts(starts: Sequence[Mapping[str, Series]]) -> Joined:
             if have is None or not len(have.steps) or not len(series.steps):
                 joined[name] = have if have is not None and len(have.steps) else series
                 continue
-            if name == _CLOCK:
-                series = _going_on(have, series)
+            if name == _CLOCK:  # begins at zero in each start
+                series = replace(series, values=series.values + float(have.values[-1]))
             kept = (have.steps < series.steps[0]) | (have.steps > series.steps[-1])
             sources = dict.fromkeys([*have.source.split(", "), series.source])
             joined[name] = _combined(have, kept, series, None, ", ".join(sources))
@@ -166,16 +167,6 @@ def _is_copy(joined: Mapping[str, Series], later: Mapping[str, Series]) -> bool:
         if name in joined and name not in ("epoch", "learning_rate", _CLOCK)
     ]
     return bool(verdicts) and all(verdict is not False for verdict in verdicts) and True in verdicts
-
-
-def _going_on(have: Series, series: Series) -> Series:
-    """The clock of a later start, which begins at zero, counted on from the earlier ones."""
-    return Series(
-        name=series.name,
-        steps=series.steps,
-        values=series.values + float(have.values[-1]),
-        source=series.source,
-    )
 
 
 def _combined(
