@@ -291,7 +291,10 @@ def test_a_recipe_has_its_sets_compared(place):
 def test_the_engine_of_a_recipe_says_which_rows_it_leaves_out_and_where_it_stops(place, monkeypatch):
     answer_here(monkeypatch, place / "cache")
     talk = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
-    write(place / "talks.jsonl", [{"conversations": talk}, {"conversations": [*talk, talk[0], talk[0], talk[1]]}])
+    write(
+        place / "talks.jsonl",
+        [{"conversations": talk}, {"conversations": [*talk, talk[0], talk[0], talk[1]]}],
+    )
     write(place / "cards.jsonl", [*rows(3), {"instruction": "?", "input": "", "output": None}])
     entries = {
         "talks": {"file_name": "talks.jsonl", "formatting": "sharegpt"},

@@ -43,7 +43,12 @@ def data(tmp_path_factory) -> Path:
     for _ in range(ROWS):
         answer = rng.choice(["Yes", text(rng, 60), text(rng, 60).strip() + "\n"])
         alpaca.append(
-            {"instruction": text(rng, 40), "input": rng.choice(["", text(rng, 30)]), "output": answer}
+            {
+                "instruction": text(rng, 40),
+                "input": rng.choice(["", text(rng, 30)]),
+                "output": answer,
+                "system": text(rng, 9),
+            }
         )
         turns = []
         for _ in range(rng.randint(1, 4)):
@@ -207,6 +212,7 @@ def test_pairs_and_marks_count_as_axolotl_s_own_rule_counts_them(data, models, t
             "rl": rl,
             "chat_template": "chatml",
         }
+        recipe["remove_unused_columns"] = False  # which Axolotl wants for kto
         whole = {**recipe, "sequence_len": 100_000, "tokenizer_config": str(models["qwen"])}
         cfg = DictDefault({**whole, "datasets": [block], "rl": RLType(rl), "is_preprocess": True})
         tokenizer = load_tokenizer(cfg)
