@@ -13,7 +13,7 @@ from lengths_cases import answer_here, make_registry
 from tunebook.data import registry as datasets
 from tunebook.data import sources
 from tunebook.errors import TunebookError
-from tunebook.lengths import batches
+from tunebook.lengths import batches, counting
 from tunebook.lengths.sets import plan_source
 
 pytestmark = pytest.mark.engine
@@ -176,6 +176,24 @@ def test_texts_that_are_packed_are_counted_whole_and_lose_nothing(data, model):
     values = values_of(data, model, "texts", stage="pt", cutoff_len=64)
     alone = engine_rows({**values, "packing": False, "cutoff_len": NO_LIMIT})
     assert our_rows(values) == alone
+
+
+def test_rows_are_counted_again_where_fastokens_makes_other_tokens(data, model, tmp_path, monkeypatch):
+    pytest.importorskip("fastokens")
+    values = values_of(data, model, "tools", stage="sft")
+    whole = our_rows(values)
+    encode, seen = counting.CheckedEncoder.__call__, []
+
+    def wrong(self, text: str) -> list[int]:
+        seen.append(text)
+        if len(seen) == 60:  # after some rows
+            raise counting.FastDiffers(text)
+        return [*encode(self, text), 0]
+
+    monkeypatch.setattr(counting.CheckedEncoder, "__call__", wrong)
+    monkeypatch.setenv("TUNEBOOK_CACHE", str(tmp_path / "other"))
+    assert our_rows(values) == whole
+    assert len(seen) == 60
 
 
 def test_a_large_set_is_divided_between_processes_and_is_the_same(data, model, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from tunebook.lengths.cutting import Rule, rule_of
 BATCH_ROWS = 1000
 """Rows read at a time; both engines encode so many together."""
 _LOOKED_AT = 100
-"""Rows from which it is told what closes an answer."""
+"""Rows that show what closes an answer."""
 
 
 class Measured(NamedTuple):
@@ -127,8 +127,8 @@ def prove(rows: Rows, rule: Mapping[str, Any], form: Form, limit: int, *, learne
         rule: Ours, for `cutting.rule_of`.
         form: Of the rows.
         limit: In tokens.
-        learned: Compare the learned tokens too. Not where prompts are learned, which are told apart all the
-            same.
+        learned: Compare the learned tokens too. Not where prompts are learned, which are counted apart all
+            the same.
     """
     ours: Rule = rule_of(rule)
     theirs = np.array(rows.kept, np.int64).reshape(-1, 2)
