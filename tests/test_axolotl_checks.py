@@ -54,7 +54,7 @@ def test_a_sound_recipe_is_prepared(values, folder):
     assert Axolotl().dataset_names(values) == ("some_train", "some_eval")
 
 
-def test_data_that_is_not_here_is_looked_for_at_home(values, folder, monkeypatch, tmp_path_factory):
+def test_data_that_is_not_here_is_searched_for_at_home(values, folder, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     values["tunebook_dataset_dir"] = str(folder / "data")  # as `tunebook train` has found it
     prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, home=folder)
@@ -102,7 +102,7 @@ def test_each_setting_that_voids_the_evaluation_names_the_key_to_change(values, 
         {"eval_steps": None, "eval_strategy": "epoch"},
     ],
 )
-def test_settings_that_work_are_left_alone(values, folder, change):
+def test_settings_that_work_are_not_changed(values, folder, change):
     assert evaluation_faults({**values, **change}, folder) == []
 
 

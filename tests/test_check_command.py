@@ -49,7 +49,7 @@ def test_every_overlay_is_clean_with_its_recipes(overlay, monkeypatch):
     assert any(clean) if brings_data else all(clean)
 
 
-def test_the_exit_status_tells_clean_from_faulty_from_wrong_use(here):
+def test_the_exit_status_differs_for_clean_faulty_and_wrong_use(here):
     (here / "clean.yaml").write_text(CLEAN)
     (here / "faulty.yaml").write_text(CLEAN + "cuttoff_len: 5\n")
     assert run("clean.yaml").exit_code == 0
@@ -62,7 +62,7 @@ def test_the_exit_status_tells_clean_from_faulty_from_wrong_use(here):
     assert missing.returncode == 2
 
 
-def test_the_line_at_fault_is_shown_with_its_mend(here):
+def test_the_line_at_fault_is_shown_with_its_fix(here):
     (here / "faulty.yaml").write_text(CLEAN + "cuttoff_len: 5\n")
     shown = run("faulty.yaml").output
     assert "faulty.yaml:7: error [unknown-key] cuttoff_len: no such key" in shown
@@ -76,7 +76,7 @@ def test_an_override_is_checked_too(here):
     assert "command line: error [bad-choice]" in done.output
 
 
-def test_a_fault_of_an_overlay_is_told_at_its_own_line(here):
+def test_a_fault_of_an_overlay_is_shown_at_its_own_line(here):
     (here / "clean.yaml").write_text(CLEAN)
     (here / "more.yaml").write_text("# changes\ncuttoff_len: 5\n")
     found = json.loads(run("clean.yaml", "-o", "./more.yaml", "--json").output)[0]["findings"]
@@ -91,7 +91,7 @@ def test_json_holds_every_finding(here):
     assert set(finding) == {"file", "line", "key", "rule", "severity", "message", "fix", "text"}
 
 
-def test_fix_mends_what_is_mechanical_and_shows_it(here):
+def test_fix_makes_the_mechanical_changes_and_shows_them(here):
     path = here / "faulty.yaml"
     kept = CLEAN + "# kept as it is\nquantization_bit: 3\n"
     path.write_text(
@@ -117,7 +117,7 @@ def test_edits_of_one_line_do_not_disturb_each_other():
     assert edited("a: b\nc: d\n", edits) == "key: value\nc: d\n"
 
 
-def test_effective_batch_steps_and_warmup_are_told(here):
+def test_effective_batch_steps_and_warmup_are_shown(here):
     registry = here / "datasets_info"
     (registry / "demo").mkdir(parents=True, exist_ok=True)
     (registry / "dataset_info.json").write_bytes((ROOT / "datasets_info/dataset_info.json").read_bytes())
@@ -132,7 +132,7 @@ def test_effective_batch_steps_and_warmup_are_told(here):
     )
 
 
-def test_another_effective_batch_than_the_one_asserted_is_an_error_with_its_mend(here):
+def test_another_effective_batch_than_the_one_asserted_is_an_error_with_its_fix(here):
     (here / "r.yaml").write_text(CLEAN + "per_device_train_batch_size: 1\ngradient_accumulation_steps: 2\n")
     done = run("r.yaml", "--gpus", "4", "--assert-effective-batch", "32")
     assert done.exit_code == 1

@@ -238,13 +238,13 @@ def errors(values) -> set[str | None]:
 
 
 @pytest.mark.parametrize(("key", "broken", "near_miss"), LLAMAFACTORY_CASES)
-def test_what_llamafactory_refuses_is_told_and_its_near_miss_is_not(key, broken, near_miss):
+def test_what_llamafactory_refuses_is_reported_and_its_near_miss_is_not(key, broken, near_miss):
     assert key in errors(whole(LLAMAFACTORY, broken))
     assert errors(whole(LLAMAFACTORY, near_miss)) == set()
 
 
 @pytest.mark.parametrize(("key", "broken", "near_miss"), AXOLOTL_CASES)
-def test_what_axolotl_refuses_is_told_and_its_near_miss_is_not(key, broken, near_miss):
+def test_what_axolotl_refuses_is_reported_and_its_near_miss_is_not(key, broken, near_miss):
     assert key in errors(whole(AXOLOTL, broken))
     assert errors(whole(AXOLOTL, near_miss)) == set()
 

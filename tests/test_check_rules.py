@@ -384,7 +384,7 @@ def test_both_engines_take_a_rate_without_a_dot(engine, rate):
     assert check({"learning_rate": None}, engine=engine, text=f"learning_rate: {rate}\n").clean
 
 
-def test_a_key_without_a_value_is_told_where_axolotl_refuses_it():
+def test_a_key_without_a_value_is_reported_where_axolotl_refuses_it():
     result = check({"output_dir": None}, engine=AXOLOTL, text="output_dir:\nwandb_project:\n")
     assert [(f.key, f.rule) for f in result.findings if f.severity == "error"] == [
         ("output_dir", "wrong-type")
@@ -401,7 +401,7 @@ def test_a_comment_that_promises_paging_makes_it_a_warning():
     assert [f.severity for f in result.findings if f.rule == "not-paged"] == ["warning"]
 
 
-def test_a_finding_names_line_key_and_mend():
+def test_a_finding_names_line_key_and_fix():
     result = check_text(
         "model_name_or_path: a/b\ndo_train: true\ndataset: train\ndataset_dir: data\ncuttoff_len: 9\n"
     )
@@ -411,7 +411,7 @@ def test_a_finding_names_line_key_and_mend():
     assert finding.fix == "did you mean cutoff_len?"
 
 
-def test_all_faults_of_a_file_are_told_at_once():
+def test_all_faults_of_a_file_are_reported_at_once():
     result = check({"cuttoff_len": 5, "finetuning_type": "lorra", "dataset": "trian"})
     assert {"unknown-key", "bad-choice", "undefined-dataset"} <= rules(result)
 
@@ -429,7 +429,7 @@ def test_training_keys_are_refused_in_a_file_to_export_and_the_reverse():
     assert "trains-nothing" in rules(check_text(yaml.safe_dump(merge), command="train"))
 
 
-def test_a_deepspeed_file_is_checked_alone_and_against_its_recipe(place):
+def test_a_deepspeed_file_is_checked_by_itself_and_against_its_recipe(place):
     config = {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}
     (place / "bad.json").write_text(json.dumps(config))
     assert "deepspeed-config" in rules(check({"deepspeed": "bad.json"}))
@@ -469,7 +469,7 @@ def test_a_json_recipe_is_checked_as_the_flat_recipe_it_becomes(place):
     assert found["unknown-key"].edit is None  # it would write YAML into the file
 
 
-def test_two_recipes_that_write_into_one_folder_are_told_when_checked_together():
+def test_two_recipes_that_write_into_one_folder_are_reported_when_checked_together():
     text = yaml.safe_dump(LLAMAFACTORY)
     for name in ("one.yaml", "two.yaml"):
         Path(name).write_text(text)
@@ -480,20 +480,20 @@ def test_two_recipes_that_write_into_one_folder_are_told_when_checked_together()
     assert not any("output-clash" in rules(result) for result in with_clashes(checked))
 
 
-def test_a_folder_that_holds_another_kind_of_run_is_told(place):
+def test_a_folder_that_holds_another_kind_of_run_is_reported(place):
     (place / "out").mkdir()
     (place / "out" / "adapter_config.json").touch()
     assert "mixed-output" in rules(check({"finetuning_type": "full", "learning_rate": 1e-5}))
     assert "mixed-output" not in rules(check({}))
 
 
-def test_checkpoints_that_an_overwritten_folder_keeps_are_told(place):
+def test_checkpoints_that_an_overwritten_folder_keeps_are_reported(place):
     (place / "out" / "checkpoint-10").mkdir(parents=True)
     assert "old-checkpoints" in rules(check({"overwrite_output_dir": True}))
     assert "old-checkpoints" not in rules(check({}))
 
 
-def test_a_misspelt_key_is_not_mended_over_one_that_stands_already():
+def test_a_misspelt_key_is_not_renamed_to_one_that_is_there_already():
     by_key = {f.key: f.edit for f in check({"cuttoff_len": 5}).findings if f.rule == "unknown-key"}
     assert by_key == {"cuttoff_len": None}
     by_key = {f.key: f.edit for f in check({"cuttoff_len": 5, "cutoff_len": None}).findings if f.edit}
@@ -513,7 +513,7 @@ def test_a_file_of_neither_engine_is_no_recipe_but_a_misspelt_model_key_does_not
     assert finding.fix == "did you mean model_name_or_path?"
 
 
-def test_what_stands_in_the_way_of_our_axolotl_plugin_is_told():
+def test_what_prevents_the_evaluation_of_our_axolotl_plugin_is_reported():
     ours = {
         "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
         "tunebook_dataset_dir": "data",
@@ -543,7 +543,7 @@ def environment(place, monkeypatch, **versions):
     monkeypatch.setenv("TUNEBOOK_LLAMAFACTORY_ENV", str(place / "env"))
 
 
-def test_a_package_that_is_not_there_is_told_and_is_no_fault_of_the_recipe(place, monkeypatch):
+def test_a_missing_package_is_reported_and_is_no_fault_of_the_recipe(place, monkeypatch):
     environment(place, monkeypatch, transformers="5.5.4", bitsandbytes="0.50.2")
     result = check({"enable_liger_kernel": True, "flash_attn": "fa2", "quantization_bit": 4})
     told = {f.key: f.message for f in result.findings if f.rule == "missing-package"}
@@ -564,7 +564,7 @@ def test_reentrant_checkpointing_under_lora_fails_before_transformers_5(place, m
     assert "reentrant-checkpointing" not in rules(check(safe))
 
 
-def test_bad_versions_are_told_where_the_recipe_is_concerned(place, monkeypatch):
+def test_bad_versions_are_reported_where_the_recipe_is_concerned(place, monkeypatch):
     environment(place, monkeypatch, transformers="5.6.0")
     assert "bad-versions" in rules(check({"flash_attn": "fa2"}))
     assert "bad-versions" not in rules(check({"flash_attn": "sdpa"}))

@@ -63,7 +63,7 @@ def row_numbers(finding):
     return [place["row"] for place in finding["places"]]
 
 
-def test_whole_data_has_only_its_balance_told(place):
+def test_of_whole_data_only_the_balance_is_shown(place):
     write(place / "cards.jsonl", rows())
     found = findings("cards")
     assert set(found) == {"class-balance"}
@@ -132,7 +132,7 @@ def test_a_set_with_one_class_cannot_teach(place):
     assert "every answer is 'no'" in findings("cards")["single-class"]["message"]
 
 
-def test_classes_are_told_of_training_data_without_a_metric(place):
+def test_classes_of_training_data_without_a_metric_are_shown(place):
     write(place / "train.jsonl", rows())
     assert "'yes' 26 (65.0%)" in findings("train.jsonl")["class-balance"]["message"]
     write(place / "train.jsonl", [{**row, "output": row["instruction"]} for row in rows()])
@@ -140,7 +140,7 @@ def test_classes_are_told_of_training_data_without_a_metric(place):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
-def test_bytes_that_are_no_utf_8_are_told_with_line_and_byte(place, suffix):
+def test_bytes_that_are_not_utf_8_are_reported_with_line_and_byte(place, suffix):
     text = {
         ".jsonl": "".join(json.dumps(row) + "\n" for row in rows()),
         ".json": "[" + ",\n".join(json.dumps(row) for row in rows()) + "]",
@@ -189,13 +189,13 @@ def test_bad_lines_are_the_same_whatever_the_blocks(size, bad):
     assert f"e6 bc at byte {first} of the file" in found.message
 
 
-def test_rows_behind_one_that_was_left_out_keep_their_numbers(place):
+def test_rows_after_one_that_was_left_out_keep_their_numbers(place):
     write(place / "cards.jsonl", [*rows()[:5], {"instruction": "?"}, *rows()[5:], rows()[30]])
     where = findings("cards")["duplicate-row"]["places"][0]
     assert (where["row"], where["same_as"]) == (42, "row 32")
 
 
-def test_marks_and_nulls_are_told(place):
+def test_marks_and_nulls_are_reported(place):
     content = write(place / "cards.jsonl", rows()).read_bytes()
     (place / "cards.jsonl").write_bytes(codecs.BOM_UTF8 + content)
     assert set(findings("cards")) == {"byte-order-mark", "class-balance"}
@@ -206,13 +206,13 @@ def test_marks_and_nulls_are_told(place):
     assert "it is UTF-16" in findings("cards")["bad-encoding"]["message"]
 
 
-def test_a_file_that_is_cut_within_a_character_is_told(place):
+def test_a_file_that_is_cut_within_a_character_is_reported(place):
     content = write(place / "cards.jsonl", rows()).read_bytes()
     (place / "cards.jsonl").write_bytes(content + '{"a": "é'.encode()[:-1])
     assert "the file is cut at byte" in findings("cards")["bad-encoding"]["message"]
 
 
-def test_lines_that_are_no_rows_are_passed_over_and_told(place):
+def test_lines_that_are_not_rows_are_left_out_and_reported(place):
     lines = [json.dumps(row) for row in rows()]
     lines[2], lines[9] = '{"instruction": "x", ', "[1, 2]"
     (place / "cards.jsonl").write_text("\n".join(lines))
@@ -221,7 +221,7 @@ def test_lines_that_are_no_rows_are_passed_over_and_told(place):
     assert found["count"] == 2
 
 
-def test_a_broken_array_is_told_and_what_came_before_is_judged(place):
+def test_a_broken_array_is_reported_and_what_came_before_is_checked(place):
     write_registry(place, {"cards": {"file_name": "cards.json", "metric": "yes_no"}})
     content = json.dumps([*rows(), rows()[0]])
     (place / "cards.json").write_text(content[:-3])
@@ -231,7 +231,7 @@ def test_a_broken_array_is_told_and_what_came_before_is_judged(place):
     assert "40 answers" in found["class-balance"]["message"]
 
 
-def test_a_ragged_row_of_csv_is_told(place):
+def test_a_ragged_row_of_csv_is_reported(place):
     write_registry(place, {"cards": {"file_name": "cards.csv", "metric": "yes_no"} | csv_columns(".csv")})
     (place / "cards.csv").write_text("instruction,output\na,Yes\nb, of course,No\nc,No\nd\n")
     found = findings("cards")
@@ -244,7 +244,7 @@ def test_nothing_usable_is_no_clean_data(place):
     assert set(findings("cards")) == {"no-rows"}
 
 
-def test_leaks_between_training_and_evaluation_are_told_with_both_rows(place):
+def test_leaks_between_training_and_evaluation_are_reported_with_both_rows(place):
     write(place / "train.jsonl", rows(30))
     evaluation = rows(10, start=25)
     evaluation[1] |= {"output": "No" if evaluation[1]["output"] == "Yes" else "Yes"}

@@ -114,7 +114,7 @@ def test_a_metric_of_a_package_says_which_way_is_better(place, metric):
 
 @pytest.mark.parametrize("metric", ["yes_no", "mine:DECLARED", ["yes_no", "mine:NAMED"]])
 @pytest.mark.parametrize("figure", ["nan", "banana", "eval_banana"])
-def test_a_figure_that_nobody_declares_is_refused(place, metric, figure):
+def test_a_figure_that_no_metric_declares_is_refused(place, metric, figure):
     assert findings(place, metric, metric_for_best_model=figure) == {"metric-not-produced": "error"}
 
 

@@ -88,7 +88,7 @@ def test_a_score_has_a_rule_or_a_reason_and_never_both(said):
 
 
 @pytest.mark.parametrize("said", ["She has 18 eggs.", "She has eighteen eggs.", "3. Left: 18"])
-def test_a_number_is_found_behind_a_long_remark_without_one(said):
+def test_a_number_is_found_before_a_long_remark_without_one(said):
     remark = "The ducks lay them before breakfast. " * 40
     assert gsm8k.extract(f"{remark}{said} {remark}") == 18
 

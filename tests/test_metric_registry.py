@@ -94,7 +94,7 @@ def test_what_is_no_number_is_refused(my_metrics, name):
         (":f", "does not name a function"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_an_error_the_user_can_mend(my_metrics, reference, problem):
+def test_a_reference_that_leads_nowhere_is_an_error_the_user_can_fix(my_metrics, reference, problem):
     with pytest.raises(TunebookError, match=problem):
         metrics.load(reference)
 

@@ -115,7 +115,7 @@ def test_probabilities_of_huge_margins_do_not_overflow():
     assert classification.probability([-1e4, 0.0, 1e4]).tolist() == [0.0, 0.5, 1.0]
 
 
-def test_an_unparsed_answer_lowers_recall_and_leaves_precision_alone():
+def test_an_unparsed_answer_lowers_recall_and_does_not_change_precision():
     counts = classification.confusion(["yes", None, "no", None], ["yes", "yes", "no", "no"], positive="yes")
     assert counts == (1, 0, 1, 0, 1, 1)
     assert (counts.precision, counts.recall, counts.specificity, counts.accuracy) == (1.0, 0.5, 0.5, 0.5)

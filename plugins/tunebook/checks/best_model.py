@@ -113,7 +113,7 @@ def _cadence(recipe: CheckedRecipe) -> Iterator[Finding]:
             "save_steps",
             "best-not-saved",
             f"of {saved / evaluated:g} evaluations one is saved: a best model at another is lost, "
-            "and the last one kept, without a word",
+            "and the last one is kept, without a message",
             fix=f"set save_steps: {evaluated:g}, or save_strategy: best",
         )
 

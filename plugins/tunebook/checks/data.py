@@ -29,7 +29,7 @@ MAX_SECONDS = 10.0
 def check_datasets(
     registry: Registry, names: Iterable[str], evaluated: Collection[str], *, max_rows: int | None = None
 ) -> list[TunebookError]:
-    """Look for faults in the datasets of a run; at most one fault of each dataset's rows is reported.
+    """Find faults in the datasets of a run; at most one fault of each dataset's rows is reported.
 
     Args:
         registry: The registry that holds them.

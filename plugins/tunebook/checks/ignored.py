@@ -133,7 +133,7 @@ _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
         ),
         Ignored(
             "best-not-saved", "warning", "load_best_model_at_end", _keeps_no_best,
-            "Axolotl turns it off without a word: save_steps has to be a multiple of eval_steps",
+            "Axolotl turns it off without a message: save_steps has to be a multiple of eval_steps",
             "set eval_steps and an equal save_steps",
         ),
     ),

@@ -40,7 +40,7 @@ def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield recipe.warning(
             "tokenized_path",
             "stale-tokens",
-            f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not looked at",
+            f"{tokens} exists, so dataset, template and cutoff_len of this recipe are not read",
             fix="remove the folder, or the key",
         )
     checkpoint = recipe.get("resume_from_checkpoint")

@@ -40,7 +40,7 @@ _NAMES = {
 
 
 def check_values(recipe: CheckedRecipe) -> Iterator[Finding]:
-    """Look at the type and the choice of every value; at most one finding for each."""
+    """Check the type and the choice of every value; at most one finding for each."""
     for entry in entries(recipe):
         if recipe.engine == "axolotl" and entry.name in _FREE_FORM:
             continue

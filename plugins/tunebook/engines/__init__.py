@@ -105,7 +105,7 @@ class Engine(Protocol):
     def prepare(
         self, values: Mapping[str, Any], *, environment: Path, home: Path
     ) -> tuple[dict[str, Any], list[str]]:
-        """Look, on this machine, for what the engine would pass over in silence.
+        """Find, on this machine, what the engine would ignore in silence.
 
         Args:
             values: The resolved recipe.

@@ -47,7 +47,7 @@ def score(prediction: str, reference: str) -> Score:
     """Compare a prediction with the reference; of both, what a reader of the chat sees.
 
     Returns:
-        `exact_match` 1.0 or 0.0 after `normalise`, `verbatim` without it (outer blanks aside).
+        `exact_match` 1.0 or 0.0 after `normalise`, `verbatim` without it, except for outer blanks.
 
     Raises:
         ValueError: The reference shows nothing: the data is wrong, not the model.

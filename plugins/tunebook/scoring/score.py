@@ -128,7 +128,7 @@ class Collector:
         self._seen: dict[tuple[object, ...], Score] = {}
 
     def add(self, score: Score) -> None:
-        """Take one score in."""
+        """Add one score."""
         kept = replace(
             score,
             parsed=None if score.parsed is None else score.parsed[:_KEPT_TEXT],
@@ -141,10 +141,10 @@ class Collector:
         self._scores.append(kept)
 
     def summary(self) -> Summary:
-        """Figures with their intervals over everything taken in.
+        """Figures with their intervals over all scores.
 
         Raises:
-            ValueError: Nothing was taken in.
+            ValueError: There are no scores.
         """
         if not self._scores:
             raise ValueError("a summary needs at least one score")

@@ -51,7 +51,7 @@ class AnswerReader:
         self._counts: Counter[str] | None = Counter()
 
     def read(self, answer: str) -> Read:
-        """Take one answer in."""
+        """Read one answer and count it."""
         found = self._known.get(answer)
         if found is None:
             found = self._judged(answer)
@@ -157,7 +157,7 @@ class RowHashes:
         return len(self._exact)
 
     def add(self, prompt: str, answer: str, *, answer_class: str | None) -> None:
-        """Take a row in.
+        """Add a row.
 
         Args:
             prompt: All that the model is given.
@@ -176,12 +176,12 @@ class RowHashes:
 
     @property
     def prompts(self) -> Hashes:
-        """Of prompts, blanks and case aside."""
+        """Of prompts, without differences of blanks and case."""
         return _view(self._prompts)
 
     @property
     def answers(self) -> Hashes:
-        """Of answers, blanks and case aside, or of their classes."""
+        """Of answers, without differences of blanks and case, or of their classes."""
         return _view(self._answers)
 
     @property

@@ -76,8 +76,8 @@ def leaks(trained: Audited, evaluated: Audited, *, shown: int = SHOWN) -> Iterat
             rule="leaked-row",
             severity="error",
             message=f"{counted(len(whole.rows), 'row')} of {len(evaluated.hashes)}: also in {trained.name!r} "
-            "with the same answer, blanks and case aside",
-            fix=f"take them out of {trained.name!r}: what was trained on is no evaluation",
+            "with the same answer, except for blanks and case",
+            fix=f"remove them from {trained.name!r}: what was trained on is no evaluation",
             count=len(whole.rows),
             places=_places(whole, evaluated, trained, shown),
         )
@@ -88,7 +88,7 @@ def leaks(trained: Audited, evaluated: Audited, *, shown: int = SHOWN) -> Iterat
             severity="warning",
             message=f"{counted(len(asked.rows), 'row')} of {len(evaluated.hashes)}: the prompt also in "
             f"{trained.name!r}, with another answer",
-            fix=f"take them out of {trained.name!r}, or decide on one answer",
+            fix=f"remove them from {trained.name!r}, or decide on one answer",
             count=len(asked.rows),
             places=_places(asked, evaluated, trained, shown),
         )
@@ -114,7 +114,7 @@ class _SetReader:
         self._places = RowPlaces()
 
     def read_file(self, path: Path, on_bytes: Callable[[int], None]) -> None:
-        """Take in its bytes and its rows."""
+        """Read its bytes and its rows."""
         text = path.suffix in _UTF8_FILES
         if text:
             check_bytes(path, self._ledger)
@@ -304,7 +304,7 @@ class _Run(NamedTuple):
 
 
 class RowPlaces:
-    """The places of rows that were taken in in order."""
+    """The places of rows, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
@@ -312,7 +312,7 @@ class RowPlaces:
         self._last: Place | None = None
 
     def add(self, place: Place) -> None:
-        """Take the next row in."""
+        """Add the next row."""
         assert place.row is not None
         last = self._last
         if last is None or last.file != place.file or last.row != place.row - 1:
@@ -325,7 +325,7 @@ class RowPlaces:
         return Place(run.file, run.row + index - run.first, None, same_as)
 
 
-# The bytes of a text file: those that are no UTF-8, byte order marks, NULs, and text decoded twice.
+# The bytes of a text file: those that are not UTF-8, byte order marks, NULs, and text decoded twice.
 
 _BLOCK = 1 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -1,4 +1,4 @@
-"""What an audit of data finds: how many rows, where the first of them are, and the step that ends it."""
+"""What an audit of data finds: how many rows, where the first of them are, and the step that fixes it."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Rule(NamedTuple):
 
 
 RULES: dict[str, Rule] = {
-    "bad-encoding": Rule("error", "bytes that are no UTF-8", "save the file as UTF-8", "line"),
+    "bad-encoding": Rule("error", "bytes that are not UTF-8", "save the file as UTF-8", "line"),
     "byte-order-mark": Rule(
         "warning", "begins with a byte order mark", "save it as UTF-8 without a BOM", "file"
     ),
-    "nul-character": Rule("error", "NUL characters", "take them out: no model has seen them", "line"),
+    "nul-character": Rule("error", "NUL characters", "remove them: no model has seen them", "line"),
     "broken-row": Rule("error", "not a row", "fix or delete it", "place"),
     "ragged-row": Rule("error", "more fields than the header has", "quote fields that hold commas or lines"),
     "missing-column": Rule("error", "a column is missing", "name the data's own columns in the entry"),
@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     "mojibake": Rule("warning", "text that was decoded wrongly", "decode the source with its own encoding"),
     "duplicate-row": Rule("warning", "the same as an earlier row", "delete them"),
     "near-duplicate-row": Rule(
-        "warning", "the same as an earlier row but for blanks and case", "delete them"
+        "warning", "the same as an earlier row except for blanks and case", "delete them"
     ),
     "conflicting-answers": Rule(
         "warning",
@@ -104,7 +104,7 @@ class Ledger:
             self._details.setdefault(rule, detail)
 
     def add_some(self, rule: str, count: int, first: Iterable[Place]) -> None:
-        """Take `count` faults in, of which the places of the first are known."""
+        """Add `count` faults; the places of the first ones are known."""
         if not count:
             return
         places = self._places.setdefault(rule, [])
@@ -112,7 +112,7 @@ class Ledger:
         self._counts[rule] = self._counts.get(rule, 0) + count
 
     def findings(self, dataset: str) -> list[DataFinding]:
-        """What was taken in, in the order of `RULES`."""
+        """One finding for each rule that was broken, in the order of `RULES`."""
         return [
             DataFinding(
                 dataset=dataset,

@@ -1,7 +1,7 @@
 """Axolotl, seen from outside: the command that trains a recipe, and what has to be true before it is started.
 
-Axolotl ignores plugins it cannot import, files that have changed and rows without a label, without a
-word. We look before it is started, and import nothing of it. Its keys are looked at by `tunebook.checks`.
+Axolotl ignores plugins it cannot import, files that have changed and rows without a label, and says nothing.
+We find them before it is started, and import nothing of it. Its keys are checked by `tunebook.checks`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Axolotl(Engine):
     def prepare(
         self, values: Mapping[str, Any], *, environment: Path, home: Path
     ) -> tuple[dict[str, Any], list[str]]:
-        """Point the recipe at this machine's data and look for what Axolotl would pass over.
+        """Point the recipe at this machine's data and find what Axolotl would ignore.
 
         Args:
             values: The resolved recipe.

@@ -1,6 +1,6 @@
 """Settings of an Axolotl recipe with which the asked-for evaluation would not happen, or not be true.
 
-Axolotl accepts each of them without a word. The rules are read twice: before the engine is started, and by
+Axolotl accepts each of them without a message. The rules are read twice: before the engine is started, and by
 the option model of our plugin inside it, for those who call `axolotl train` themselves.
 """
 
