@@ -37,10 +37,9 @@ def alpaca_rows(path: Path) -> Iterator[dict[str, str]]:
     for number, row in enumerate(with_progress(iter_rows(path), path.name), 1):
         if number == 1:
             need_columns(path, row, tuple(COLUMNS), fix="rename the columns in the first line of the file")
-        # csv.DictReader: the fields beyond the header stand under None, and missing ones are None.
-        if None in row or None in row.values():
+        if None in row.values():
             raise TunebookError(
-                f"{path}, row {number}: has {'more' if None in row else 'fewer'} fields than the header",
+                f"{path}, row {number}: has fewer fields than the header",
                 fix="put fields with a comma, a quote or a line end in quotes",
             )
         yield {

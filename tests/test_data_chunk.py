@@ -146,7 +146,7 @@ def test_pieces_are_not_cut_again(place):
 
 def test_half_a_character_is_reported_with_its_row(place):
     (place / "x.jsonl").write_text('{"text": "fine"}\n{"text": "\\ud83d half"}\n')
-    with pytest.raises(TunebookError, match="row 2: 'text' holds half a character"):
+    with pytest.raises(TunebookError, match="line 2: is no JSON: it holds half a character"):
         run("x.jsonl", "-o", "out")
 
 

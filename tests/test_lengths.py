@@ -144,7 +144,7 @@ def read(folder, name: str, columns=("instruction", "output")) -> list[dict]:
     ("rows", "problem"),
     [
         ("1+1?,,2\n2+2?,,4\n", "'output' holds nothing but numbers"),
-        ("1+1?,,two\n2+2?,,four,4\n", "row 2: has more fields than the header"),
+        ("1+1?,,two\n2+2?,,four,4\n", "line 3: a row of 4 fields under a header of 3"),
     ],
 )
 def test_csv_that_the_engines_do_not_read_as_text_is_refused(tmp_path, rows, problem):

@@ -109,7 +109,7 @@ def test_a_missing_column_is_named(tmp_path, header, message):
     ("line", "message"),
     [
         ("p,q\n", "row 13: has fewer fields than the header"),
-        ("p,q,r,and more\n", "row 13: has more fields than the header"),
+        ("p,q,r,and more\n", ": a row of 4 fields under a header of 3"),
         ("p,q,\n", "1 of 13 rows have no response, the first is row 13"),
         ('p," \n",\n', "1 of 13 rows have no question, the first is row 13; 1 of 13 rows have no response"),
     ],

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import IO, TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -26,6 +27,8 @@ _CHUNK_CHARACTERS = 1 << 20
 _BLANKS = " \t\r\n"
 # Longest token of JSON whose cut end does not announce itself: `-Infinity`, `\ud83d\ude00`.
 _TAIL_CHARACTERS = 16
+# Half of a character beyond the first 65,536, which may lack its other half.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def iter_rows(
@@ -51,7 +54,12 @@ def iter_rows(
             path.open("rb") as raw,
             io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as stream,
         ):
-            rows = _csv_rows(stream) if path.suffix == ".csv" else _json_values(stream, path)
+            strict = errors == "strict"
+            rows = (
+                _csv_rows(stream, path, strict=strict)
+                if path.suffix == ".csv"
+                else _json_values(stream, path)
+            )
             for number, row in enumerate(rows, 1):
                 if on_bytes is not None:
                     on_bytes(raw.tell())
@@ -71,10 +79,76 @@ def iter_rows(
         raise TunebookError(f"{path}: is no CSV: {err}", fix="correct the line") from err
 
 
-def _csv_rows(stream: IO[str]) -> Iterator[dict[str, Any]]:
+def parse_json(text: bytes | str) -> Any:
+    """Return the JSON value of `text`, as the engines read it: NaN and very large numbers too.
+
+    Raises:
+        ValueError: It is none, is nested too deeply, or holds half a character, on which the engines stop.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _refuse_half_characters(value)
+    return value
+
+
+def _refuse_half_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"it holds half a character, {half!r}, whose other half is missing") from None
+
+
+def refuse_twice(path: Path, header: Sequence[str]) -> None:
+    """Refuse a header that names a column twice: the engines read the first one, and rename the other.
+
+    Raises:
+        TunebookError: It does.
+    """
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise TunebookError(
+            f"{path}, line 1: the column {twice[0]!r} stands twice in the header",
+            fix="give each column its own name",
+        )
+
+
+def _csv_rows(stream: IO[str], path: Path, *, strict: bool) -> Iterator[dict[Any, Any]]:
+    """Rows under the names of the header; fields beyond it are refused, or stand under None."""
     # Python's limit of 131,072 characters a field is shorter than one long document.
     csv.field_size_limit(2**31 - 1)
-    return csv.DictReader(stream)
+    ended = False
+
+    def lines() -> Iterator[str]:
+        nonlocal ended
+        yield from stream
+        ended = True
+
+    reader = csv.reader(lines())
+    header = next(reader, None) or []
+    refuse_twice(path, header)
+    before = reader.line_num
+    for record in reader:
+        if ended:  # the reader asked for more lines within a record
+            raise TunebookError(
+                f"{path}, line {before + 1}: a quote is opened and never closed", fix="close the quote"
+            )
+        before = reader.line_num
+        if record:
+            row: dict[Any, Any] = dict(zip(header, record, strict=False))
+            if len(record) > len(header):
+                if strict:
+                    raise TunebookError(
+                        f"{path}, line {before}: a row of {len(record)} fields under a header of "
+                        f"{len(header)}",
+                        fix="quote fields that hold commas or lines",
+                    )
+                row[None] = record[len(header) :]
+            else:
+                row.update(dict.fromkeys(header[len(record) :]))
+            yield row
 
 
 def _json_values(stream: IO[str], path: Path) -> Iterator[Any]:
@@ -92,17 +166,24 @@ def _json_values(stream: IO[str], path: Path) -> Iterator[Any]:
             return
         try:
             value, end = decoder.raw_decode(buffer, start)
+        except RecursionError:
+            raise _bad_row(path, number, "it is nested too deeply") from None
         except json.JSONDecodeError as err:
             if at_end:
                 if start >= len(buffer) and not in_array:
                     return
-                raise _bad_row(path, number, err) from err
+                raise _bad_row(path, number, err.msg) from err
             if not _is_cut(err, len(buffer)):
-                raise _bad_row(path, number, err) from err
+                raise _bad_row(path, number, err.msg) from err
             chunk = stream.read(max(_CHUNK_CHARACTERS, len(buffer) - start))
             at_end = not chunk
             buffer, start = buffer[start:] + chunk, 0
             continue
+        if _HALF.search(buffer, start, end):
+            try:
+                _refuse_half_characters(value)
+            except ValueError as err:
+                raise _bad_row(path, number, str(err)) from None
         yield value
         start, number = end, number + 1
 
@@ -118,8 +199,8 @@ def _is_cut(err: json.JSONDecodeError, length: int) -> bool:
     return err.msg.startswith("Unterminated string") or err.pos >= length - _TAIL_CHARACTERS
 
 
-def _bad_row(path: Path, number: int, err: json.JSONDecodeError) -> TunebookError:
-    return TunebookError(f"{path}, row {number}: is no JSON: {err.msg}", fix="correct or delete the row")
+def _bad_row(path: Path, number: int, why: str) -> TunebookError:
+    return TunebookError(f"{path}, row {number}: is no JSON: {why}", fix="correct or delete the row")
 
 
 def iter_table(
@@ -193,7 +274,7 @@ def _object(
     except ValueError:
         # orjson refuses NaN, lone surrogates and very large numbers, all of which the engines read.
         try:
-            value = json.loads(line.decode("utf-8", errors="replace" if tolerant else "strict"))
+            value = parse_json(line.decode("utf-8", errors="replace" if tolerant else "strict"))
         except UnicodeDecodeError as error:
             return f"is not UTF-8 text at byte {error.start} of the line", {}
         except ValueError as error:

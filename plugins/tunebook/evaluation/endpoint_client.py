@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from tunebook.data.rows import parse_json
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _LONGEST_ASKED_WAIT_SECONDS = 600.0
 """A server that asks by Retry-After for a longer wait is not waited for."""
 _CONNECT_SECONDS = 15.0
 _SHOWN = 300
+_LARGEST_BODY = 16 << 20
+"""Bytes of an answer, unpacked; 100,000 tokens of text are less than one million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,8 @@ class Client:
         self._http = httpx.AsyncClient(
             base_url=server.url + "/",
             headers=headers,
-            timeout=httpx.Timeout(server.timeout, connect=min(_CONNECT_SECONDS, server.timeout), pool=None),
+            # httpx's own limits hold between two bytes; `_request` holds one for the whole question.
+            timeout=httpx.Timeout(None, connect=min(_CONNECT_SECONDS, server.timeout)),
             limits=httpx.Limits(max_connections=server.connections),
         )
         self.retried = 0
@@ -84,17 +88,16 @@ class Client:
             TunebookError: It does not answer, or is not such a server.
         """
         try:
-            response = await self._send("GET", "models", None)
-            found = json_object(response)
+            answer = await self._send("GET", "models", None)
             # `root` is vLLM's and SGLang's: the folder or name of the weights.
-            names = {str(model["id"]): model.get("root") for model in found["data"]}
+            names = {str(model["id"]): model.get("root") for model in json_object(answer)["data"]}
         except NoAnswerError as err:
             raise TunebookError(
                 f"{self._server.url}: {err}", fix="start the server, or fix the URL given to --endpoint"
             ) from err
         except (AttributeError, KeyError, TypeError) as err:
             raise TunebookError(
-                f"{self._server.url}/models: the answer lists no models: {response.text[:_SHOWN]}",
+                f"{self._server.url}/models: the answer lists no models: {answer.shown}",
                 fix="give --endpoint the URL of an OpenAI-compatible server, or the model with --model",
             ) from err
         return names
@@ -115,7 +118,20 @@ class Client:
     async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return json_object(await self._send("POST", path, body))
 
-    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
+        """One try, within the time and the size that an answer may have."""
+        async with (
+            asyncio.timeout(self._server.timeout),
+            self._http.stream(method, path, json=body) as response,
+        ):
+            data = b""
+            async for part in response.aiter_bytes():
+                data += part
+                if len(data) > _LARGEST_BODY:
+                    raise NoAnswerError(f"an answer of more than {_LARGEST_BODY >> 20} MiB")
+        return Answer(str(response.request.url), response.status_code, response.headers, data)
+
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> Answer:
         """Send until there is a final answer, whatever it says."""
         reason = ""
         for attempt in range(self._server.retries + 1):
@@ -123,30 +139,30 @@ class Client:
                 self.retried += 1
             wait = self._backoff(attempt)
             try:
-                response = await self._http.request(method, path, json=body)
-            except httpx.TimeoutException as err:
-                reason = f"no answer within {self._server.timeout:g} s ({type(err).__name__})"
-            except httpx.TransportError as err:
+                answer = await self._request(method, path, body)
+            except (TimeoutError, httpx.TimeoutException):
+                reason = f"no answer within {self._server.timeout:g} s"
+            except (httpx.TransportError, httpx.DecodingError) as err:
                 reason = self._hidden(f"{type(err).__name__}: {err}".rstrip(": "))
             else:
-                reason = self._failure(response)
+                reason = self._failure(answer)
                 if not reason:
-                    return response
-                wait = max(wait, self._asked_wait(response))
+                    return answer
+                wait = max(wait, self._asked_wait(answer))
             if attempt < self._server.retries:
                 await asyncio.sleep(wait)
         tries = self._server.retries + 1
         raise NoAnswerError(f"{reason}, {tries} times" if tries > 1 else reason)
 
-    def _failure(self, response: httpx.Response) -> str:
+    def _failure(self, answer: Answer) -> str:
         """Return the failure that may pass; empty where the response is an answer.
 
         Raises:
             NoAnswerError: The server refuses this request for good.
             TunebookError: It refuses every request.
         """
-        status = response.status_code
-        said = self._hidden(message_of(response))
+        status = answer.status
+        said = self._hidden(message_of(answer))
         if status in (401, 403):
             raise TunebookError(
                 f"{self._server.url} answers {status}: {said}",
@@ -157,15 +173,15 @@ class Client:
             return f"status {status}: {said}"
         if status == 404:
             raise TunebookError(
-                f"{response.request.url} answers 404: {said}",
+                f"{answer.url} answers 404: {said}",
                 fix="name a model that the server has with --model, and its address with --endpoint",
             )
         if status >= 300:
             raise RefusedError(status, said)
         try:
-            response.json()
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return f"an answer that is not JSON: {said[:80]!r}"
+            answer.json()
+        except ValueError as err:
+            return f"an answer that is not JSON ({err}): {said[:80]!r}"
         return ""
 
     def _backoff(self, attempt: int) -> float:
@@ -173,9 +189,9 @@ class Client:
         longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**attempt)
         return longest * self._random.uniform(0.5, 1.0)
 
-    def _asked_wait(self, response: httpx.Response) -> float:
+    def _asked_wait(self, answer: Answer) -> float:
         """The seconds of a Retry-After, given as such or as a date."""
-        value = response.headers.get("retry-after", "").strip()
+        value = answer.headers.get("retry-after", "").strip()
         if not value:
             return 0.0
         try:
@@ -183,7 +199,7 @@ class Client:
         except ValueError:
             try:
                 seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except ValueError:
+            except (ValueError, OverflowError):
                 return 0.0
         if seconds > _LONGEST_ASKED_WAIT_SECONDS:
             raise TunebookError(
@@ -226,6 +242,24 @@ class NoAnswerError(Exception):
     """One question got no answer; says why. The others may."""
 
 
+class Answer(NamedTuple):
+    """What came back for a request."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    def json(self) -> Any:
+        """Its value; ValueError where it is no JSON that can be kept."""
+        return parse_json(self.data)
+
+    @property
+    def shown(self) -> str:
+        """Its beginning, for messages."""
+        return " ".join(self.data[: 4 * _SHOWN].decode("utf-8", "replace").split())[:_SHOWN]
+
+
 class Reply(NamedTuple):
     """What a server answered."""
 
@@ -251,19 +285,19 @@ class RefusedError(NoAnswerError):
         self.status = status
 
 
-def json_object(response: httpx.Response) -> Mapping[str, Any]:
-    """Return a response's JSON object.
+def json_object(answer: Answer) -> Mapping[str, Any]:
+    """Return an answer's JSON object.
 
     Raises:
         NoAnswerError: It is another kind of JSON.
     """
-    values = response.json()
+    values = answer.json()
     if not isinstance(values, dict):
-        raise NoAnswerError(f"an answer that is a {type(values).__name__}: {response.text[:80]!r}")
+        raise NoAnswerError(f"an answer that is a {type(values).__name__}: {answer.shown[:80]!r}")
     return values
 
 
-def reply_of(values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], tuple[str, str]]) -> Reply:
+def reply_of(values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], tuple[Any, str]]) -> Reply:
     """Return the answer in a response, in any of the forms that servers use.
 
     Args:
@@ -276,10 +310,13 @@ def reply_of(values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], tupl
     try:
         choice = values["choices"][0]
         text, reasoning = read(choice)
-    except (KeyError, IndexError, TypeError) as err:
+    except (AttributeError, KeyError, IndexError, TypeError) as err:
         shown = json.dumps(dict(values), ensure_ascii=False)[:_SHOWN]
         raise NoAnswerError(f"an answer without choices: {shown}") from err
-    usage = values.get("usage") or {}
+    if not isinstance(text, str):
+        raise NoAnswerError(f"an answer whose text is {json.dumps(text)[:80]}")
+    usage = values.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     return Reply(
         text=text,
         reasoning=reasoning,
@@ -289,7 +326,7 @@ def reply_of(values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], tupl
     )
 
 
-def chat_text(choice: Mapping[str, Any]) -> tuple[str, str]:
+def chat_text(choice: Mapping[str, Any]) -> tuple[Any, str]:
     """Return text and thoughts of a choice of a chat completion."""
     message = choice["message"]
     text = message.get("content")
@@ -297,23 +334,26 @@ def chat_text(choice: Mapping[str, Any]) -> tuple[str, str]:
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     if text is None and message.get("tool_calls"):
         raise NoAnswerError("the model called a tool instead of answering")
-    return str(text or ""), str(reasoning)
+    if isinstance(text, list):  # of parts, as OpenAI's API allows
+        text = "".join(part["text"] for part in text if part.get("type") == "text")
+    # A model that was cut in its thoughts has said nothing yet.
+    return "" if text is None and reasoning else text, str(reasoning)
 
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def message_of(response: httpx.Response) -> str:
+def message_of(answer: Answer) -> str:
     """Return a server's own message for what is wrong, from any of the usual places."""
     try:
-        values = response.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return " ".join(response.text.split())[:_SHOWN]
+        values = answer.json()
+    except ValueError:
+        return answer.shown
     for path in (("error", "message"), ("message",), ("detail",), ("error",)):
         found = values
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
         if isinstance(found, str):
             return found[:_SHOWN]
-    return response.text[:_SHOWN]
+    return answer.shown

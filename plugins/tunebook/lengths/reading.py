@@ -69,19 +69,12 @@ class FileReading:
         """Return a row as the engine sees it.
 
         Raises:
-            TunebookError: It has more fields than the header, or a column of text holds nothing that the
-                engine reads as text.
+            TunebookError: A column of text holds nothing that the engine reads as text.
         """
         self._rows += 1
         if self._missing:
             self._missing -= row.keys()
         if self._csv:
-            if None in row:
-                raise TunebookError(
-                    f"{self._file}, row {self._rows}: has more fields than the header, on which the engines "
-                    "stop",
-                    fix="fix the row",
-                )
             row = as_engine_reads(row)
         if self._rows <= _LOOKED_AT:
             self._look(row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from tunebook.data.rows import parse_json
 from tunebook.errors import TunebookError
 from tunebook.lengths.reading import ARROW
 from tunebook.splits.checks import Checks
@@ -144,11 +144,17 @@ class TextFile:
         """Return the columns of some rows.
 
         Raises:
-            TunebookError: They are no UTF-8.
+            TunebookError: They are no UTF-8, or no JSON.
         """
         if self.source.format == "csv":
             return self._parse_csv(texts)
-        return [_parse_json(text) for text in texts]
+        try:
+            return [_parse_json(text) for text in texts]
+        except ValueError:
+            # Read once more, for the number of the line.
+            for _ in read_rows(self.source, Checks(parse_json=True, skip_bad=False)):
+                pass
+            raise
 
     def _parse_csv(self, texts: list[bytes]) -> list[dict[str, Any]]:
         # Python's limit of 131,072 characters a field is shorter than one long document.
@@ -250,7 +256,7 @@ def _parse_json(text: bytes) -> dict[str, Any]:
     try:
         row = orjson.loads(text)
     except orjson.JSONDecodeError:
-        # orjson refuses NaN, lone surrogates and very large numbers, which the engines read.
-        row = json.loads(text)
+        # orjson refuses NaN and very large numbers, which the engines read.
+        row = parse_json(text)
     assert isinstance(row, dict)
     return row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import orjson
 
+from tunebook.data.rows import parse_json
 from tunebook.errors import TunebookError
 from tunebook.splits.sources import SourceFile, line_at
 
@@ -75,7 +75,7 @@ def json_problem(text: bytes, *, parse: bool) -> str | None:
     except orjson.JSONDecodeError:
         # Python's reader takes more: NaN, lone surrogates. It also words the fault by column.
         try:
-            json.loads(text)
+            parse_json(text)
         except ValueError as err:
             return f"is no JSON: {err}"
     return None

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import xxhash
 
+from tunebook.data.rows import refuse_twice
 from tunebook.errors import TunebookError
 
 Format = Literal["csv", "jsonl", "json", "parquet"]
@@ -83,6 +84,7 @@ def open_source(path: Path) -> SourceFile:
     if kind == "csv":
         header = _csv_header(path, len(bom))
         prefix, columns = bom + header, _names(header)
+        refuse_twice(path, columns)
         start = len(prefix)
     elif kind == "json":
         blanks = len(head) - len(head[len(bom) :].lstrip(_BLANKS))

@@ -157,13 +157,6 @@ def _document(row: Mapping[str, Any], column: str, number: int) -> str:
             f"row {number}: {column!r} is a {type(value).__name__}, not text",
             fix="name a column of text with --column",
         )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise TunebookError(
-            f"row {number}: {column!r} holds half a character at {error.start}: {value[error.start]!r}",
-            fix="correct the row: a \\ud83d needs its second half",
-        ) from error
     return value
 
 
@@ -244,5 +237,5 @@ def _line(row: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
-        # Half characters and very large numbers, which orjson refuses; dates of Parquet as text.
+        # Very large numbers, which orjson refuses; dates of Parquet as text.
         return (json.dumps(row, default=str) + "\n").encode()
