@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,36 @@ class TunebookError(Exception):
 
     def __str__(self) -> str:
         return f"{self.problem}\nfix: {self.fix}" if self.fix else self.problem
+
+
+_FIXES = {
+    errno.ENOSPC: "free some space, or name a place on another disk",
+    errno.EDQUOT: "free some space, or name a place on another disk",
+    errno.EFBIG: "raise the limit of `ulimit -f`, or name a smaller part of the data",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EACCES: "change the rights, or name another place",
+    errno.EPERM: "change the rights, or name another place",
+    errno.EROFS: "name a place that may be written to",
+    errno.ELOOP: "name the place itself: the link leads to itself",
+}
+
+
+def from_system(error: OSError | RecursionError | MemoryError) -> TunebookError:
+    """Return what the operating system or Python refused, as an error for a user.
+
+    >>> print(from_system(OSError(errno.ENOSPC, "No space left on device", "out/x.json")))
+    out/x.json: No space left on device
+    fix: free some space, or name a place on another disk
+    """
+    if isinstance(error, MemoryError):
+        return TunebookError("not enough memory on this machine", fix="end other programs, or use less data")
+    if isinstance(error, RecursionError):
+        return TunebookError("a file is nested too deeply", fix="look for a long run of brackets")
+    name = error.filename if isinstance(error.filename, str | os.PathLike) else "the output"
+    return TunebookError(
+        f"{name}: {error.strerror or error}",
+        fix=_FIXES.get(error.errno or 0, "check the path and its rights"),
+    )
 
 
 def join_errors(errors: Iterable[TunebookError]) -> TunebookError:

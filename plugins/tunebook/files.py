@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -27,20 +28,48 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def open_atomic(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a file that appears whole when the block has ended well, or not at all; as `write_atomic`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a rename is only atomic within one file system; by pid, since two
-    # processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open(mode, encoding="utf-8" if mode == "w" else None) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a hidden name for what is to become `path`; delete what killed processes left under such names.
+
+    In the same folder, since a rename is only atomic within one file system; by process, since two may write
+    the same file, and by machine and process namespace, since they may share a disk.
+    """
+    try:
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        space = 0
+    # A name may have 255 bytes; these are for what is added.
+    name = path.name.encode()[:120].decode(errors="ignore")
+    ours = f".{name}.{os.uname().nodename[:60]}-{space}-"
+    for left in path.parent.glob(f"{glob.escape(ours)}*.tmp"):
+        pid = left.name.removeprefix(ours).removesuffix(".tmp")
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{ours}{os.getpid()}.tmp")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

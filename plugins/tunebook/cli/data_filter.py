@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tunebook.cli.data_lengths import keep_sets, make_plan, progress
 from tunebook.cli.data_registry import dataset_dir_option
 from tunebook.errors import TunebookError
+from tunebook.files import open_atomic
 from tunebook.lengths import filtering
 from tunebook.lengths.filtering import Condition, Outcome, Part, sort_rows
 
@@ -134,7 +133,7 @@ def _run(
         for outcome in outcomes:
             filtering.refuse_existing(output, outcome.name)
     plan.ask(whole=True)
-    with _whole_file(report) if report is not None else nullcontext() as stream:
+    with open_atomic(report) if report is not None else nullcontext() as stream:
         for rows, outcome in zip(plan.sets, outcomes, strict=True):
             with progress(f"filtering {rows.name}", rows.bytes) as on_bytes:
                 parts = sort_rows(rows, condition, on_bytes=on_bytes)
@@ -150,19 +149,6 @@ def _run(
                 facts = filtering.facts_of(condition, counted)
                 filtering.write(parts, rows, outcome, output, facts)
     return outcomes
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[str]]:
-    """A file that appears whole, when every row has been looked at, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            yield stream
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

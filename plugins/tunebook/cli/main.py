@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
 from tunebook import __version__
-from tunebook.errors import TunebookError
+from tunebook.errors import TunebookError, from_system
 from tunebook.text import without_controls
 
 # verb -> (module, attribute, help). The help is here too, so that a group's `--help` imports none of its
@@ -186,6 +188,12 @@ def main() -> NoReturn:
         code = cli.main(standalone_mode=False)
     except TunebookError as error:
         click.echo(without_controls(f"error: {error}"), err=True)
+        sys.exit(2)
+    except (OSError, RecursionError, MemoryError) as error:
+        with suppress(OSError):
+            click.echo(without_controls(f"error: {from_system(error)}"), err=True)
+        # What the output could not take is tried again at the end of Python otherwise, and fails again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,11 +95,10 @@ def cp(recipe: str, dest: Path, overrides: tuple[str, ...], overlay_names: tuple
     if target.exists():
         raise TunebookError(f"{target} exists", fix="choose another name, or delete it first")
     resolved = overlays.resolve(found, root, overlay_names, overrides)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if overlay_names or overrides or found.path.suffix == ".json":
         files.write_atomic(target, _annotated(resolved))
     else:
-        shutil.copyfile(found.path, target)
+        files.write_atomic(target, found.path.read_bytes())
     click.echo(f"wrote {target}; train it with: tunebook train {target}", err=True)
 
 

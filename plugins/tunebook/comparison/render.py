@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -57,10 +58,14 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
     Raises:
         TunebookError: The folder cannot be written.
     """
+    made = not folder.exists()
     try:
         for name, content in files.items():
             write_atomic(folder / name, content)
     except OSError as err:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
         raise TunebookError(
             f"cannot write the comparison to {folder}: {err.strerror}",
             fix="name a folder with -o that you may write to, on a disk with room",

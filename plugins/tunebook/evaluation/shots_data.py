@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY
 from tunebook.evaluation.questions import QuestionSet, read_questions
 from tunebook.evaluation.records import digest
 from tunebook.evaluation.shots import choose_shots
-from tunebook.files import write_json
+from tunebook.files import open_atomic, write_json
 from tunebook.lengths.reading import read_rows
 from tunebook.lengths.sets import source_of
 from tunebook.runs import provenance
@@ -190,18 +189,13 @@ def _write_rows(entry: DatasetEntry, text: str, path: Path) -> None:
     """As one JSON array: for JSONL and CSV the engines guess types, and dates would not be text."""
     read = _CHAT_COLUMNS if sources.is_chat(entry) else _COLUMNS
     keys = [name for key in read if (name := sources.column(entry, key))]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            between = "[\n"
-            for row in read_rows(source_of(entry).files, keys, entry.name):
-                kept = {key: row.get(key) for key in keys}
-                stream.write(between + json.dumps(_with_text(kept, entry, text), ensure_ascii=False))
-                between = ",\n"
-            stream.write("\n]\n" if between != "[\n" else "[]\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomic(path) as stream:
+        between = "[\n"
+        for row in read_rows(source_of(entry).files, keys, entry.name):
+            kept = {key: row.get(key) for key in keys}
+            stream.write(between + json.dumps(_with_text(kept, entry, text), ensure_ascii=False))
+            between = ",\n"
+        stream.write("\n]\n" if between != "[\n" else "[]\n")
 
 
 def _with_text(row: dict[str, Any], entry: DatasetEntry, text: str) -> dict[str, Any]:

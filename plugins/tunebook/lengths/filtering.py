@@ -6,7 +6,6 @@ What it writes (data, list of what went, manifest, registry entry) appears whole
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry, write_entry
 from tunebook.errors import TunebookError
-from tunebook.files import sha256_of, write_json
+from tunebook.files import sha256_of, temporary_beside, write_json
 from tunebook.lengths import batches
 from tunebook.lengths.characters import CharacterMeasure
 from tunebook.lengths.reading import FileReading
@@ -238,7 +237,7 @@ def write(
     suffix = rows.files[0].suffix.lower()
     data, listed = folder / f"{outcome.name}{suffix}", folder / f"{outcome.name}.dropped.jsonl"
     manifest = folder / f"{outcome.name}.manifest.json"
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (data, listed)}
+    temporary = {path: temporary_beside(path) for path in (data, listed)}
     placed: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

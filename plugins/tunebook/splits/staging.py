@@ -53,7 +53,9 @@ class Staging:
         Raises:
             TunebookError: `out` exists and is something else.
         """
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+        if not self.out.is_symlink() and (
+            not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir()))
+        ):
             return None
         with suppress(OSError, ValueError):
             manifest: dict[str, Any] = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))

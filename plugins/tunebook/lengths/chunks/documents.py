@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -14,6 +13,7 @@ import orjson
 from tunebook.data import sources
 from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry, write_entry
 from tunebook.errors import TunebookError
+from tunebook.files import open_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -209,24 +209,17 @@ def write_pieces(
     """
     made = not folder.exists()
     path = folder / f"{name}.jsonl"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with open_atomic(path, "wb") as stream:
             for row in rows:
                 stream.write(_line(row))
-            stream.flush()
-            os.fsync(stream.fileno())
-        refuse_existing(folder, name)
-        temporary.replace(path)
+            refuse_existing(folder, name)
         write_entry(folder, name, values)
     except OSError as error:
         raise TunebookError(
             f"{folder}: cannot write: {error.strerror}", fix="make room, or give -o a folder you may write to"
         ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         if made:
             with suppress(OSError):
                 folder.rmdir()  # only if it is empty: nothing came of it
