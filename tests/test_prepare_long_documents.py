@@ -170,7 +170,7 @@ def test_a_row_without_a_text_is_named_or_left_out(tmp_path):
         ([{"text": "d", "summary": "s"}], "has no column 'document'; it has 'text', 'summary'"),
         ([{"document": {"a": "b"}, "summary": "s"}], "row 1: 'document' holds"),
         ([{"document": "d", "summary": 5}], "row 1: 'summary' holds 5, which is no text"),
-        ([{"document": "d", "summary": "\ud83d"}] * 9, "half of a character"),
+        ([{"document": "d", "summary": "\ud83d"}] * 9, "half a character"),
         ([{"document": "d", "summary": "s"}], "split has no rows"),
     ],
 )
