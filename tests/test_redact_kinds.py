@@ -61,6 +61,13 @@ KEYS = {
     "supabase": "sbp_" + some(40, HEX),
     "runpod": "rpa_" + some(40, string.ascii_uppercase + string.digits),
     "telegram": "1234567890:AA" + some(33),
+    "doppler": "dp.pt." + some(43),
+    "cloudflare": f"v1.0-{some(24, HEX)}-{some(146, HEX)}",
+    "elevenlabs": "sk_" + some(48, HEX),
+    "bitbucket": "ATBB" + some(28),
+    "mapbox": f"sk.eyJ{some(60)}.{some(22)}",
+    "hubspot": "pat-na1-01234567-89ab-cdef-0123-456789abcdef",
+    "volcano engine": "AKLT" + some(43),
     "jwt": f"eyJ{some(20)}.{some(30)}.{some(40)}",
 }
 SENTENCES = ("{}", "key: {}", "using {} for the upload", 'os.environ["X"] = "{}"', "--hub {} --steps 3")
@@ -101,6 +108,19 @@ ASSIGNED = [
     "https://b.s3.amazonaws.com/k?X-Amz-Signature=hunter22hunter22",
     "https://hooks.slack.com/services/T0hunter22/B0hunter22/hunter22hunter22",
     "https://discord.com/api/webhooks/123456789012345678/hunter22hunter22hunter22",
+    "mysql -u root -phunter22 db",
+    "sshpass -p hunter22 ssh node1",
+    "SSHPASS=hunter22",
+    "machine api.wandb.ai login user password hunter22",
+    "wandb login hunter22",
+    "requirepass hunter22",
+    "kaggle_key: hunter22",
+    '{"username":"me","key":"hunter22"}',
+    "密码：hunter22",
+    "пароль: hunter22",
+    "| api_key | hunter22hunter22 |",
+    "Using API key: hunter22hunter22",
+    "PuTTY-User-Key-File-2: ssh-rsa\nPrivate-Lines: 1\nMIIabc\nPrivate-MAC: 00",
     "https://oapi.dingtalk.com/robot/send?access_token=" + "ab12" * 16,
 ]
 
@@ -141,6 +161,15 @@ HARMLESS = [
     "tokenizer_config.json, token_type_ids",
     "HF_TOKEN=$HF_TOKEN accelerate launch",
     "api_key: null",
+    "token by token: tests build the rows",
+    "single-token answers.** Same deterministic model; the 1-pass rule",
+    "500-token inputs | 200k-token inputs | generated token: <|im_end|>",
+    "def get(self, token: str, has_new_token: bool) -> dict:",
+    "model.save(token=self.token, use_auth_token=None)",
+    "ref: https://github.com/huggingface/transformers/blob/fc37f38915372c15992b540dfcbbe00a916d4fc6/x.py",
+    "The token to use as HTTP bearer authorization for remote files.",
+    "the password is not set; no api key found",
+    "令牌: 2048",
 ]
 
 

@@ -20,19 +20,39 @@ _HARMLESS_KEY = re.compile(
 )
 _NAMES = (
     r"token|secret|password|passwd|passphrase|passcode|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|(?:secret|account|encryption|signing|auth|license|master|storage|shared[_-]?access)[_-]?key|credentials?"
+    r"|(?:secret|account|encryption|signing|auth|license|master|storage|shared[_-]?access|kaggle)[_-]?key"
+    r"|credentials?"
     r"|connection[_-]?string|webhook[_-]?url"
 )
+_NAMED = re.compile(r"(?i)token|secret|passw|passphrase|passcode|key|credential|connection|webhook")
+"""Without one of these there is nothing to look for with the two slow patterns."""
 _ASSIGNED = re.compile(
     rf"(?i)((?:^|[^a-z])[\w-]*(?:{_NAMES})"
     r"[\"']?\s*(?:=|:\s|:(?=[\"'])|\s(?=[^\s=:]{16,}))\s*[\"']?)([^\s\"',;&}\]]{4,})"
 )
+# A name, blanks or the lines of a table, and a word of letters and digits, as keys and passwords are.
+_BESIDE = re.compile(
+    r"(?i)(\b(?:(?:using |the |my )?(?:api[ _-]?key|password|passwd|secret|secret_key|access_key|token)"
+    r"(?: is)?)(?:\s*[|│:]\s*|\s+))((?=[a-z_-]*\d)(?=[\d_-]*[a-z])[a-z0-9_-]{10,})(?![\w.|])"
+)
+# Other languages' words for them, and their signs for "is".
+_SAID = re.compile(
+    r"(?i)((?:密码|密钥|秘钥|口令|令牌|パスワード|비밀번호|пароль|passwort|kennwort|mot de passe|contraseña"
+    r"|senha)"
+    r"[\"']?\s*[:：=＝]\s*[\"']?)([^\s\"',;&}\]，。；]{4,})"
+)
+# Commands that take a password or a key without a name.
+_GIVEN = re.compile(
+    r"(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n]{0,200}?\s-p|\bsshpass\s+-p\s*"
+    r"|\b(?:wandb|swanlab)\s+login\s+(?:-\S+\s+)*|\blogin\s+\S+\s+password\s+|\b(?:bindpw|requirepass|masterauth)\s+"
+    r"|\"username\"\s*:\s*\"[^\"]*\"\s*,\s*\"key\"\s*:\s*\")([^\s\"'-][^\s\"']{3,})"
+)
 # Short names that are words of logs as well: only as a variable, `DB_PASS=...`, or a command's argument.
 _VARIABLE = re.compile(
-    r"((?<![A-Za-z])(?!(?:OLD)?PWD\b)(?:[A-Za-z_]\w*_)?(?i:pass|pwd|pat|dsn|sig)\s?=\s?[\"']?)([^\s\"',;&}\]]{4,})"
+    r"((?<![A-Za-z])(?!(?:OLD)?PWD\b)(?:[A-Za-z_]\w*_)?(?i:pass|sshpass|pwd|pat|dsn|sig)\s?=\s?[\"']?)([^\s\"',;&}\]]{4,})"
 )
 _ARGUMENT = re.compile(
-    r"(--?(?:[\w-]*[-_])?(?i:token|password|passwd|pass|secret|api[-_]?key|pat|passphrase|pwd)(?:=|\s+)[\"']?)"
+    r"((?<![\w-])--?(?:[\w-]*[-_])?(?i:token|password|passwd|pass|secret|api[-_]?key|pat|passphrase|pwd)(?:=|\s+)[\"']?)"
     r"([^\s\"'-][^\s\"']*)"
 )
 _CURL_USER = re.compile(
@@ -55,7 +75,7 @@ _SIGNED = re.compile(
 )
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*(?:PRIVATE KEY|PRIVATE KEY BLOCK|CERTIFICATE)-----[\s\S]*?"
-    r"(?:-----END [A-Z0-9 ]*-----|\Z)"
+    r"(?:-----END [A-Z0-9 ]*-----|\Z)|PuTTY-User-Key-File-\d[\s\S]*?(?:Private-MAC:[^\n]*|\Z)"
 )
 # What the keys of the most used services look like. Bounded only by letters and digits: a key may be part
 # of a name, as in set_ghp_....
@@ -86,7 +106,13 @@ _SERVICES = (
     r"lsv2_(?:pt|sk)_[0-9a-f_]{20,}", r"pcsk_[A-Za-z0-9_]{20,}", r"jina_[A-Za-z0-9]{20,}",
     r"tvly-[A-Za-z0-9-]{16,}", r"sbp_[0-9a-f]{40}", r"pscale_(?:tkn|pw|oauth)_[A-Za-z0-9_.=-]{20,}",
     r"rpa_[A-Z0-9]{30,}", r"vercel_[A-Za-z0-9]{20,}", r"cfut_[A-Za-z0-9_-]{20,}",
-    r"\d{8,10}:AA[A-Za-z0-9_-]{33}",
+    r"\d{8,10}:AA[A-Za-z0-9_-]{33}", r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9.]{40,}",
+    r"v1\.0-[0-9a-f]{24}-[0-9a-f]{100,}", r"cflt[A-Za-z0-9+/]{50,}", r"sk_[0-9a-f]{40,}",
+    r"esecret_[a-z0-9]{20,}",
+    r"ATBB[A-Za-z0-9]{24,}", r"[ps]k\.eyJ[A-Za-z0-9_-]{40,}\.[A-Za-z0-9_-]{20,}",
+    r"pat-(?:na|eu)\d-[0-9a-f-]{36}", r"SCW[A-Z0-9]{17}", r"AQVN[A-Za-z0-9_-]{35,}",
+    r"AKLT[A-Za-z0-9+/=_-]{40,}",
+    r"\d/\d{16}:[0-9a-f]{32}",
 )  # fmt: skip
 _BY_SERVICE = [
     # Most texts hold none of the words that keys begin with, and `in` is far faster than a pattern.
@@ -98,16 +124,18 @@ _PATTERNS = [
     re.compile(r"(?:(?<=discord\.com/api/webhooks/)|(?<=discordapp\.com/api/webhooks/))[\w/-]{20,}"),
     re.compile(r"(?<=webhook\.office\.com/)[\w/@.-]{20,}"),
     re.compile(r"(?<=/robot/send\?access_token=)[0-9a-f]{20,}|(?<=/bot/v2/hook/)[0-9a-f-]{20,}"),
-    re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/-]{12,}=*"),
+    re.compile(r"(?i)(?<=bearer )(?=[a-z._~+/-]*\d|\S{24})[A-Za-z0-9._~+/-]{12,}=*"),
 ]
 # W&B keys are 40 hexadecimal digits, and so are git commits: only those that a line calls a commit stay.
 _FORTY_HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")
-_IS_HASH = re.compile(r"(?i)commit|revision|sha|hash|git|snapshots/|digest")
+_IS_HASH = re.compile(r"(?i)commit|revision|sha|hash|git|snapshots/|digest|/(?:blob|tree|resolve|raw)/")
 
 
 # Values of settings that are named like a secret, and a shell's own variable.
+_WORD = re.compile(r"[A-Za-z_]{2,12}[.)]*")
+"""No token: machines make them, of more than the letters of a word."""
 _NO_SECRET = re.compile(
-    r"(?i)null|none|true|false|yes|no|auto|-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|\[redacted.*|\$\{?\w+\}?|<[^>]*>|\*+"
+    r"(?i)null|none|true|false|yes|no|auto|self\.\w+|os\.environ\W.*|-?\d+(?:\.\d+)?(?:e[-+]?\d+)?|\[redacted.*|\$\{?\w+\}?|<[^>]*>|\*+"
 )
 
 
@@ -140,7 +168,8 @@ def redact_text(text: str, key: str = "") -> str:
     text = _URL_USER.sub(MARK, text)
     text = _SIGNED.sub(rf"\1{MARK}", text)
     text = _CURL_USER.sub(rf"\1{MARK}", text)
-    for pattern in (_ASSIGNED, _VARIABLE, _ARGUMENT):
+    named = (_ASSIGNED, _BESIDE) if _NAMED.search(text) else ()
+    for pattern in (*named, _VARIABLE, _ARGUMENT, _SAID, _GIVEN):
         text = pattern.sub(_assigned, text)
     for begins, pattern in _BY_SERVICE:
         if begins in text:
@@ -164,6 +193,8 @@ def _header(match: re.Match[str]) -> str:
 def _assigned(match: re.Match[str]) -> str:
     name = re.split(r"[\s\"'=:,{(]+", match[1].strip(" \"'=:"))[-1].lower().lstrip("-")
     if _HARMLESS_KEY.match(name.replace("-", "_")) or _NO_SECRET.fullmatch(match[2]):
+        return match[0]
+    if name.endswith("token") and "=" not in match[1] and _WORD.fullmatch(match[2]):
         return match[0]
     return match[1] + MARK
 
