@@ -192,7 +192,7 @@ def _header(match: re.Match[str]) -> str:
 
 def _assigned(match: re.Match[str]) -> str:
     name = re.split(r"[\s\"'=:,{(]+", match[1].strip(" \"'=:"))[-1].lower().lstrip("-")
-    if _HARMLESS_KEY.match(name.replace("-", "_")) or _NO_SECRET.fullmatch(match[2]):
+    if _HARMLESS_KEY.match(name.replace("-", "_")) or _NO_SECRET.fullmatch(match[2].rstrip(").")):
         return match[0]
     if name.endswith("token") and "=" not in match[1] and _WORD.fullmatch(match[2]):
         return match[0]
