@@ -1,5 +1,8 @@
 """The letter that an answer settles on, in the forms that models give it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tunebook.metrics import multiple_choice
@@ -116,6 +119,17 @@ CASES = [
 @pytest.mark.parametrize(("text", "letter"), CASES)
 def test_the_letter_that_an_answer_settles_on(text, letter):
     assert multiple_choice.extract(text) == letter
+
+
+def test_the_written_cases_are_read_as_a_person_reads_them():
+    path = Path(__file__).parent / "cases" / "multiple_choice_written.jsonl"
+    cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    wrong = [
+        case
+        for case in cases
+        if multiple_choice.score(case["text"], case["extracted"] or "A").parsed != case["extracted"]
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("letter", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
