@@ -123,7 +123,7 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
             likely, best = likely or word in _LIKELY, best or word in _BEST
         elif word in _SO:
             return ends_clause
-        elif word not in _BETWEEN:
+        elif word not in _BETWEEN and not (word == "," and earlier in _SO):
             break
         at -= 1
     if at >= 0 and words[at] not in (".", ";", "!", "\n", "\n\n"):
