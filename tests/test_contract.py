@@ -8,6 +8,26 @@ import pytest
 from tunebook.errors import TunebookError
 from tunebook.models import contract, safetensors
 
+WHOLE = {
+    "format": 1,
+    "engine": {"name": "llamafactory", "version": "0.9.5"},
+    "versions": {},
+    "base": {"name_or_path": "/models/base", "revision": "main", "model_type": "qwen3"},
+    "template": {"name": "qwen3", "enable_thinking": False, "chat_template_kwargs": {}},
+    "rope": {},
+    "dtype": {"weights": "float32", "compute": "float32"},
+    "tokens": {"stop": [], "vocabulary": 7},
+    "settings": {},
+}
+
+
+def whole_contract(**parts):
+    """A contract as training writes it, with some parts changed."""
+    return {
+        **WHOLE,
+        **{k: {**WHOLE.get(k, {}), **v} if isinstance(v, dict) else v for k, v in parts.items()},
+    }
+
 
 def write_safetensors(path, tensors):
     header, offset = {}, 0
@@ -50,6 +70,53 @@ def test_a_contract_that_cannot_be_understood_is_refused(tmp_path, text):
     with pytest.raises(TunebookError, match=contract.FILE) as raised:
         contract.read(tmp_path)
     assert "--recipe" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"engine": 7},
+        {"engine": {"name": None}},
+        {"base": {"name_or_path": 5}},
+        {"base": {"fingerprint": "x"}},
+        {"template": {"chat_template_kwargs": []}},
+        {"template": {"enable_thinking": "no"}},
+        {"rope": {"theta": "big"}},
+        {"rope": []},
+        {"tokens": {"stop": {"id": 1}}},
+        {"tokens": {"stop": [7]}},
+        {"tokens": {"stop": [{"id": "a", "text": "b"}]}},
+        {"settings": None},
+        {"adapter": [1]},
+        {"max_tokens": True},
+        {"quantization": json.loads("[" * 900 + "]" * 900)},
+    ],
+)
+def test_a_contract_of_another_shape_is_refused(tmp_path, parts):
+    (tmp_path / contract.FILE).write_text(json.dumps(whole_contract()))
+    assert contract.read(tmp_path)["base"]["commit"] is None
+    (tmp_path / contract.FILE).write_text(json.dumps(whole_contract(**parts)))
+    with pytest.raises(
+        TunebookError, match=f"{contract.FILE}: {next(iter(parts))}.* which tunebook has not written"
+    ):
+        contract.read(tmp_path)
+
+
+def test_nesting_without_end_is_one_error(tmp_path):
+    (tmp_path / contract.FILE).write_text("[" * 100_000)
+    with pytest.raises(TunebookError, match="nested too deeply"):
+        contract.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "offsets", [[(0, 16), (0, 16)], [(0, 16), (12, 28)], [(0, 16), (20, 36)], [(0, 16), (16, 8)], [(4, 20)]]
+)
+def test_tensors_that_overlap_or_leave_a_gap_are_damage(tmp_path, offsets):
+    header = {f"t{n}": {"dtype": "F32", "shape": [4], "data_offsets": pair} for n, pair in enumerate(offsets)}
+    text = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(40))
+    with pytest.raises(safetensors.DamagedHeaderError, match="overlap, or a gap"):
+        safetensors.read(tmp_path / "x.safetensors")
 
 
 def test_the_fingerprint_tells_shapes_and_configuration_apart(tmp_path):

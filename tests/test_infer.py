@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from test_contract import whole_contract
 from tunebook.cli.infer import infer
 from tunebook.errors import TunebookError
 from tunebook.hooks.infer_job import windows
@@ -173,13 +174,7 @@ def test_options_that_mean_nothing_are_refused(tmp_path, model):
     assert "--sample" in done.output
 
 
-CONTRACT = {
-    "format": 1,
-    "engine": {"name": "llamafactory", "version": "0.9.5"},
-    "base": {"name_or_path": "/models/base", "revision": "main"},
-    "settings": {"template": "qwen3", "enable_thinking": False},
-    "dtype": {"weights": "float32", "compute": "float32"},
-}
+CONTRACT = whole_contract(settings={"template": "qwen3", "enable_thinking": False})
 
 
 def make_checkpoint(folder, step, adapter=True, **state):

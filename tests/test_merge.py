@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from merge_cases import LAYERS, MODEL, make_adapter, make_model
+from test_contract import whole_contract
 from tunebook.cli.main import cli
 from tunebook.errors import TunebookError
 from tunebook.merging import record
@@ -310,3 +311,31 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(base, tmp_path, monkeypatc
         CliRunner().invoke(
             cli, ["merge", str(adapter), "-o", str(output)], catch_exceptions=False, standalone_mode=False
         )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"r": "not a number"},
+        {"lora_alpha": None},
+        {"lora_alpha": float("nan")},
+        {"rank_pattern": ["a"]},
+        {"alpha_pattern": {"(": 4}},
+        {"alpha_pattern": {"q_proj|k_proj|.*": "four"}},
+    ],
+)
+def test_an_adapter_whose_settings_are_no_numbers_is_one_error(base, tmp_path, config):
+    adapter = make_adapter(tmp_path / "adapter", base)
+    values = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**values, **config}))
+    with pytest.raises(TunebookError, match=f"adapter_config.json: {next(iter(config))}"):
+        plan(tmp_path, adapter)
+
+
+def test_an_adapter_that_names_another_base_than_its_contract_is_told(base, tmp_path):
+    adapter = make_adapter(tmp_path / "adapter", base, base_model_name_or_path="/etc")
+    (adapter / "tunebook_contract.json").write_text(
+        json.dumps(whole_contract(base={"name_or_path": str(base)}))
+    )
+    (note,) = plan(tmp_path, adapter).base.notes
+    assert f"the base is {base}, as the contract says; adapter_config.json names /etc" in note

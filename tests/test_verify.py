@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from test_contract import write_safetensors
-from test_infer import CONTRACT
+from test_contract import whole_contract, write_safetensors
 from tunebook.models import contract
 from tunebook.models.source import find_model
 from tunebook.verification.prompts import (
@@ -160,20 +159,13 @@ def model(tmp_path) -> Path:
         "dtype": "bfloat16",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    made = {
-        **CONTRACT,
-        "base": {
-            "name_or_path": str(base),
-            "revision": "main",
-            "commit": None,
-            "fingerprint": contract.fingerprint(base),
-        },
-        "template": {"chat_template_sha256": contract.text_sha256("{{ messages }}"), "default_system": None},
-        "rope": ROPE,
-        "dtype": {"weights": "bfloat16", "compute": "bfloat16"},
-        "quantization": None,
-        "tokens": {"tokenizer_sha256": contract.tokenizer_sha256({"model": {}})},
-    }
+    made = whole_contract(
+        base={"name_or_path": str(base), "fingerprint": contract.fingerprint(base)},
+        template={"chat_template_sha256": contract.text_sha256("{{ messages }}")},
+        rope=ROPE,
+        dtype={"weights": "bfloat16", "compute": "bfloat16"},
+        tokens={"tokenizer_sha256": contract.tokenizer_sha256({"model": {}})},
+    )
     (folder / contract.FILE).write_text(json.dumps(made))
     return folder
 

@@ -72,6 +72,19 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; ValueError where it is none, also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file; OSError where it cannot be read, ValueError where it is no JSON."""
+    return parse_json(path.read_bytes())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in the order given, by `write_atomic`."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tunebook import files
 from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_deepspeed(recipe: CheckedRecipe) -> Iterator[Finding]:
 def read_config(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """Return a configuration, and what is wrong where it is none."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.read_json(path)
     except (OSError, UnicodeDecodeError) as err:
         return {}, f"{path.name} cannot be read: {err}"
     except json.JSONDecodeError as err:

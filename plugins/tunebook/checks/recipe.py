@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunebook import engines, paths
+from tunebook import engines, files, paths
 from tunebook.checks.findings import Edit, Finding, Severity
 from tunebook.data import registry as datasets
 from tunebook.engines.schema import load_schema
@@ -261,7 +260,7 @@ class CheckedRecipe:
 def _read_json(path: Path) -> Mapping[str, Any]:
     """What a file holds; empty where that is no JSON object."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = files.read_json(path)
     except (OSError, ValueError):
         return {}
     return held if isinstance(held, dict) else {}

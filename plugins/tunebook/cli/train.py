@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from contextlib import suppress
@@ -192,7 +191,7 @@ def _say_results(plan: TrainPlan) -> None:
     # LLaMA-Factory writes the state beside the weights; Axolotl only into the checkpoints.
     for folder in (plan.output_dir, *reversed(checkpoint_folders(plan.output_dir))):
         with suppress(OSError, ValueError):
-            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            state = files.read_json(folder / "trainer_state.json")
             break
     best, value = state.get("best_model_checkpoint"), state.get("best_metric")
     if best:

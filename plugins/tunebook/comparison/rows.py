@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tunebook import files
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.runlog.evaluations import read_eval_metrics, record_files
@@ -181,7 +181,7 @@ def _records_of(path: Path) -> Path:
     if path.suffix != ".json" or not beside.is_file():
         return path
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        figures = files.read_json(path)
     except ValueError:
         return path
     return beside if isinstance(figures, dict) and figures.get("records") == beside.name else path

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from tunebook import files
 from tunebook.errors import TunebookError, join_errors
 from tunebook.files import write_json
 from tunebook.types import DatasetEntry, MetricMode, MetricSpec
@@ -109,7 +110,7 @@ def load_registry(path: Path) -> Registry:
     if path.is_dir():
         path = path / REGISTRY_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.read_json(path)
     except FileNotFoundError as err:
         raise TunebookError(
             f"there is no {path}", fix=f"set dataset_dir to the folder that holds {REGISTRY_FILE}"

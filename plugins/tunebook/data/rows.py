@@ -11,6 +11,7 @@ import json
 import re
 from typing import IO, TYPE_CHECKING, Any
 
+from tunebook import files
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -85,10 +86,7 @@ def parse_json(text: bytes | str) -> Any:
     Raises:
         ValueError: It is none, is nested too deeply, or holds half a character, on which the engines stop.
     """
-    try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = files.parse_json(text)
     _refuse_half_characters(value)
     return value
 

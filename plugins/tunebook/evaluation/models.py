@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunebook import engines
+from tunebook import engines, files
 from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.records import Candidate
 from tunebook.models.checkpoints import checkpoint_folders, fault
@@ -200,7 +199,7 @@ def _base_candidate(base: str, recipe: Recipe) -> Candidate:
 
 def _recorded_name(run: Path) -> str | None:
     try:
-        record = json.loads((run / FOLDER / "run.json").read_text(encoding="utf-8"))
+        record = files.read_json(run / FOLDER / "run.json")
         name = record["recipe"]["name"] if isinstance(record, Mapping) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -368,7 +367,7 @@ def _loadable(folder: Path) -> bool:
 
 def _state(folder: Path) -> dict[str, object]:
     try:
-        found = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        found = files.read_json(folder / "trainer_state.json")
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

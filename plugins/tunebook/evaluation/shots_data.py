@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook import engines
+from tunebook import engines, files
 from tunebook.data import sources
 from tunebook.data.registry import LOCATION_KEYS, REGISTRY_FILE, load_registry
 from tunebook.engines.axolotl.datasets import render_block
@@ -130,7 +130,7 @@ def on_registry(values: Mapping[str, Any], engine: EngineName, folder: Path) -> 
     """
     if engine == "llamafactory":
         return {**values, "dataset_dir": str(folder)}
-    entries = json.loads((folder / REGISTRY_FILE).read_text(encoding="utf-8"))
+    entries = files.read_json(folder / REGISTRY_FILE)
     blocks = []
     for name in values[NAMES_KEY]:
         entry = DatasetEntry(name=name, registry=folder / REGISTRY_FILE, values=entries[name], metrics=())

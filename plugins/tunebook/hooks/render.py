@@ -6,6 +6,7 @@ No weights are loaded. The result goes into the job's `result`, as JSON.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from tunebook.hooks.infer import engine_prints_to
 from tunebook.hooks.loading import load_encoder
 from tunebook.hooks.rows import spans
 from tunebook.types import IGNORED
+
+_TEMPLATE_SECONDS = 5
+"""For one conversation; templates take milliseconds."""
 
 
 def main() -> None:
@@ -109,18 +113,39 @@ def _served(
         turns = [dict(turn) for turn in messages[:-1]]
         if system:
             turns.insert(0, {"role": "system", "content": system})
-        try:
-            ids = tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=True, return_dict=False, **kwargs
-            )
-            found[way] = list(ids)
-        except TemplateError as error:
-            found[way] = str(error)
-    try:
-        whole = tokenizer.apply_chat_template([dict(turn) for turn in messages], tokenize=False, **options)
-    except TemplateError as error:
-        whole = str(error)
+        found[way] = _written(
+            tokenizer, turns, add_generation_prompt=True, tokenize=True, return_dict=False, **kwargs
+        )
+    whole = _written(tokenizer, [dict(turn) for turn in messages], tokenize=False, **options)
     return {"prompts": found, "whole": whole}
+
+
+def _written(tokenizer: Any, turns: list[dict[str, str]], **options: Any) -> Any:
+    """What the chat template makes of a conversation; a refusal as its text.
+
+    Raises:
+        TunebookError: It takes more time or memory than any conversation needs.
+    """
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(_TEMPLATE_SECONDS)
+    try:
+        written = tokenizer.apply_chat_template(turns, **options)
+        return written if isinstance(written, str) else list(written)
+    except TemplateError as error:
+        return str(error)
+    except (TimeoutError, MemoryError, OverflowError, RecursionError) as error:
+        why = f"takes more than {_TEMPLATE_SECONDS} s" if isinstance(error, TimeoutError) else "has no end"
+        raise TunebookError(
+            f"the saved chat template {why} ({str(error) or type(error).__name__})",
+            fix="put the model's own template back: chat_template.jinja, or tokenizer_config.json",
+        ) from error
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _texts(tokenizer: Any, found: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -82,7 +82,7 @@ def finish(path: Path) -> None:
 def _refuse_changes(there: Path, record: Path, settings: Mapping[str, Any]) -> None:
     fix = "choose another file with -o, or begin anew with --overwrite"
     try:
-        old = json.loads(record.read_text(encoding="utf-8"))
+        old = files.read_json(record)
         assert isinstance(old, dict)
     except (OSError, ValueError, AssertionError):
         raise TunebookError(f"{there} exists, and nothing says what made it", fix=fix) from None

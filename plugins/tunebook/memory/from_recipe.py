@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import paths
+from tunebook import files, paths
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _deepspeed(value: Any, recipe: Recipe) -> dict[str, Any]:
                 f"{recipe.path}: deepspeed names {value}, which does not exist", fix="correct the path"
             )
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = files.read_json(path)
         except ValueError as err:
             raise TunebookError(f"{path}: is no JSON: {err}", fix="correct the file") from err
     zero = config.get("zero_optimization") or {}

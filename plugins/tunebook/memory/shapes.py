@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tunebook import paths
+from tunebook import files, paths
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def find_config(model: str) -> dict[str, Any]:
     cached = _cached(model)
     if cached is not None:
         return _read(cached)
-    table = cast("dict[str, dict[str, Any]]", json.loads(_TABLE.read_text(encoding="utf-8")))
+    table = cast("dict[str, dict[str, Any]]", files.read_json(_TABLE))
     by_name = {name.lower(): config for name, config in table.items()}
     if model.lower() in by_name:
         return by_name[model.lower()]
@@ -211,7 +210,7 @@ def _cached(model: str) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = files.read_json(path)
     except OSError as err:
         raise TunebookError(
             f"{path}: {err.strerror}", fix="give the model's folder, or --config PATH"

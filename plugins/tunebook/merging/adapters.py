@@ -179,16 +179,40 @@ def _layer(
 
 def _of_pattern(config: Mapping[str, Any], pattern: str, module: str, default: str) -> float:
     """As PEFT's `get_pattern_key`: the first pattern that is the module's name or its end."""
-    for key, value in (config.get(pattern) or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return float(value)
-    return float(config[default])
+    patterns = config.get(pattern) or {}
+    if not isinstance(patterns, dict):
+        raise TunebookError(f"adapter_config.json: {pattern} is no mapping", fix="save the adapter again")
+    for key, value in patterns.items():
+        try:
+            matches = re.match(rf"(.*\.)?({key})$", module)
+        except re.error as err:
+            raise TunebookError(
+                f"adapter_config.json: {pattern}: {key!r} is no regular expression: {err}",
+                fix="save the adapter again",
+            ) from err
+        if matches:
+            return _number(value, f"{pattern}.{key}")
+    return _number(config.get(default), default)
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise TunebookError(
+            f"adapter_config.json: {key} is {value!r}, not a number of 0 or more",
+            fix="save the adapter again",
+        )
+    return float(value)
 
 
 def _indices(config: Mapping[str, Any], module: str) -> tuple[int, ...]:
     stated = config.get("trainable_token_indices") or ()
     if isinstance(stated, dict):
         stated = next((value for key, value in stated.items() if module.endswith(key)), ())
+    if not isinstance(stated, list | tuple) or not all(type(one) is int for one in stated):
+        raise TunebookError(
+            f"adapter_config.json: trainable_token_indices is {stated!r:.80}, not a list of numbers",
+            fix="save the adapter again",
+        )
     return tuple(stated)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from tunebook import files
@@ -171,7 +170,7 @@ def _vocabularies(first: Path, other: Path) -> list[str]:
 
 
 def _tokens(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = files.read_json(path)
     vocabulary = values.get("model", {}).get("vocab", {})
     if isinstance(vocabulary, list):  # Unigram: pairs of text and score
         vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.merging.tensors import adapter_weights, model_weights
 from tunebook.models import checkpoints
@@ -164,6 +164,10 @@ def find_base(adapters: Sequence[Input], override: str | None) -> Base:
     notes = []
     if override is not None and named and local_folder(named, revision) != folder:
         notes.append(f"the base is {override}, as --base says; the adapter names {named}")
+    stated = first.config.get("base_model_name_or_path")
+    if override is None and stated and Path(str(stated)).name != Path(name).name:
+        # A folder may be named relative to where training was started.
+        notes.append(f"the base is {name}, as the contract says; adapter_config.json names {stated}")
     if any(adapter.origin.quantised for adapter in adapters):
         notes.append(
             "the adapter was trained on a quantised copy of the base and is merged into the unquantised "
@@ -245,7 +249,7 @@ def read_json(path: Path) -> dict[str, Any]:
         TunebookError: It is missing, or not a JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
     except OSError as err:
         raise TunebookError(f"{path}: {err.strerror}", fix="copy the whole folder") from err
     except ValueError as err:

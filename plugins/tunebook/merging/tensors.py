@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.models import safetensors
 
@@ -78,7 +78,7 @@ def model_weights(folder: Path) -> Weights | None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            table = files.read_json(index)["weight_map"]
             names = sorted(set(table.values()))
         except (ValueError, KeyError, AttributeError, TypeError) as err:
             raise TunebookError(f"{index}: is cut off or no index of shards", fix="copy it again") from err

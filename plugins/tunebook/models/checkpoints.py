@@ -6,12 +6,12 @@ fail on it or, where only the optimizer's file is missing, resume with a fresh o
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tunebook import files
 from tunebook.models import safetensors
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def fault(checkpoint: Path, *, to_resume: bool = True) -> str | None:
     if not state.is_file():
         return "trainer_state.json is missing: saving was cut off"
     try:
-        step = json.loads(state.read_text(encoding="utf-8")).get("global_step")
+        step = files.read_json(state).get("global_step")
     except (ValueError, AttributeError):
         return "trainer_state.json is cut off"
     if type(step) is not int:
@@ -82,16 +82,16 @@ def fault(checkpoint: Path, *, to_resume: bool = True) -> str | None:
 
 
 def _weights_fault(checkpoint: Path) -> str | None:
-    files = sorted(checkpoint.glob("*.safetensors"))
+    weights = sorted(checkpoint.glob("*.safetensors"))
     for index in sorted(checkpoint.glob("*.index.json")):
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = {checkpoint / shard for shard in files.read_json(index)["weight_map"].values()}
         except (ValueError, KeyError, AttributeError, TypeError):
             return f"{index.name} is cut off"
-        missing = sorted(shard for shard in shards if not (checkpoint / shard).is_file())
+        missing = sorted(shard.name for shard in shards if not shard.is_file())
         if missing:
             return f"{missing[0]} is missing"
-    for file in files:
+    for file in weights:
         try:
             safetensors.read_whole(file)
         except safetensors.DamagedHeaderError as damage:
@@ -107,7 +107,7 @@ def _weights_fault(checkpoint: Path) -> str | None:
         checkpoint / "adapter_config.json"
     ).is_file():
         return "adapter_config.json is missing"
-    if files or pickled or _deepspeed_folder(checkpoint) or any(checkpoint.glob("pytorch_model_fsdp*")):
+    if weights or pickled or _deepspeed_folder(checkpoint) or any(checkpoint.glob("pytorch_model_fsdp*")):
         return None
     return "there are no weights in it"
 

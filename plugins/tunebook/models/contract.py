@@ -10,6 +10,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.models import safetensors
 from tunebook.redact import redact
@@ -67,6 +68,52 @@ def kept_settings(engine: EngineName, values: Mapping[str, Any]) -> dict[str, An
     return dict(redact(found))
 
 
+_TEXT: Any = str | None
+_MAPPING: Any = dict | None
+_TOKEN: dict[str, Any] = {"id": int, "text": str}
+_SHAPE: dict[str, Any] = {
+    "engine": {"name": str, "version": str},
+    "versions": dict,
+    "base": {
+        "name_or_path": str,
+        "revision": _TEXT,
+        "commit": _TEXT,
+        "fingerprint": _MAPPING,
+        "model_type": str,
+        "architectures": list | None,
+    },
+    "template": {
+        "name": _TEXT,
+        "enable_thinking": bool | None,
+        "default_system": _TEXT,
+        "chat_template_kwargs": dict,
+        "chat_template_sha256": _TEXT,
+    },
+    "rope": {"parameters": _MAPPING, "theta": int | float | None, "max_position_embeddings": int | None},
+    "max_tokens": int | None,
+    "dtype": {"weights": str, "compute": str},
+    "quantization": _MAPPING,
+    "adapter": _MAPPING,
+    "tokens": {"stop": [_TOKEN], "vocabulary": int, "tokenizer_sha256": _TEXT},
+    "settings": dict,
+    "step": int | None,
+}
+"""Of what `hooks.contract.gather` writes: a type, the keys of a mapping, or the form of a list's entries."""
+
+
+def _checked(value: Any, shape: Any, where: str) -> Any:
+    """`value` with null for what is missing and may be; ValueError says what has another form."""
+    if isinstance(shape, list) and isinstance(value, list):
+        return [_checked(one, shape[0], where) for one in value]
+    if isinstance(shape, dict) and isinstance(value, dict):
+        parts = {key: _checked(value.get(key), form, f"{where}.{key}") for key, form in shape.items()}
+        return {**value, **parts}
+    fits = not isinstance(shape, list | dict) and isinstance(value, shape)
+    if not fits or (isinstance(value, bool) and shape not in (bool, bool | None)):
+        raise ValueError(f"{where.lstrip('.')} is {value!r:.80}")
+    return value
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """Return the contract in `folder`; None where there is none.
 
@@ -77,7 +124,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
     except (OSError, ValueError) as err:
         raise TunebookError(
             f"{path}: cannot be read: {err}", fix="delete it, and name the recipe with --recipe"
@@ -88,7 +135,13 @@ def read(folder: Path) -> dict[str, Any] | None:
             f"{path}: is of format {told!r}, and this tunebook reads format {FORMAT}",
             fix="use the tunebook that wrote it, or name the recipe with --recipe",
         )
-    return found
+    try:
+        return dict(_checked(found, _SHAPE, ""))
+    except ValueError as err:
+        raise TunebookError(
+            f"{path}: {err}, which tunebook has not written",
+            fix="copy the file again, or delete it and name the recipe with --recipe",
+        ) from err
 
 
 def fingerprint(folder: Path) -> dict[str, str | None]:

@@ -6,10 +6,10 @@ Source of the layout: https://github.com/huggingface/safetensors#format.
 from __future__ import annotations
 
 import hashlib
-import json
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tunebook import files
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -50,15 +50,21 @@ def read(path: Path) -> Header:
     if len(start) < 8 or len(raw) < length:
         raise DamagedHeaderError("is cut off in its header, or is no safetensors file")
     try:
-        header = json.loads(raw)
+        header = files.parse_json(raw)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        ends = [offsets[1] for _, _, offsets in map(_parts, tensors.values())]
+        offsets = sorted((begin, end) for _, _, (begin, end) in map(_parts, tensors.values()))
+        # As the safetensors library has it: one after another, each from where the one before ends.
+        for (_, before), (begin, end) in zip([(0, 0), *offsets], offsets, strict=False):
+            if begin != before or end < begin:
+                raise DamagedHeaderError("has tensors that overlap, or a gap between two")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
+        if isinstance(err, DamagedHeaderError):
+            raise
         raise DamagedHeaderError("has no readable header") from err
     return Header(
         tensors=tensors,
         data_start=8 + length,
-        file_bytes=8 + length + max(ends, default=0),
+        file_bytes=8 + length + (offsets[-1][1] if offsets else 0),
         sha256=hashlib.sha256(raw).hexdigest(),
     )
 

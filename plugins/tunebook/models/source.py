@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import paths
+from tunebook import files, paths
 from tunebook.errors import TunebookError
 from tunebook.models import contract
 from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
@@ -167,7 +167,7 @@ def _best(folder: Path) -> Path | None:
     """The checkpoint that the newest state of the run calls the best; its folder may have been moved."""
     for place in [folder, *reversed(checkpoint_folders(folder))]:
         try:
-            state = json.loads((place / "trainer_state.json").read_text(encoding="utf-8"))
+            state = files.read_json(place / "trainer_state.json")
         except (OSError, ValueError):
             continue
         named = state.get("best_model_checkpoint")
@@ -210,7 +210,7 @@ def _base(
     config = folder / "adapter_config.json"
     if config.is_file():
         try:
-            named = json.loads(config.read_text(encoding="utf-8"))
+            named = files.read_json(config)
         except ValueError as err:
             raise TunebookError(f"{config}: is no JSON: {err}", fix="save the adapter again") from err
         if named.get("base_model_name_or_path"):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.models.checkpoints import PassedOver, checkpoint_folders, last_whole_checkpoint
 from tunebook.recipes import engine_yaml
@@ -106,7 +107,7 @@ def examine(output_dir: Path, values: Mapping[str, Any], engine: EngineName) -> 
 def recorded_data(output_dir: Path) -> dict[str, str]:
     """Return the SHA-256 of each dataset's files, by entry, that the latest start wrote down."""
     try:
-        record = json.loads((output_dir / FOLDER / "run.json").read_text(encoding="utf-8"))
+        record = files.read_json(output_dir / FOLDER / "run.json")
         datasets = dict(record["datasets"])
         return {name: facts["sha256"] for name, facts in datasets.items() if facts["sha256"]}
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -225,7 +224,7 @@ def joint_dataset_dir(out: Path) -> Path:
             source has changed since.
     """
     try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        manifest = files.read_json(out / MANIFEST)
     except (OSError, ValueError) as err:
         raise TunebookError(
             f"{out} holds no finished split", fix="make one with `tunebook data split`"

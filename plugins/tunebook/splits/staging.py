@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -58,7 +57,7 @@ class Staging:
         ):
             return None
         with suppress(OSError, ValueError):
-            manifest: dict[str, Any] = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = files.read_json(self.out / MANIFEST)
             if manifest.get("request") == self.request:
                 return manifest
         raise TunebookError(f"{self.out} is there already", fix="choose another --output, or delete it")
@@ -115,7 +114,7 @@ class Staging:
         """
         path, wanted = self.work / _REQUEST, {**self.request, "tasks": self.tasks}
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = files.read_json(path)
         except (OSError, ValueError):
             if not self.tasks:
                 self._clear()

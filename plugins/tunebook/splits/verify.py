@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 import xxhash
 
+from tunebook import files
 from tunebook.data.registry import REGISTRY_FILE
 from tunebook.errors import TunebookError
 from tunebook.splits.checks import Checks
@@ -43,7 +43,7 @@ def load_manifest(out: Path) -> dict[str, Any]:
     """
     path = out / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = files.read_json(path)
     except OSError as err:
         raise TunebookError(
             f"{path}: {err.strerror}", fix="name the folder that `tunebook data split` made"
@@ -115,7 +115,7 @@ def _registry_faults(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     for node, part in enumerate(manifest["nodes"]):
         path = out / f"node_{node}" / REGISTRY_FILE
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = files.read_json(path)
         except (OSError, ValueError) as err:
             yield f"{path}: cannot be read: {err}"
             continue

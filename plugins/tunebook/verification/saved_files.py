@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunebook import files
 from tunebook.errors import TunebookError
 from tunebook.models import contract, safetensors
 from tunebook.models.source import local_folder
@@ -296,7 +297,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = files.read_json(path)
     except ValueError as err:
         raise TunebookError(f"{path}: is not JSON: {err}", fix="save it again") from err
     return found if isinstance(found, dict) else {}
