@@ -32,6 +32,8 @@ VARIANTS = {
     },
     "container": {"cluster": Cluster(container="/images/a b.sqsh", container_mounts="/shared:/shared")},
     "joint in a container": {"joint": True, "cluster": Cluster(container="/images/a.sqsh")},
+    "a command": {"cluster": Cluster(command=("apptainer", "exec", "--nv", "/images/a b.sif", "tunebook"))},
+    "a joint command": {"joint": True, "cluster": Cluster(command=("tunebook",), modules=("cuda",))},
     "a site with wishes": {
         "cluster": Cluster(
             partition="gpu",
@@ -242,6 +244,9 @@ def test_hosts_may_have_a_user_an_address_and_comments(tmp_path):
         read_hosts(path)
 
 
+TUNEBOOK = [sys.executable, "-m", "tunebook.cli.main"]
+
+
 @pytest.fixture
 def split(tmp_path, monkeypatch) -> Path:
     """A finished split of a registry with one entry into two parts, and a recipe of either engine beside it."""
@@ -250,24 +255,8 @@ def split(tmp_path, monkeypatch) -> Path:
     rows = [{"instruction": "?", "input": "", "output": "Yes"}] * 4
     (tmp_path / "data" / "rows.json").write_text(json.dumps(rows))
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tunebook.cli.main",
-            "data",
-            "split",
-            "rows",
-            "--nodes",
-            "2",
-            "-o",
-            "split",
-            "--dataset-dir",
-            "data",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    split_rows = ["data", "split", "rows", "--nodes", "2", "-o", "split", "--dataset-dir", "data"]
+    subprocess.run([*TUNEBOOK, *split_rows], check=True, capture_output=True)
     lf = {"model_name_or_path": "m", "dataset_dir": "data", "dataset": "rows", "output_dir": "out"}
     (tmp_path / "lf.yaml").write_text(yaml.safe_dump(lf))
     block = {"path": "data/rows.json", "split": "train", "type": "tunebook.hooks.axolotl_alpaca"}
@@ -348,6 +337,66 @@ def test_a_value_of_the_wrong_kind_is_a_fault_and_no_crash(split, file):
             Path("changed.yaml").write_text(yaml.safe_dump({**recipe, key: value}))
             with suppress(TunebookError):
                 resolve_recipe("changed.yaml", (), ())
+
+
+@pytest.mark.parametrize("recipe", ["lf.yaml", "ax.yaml"])
+def test_a_split_of_other_data_is_refused(split, recipe):
+    registry = {name: {"file_name": f"{name}.json"} for name in ("rows", "more")}
+    Path("data/dataset_info.json").write_text(json.dumps(registry))
+    Path("data/more.json").write_text(Path("data/rows.json").read_text())
+    subprocess.run(
+        [*TUNEBOOK, "data", "split", "more", "--nodes", "2", "-o", "of_more", "--dataset-dir", "data"],
+        check=True,
+    )
+    for names, too in ((["rows"], ""), (["rows", "more"], " too")):
+        values = yaml.safe_load(Path(recipe).read_text())
+        if recipe == "lf.yaml":
+            values["dataset"] = ",".join(names)
+        else:
+            values["datasets"] = [{**values["datasets"][0], "path": f"data/{name}.json"} for name in names]
+        Path(recipe).write_text(yaml.safe_dump(values))
+        with pytest.raises(
+            TunebookError, match=f"is a split of 'more', and the recipe trains on 'rows'{too}: each"
+        ):
+            plan(recipe, split=Path("of_more"))
+    assert plan(recipe, split=Path("of_more"), joint=True, nodes=2).joint
+    node = resolve_recipe("lf.yaml", (), ["dataset_dir=of_more/node_0"])
+    assert [note for note in node.notes if "each node would train on all of it" in note]
+    node = resolve_recipe("lf.yaml", (), ["dataset_dir=split/node_0", "dataset=rows"])
+    assert not [note for note in node.notes if "split of" in note]
+
+
+def test_the_site_s_lines_may_read_unset_variables(tmp_path):
+    (tmp_path / "activate.sh").write_text('echo "prompt was $PS1"\nconda() { :; }\n')
+    cluster = Cluster(setup=f"source {tmp_path}/activate.sh", command=("echo", "started"))
+    planned = job(tmp_path / "run", cluster=cluster)
+    (tmp_path / "launch_node.sh").write_text(all_files(planned)["launch_node.sh"])
+    bare = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["bash", tmp_path / "launch_node.sh", "0"], env=bare, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = (tmp_path / "run" / "logs" / "node_0.log").read_text()
+    assert said == f"started train {tmp_path}/run/launch/node_0.yaml\n"
+
+
+def test_a_folder_that_is_not_on_the_node_leaves_a_trace(tmp_path):
+    planned = job(Path("/proc/nowhere/run"))
+    (tmp_path / "submit.slurm").write_text(all_files(planned)["submit.slurm"])
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/told\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "0",
+        "TMPDIR": str(tmp_path),
+    }
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(["bash", tmp_path / "submit.slurm"], env=slurm | path).returncode == 1
+    for place in ("told", "tunebook_7.out"):
+        assert (
+            "cannot write to /proc/nowhere/run/launch: is the shared folder" in (tmp_path / place).read_text()
+        )
 
 
 @pytest.mark.parametrize("recipe", ["lf.yaml", "ax.yaml"])

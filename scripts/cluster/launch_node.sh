@@ -22,7 +22,10 @@ mkdir -p "$output/logs"
 # Relative paths of the recipe are meant from here.
 cd /shared/tunebook
 
+# The site's own lines: activation scripts read variables that are not set.
+set +u
 export HF_HOME=/shared/hf
+set -u
 # This node trains a model of its own: nothing of the scheduler's may make it wait for others.
 unset NNODES NODE_RANK MASTER_ADDR MASTER_PORT RANK LOCAL_RANK WORLD_SIZE
 export TUNEBOOK_LOG="$log"

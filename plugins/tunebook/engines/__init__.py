@@ -128,6 +128,10 @@ class Engine(Protocol):
         """
         ...
 
+    def training_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the registry entries that the recipe trains on."""
+        ...
+
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return every registry entry that a recipe names, each once."""
         ...

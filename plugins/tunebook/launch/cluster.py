@@ -51,6 +51,9 @@ class Cluster:
     modules: tuple[str, ...] = ()
     setup: str = ""
     """Shell lines that every node runs first, e.g. `source /shared/venv/bin/activate`."""
+    command: tuple[str, ...] = ()
+    """What starts tunebook on a node, e.g. `[apptainer, exec, --nv, /shared/image.sif, tunebook]`; by default
+    the command that rendered the files, by its absolute path."""
     interface: str | None = None
     """Network interface for NCCL and gloo, e.g. `eth0`; needed where host names resolve to 127.0.1.1."""
     master_port: int | None = None

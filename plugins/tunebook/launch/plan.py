@@ -15,7 +15,7 @@ from tunebook.errors import TunebookError
 from tunebook.files import write_json
 from tunebook.models.checkpoints import last_whole_checkpoint
 from tunebook.recipes import engine_yaml
-from tunebook.splits import joint_dataset_dir
+from tunebook.splits import joint_dataset_dir, refuse_whole_sets
 from tunebook.text import templates
 from tunebook.training.resolve import resolve_recipe
 
@@ -44,7 +44,7 @@ class LaunchPlan:
     project: Path
     """Absolute; where relative paths of the recipe are looked up, on every node."""
     tunebook: Path
-    """The command, at the same place on every node."""
+    """The command, at the same place on every node, where `cluster.yaml` names no `command`."""
     node_recipes: tuple[Mapping[str, Any], ...]
     """The flat recipe of each node; all the same for a joint job."""
     joint: bool
@@ -103,6 +103,8 @@ def plan_launch(
         with faults.gather():
             parts = _parts(split)
             shard = (joint_dataset_dir(split) if joint else parts[0]).absolute()
+            if not joint:
+                refuse_whole_sets(split, engine.training_sets(found.values))
             changed = engine.on_shard(recipe.values, shard)
             # Each node reads its part, so what is wrong with the whole data does not count.
             found = resolve_recipe(name_or_path, overlay_names, [*overrides, *_as_overrides(changed, recipe)])

@@ -5,6 +5,6 @@ See docs/splits.md. `joint_dataset_dir` is for launchers: the folder that one jo
 
 from __future__ import annotations
 
-from tunebook.splits.manifest import joint_dataset_dir
+from tunebook.splits.manifest import joint_dataset_dir, refuse_whole_sets
 
-__all__ = ["joint_dataset_dir"]
+__all__ = ["joint_dataset_dir", "refuse_whole_sets"]

@@ -212,6 +212,30 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def refuse_whole_sets(out: Path, trained: Sequence[str]) -> None:
+    """Refuse independent nodes that would each read all of a dataset: one of which `out` is no split.
+
+    Args:
+        out: The folder of a finished split, or one of its parts.
+        trained: The registry entries that are trained on.
+
+    Raises:
+        TunebookError: There is such a dataset.
+    """
+    folder = out if (out / MANIFEST).is_file() else out.parent
+    try:
+        split = files.read_json(folder / MANIFEST)["request"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    whole = [name for name in trained if name != split]
+    if whole:
+        raise TunebookError(
+            f"{folder} is a split of {split!r}, and the recipe trains on {', '.join(map(repr, whole))}"
+            f"{' too' if split in trained else ''}: each node would train on all of it",
+            fix=f"split {whole[0]!r}, or train on {split!r} only",
+        )
+
+
 def joint_dataset_dir(out: Path) -> Path:
     """Return the `dataset_dir` that every node of one joint job must use; it has all rows but the hold-out.
 

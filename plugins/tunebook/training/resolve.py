@@ -13,6 +13,8 @@ from tunebook.data.registry import load_registry
 from tunebook.errors import Faults, TunebookError
 from tunebook.recipes.catalog import find_recipe
 from tunebook.redact import redact
+from tunebook.splits import refuse_whole_sets
+from tunebook.splits.manifest import JOINT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -75,6 +77,7 @@ def resolve_recipe(
         with faults.gather():
             entries = _check_data(values, engine, faults)
             evaluated = engine.evaluation_sets(values)
+            notes += _whole_sets(values, engine)
     with faults.gather():
         output_dir = _output_dir(recipe)
     with faults.gather():
@@ -167,6 +170,18 @@ def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Fault
         with faults.gather():
             entries.append(registry.entry(name))
     return entries
+
+
+def _whole_sets(values: Mapping[str, Any], engine: engines.Engine) -> list[str]:
+    """A line where the registry is a node's part of a split, and the recipe trains on other data too."""
+    folder = Path(str(values.get(engine.registry_key, "data"))).absolute()
+    if folder.name == JOINT:
+        return []
+    try:
+        refuse_whole_sets(folder, engine.training_sets(values))
+    except TunebookError as error:
+        return [f"warning: {error.problem}"]
+    return []
 
 
 def _output_dir(recipe: Recipe) -> Path:

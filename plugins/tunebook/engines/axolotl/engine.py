@@ -182,15 +182,19 @@ class Axolotl(Engine):
         located[DIRECTORY_KEY] = str(shard)
         return located
 
-    def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the entries of the evaluation sets, and those that read the data of `datasets:`."""
+    def training_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries that read the data of `datasets:`."""
         directory = values.get(DIRECTORY_KEY)
         if not isinstance(directory, str):
             return ()
         registry = load_registry(Path(directory))
         located, _ = _locate(values, Path(directory).absolute().parent)
         trained = [entry_of_block(block, registry, directory) for block in _blocks(located, "datasets")]
-        return tuple(dict.fromkeys([*(name for name in trained if name), *self.evaluation_sets(values)]))
+        return tuple(dict.fromkeys(name for name in trained if name))
+
+    def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries that are trained on, and those of the evaluation sets."""
+        return tuple(dict.fromkeys([*self.training_sets(values), *self.evaluation_sets(values)]))
 
     def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the registry entries that the recipe's evaluation sets are."""

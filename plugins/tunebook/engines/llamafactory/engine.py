@@ -124,9 +124,13 @@ class LlamaFactory(Engine):
         """Return the recipe with that `dataset_dir`; see `Engine.on_shard`."""
         return {**values, self.registry_key: str(shard)}
 
+    def training_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the entries of `dataset`."""
+        return _names(values.get("dataset"))
+
     def dataset_names(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of `dataset` and `eval_dataset`, each once."""
-        return tuple(dict.fromkeys([*_names(values.get("dataset")), *_names(values.get("eval_dataset"))]))
+        return tuple(dict.fromkeys([*self.training_sets(values), *_names(values.get("eval_dataset"))]))
 
     def evaluation_sets(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the entries of `eval_dataset`, or of `dataset` where `val_size` splits off a part of it."""
