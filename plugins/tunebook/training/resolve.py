@@ -13,8 +13,6 @@ from tunebook.data.registry import load_registry
 from tunebook.errors import Faults, TunebookError
 from tunebook.recipes.catalog import find_recipe
 from tunebook.redact import redact
-from tunebook.splits import refuse_whole_sets
-from tunebook.splits.manifest import JOINT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -175,8 +173,10 @@ def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Fault
 def _whole_sets(values: Mapping[str, Any], engine: engines.Engine) -> list[str]:
     """A line where the registry is a node's part of a split, and the recipe trains on other data too."""
     folder = Path(str(values.get(engine.registry_key, "data"))).absolute()
-    if folder.name == JOINT:
+    if folder.name == "joint" or not (folder.parent / "manifest.json").is_file():
         return []
+    from tunebook.splits import refuse_whole_sets  # imports numpy, which a start does not need otherwise
+
     try:
         refuse_whole_sets(folder, engine.training_sets(values))
     except TunebookError as error:
