@@ -69,6 +69,45 @@ def test_what_the_model_left_open_is_no_number(text):
 
 
 @pytest.mark.parametrize(
+    "text", ["#### 6 * 7", "The answer is 40 * 4 * 21.", "So she pays 3 + 4", "\\boxed{20 - 2}", "答：12×5"]
+)
+def test_a_sum_that_was_not_worked_out_is_cut(text):
+    assert gsm8k.score(text, "#### 18").reason == "cut"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1/3 = 0." + "3" * 120,
+        "so 8/3 = 2." + "6" * 20,
+        "She has 12 eggs.\n" * 30 + "She has 12",
+        "He scares away 20 birds, scaring away 20 birds, scaring",
+        "他有5个苹果，" * 20 + "他有5",
+    ],
+)
+def test_a_loop_that_the_limit_cut_is_cut(text):
+    assert gsm8k.score(text, "#### 18").reason == "cut"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "right"),
+    [
+        ("It is 7", "A: 7", 1.0),
+        ("It is 8", "A: 7", 0.0),
+        ("so 2.5", "A: 2.50", 1.0),
+        ("1,018", "答案是1,018", 1.0),
+    ],
+)
+def test_a_reference_without_a_hash_line_is_compared_by_its_number(prediction, reference, right):
+    # The harness's label would be the whole text, which no prediction equals.
+    assert gsm8k.score(prediction, reference).values["flexible_extract"] == right
+
+
+def test_means_is_no_label_of_an_answer():
+    assert gsm8k.extract("That means 64/4=16 logs.\nSo he makes 80*1.2=$96.") == 96
+
+
+@pytest.mark.parametrize(
     ("text", "number"), [("#### 12 x 20 = 240", "240"), ("#### 5 x $3 = $15", "15"), ("#### 3 + 4 = 7", "7")]
 )
 def test_a_sum_that_was_worked_out_is_read(text, number):

@@ -22,8 +22,8 @@ _SENTENCE = re.compile(
 _ASIDE = re.compile(
     r"[\s*_(>-]{0,8}(?:note|n\.b\.|nb|p\.?s\.?|let me know|hope|i hope|feel free|confidence|confident"
     r"|certainty"
-    r"|source|check|verification|explanation|disclaimer|if you|would you|remember|tip|words|tokens"
-    r"|reasoning|justification|here(?:'s| is) (?:why|how))\b",
+    r"|source|check|verification|explanation|disclaimer|if you(?![^\n]{0,200}=)|would you|remember|tip|words"
+    r"|tokens|reasoning|justification|here(?:'s| is) (?:why|how))\b",
     re.IGNORECASE,
 )
 _INDEX = re.compile(
@@ -38,17 +38,30 @@ _DANGLING = re.compile(
     r"\s{0,3}[$*{(]{0,3}\s{0,3}\Z",
     re.IGNORECASE,
 )
+# "= 84 times", "= 6 books total"
+_RESULT = re.compile(r"=\s?\$?\d[\d.,]{0,12}\s(?:\w{1,12}\s){0,2}(?:times|total|in|(?:in )?number)\Z")
 _REMARK = re.compile(r"\([A-Za-z][^()]{8,200}\)\Z")
-_OPEN_SUM = re.compile(r"[A-Za-z][^=]{0,40}\d\s?[-+*/×]\s?\$?\d[\d.,]{0,12}(?<![.,])\Z")
+_OPEN_SUM = re.compile(r"[A-Za-z][^=]{0,40}\d(?:\s?[-+*×]\s?|\s/\s)\$?\d[\d.,]{0,12}(?<![.,])\Z")
+_COUNTING = 12
+"""More numbers than this in one unfinished sentence are a count that the limit cut."""
 _DANGLING_ENDS = frozenset("=+×÷≈(\\-*/${")
 """What such an ending ends in, other than a letter."""
 _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 
 
+_ROUNDS = 4
+_NUMBER = re.compile(r"\d[\d.,]*")
+_PURPOSE = re.compile(
+    r"\s(?:to (?!the\b|a\b|an\b|get\b|give\b|have\b|find\b|obtain\b|reach\b|equal\b|\d)\w{3,}"
+    r"|if|for|when|while|because|since|in order|after|before)\s",
+    re.IGNORECASE,
+)
+
+
 def last_number(text: str) -> Number:
     """The number of the last sentence that states one; `cut` where the text stops inside its work."""
     text = text.rstrip()
-    if stops_inside(text):
+    if stops_inside(text) or _goes_round(text):
         return Number(None, "cut")
     found = Number(None, "no_number")
     for width in _WINDOWS:
@@ -71,7 +84,38 @@ def stops_inside(text: str) -> bool:
     text = text[-_MARGIN:].rstrip()
     if not (text[-1:].isalpha() or text[-1:] in _DANGLING_ENDS):
         return False
-    return _DANGLING.search(text) is not None
+    return _DANGLING.search(text) is not None and not _RESULT.search(text)
+
+
+_LONG_DIGITS = 18
+_CYCLES = range(8, 140)
+
+
+def _goes_round(text: str) -> bool:
+    """Whether a text was cut inside a run of digits or a sentence that it repeats."""
+    if text[-_LONG_DIGITS:].isdecimal() and len(text) >= _LONG_DIGITS:
+        return True
+    tail = text[-_ROUNDS * _CYCLES.stop :]
+    last = tail[-_CYCLES.start :]
+    # The end of the round before: nothing nearer repeats the last characters.
+    at = tail.rfind(last, 0, len(tail) - 1)
+    period = len(tail) - _CYCLES.start - at
+    if at < 0 or period >= _CYCLES.stop:
+        return False
+    cycle = tail[-period:]
+    ended = tail[-1] in ".!?。！？"
+    times = 2 if period >= _CYCLES.start and not ended else _ROUNDS
+    return has_digit(cycle) and tail.endswith(times * cycle)
+
+
+_ROUNDED = re.compile(r"\brounds? (?:up |down )?to (\$?\d.{0,80})")
+
+
+def until_purpose(sentence: str) -> str:
+    """A sentence up to what its first number is for: "8 weeks" of "8 weeks to collect 200 sticks"."""
+    first = _NUMBER.search(sentence)
+    purpose = _PURPOSE.search(sentence, first.end()) if first else None
+    return sentence[: purpose.start()] if purpose else ""
 
 
 def _last_of(sentences: list[str], *, whole: bool) -> Number:
@@ -107,6 +151,8 @@ def _is_aside(sentence: str) -> bool:
 def _is_cut(last: str, *, alone: bool) -> bool:
     if "=" not in last and last[-1:].isdecimal() and _OPEN_SUM.search(last):
         return True
+    if "=" not in last and last[-1:] not in _ENDINGS and len(_NUMBER.findall(last)) > _COUNTING:
+        return True
     return not alone and last[-1:] not in _ENDINGS and not has_digit(last) and len(last.split()) > 3
 
 
@@ -133,6 +179,10 @@ def _sentences(text: str) -> list[str]:
 
 # --------------------------------------------------------------------------------- numbers of a sentence
 
+# `So the total is 3x + 6.`
+_ENDS_OPEN = re.compile(
+    r"(?:\d[xyzn]|\b[xyzn]\s?[-+*/]\s?\d{1,9}|[-+*/]\s?\d{0,9}[xyzn])(?:\s[a-z]{3,12})?[\s.!)]{0,3}\Z"
+)
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _BULLET = re.compile(r"^[-*•>]\s{1,3}")
 _BRACKETS = re.compile(r"\([^()]{0,120}\)")
@@ -140,9 +190,9 @@ _EXPLANATION = re.compile(
     r"[,;]?\s(?:which is|because|since|given that|including|as required|by \w{2,14}ing)\b", re.IGNORECASE
 )
 _WHICH_ONE = re.compile(
-    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:the "
+    r"\b(?:per|every|each|out of|day|step|week|part|question|grade|chapter|room|no\.|number)\s(?:of )?(?:the "
     r"|all |these |her |his )?\Z"
-    r"|#\Z",
+    r"|\b(?:the|those|these|all|both|than)\s\Z|#\Z",
     re.IGNORECASE,
 )
 _OF_WHICH = re.compile(r" (?:\w{1,14} )?of (?:which|whom|them|these|those)\b", re.IGNORECASE)
@@ -163,8 +213,13 @@ _FOR = re.compile(r"\bfor (?:the |all |these |his |her )?\Z", re.IGNORECASE)
 def main_number(sentence: str) -> Number:
     """The number of a marked answer: what it equals, or its first number that is no mere circumstance."""
     sentence = sentence.replace("**", " ")
+    rounded = _ROUNDED.search(sentence) if "round" in sentence else None
+    if rounded:
+        sentence = rounded[1]
     plain = number.right_hand_side(plain_text(sentence))
     found = tokens(plain)
+    if number.is_open(plain, found):
+        return Number(None, "no_number")
     kept = [token for token in found if not _is_circumstance(plain, token)]
     if kept and kept[0] is not found[0]:
         return number.choose(plain, kept, first=True)
@@ -178,6 +233,11 @@ def _number(sentence: str) -> Number:
         if bold:
             return number.single(bold[-1])
         sentence = sentence.replace("**", " ")
+    rounded = _ROUNDED.search(sentence) if "round" in sentence else None
+    if rounded:
+        sentence = rounded[1]
+    elif "because" in sentence or "=" not in sentence:
+        sentence = until_purpose(sentence) or sentence
     plain = plain_text(_BULLET.sub("", sentence))
     outside = _BRACKETS.sub(" ", plain) if "(" in plain else plain
     side = number.right_hand_side(outside if has_digit(outside) else plain)
@@ -192,10 +252,14 @@ def _number(sentence: str) -> Number:
         return Number(value, None if value is not None else "no_number")
     if "=" in plain and len(side) < len(outside):
         return number.choose(side, found, first=True)
+    if _ENDS_OPEN.search(side[-_MARGIN:]):
+        return Number(None, "cut")
     explained = _EXPLANATION.search(side, found[0].end)
     if explained:
-        side = side[: explained.start()]
-        found = tokens(side)
+        stated = side[: explained.start()]
+        chosen = number.choose(stated, _answers(stated, tokens(stated)), first=False)
+        if chosen.reason != "cut":
+            return chosen
     return number.choose(side, _answers(side, found), first=False)
 
 

@@ -12,10 +12,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tunebook.metrics import number
-from tunebook.metrics.gsm8k_prose import last_number, main_number, stops_inside
+from tunebook.metrics.gsm8k_prose import last_number, main_number, stops_inside, until_purpose
 from tunebook.metrics.math_text import numbers_apart, plain_math
 from tunebook.metrics.number import SCALES, Number, value_of_words
-from tunebook.metrics.turns import before_next_question
+from tunebook.metrics.turns import before_next_question, takes_back
 
 
 class NumberReading(NamedTuple):
@@ -49,6 +49,8 @@ def read(text: str) -> NumberReading:
     if marked is not None:
         return _reading(marked.number, marked.rule)
     clause = _answer_clause(tail, lowered)
+    if (clause is None or clause.value is not None) and _taken_back(tail):
+        return NumberReading(None, None, "refusal")
     if clause is not None:
         return _reading(clause, "answer_clause")
     if _refuses(text[-_OPENING:]) or (len(text) > _OPENING and _refuses(text[:_OPENING])):
@@ -75,15 +77,17 @@ _REVISION_LITERALS = (
     "let me",
     "actually",
 )
+_REVISION_CHINESE = ("不对", "不對", "更正", "重新", "等等", "等一下")
 _REVISES = (
     r"\(?(?:oh,? |no,? |but |hmm,? |oops,? ){0,2}(?:wait|correction|scratch that"
     r"|on second thought|oops"
     r"|(?:sorry,? )?i (?:have )?made an? (?:\w{1,12} )?(?:mistake|error)"
-    r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually)\b"
+    r"|let me (?:re-?check|correct|redo|re-?calculate|fix)|actually\b)"
+    r"|(?:不对|不對|等等|更正|等一下|让我重新|我重新)"
 )
 # Apart, since a pattern that may begin anywhere is tried at every character.
 _OPENS_REVISED = re.compile(_REVISES, re.IGNORECASE)
-_REVISION = re.compile(rf"[.!?\n]\s{{0,3}}{_REVISES}", re.IGNORECASE)
+_REVISION = re.compile(rf"[.!?\n。！]\s{{0,3}}(?:{_REVISES})", re.IGNORECASE)
 _REFUSAL_LITERALS = (
     "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient",
     "not know", "don't know", "no idea", "not sure", "impossible",
@@ -113,7 +117,9 @@ _GUESSES = {
 
 def _revised(text: str, lowered: str) -> NumberReading | None:
     """The number that follows an explicit "wait" or "correction" after a first answer."""
-    if not any(literal in lowered for literal in _REVISION_LITERALS):
+    if not any(map(lowered.__contains__, _REVISION_LITERALS)) and (
+        text.isascii() or not any(map(text.__contains__, _REVISION_CHINESE))
+    ):
         return None
     last = _OPENS_REVISED.match(text)
     for last in _REVISION.finditer(text):  # noqa: B007
@@ -130,7 +136,7 @@ def _revised(text: str, lowered: str) -> NumberReading | None:
 
 def _refuses(text: str) -> bool:
     lowered = text.lower()
-    return any(literal in lowered for literal in _REFUSAL_LITERALS) and _REFUSAL.search(lowered) is not None
+    return any(map(lowered.__contains__, _REFUSAL_LITERALS)) and _REFUSAL.search(lowered) is not None
 
 
 def _guesses(lowered: str) -> bool:
@@ -151,7 +157,7 @@ _ANSWER = re.compile(
     rf"(?:[*_]{{0,2}}\s?(?:[:=]|->|→|[-–]\s)|[^.:=\n]{{0,80}}?(?:{_IS}|:|=)|[*_]{{0,2}}\s{{0,2}}\n"
     rf"|\.\s?(?=\d)"
     r"|[*_]{0,2}\s(?=[$\d]))"
-    r"|(?:答案|答え|答|정답|답)\W{0,2}(?:是|は|은|为|為)?[：:]?",
+    r"|(?:答案|答え|答|정답|답)[^\w+$-]{0,2}(?:是|は|은|为|為)?[：:]?",
     re.IGNORECASE,
 )
 _LABELS = (
@@ -184,6 +190,10 @@ _FILLER = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?](?=[\s*)\"']|$)(?<!\bRs\.)(?<!i\.e\.)(?<!e\.g\.)|\n|。")
 _GOES_ON = re.compile(r"=|\b(?:so|therefore|thus|hence|total|altogether|in all|finally)\b", re.IGNORECASE)
+_SHORT_REST = 16
+"""Characters after a number in which nothing can be taken back."""
+# "The answer is 25%. The answer (as a fraction) is 1/4."
+_OTHER_FORM = re.compile(r"\b(?:as an?|in) (?:fraction|decimal|percent|percentage|ratio)\b", re.IGNORECASE)
 _MAX_CLAUSES = 12
 _LINE = 200
 
@@ -203,8 +213,16 @@ def _answer_clause(text: str, lowered: str) -> Number | None:
         if NOTHING.match(sentence):
             return Number(None, "no_number")
         if _DIGIT.search(rest):
-            return last_number(rest)
+            # "The answer is that she needs 8 weeks to collect 200 sticks."
+            stated = "" if _DIGIT.search(following) or "=" in sentence else until_purpose(sentence)
+            return last_number(stated or rest)
     return None
+
+
+def _taken_back(text: str) -> bool:
+    """Whether the answer is taken back after the last number: "However, this cannot be determined"."""
+    at = max(map(text.rfind, "0123456789")) + 1
+    return 0 < at < len(text) - _SHORT_REST and takes_back(text, at)
 
 
 def _clauses(text: str, lowered: str) -> list[int]:
@@ -215,16 +233,18 @@ def _clauses(text: str, lowered: str) -> list[int]:
     ends = [opening.end()] if opening else []
     ends += [match.end() for match in _SHORT_LABEL.finditer(text)]
     ends = ends[-_MAX_CLAUSES:]
+    again: list[int] = []
     for label in _LABELS if not text.isascii() else _LABELS[:1] + _ASCII_LABELS:
         at = lowered.rfind(label)
         for _ in range(_MAX_CLAUSES):
             if at < 0:
                 break
-            match = _ANSWER.match(text, at)
+            # "means that" holds "ans ".
+            match = None if label[0] < "\x7f" and lowered[at - 1 : at].isalpha() else _ANSWER.match(text, at)
             if match:
-                ends.append(match.end())
+                (again if _OTHER_FORM.search(match[0]) else ends).append(match.end())
             at = lowered.rfind(label, 0, at)
-    return sorted(ends, reverse=True)
+    return sorted(ends or again, reverse=True)
 
 
 def _begins_with_number(sentence: str) -> bool:
@@ -261,7 +281,7 @@ _MAX_MARKERS = 40
 
 NOTHING = re.compile(
     r"[\s*:$]{0,6}(?:n/?a\b|none\b|null\b|nan\b|unknown|undefined|undetermined|cannot|can't|not "
-    r"|no (?:answer|solution)"
+    r"|(?:it )?depends|no (?:answer|solution)"
     r"|error|impossible|\?)",
     re.IGNORECASE,
 )
@@ -349,7 +369,8 @@ def _hash_line(text: str, match: re.Match[str]) -> Number | None:
     if not exact or (heading and following.strip()):
         return None
     found = main_number(line[:_LINE])
-    return None if found.reason == "no_number" and (heading or following.strip()) else found
+    nothing = found.reason == "no_number" or (found.reason == "cut" and heading)
+    return None if nothing and (heading or following.strip()) else found
 
 
 # ------------------------------------------------------------------------------------------ tags and boxes

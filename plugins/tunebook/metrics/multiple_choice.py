@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tunebook.metrics.response import visible
+from tunebook.metrics.turns import takes_back
 from tunebook.types import UNPARSED, Figure, Metric, Score
 
 LETTERS = "ABCDEFGHIJ"
@@ -153,16 +154,7 @@ _AFFIRMED = re.compile(
     r"|является|[-–—])\s(?:[^\W\d]+\s){0,2}?(?:the\s)?(?P<best>[^\W\d]+)|\s(?:şıkkı|seçeneği)?\s?doğru"
 )
 _OPTION_WORD = re.compile(r"(?:\b(?:option|choice)\s|(?:选项|選項)\s?)\Z", re.IGNORECASE)
-# "The answer is B. However, none of the options is correct."
-_WITHDRAWN = re.compile(
-    r"\b(?:or|but) (?:maybe|perhaps|possibly)\b|\b(?:however|but|actually|on reflection|on second thought"
-    r"|wait|final answer|so|therefore|thus|answer)\b[^.!?\n]{0,80}?"
-    r"(?:(?:can|could)(?:not|'t| not) be (?:determined|known|said)"
-    r"|none of the (?!other)(?:options|choices|answers|above)"
-    r"|no (?:correct|right) (?:answer|option)|it depends|is unclear|is unknown)"
-    r"|(?:但|因此|所以|最终|其实|实际上)[^。\n]{0,20}(?:无法确定|無法確定|无法判断|没有正确|都不正确|都不对)",
-    re.IGNORECASE,
-)
+_MAYBE = re.compile(r"\b(?:or|but) (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
 # A is an article and I a pronoun: they are letters where no word follows that goes on.
 _GOES_ON = re.compile(
     r"\s(?!because\b|since\b|as\b|which\b|for\b|due\b|is\b|and\b|or\b|if\b|given\b|seems\b|appears\b)[a-z]"
@@ -237,9 +229,10 @@ def read(text: str, last: str = LETTERS[-1]) -> LetterReading:
     letters = list(_letter(last).finditer(tail))[-_MOST_LETTERS:]
     for letter in reversed(letters):
         if _is_answer(tail, letter):
-            if len(tail) > letter.end() + _SHORT_REST and _WITHDRAWN.search(tail, letter.end()):
+            end = letter.end()
+            if len(tail) > end + _SHORT_REST and (takes_back(tail, end) or _MAYBE.search(tail, end)):
                 return LetterReading(None, None, "hedge")
-            return _settled(letter[0], "slot", _more(last).match(tail, letter.end()))
+            return _settled(letter[0], "slot", _more(last).match(tail, end))
     first = _start(last).match(said.text)
     if first and not _DENIED_AFTER.match(said.text, first.end()):
         another = (

@@ -8,6 +8,7 @@ clock time or two alternatives state no single number. Every repeat in a pattern
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -23,9 +24,28 @@ SCALES: dict[str, int] = {
     "million": 1_000_000,
     "billion": 1_000_000_000,
     "trillion": 1_000_000_000_000,
+    "lakh": 100_000,
+    "crore": 10_000_000,
     "k": 1_000,
     "bn": 1_000_000_000,
 }
+
+
+def _scales(power: int, words: str) -> dict[str, int]:
+    return dict.fromkeys(unicodedata.normalize("NFC", words).split(), 10**power)
+
+
+_OTHER_SCALES = {
+    **_scales(3, "тысяча тысячи тысяч тыс ribu nghìn ngàn tausend mille mil हज़ार हजार হাজার ألف آلاف พัน"),
+    **_scales(5, "лакх लाख লাখ লক্ষ แสน"),
+    **_scales(6, "миллион миллиона миллионов млн juta triệu millionen mio millionen millón millones milhão"),
+    **_scales(6, "milhões milioni milione milyon مليون ملايين ล้าน milionów miliony"),
+    **_scales(7, "करोड़ কোটি"),
+    **_scales(
+        9, "миллиард миллиарда миллиардов млрд miliar tỷ milliarden mrd milliard milliards milyar مليار"
+    ),
+}
+"""Read after digits only."""
 _UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen"""
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -139,26 +159,46 @@ _BARE_LIST = re.compile(
 )
 # "7 hours 30 minutes" is one quantity in two units: which of them the question asks for is not known.
 _COMPOUND = re.compile(
-    r"\s?(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|'|pounds?|lbs?|days?|weeks?|months?|years?)\s?"
+    r"\s?(?:hours?|hrs?|h|minutes?|mins?|feet|foot|ft|'|pounds?|lbs?|days?|weeks?|months?|years?)"
+    r"(?:,?\s|,?\sand\s)?"
 )
 _NEAR = 40
 _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 
 
-# `3x + 6`, `15 + 2x`: what the model left unknown is no number. "12 x 20" is a product.
+# `3x + 6`, `12 - y`, `2n`: what the model left unknown is no number. "12 x 20" is a product.
+_NAME_ENDS = r"(?![A-Za-z0-9_'])"
 _UNKNOWN = re.compile(
-    r"(?:\d|\))\s?[xyzn](?!\w)(?!\s?[($€£]?\d)(?=\s{0,2}[-+])|[-+]\s{0,2}\(?\d[\d./]{0,9}\)?[xyzn](?!\w)",
-    re.IGNORECASE,
+    rf"(?:\d|\))(?:[yznabqrv]{_NAME_ENDS}|\s?x{_NAME_ENDS}(?!\s?[($€£¥₹]?\d))"
+    rf"|[-+*]\s{{0,2}}\(?\d{{0,9}}(?:[./]\d{{1,9}})?\)?(?:[b-hj-wyz]|x(?!\s?[($€£¥₹]?\d)){_NAME_ENDS}(?!\s?%)"
+    r"|(?<![A-Za-z0-9_'$\\])(?<!\d\s)[b-hj-z]\s{0,2}[-+*/]\s{0,2}[\d(]"
+    rf"|\d\s?/\s?[a-fn-z]{_NAME_ENDS}"
 )
+
+
+def is_open(text: str, found: Sequence[Token]) -> bool:
+    """Whether the first number of a plain text is part of a formula with an unknown, e.g. `3x + 6`."""
+    unknown = _UNKNOWN.search(text)
+    return unknown is not None and (not found or unknown.start() <= found[0].end + 3)
+
+
 # `40 * 4 * 21 =`: a sum that the model did not work out.
 _UNFINISHED = re.compile(r"\d\s{0,2}=[\s#*$]{0,6}\Z")
 
 
-def chain(text: str, found: Sequence[Token], at: int) -> tuple[Fraction | None, int]:
-    """Value of the arithmetic that begins at token `at`, and the index after its last token.
+class Chain(NamedTuple):
+    """Numbers that operators join."""
 
-    The value is None where it divides by zero or would be larger than 10**60.
-    """
+    value: Fraction | None
+    """None where it divides by zero or would be larger than 10**60."""
+    end: int
+    """Index after its last token."""
+    worked_out: bool
+    """False for a sum that the model left as it is: `3 * 4`. A fraction and `3 * 10^4` are numbers."""
+
+
+def chain(text: str, found: Sequence[Token], at: int) -> Chain:
+    """Evaluate the arithmetic that begins at token `at`."""
     values, operators = [found[at].value], []
     while at + 1 < len(found):
         gap = text[_CLOSERS.match(text, found[at].end).end() : found[at + 1].start]  # type: ignore[union-attr]
@@ -175,7 +215,9 @@ def chain(text: str, found: Sequence[Token], at: int) -> tuple[Fraction | None, 
             break
         at += 1
         values.append(found[at].value)
-    return _evaluate(values, operators), at + 1
+    scientific = operators[:1] in (["*"], ["x"]) and operators[1:] in (["^"], ["**"]) and values[1] == 10
+    worked_out = scientific or {*operators} <= {"mixed", "/", "^", "**"}
+    return Chain(_evaluate(values, operators), at + 1, worked_out)
 
 
 def _is_fraction(text: str, found: Sequence[Token], at: int) -> bool:
@@ -234,10 +276,12 @@ def single(segment: str) -> Number:
         return Number(None, "list")
     if "±" in text:
         return Number(None, "range")
-    if _UNKNOWN.search(text) or _UNFINISHED.search(text):
+    if _UNFINISHED.search(text):
         return Number(None, "no_number")
     text = right_hand_side(text)
     found = tokens(text)
+    if is_open(text, found):
+        return Number(None, "no_number")
     if is_clock(text):
         return Number(None, "time")
     if not found:
@@ -256,11 +300,23 @@ def without_clocks(text: str) -> str:
     return _CLOCK.sub(" ", text)
 
 
+_OPERATORS = frozenset("*+-x")
+_LONGEST_NAME = 6
+_NAME = re.compile(r"\s?[A-Za-z][\s.]{0,3}")
+_SOLVED = re.compile(r"(?<![\w.,])-?\d[\d.,/]{0,30}\s?\Z")
+
+
 def right_hand_side(text: str) -> str:
-    """The text after the last `=` that a number follows."""
+    """The text after the last `=` that a number follows; before it where only a sum does: `36 = 18 * 2`."""
     left, equals, right = text.rpartition("=")
+    if equals and len(right) < _LONGEST_NAME and _NAME.fullmatch(right) and (solved := _SOLVED.search(left)):
+        return solved[0]  # "or 20 = x"
     while equals:
-        if has_digit(right) or value_of_words(right) is not None:
+        if has_digit(right):
+            found = [] if _OPERATORS.isdisjoint(right) or not has_digit(left) else tokens(right)
+            if not found or chain(right, found, 0).worked_out:
+                return right
+        elif value_of_words(right) is not None:
             return right
         text = left
         left, equals, right = text.rpartition("=")
@@ -270,10 +326,11 @@ def right_hand_side(text: str) -> str:
 def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
     """One of several numbers: the first or the last that is not rejected; None for a list or a range."""
     values: list[Fraction] = []
+    stated: set[Fraction] = set()
     at, end, reason = 0, 0, None
     while at < len(found):
         start = at
-        value, at = chain(text, found, start)
+        value, at, worked_out = chain(text, found, start)
         if value is None:
             return Number(None, "no_number")
         if at == start + 2 and _is_range(text, found[start], found[start + 1]):
@@ -288,7 +345,7 @@ def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
                 "and" in gap and _BETWEEN.search(text[: found[start - 1].start][-_NEAR:])
             ):
                 reason = "range"
-            elif first and _COMPOUND.fullmatch(gap):
+            elif _COMPOUND.fullmatch(gap):
                 reason = "list"
             elif (_LIST if first else _BARE_LIST).match(gap):
                 reason = reason or "list"
@@ -299,11 +356,14 @@ def choose(text: str, found: Sequence[Token], *, first: bool) -> Number:
             else:
                 values, reason = [], None
         values.append(value)
+        if worked_out:
+            stated.add(value)
     if not values:
         return Number(None, "no_number")
     if reason and len({*values}) > 1:
         return Number(None, reason)
-    return Number(values[0] if first else values[-1], None)
+    chosen = values[0] if first else values[-1]
+    return Number(chosen, None) if chosen in stated else Number(None, "cut")
 
 
 def _is_range(text: str, left: Token, right: Token) -> bool:
@@ -333,19 +393,24 @@ _LITERAL = re.compile(
     | \d{1,2}(?:,\d{2}){1,6},\d{3}(?!\d)(?!,\d)                                    # 12,34,567 (lakh)
     | \d{1,3}(?:['_]\d{3}){1,8}(?!\d)(?:\.\d{1,40})?                               # 1'234
     | \d{1,3}(?:\ \d{3}){1,8}(?!\d)(?![.,]\d{3})(?:\.\d{1,40})?                    # 1 234
-    | \d{1,60}(?!\d)(?:\.\d{1,40}(?!\d))?(?:[eE][-+]?\d{1,2}(?!\w))?               # 42, 4.2e1
+    | \d{1,60}(?!\d)(?!\.\d{41})(?:\.\d{1,40}(?!\d))?(?:[eE][-+]?\d{1,2}(?!\w))?               # 42, 4.2e1
     | \.\d{1,40}(?!\d)
     """,
     re.VERBOSE,
 )
 _DIGIT_RUN = re.compile(r"\d+")
-_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK)?[$€£¥₹₽₩]|(?<![A-Za-z])(?:Rs\.?|USD|EUR|GBP))"
+_CURRENCY = r"(?:(?:US|CA|AU|A|C|HK|R)?[$€£¥₹₽₩]|(?<![A-Za-z])(?:Rs\.?|USD|EUR|GBP))"
 _PREFIX = re.compile(
-    rf"(?P<sign>(?:[-–+]|\b(?:minus|negative))\ ?)?(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z",
+    rf"(?P<sign>(?:[-–+]|\b(?:minus|negative|moins|menos|минус))\ ?)?"
+    rf"(?P<currency>{_CURRENCY}\ ?)?(?P<inner>-\ ?)?\Z",
     re.IGNORECASE,
 )
 _CURRENCY_CODE = re.compile(r"(?<![A-Za-z])(?:rs|usd|eur|gbp)\Z", re.IGNORECASE)
 _PREFIX_ENDS = (
+    "minus",
+    "moins",
+    "menos",
+    "минус",
     "-",
     "–",
     "+",
@@ -357,7 +422,6 @@ _PREFIX_ENDS = (
     "₽",
     "₩",
     ".",
-    "minus",
     "negative",
     "usd",
     "eur",
@@ -365,7 +429,9 @@ _PREFIX_ENDS = (
     "rs",
 )
 _LONGEST_PREFIX = 12
-_SCALE = re.compile(rf"[ -]?(?:({'|'.join(SCALES)})s?(?![\w])|(k|bn)(?!\w))", re.IGNORECASE)
+_SCALE = re.compile(
+    rf"[ -]?({'|'.join(sorted({**SCALES, **_OTHER_SCALES}, key=len, reverse=True))})s?(?!\w)", re.IGNORECASE
+)
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
 
 
@@ -392,7 +458,8 @@ def tokens(text: str) -> list[Token]:
         begin, negative, currency = _prefix(text, start)
         scale = _SCALE.match(text, at)
         if scale:
-            value *= SCALES[(scale[1] or scale[2]).lower()]
+            word = scale[1].lower()
+            value *= SCALES.get(word) or _OTHER_SCALES[word]
         token = Token(-value if negative else value, begin, scale.end() if scale else at, currency)
         (ordinals if _ORDINAL.match(text, at) else found).append(token)
         at = token.end

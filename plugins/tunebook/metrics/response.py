@@ -199,13 +199,24 @@ def _folding_table() -> dict[str, str]:
         "³": "^3",
     }
     # Full-width forms, bold and italic letters and digits, and the digits of other scripts.
-    for first, last in (
-        (0xFF01, 0xFF5E),
-        (0x1D400, 0x1D7FF),
-        (0x0660, 0x0669),
-        (0x06F0, 0x06F9),
-        (0x0966, 0x096F),
-    ):
+    digits = (
+        0x660,
+        0x6F0,
+        0x7C0,
+        0x966,
+        0x9E6,
+        0xA66,
+        0xAE6,
+        0xB66,
+        0xBE6,
+        0xC66,
+        0xCE6,
+        0xD66,
+        0xE50,
+        0xED0,
+    )
+    ranges = [(0xFF01, 0xFF5E), (0x1D400, 0x1D7FF), *((zero, zero + 9) for zero in (*digits, 0x1040, 0x17E0))]
+    for first, last in ranges:
         for code in range(first, last + 1):
             character = chr(code)
             digit = unicodedata.decimal(character, None)

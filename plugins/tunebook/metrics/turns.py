@@ -108,6 +108,31 @@ def has_text(text: str) -> bool:
     return bool(text.replace("<s>", "").replace("<bos>", "").strip())
 
 
+# "The answer is 12. However, this cannot be determined from the text."
+_TAKEN_BACK = re.compile(
+    r"\b(?:however|but|actually|on reflection|on second thought|wait|final answer|so|therefore|thus|answer)\b"
+    r"[^.!?\n]{0,80}?"
+    r"(?:(?:can|could)(?:not|'t| not) be (?:determined|known|said|answered)|not enough information"
+    r"|none of the (?!other)(?:options|choices|answers|above)"
+    r"|no (?:correct|right) (?:answer|option)|it depends|is unclear|is unknown)"
+    r"|(?:但|因此|所以|最终|其实|实际上)[^。\n]{0,20}(?:无法确定|無法確定|无法判断|没有正确|都不正确|都不对)"
+)
+_NO_ANSWER = (
+    "determined", "be known", "be said", "be answered", "information", "none of", "no correct", "no right",
+    "it depends", "is unclear", "is unknown",
+)  # fmt: skip
+_NO_ANSWER_CHINESE = ("无法", "無法", "没有正确", "都不")
+"""What every text that takes its answer back holds one of."""
+
+
+def takes_back(text: str, start: int) -> bool:
+    """Whether a text says from `start` on that there is no answer after all."""
+    rest = text[start:].lower()
+    if not any(map(rest.__contains__, _NO_ANSWER if rest.isascii() else _NO_ANSWER + _NO_ANSWER_CHINESE)):
+        return False
+    return _TAKEN_BACK.search(rest) is not None
+
+
 # ---------------------------------------------------------------------------------- a question of its own
 
 _QUESTION = re.compile(
