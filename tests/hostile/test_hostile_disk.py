@@ -119,3 +119,13 @@ def test_what_a_killed_process_left_is_deleted_and_another_one_s_stays(tmp_path)
         stream.write("whole")
     assert target.read_text() == "whole"
     assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere, target])
+
+
+def test_a_report_may_go_into_a_linked_folder(place):
+    (place / "scratch").mkdir()
+    (place / "link").symlink_to("scratch")
+    for _ in range(2):
+        assert tunebook(["report", "run", "-o", "link"]).returncode == 0
+        assert (place / "link").is_symlink()
+        assert (place / "scratch" / "report.html").is_file()
+    assert not list(place.glob(".*"))

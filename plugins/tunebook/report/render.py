@@ -44,6 +44,8 @@ def write_report(files: Mapping[str, bytes], folder: Path) -> None:
         TunebookError: The folder holds something else, or cannot be written.
     """
     _refuse_foreign(folder)
+    # A link to a folder stays one; a link to itself is an error below.
+    folder = folder.resolve() if folder.is_dir() else folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -242,7 +244,11 @@ def _put_in_place(draft: Path, folder: Path) -> None:
     old = None
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-        folder.replace(old)
+        try:
+            folder.replace(old)
+        except OSError:
+            old.rmdir()
+            raise
     try:
         draft.replace(folder)
     except OSError:
