@@ -50,6 +50,8 @@ _ENDINGS = frozenset(".!?)}]*$%\"'。`|>")
 
 
 _ROUNDS = 4
+_SHORTEST_LOOP = 24
+"""Characters: 1000000000 is a number."""
 _NUMBER = re.compile(r"\d[\d.,]*")
 _PURPOSE = re.compile(
     r"\s(?:to (?!the\b|a\b|an\b|get\b|give\b|have\b|find\b|obtain\b|reach\b|equal\b|\d)\w{3,}"
@@ -104,7 +106,7 @@ def _goes_round(text: str) -> bool:
         return False
     cycle = tail[-period:]
     ended = tail[-1] in ".!?。！？"
-    times = 2 if period >= _CYCLES.start and not ended else _ROUNDS
+    times = 2 if period >= _CYCLES.start and not ended else max(_ROUNDS, _SHORTEST_LOOP // period)
     return has_digit(cycle) and tail.endswith(times * cycle)
 
 
@@ -181,7 +183,7 @@ def _sentences(text: str) -> list[str]:
 
 # `So the total is 3x + 6.`
 _ENDS_OPEN = re.compile(
-    r"(?:\d[xyzn]|\b[xyzn]\s?[-+*/]\s?\d{1,9}|[-+*/]\s?\d{0,9}[xyzn])(?:\s[a-z]{3,12})?[\s.!)]{0,3}\Z"
+    r"(?:\d[xyzn]|\b[xyzn]\s?[-+*/]\s?\d{1,9}|[-+*/]\s?\d{0,9}[xyzn])(?:\s[a-z]{3,12})?[\s.!)。]{0,3}\Z"
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _BULLET = re.compile(r"^[-*•>]\s{1,3}")

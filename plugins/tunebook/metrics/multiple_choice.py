@@ -48,15 +48,15 @@ _LIKELY = _listed(
     muhtemelen mungkin prawdopodobnie ймовірно"""
 )
 _BEST = _listed(
-    """best correct right closest nearest only final appropriate plausible suitable accurate reasonable
-    logical probable fitting sensible likeliest likely richtig richtige korrekt korrekte beste bonne
-    correcte juste exacte meilleure correcta correcto mejor correta certa melhor corretta giusta esatta
-    migliore правильный правильная верный верная лучший правильно верно правильна правильний вірна صحيح
-    الصحيحة الصحيح صحیح درست सही đúng benar tepat betul doğru prawidłowa poprawna juiste rätt korrekta
-    riktige σωστή σωστό הנכונה נכונה সঠিক"""
+    """my selected chosen matching best correct right closest nearest only final appropriate plausible
+    suitable accurate reasonable logical probable fitting sensible likeliest likely richtig richtige
+    korrekt korrekte beste bonne correcte juste exacte meilleure correcta correcto mejor correta certa
+    melhor corretta giusta esatta migliore правильный правильная верный верная лучший правильно верно
+    правильна правильний вірна صحيح الصحيحة الصحيح صحیح درست सही đúng benar tepat betul doğru prawidłowa
+    poprawna juiste rätt korrekta riktige σωστή σωστό הנכונה נכונה সঠিক"""
 )
 _NOUN = _listed(
-    """option choice alternative response match statement selection one fit letter opción opcion opção
+    """ข้อ option choice alternative response match statement selection one fit letter opción opcion opção
     opcao alternativa opzione letra lettera lettre litera buchstabe auswahl variante вариант варіант буква
     الخيار خيار विकल्प বিকল্প pilihan opsi şık şıkkı seçenek opcja optie"""
 )
@@ -73,8 +73,8 @@ _CHOOSE = _listed(
 _BETWEEN = _listed(
     """the a an this that which most more very highly almost quite in fact therefore thus then simply just
     indeed to either way approximately about close with for on towards toward of question here among these
-    all given your text textbf textit mathrm mathbf die der das le la el los lo los il o os yang que
-    die dire всего câu trả đáp i il ל"""
+    all given your text textbf textit mathrm mathbf die der das le la el los lo los il o os yang que die
+    dire всего câu trả đáp i il ל"""
 )
 _MAY = _listed("could may might")
 _THINK = _listed("think believe say suppose guess")
@@ -110,7 +110,11 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
             if not colon and at < len(words) - 1:
                 break
         elif word in _THINK:
-            return be
+            return be or (ends_clause and earlier in ("i", "i'd", "would"))
+        elif word == "," and earlier in _THINK and at > 1 and words[at - 2] == "i":
+            at -= 3  # "is, I think, B"
+            if words[at] != ",":
+                at += 1
         elif word in _NOUN:
             noun = True
             if (be or colon) and (best or not _BEST.isdisjoint(words[max(0, at - 3) : at])):
@@ -124,35 +128,42 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
             likely, best = likely or word in _LIKELY, best or word in _BEST
         elif word in _SO:
             return ends_clause
-        elif word not in _BETWEEN and not (word == "," and earlier in _SO):
+        elif word not in _BETWEEN and not word.endswith("ly") and not (word == "," and earlier in _SO):
             break
         at -= 1
     if at >= 0 and words[at] not in (".", ";", "!", "\n", "\n\n"):
         return False
     # "Richtig ist D", "Probably D."
-    return (best and (be or colon or (noun and ends_clause))) or (likely and ends_clause)
+    if best and (be or colon or (noun and (ends_clause or not before.isascii()))):
+        return True
+    return ends_clause and (likely or words[at + 1 : at + 2] == ["es"])
 
 
 # Scripts without spaces are read by patterns, over fewer characters.
 _UNSPACED_CUE = re.compile(
     r"(?:(?:答案|正解|答え|回答|解答|选项|選項|最[佳好合适適可能有]{1,3}的?(?:选项|答案)?)"
     r"(?:应该|應該|应|應|只能|就|可能|最可能)?(?:是|为|為|选|選|は|係)|(?:答案|正解|答え|回答|解答|选项|選項)[】\])\s]{0,3}[:：]?"
-    r"|(?:正确|正確|符合题意)的(?:选项|選項|答案)?[是为為]"
+    r"|(?:正确|正確|符合题意)的(?:选项|選項|答案)?[是为為]|(?:\A|[，,。\n])(?:应该|應該|应当)是|答[:：]"
     r"|(?:정답|답)(?:은|는|이|가)?\s?[:：]?"
     r"|(?:选择|選擇|选|選)(?!项|項)(?:了|择|定)?[:：]?)"
-    r"[\s*_`\"'‘“(（\[【「{$\\<:：]{0,8}(?:(?:选项|選項|选|選|option)\s{0,2}[({（\[]?\s{0,2})?\Z"
+    r"[\s*_`\"'‘“(（\[【「{$\\<:：]{0,8}(?:(?:选项|選項|選択肢|选|選|option)\s{0,2}[({（\[]?\s{0,2})?\Z"
 )
 _UNSPACED_BEFORE = 32
 _UNSPACED_AFFIRMED = re.compile(
     r"(?:选项|選項|项|項)?(?:的说法|说法)?(?:才是|是|为|為)?"
-    r"(?:正确|正確|对的|對的|是对|最合适|最合適|最佳|符合题意|符合題意|[对對](?=[，,。；;\s]|\Z))"
+    r"(?:正确|正確|对的|對的|是对|最合适|最合適|最佳|最?符合(?:题意|題意)?|[对對](?=[，,。；;\s]|\Z))"
     r"|\s?が(?:正しい|正解|正答|適切)|\s?(?:번)?[이가]\s?(?:정답|맞|옳)"
 )
 _ENDS_CLAUSE = re.compile(r"[\s*_)\].,;!\"']{0,5}?(?:\Z|\n|[.,;!])")
 _AFFIRMED = re.compile(
     r"[)\]*\"']{0,3}\s(?:is|seems|appears|would be|must be|looks|ist|est|es|é|è|là|adalah|to|jest"
-    r"|является|[-–—])\s(?:[^\W\d]+\s){0,2}?(?:the\s)?(?P<best>[^\W\d]+)|\s(?:şıkkı|seçeneği)?\s?doğru"
+    r"|является|[-–—])(?P<words>(?:\s[^\W\d]+){1,4})|:?\s(?:right|correct|true)\b"
+    r"|\s(?:şıkkı|seçeneği)?\s?doğru"
 )
+_RIGHT = _BEST - _listed(
+    "my selected chosen matching only final closest nearest likely likeliest plausible probable"
+)
+_NEGATIONS = _listed("not nicht pas no non não не không bukan değil")
 _OPTION_WORD = re.compile(r"(?:\b(?:option|choice)\s|(?:选项|選項)\s?)\Z", re.IGNORECASE)
 _MAYBE = re.compile(r"\b(?:or|but) (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
 # A is an article and I a pronoun: they are letters where no word follows that goes on.
@@ -164,7 +175,7 @@ _ALONE = re.compile(
     r"|选项|選項|选|選)?\W*([A-Z])(?:选项|選項|项|項)?\W*",
     re.IGNORECASE,
 )
-_SHORT_REST = 12
+_SHORT_REST = 6
 """Characters after an answer in which nothing can be taken back."""
 _MOST_LETTERS = 60
 """Letters that are looked at, from the end."""
@@ -201,7 +212,7 @@ _DENIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"[)\]*）]{0,3}[^.!?。\n]{0,20}?(?:\b(?:is|are|was|seems|would\sbe|can\sbe|could\sbe)\s(?:\w+\s)?(?:not\b|n't|in\w+|wrong|false|un\w+|im\w+"
+    r"(?:[:：]?\s?(?:wrong|incorrect|false)\b)|[)\]*）]{0,3}[^.!?。\n]{0,20}?(?:\b(?:is|are|was|seems|would\sbe|can\sbe|could\sbe)\s(?:\w+\s)?(?:not\b|n't|in\w+|wrong|false|un\w+|im\w+"
     r"|ruled|eliminated|excluded|a\spossibility|possible|plausible|tempting|also)|isn't|cannot|can't|doesn't|不正确|不正確|错|錯|不对|不對|不符|不合)",
     re.IGNORECASE,
 )
@@ -264,8 +275,9 @@ def _is_answer(text: str, letter: re.Match[str]) -> bool:
     if lowered and _is_marked(lowered, ends_clause=_ENDS_CLAUSE.match(text, end) is not None):
         return True
     affirmed = _AFFIRMED.match(text, end)
-    if affirmed and (affirmed["best"] is None or affirmed["best"].lower() in _BEST):
-        return not _DENIED_BEFORE.search(before)
+    said = (affirmed["words"] or "right").lower().split() if affirmed else ()
+    if not _RIGHT.isdisjoint(said):
+        return _NEGATIONS.isdisjoint(said) and not _DENIED_BEFORE.search(before)
     if before.isascii() and text[end : end + 8].isascii():
         return False
     if _UNSPACED_CUE.search(before[-_UNSPACED_BEFORE:]):

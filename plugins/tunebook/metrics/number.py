@@ -149,12 +149,12 @@ _RESTATED = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or)\b|\|)(?:\s(?:maybe|perhaps|possibly"
+    r"\s{0,2}(?:[^\W\d]{1,16}\s?){0,2}(?:[,;&]|,?\s?\b(?:and|or|oder|ou|und|или)\b|[或和]|または|또는|\|)(?:\s(?:maybe|perhaps|possibly"
     r"|even))?\s{0,2}\Z",
     re.IGNORECASE,
 )
 _BARE_LIST = re.compile(
-    r"\s{0,2}(?:[,;&]|,?\s?\band\b|(?:[^\W\d]{1,16}\s?){0,2},?\s?\bor\b(?:\s\w{1,10})?)\s{0,2}\Z",
+    r"\s{0,2}(?:[,;&]|,?\s?\band\b|[或和]|または|또는|(?:[^\W\d]{1,16}\s?){0,2},?\s?\b(?:or|oder|ou|или)\b(?:\s\w{1,10})?)\s{0,2}\Z",
     re.IGNORECASE,
 )
 # "7 hours 30 minutes" is one quantity in two units: which of them the question asks for is not known.

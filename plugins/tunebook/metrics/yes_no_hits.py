@@ -218,8 +218,8 @@ _START = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = (
-    r"wait|actually|scratch that|correction|on second thought|i mean|reconsider|hmm|oops|make that"
-    r"|change my (?:mind|answer)"
+    r"to answer (?:your|the|this) question|wait|actually|scratch that|correction|on second thought|i mean"
+    r"|reconsider|hmm|oops|make that|change my (?:mind|answer)"
 )
 _CONCLUDED = (
     r"so|therefore|thus|hence|overall|in the end|in conclusion|finally|in short|ultimately|on balance"

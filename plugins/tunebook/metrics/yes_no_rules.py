@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from tunebook.metrics.turns import before_next_question
+from tunebook.metrics.turns import before_next_question, takes_back
 from tunebook.metrics.yes_no_chinese import is_chinese, read_chinese
 from tunebook.metrics.yes_no_hits import (
     DISBELIEF,
+    Hit,
     YesNoReading,
     choose,
     corrected,
@@ -25,7 +26,7 @@ from tunebook.metrics.yes_no_hits import (
     plain,
     without_options,
 )
-from tunebook.metrics.yes_no_words import Answer, bare, distinct_words, foreign, lower_case, words
+from tunebook.metrics.yes_no_words import Answer, bare, distinct_words, foreign, lower_case, undecided, words
 
 # Both words and nothing else; only one of them is a bare answer.
 _ONLY_WORDS = re.compile(
@@ -48,6 +49,8 @@ def read(text: str) -> YesNoReading:
         return YesNoReading(answer, "bare", None)
     if _ONLY_WORDS.fullmatch(text) and not has_options(text):
         return YesNoReading(None, None, "options_only")
+    if undecided(text):
+        return YesNoReading(None, None, "hedge")
     if is_chinese(text):
         said, reason = read_chinese(
             text[-_TAIL:] if len(text) <= _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
@@ -66,15 +69,29 @@ def read(text: str) -> YesNoReading:
     slot = _slot(text)
     if slot is not None:
         later = corrected(stripped, found, slot.end)
-        if slot.answer is None and later is None:
+        if later is None and (slot.answer is None or takes_back(text, slot.end)):
             return YesNoReading(None, None, "hedge")
         return YesNoReading(later or slot.answer, "conclusion" if later else "slot", None)
     if found:
         chosen = choose(stripped, found)
+        if chosen.rule in ("only_word", "last_word") and _concludes_otherwise(stripped, found, chosen.rule):
+            return YesNoReading(None, None, "hedge")
         # "No, sí": a second language that says the opposite, in a text too short to have changed its mind.
         other = foreign(text) if chosen.answer and len(text) < _SHORT else None
         return chosen if other in (None, chosen.answer) else YesNoReading(None, None, "hedge")
     return _without_words(text, stripped)
+
+
+# Answers to questions of the text's own, and a conclusion without either word: "So she has not won both".
+_SO = re.compile(r"(?:[.!?\n]|\A)\W{0,3}(?:so|therefore|thus|hence|overall|in conclusion)\b[^.!?\n]{1,200}")
+_NOT = re.compile(r"\b(?:not|never|cannot|neither|nor)\b|n't\b")
+
+
+def _concludes_otherwise(text: str, found: list[Hit], rule: str) -> bool:
+    """Whether a last "so ..." without either word follows words that differ, or denies the only one."""
+    rest = lower_case(text[found[-1].end :])
+    concluded = _SO.search(rest)
+    return concluded is not None and (rule == "last_word" or _NOT.search(concluded[0]) is not None)
 
 
 def _without_words(text: str, stripped: str) -> YesNoReading:
@@ -123,9 +140,13 @@ _MAX_SLOTS = 6
 _UNSETTLED = re.compile(
     r"\W{0,8}(?:it\s|that\s|this\s)?(?:(?:really\s)?depends|(?:is\s|are\s)?(?:unknown|uncertain|unclear|undetermined|undecided|not\s(?:known|clear"
     r"|certain|determined|given|stated))|(?:cannot|can't|can\snot|could\snot)\sbe\s(?:determined|known|answered|said)|neither|insufficient"
-    r"|not\senough|we\scannot|i\sdon't\sknow|maybe|possibly|undeterminable)",
+    r"|not\senough|we\scannot|cannot\ssay|can't\ssay|n/?a\b|i\sdon't\sknow|maybe|possibly|undeterminable)",
     re.IGNORECASE,
 )
+
+
+# "yes if he is young, otherwise no"
+_DIVIDED = re.compile(r"\b(?:yes|no) (?:if|when)\b[^.\n]{0,120}\b(?:otherwise|else|if not)\b", re.IGNORECASE)
 
 
 class Slot(NamedTuple):
@@ -144,6 +165,8 @@ def _slot(text: str) -> Slot | None:
             continue
         content = text[end : end + _SLOT_LENGTH].lstrip(" \t\n*_`\"':=-|")
         cut = _SLOT_END.search(content)
+        if _DIVIDED.search(content[: cut.start()] if cut else content):
+            return Slot(end, None)
         answer = _content(content[: cut.start()] if cut else content)
         if answer is not None:
             return Slot(end, answer)
@@ -190,7 +213,9 @@ def _content(content: str) -> Answer | None:
     if first and not has_options(stripped):
         answer = bare(first[1])
         if answer is not None:
-            return answer
+            later = hits(stripped[first.end() :])
+            if not later or later[-1].answer == answer:
+                return answer
     stripped = without_options(stripped)
     found = hits(stripped)
     return choose(stripped, found).answer if found else verdict(Wording.of(stripped))
@@ -270,7 +295,8 @@ _IN_HEDGE = words(
     decide determined way idea 50 known"""
 )
 _LIKING = (
-    r"(?:like|enjoy|love|recommend|buy|watch|read|play|appreciate|want|choose|click|suggest|suit|fit"
+    r"(?:(?:like|love|want)(?!\sto\s(?!watch|see|read|play|try|buy|own|have|use|view|get|hear|listen))"
+    r"|enjoy|recommend|buy|watch|read|play|appreciate|choose|click|suggest|suit|fit"
     r"|match|prefer"
     r"|be (?:interested|happy|pleased|a good|a great))"
 )
@@ -292,18 +318,23 @@ _VERDICT = re.compile(
     rf"|(?:^|\b(?:is|it's|be|are|seems|looks like|as)\s)(?:[\w']{{1,12}}\s){{0,3}}{_QUALITY}\s"
     r"(?:match|fit|choice|recommendation|pick|option|suggestion|for (?:this|the|them|him|her))"
     r"|\b(?:that|this|it|statement|claim)(?:'s| is)\s(?:indeed\s)?(?:not\s)?"
-    r"(?:correct|right|true|(?P<untrue>false|wrong|incorrect))\W{0,3}$"
+    r"(?:correct|right|true|(?P<untrue>false|wrong|incorrect))(?:\W{0,3}$|(?<=\w)\.\s)"
+    r"|\b(?:is|seems|'s)\s(?:\w{4,14}\s)?(?:unlikely|improbable|doubtful|likely|probable)\W{0,3}$"
+    r"|\b(?:unlikely|improbable|doubtful|doubt)\sthat\b"
 )
 _IN_VERDICT = words(
     """like enjoy love recommend recommended recommendable buy watch read play appreciate want choose click
     suggest suit fit match prefer interested happy pleased good great hate dislike avoid skip pass
     disappointed advise perfect excellent strong ideal suitable solid poor bad weak terrible unsuitable wrong
-    correct right true false incorrect"""
+    correct right true false incorrect likely probable unlikely improbable doubtful doubt"""
 )
 """Every match of `_VERDICT` holds one of these words."""
 _REACH = 96
 """Characters: no match begins earlier before such a word, nor ends later after it."""
-_NEGATION = re.compile(r"\b(?:not|never|unlikely|cannot|hardly|no|doubt|doubtful|improbable)\b|n't")
+_NEGATION = re.compile(
+    r"\b(?:not|never|unlikely|cannot|hardly|no|doubt|doubtful|improbable"
+    r"|little (?:reason|chance|doubt|evidence))\b|n't"
+)
 _POOR = frozenset({"poor", "bad", "weak", "terrible", "unsuitable", "wrong"})
 _SENTENCE = 300
 _SENTENCE_END = re.compile(r"[.!?;\n]")

@@ -62,7 +62,7 @@ _NO = _phrases(
 _FOREIGN_YES = words(
     """sí sì si oui ja sim да はい うん ええ そうです 是 是的 对 對 会 會 会的 好 可以 喜欢 喜歡 有 네 예 응
     真 正确 正確 能 推荐 推薦 属于 屬於 支持 正面 没错 沒錯 行 同意 肯定 真的 成立
-    نعم हाँ हां بله হ্যাঁ ஆம் అవును evet tak ναι כן có igen kyllä так ใช่ haan vâng jah hai jawohl ano da"""
+    نعم हाँ हां بله হ্যাঁ ஆம் అవును evet tak ναι כן có igen kyllä ya так ใช่ haan vâng jah hai jawohl ano da"""
 )
 _FOREIGN_NO = words(
     """non nein não nao нет いいえ いや 否 不 不是 不会 不會 不喜欢 不喜歡 不可以 没有 沒有 不对 不對
@@ -85,10 +85,23 @@ _WHOLE: dict[str, Answer] = {
     "0": "no",
 }
 _SIGNS: dict[str, Answer] = {**dict.fromkeys("👍✅✔☑✓", "yes"), **dict.fromkeys("👎❌✗✘🚫⛔", "no")}
-_EDGE = " \t\r\n.!?,;:*_`\"'()[]{}<>-~#|。！？，،।"
+_EDGE = " \t\r\n.!?,;:*_`\"'()[]{}<>-~#|。！？，،।「」『』"
 _NOT_WORD = re.compile(r"[^\w']+")
 _HARDLY = re.compile(r"\w{2,14}ly not")
 _MAX_BARE = 80
+
+
+# "いいえです", "아니요입니다", "おそらくはい"
+_DRESSED = re.compile(
+    r"(?P<before>おそらく|たぶん|多分|もちろん|아마도?\s?|물론\s?)?(?P<word>.{1,8}?)"
+    r"[」』\"']{0,2}(?:です|でした|だ|である|と思います|입니다|이다|예요|이에요|라고 생각합니다)?"
+)
+
+
+def _bare_foreign(core: str) -> str:
+    """A word of Japanese or Korean without the copula after it and the adverb before it."""
+    dressed = _DRESSED.fullmatch(core)
+    return dressed["word"] if dressed else core
 
 
 def bare(text: str) -> Answer | None:
@@ -102,6 +115,8 @@ def bare(text: str) -> Answer | None:
     core = text.strip(_EDGE).casefold()
     if core in _WHOLE:
         return _WHOLE[core]
+    if not core.isascii() and (said := FOREIGN.get(_bare_foreign(core))):
+        return said
     core = _NOT_WORD.sub(" ", core).strip()
     if not core:
         signs = {_SIGNS[character] for character in text if character in _SIGNS}
@@ -120,9 +135,44 @@ _FIRST_CLAUSE = re.compile(rf"[\W_]{{0,8}}?{_FOREIGN_WORD}(?:[,.!;:。，、！�
 _LAST_CLAUSE = re.compile(rf"[\s:：,，。.?？、،؛।是]{_FOREIGN_WORD}[\W_]{{0,6}}\Z")
 
 
+_FIRST_THAI = re.compile(r"(ไม่ใช่|ไม่|ใช่)(?:\s|ครับ|ค่ะ)")
+# An opening that takes the task on, and answers nothing.
+_UNDERSTOOD = re.compile(
+    r"\W{0,3}(?:はい|ええ|네|예|ja|oui|sí|sim|да|vâng|ya|tamam|evet)[、,.。!]\s{0,2}"
+    r"(?:わか|分か|承知|かしこま|알겠|d'accord|хорошо|понял|baik|verstanden|entendido|entendi|tamam)",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile(
+    r"\b(?:no (?:lo )?sé|je ne (?:le )?sais pas|ich weiß (?:es |das )?nicht|não sei|non (?:lo )?so|не знаю"
+    r"|không biết|tidak tahu|bilmiyorum|nie wiem|weet (?:ik )?niet)\b"
+    r"|(?:わか|分か|判断でき)(?:りません|らない|ません)|모르겠|알 수 없|لا أعرف|لا أدري|पता नहीं|ไม่รู้|ไม่แน่ใจ",
+    re.IGNORECASE,
+)
+_MIXED = 24
+"""Characters of a text that may consist of both words."""
+
+
+def undecided(text: str) -> bool:
+    """Whether a short text says in another language that it does not know, or both yes and no."""
+    if len(text) > 4 * _MIXED:
+        return False
+    if _UNKNOWN.search(text):
+        return True
+    if len(text) > _MIXED or _UNDERSTOOD.match(text):
+        return False
+    said = {word.casefold() for word in _WORD.findall(text)}
+    return not said.isdisjoint(_FOREIGN_YES) and ("no" in said or not said.isdisjoint(_FOREIGN_NO))
+
+
 def foreign(text: str) -> Answer | None:
     """Yes or no in another language, as the first or the last clause of a text."""
-    clauses = (_FIRST_CLAUSE.match(text), _LAST_CLAUSE.search(text[-40:]))
-    said = {FOREIGN[found[1].casefold()] for found in clauses if found and found[1].casefold() in FOREIGN}
+    clauses = [_LAST_CLAUSE.search(text[-40:])]
+    if not _UNDERSTOOD.match(text):
+        clauses += [_FIRST_CLAUSE.match(text), _FIRST_THAI.match(text)]
+    said = {
+        FOREIGN[word]
+        for found in clauses
+        if found and (word := _bare_foreign(found[1].casefold())) in FOREIGN
+    }
     # "Ja, men nej" commits to neither.
     return said.pop() if len(said) == 1 else None
