@@ -67,8 +67,9 @@ _ANSWER = _listed(
     คำตอบ คำตอบคือ คำตอบที่ถูกต้องคือ ตอบ guess boxed ####"""
 )
 _CHOOSE = _listed(
-    """choose choosing chose pick select selecting selected go going opt vote settle lean closest nearest
-    corresponds corresponding matches wähle choisis elijo escolho scelgo выбираю chọn memilih pilih"""
+    """leaves leaving choose choosing chose pick select selecting selected go going opt vote settle lean
+    closest nearest corresponds corresponding matches wähle choisis elijo escolho scelgo выбираю chọn
+    memilih pilih"""
 )
 _BETWEEN = _listed(
     """the a an this that which most more very highly almost quite in fact therefore thus then simply just
@@ -156,11 +157,11 @@ _UNSPACED_AFFIRMED = re.compile(
 )
 _ENDS_CLAUSE = re.compile(r"[\s*_)\].,;!\"']{0,5}?(?:\Z|\n|[.,;!])")
 _AFFIRMED = re.compile(
-    r"[)\]*\"']{0,3}\s(?:is|seems|appears|would be|must be|looks|ist|est|es|é|è|là|adalah|to|jest"
+    r"[)\]*\"']{0,3}\s(?:is|as|seems|appears|would be|must be|looks|ist|est|es|é|è|là|adalah|to|jest"
     r"|является|[-–—])(?P<words>(?:\s[^\W\d]+){1,4})|:?\s(?:right|correct|true)\b"
     r"|\s(?:şıkkı|seçeneği)?\s?doğru"
 )
-_RIGHT = _BEST - _listed(
+_RIGHT = (_BEST | _ANSWER) - _listed(
     "my selected chosen matching only final closest nearest likely likeliest plausible probable"
 )
 _NEGATIONS = _listed("not nicht pas no non não не không bukan değil")
@@ -276,7 +277,7 @@ def _is_answer(text: str, letter: re.Match[str]) -> bool:
         return True
     affirmed = _AFFIRMED.match(text, end)
     said = (affirmed["words"] or "right").lower().split() if affirmed else ()
-    if not _RIGHT.isdisjoint(said):
+    if not _RIGHT.isdisjoint(said) or ("most" in said and "likely" in said):
         return _NEGATIONS.isdisjoint(said) and not _DENIED_BEFORE.search(before)
     if before.isascii() and text[end : end + 8].isascii():
         return False
