@@ -15,7 +15,7 @@ from tunebook.metrics import number
 from tunebook.metrics.gsm8k_prose import last_number, main_number, stops_inside, until_purpose
 from tunebook.metrics.math_text import numbers_apart, plain_math
 from tunebook.metrics.number import SCALES, Number, value_of_words
-from tunebook.metrics.turns import before_next_question, takes_back
+from tunebook.metrics.turns import DOES_NOT_KNOW, before_next_question, takes_back
 
 
 class NumberReading(NamedTuple):
@@ -90,7 +90,12 @@ _OPENS_REVISED = re.compile(_REVISES, re.IGNORECASE)
 _REVISION = re.compile(rf"[.!?\n。！]\s{{0,3}}(?:{_REVISES})", re.IGNORECASE)
 _REFUSAL_LITERALS = (
     "can", "unable", "not able", "not possible", "sorry", "apolog", "an ai", "not enough", "insufficient",
-    "not know", "don't know", "no idea", "not sure", "impossible",
+    "not know", "don't know", "ne sais", "lo so", "non so", "tahu", "wiem", "weet",
+    "bilmiy", "no idea", "not sure", "impossible",
+)  # fmt: skip
+_UNKNOWING = (
+    "no sé", "lo sé", "weiß", "não sei", "знаю", "biết", "りません", "らない", "でき",
+    "모르", "알 수", "لا أ", "पता", "ไม่",
 )  # fmt: skip
 _REFUSAL = re.compile(
     r"\b(?:as an ai|i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to"
@@ -136,7 +141,13 @@ def _revised(text: str, lowered: str) -> NumberReading | None:
 
 def _refuses(text: str) -> bool:
     lowered = text.lower()
-    return any(map(lowered.__contains__, _REFUSAL_LITERALS)) and _REFUSAL.search(lowered) is not None
+    if any(map(lowered.__contains__, _REFUSAL_LITERALS)):
+        return (_REFUSAL.search(lowered) or DOES_NOT_KNOW.search(lowered)) is not None
+    return (
+        not text.isascii()
+        and any(map(lowered.__contains__, _UNKNOWING))
+        and DOES_NOT_KNOW.search(lowered) is not None
+    )
 
 
 def _guesses(lowered: str) -> bool:
@@ -212,6 +223,11 @@ def _answer_clause(text: str, lowered: str) -> Number | None:
             return main_number(sentence[:_LINE])
         if NOTHING.match(sentence):
             return Number(None, "no_number")
+        if "=" not in sentence:
+            plain = plain_math(sentence[:_LINE])
+            found = number.tokens(plain)
+            if found and number.is_open(plain, found):
+                return Number(None, "no_number")
         if _DIGIT.search(rest):
             # "The answer is that she needs 8 weeks to collect 200 sticks."
             stated = "" if _DIGIT.search(following) or "=" in sentence else until_purpose(sentence)

@@ -118,7 +118,9 @@ _COMMA_LANGUAGE = re.compile(
 
 def _root(found: re.Match[str]) -> str:
     root = math.isqrt(int(found[1]))
-    return str(root) if root * root == int(found[1]) else " root "
+    if root * root != int(found[1]):
+        return " root "
+    return f" * {root}" if found.string[: found.start()][-1:].isdecimal() else str(root)
 
 
 def plain_math(text: str) -> str:

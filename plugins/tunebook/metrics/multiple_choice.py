@@ -72,10 +72,10 @@ _CHOOSE = _listed(
     memilih pilih"""
 )
 _BETWEEN = _listed(
-    """the a an this that which most more very highly almost quite in fact therefore thus then simply just
-    indeed to either way approximately about close with for on towards toward of question here among these
-    all given your text textbf textit mathrm mathbf die der das le la el los lo los il o os yang que die
-    dire всего câu trả đáp i il ל"""
+    """fits the a an this that which most more very highly almost quite in fact therefore thus then simply
+    just indeed to either way approximately about close with for on towards toward of question here among
+    these all given your text textbf textit mathrm mathbf die der das le la el los lo los il o os yang que
+    die dire всего câu trả đáp i il ל"""
 )
 _MAY = _listed("could may might")
 _THINK = _listed("think believe say suppose guess")
@@ -99,7 +99,7 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
     be = colon = best = likely = noun = False
     at = len(words) - 1
     while at >= 0:
-        word = words[at]
+        word = words[at].removeprefix("l'")
         earlier = words[at - 1] if at else ""
         if word in _ANSWER or (
             word in _CHOOSE and not (word in ("go", "going") and "with" not in words[at:])
@@ -144,7 +144,7 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
 _UNSPACED_CUE = re.compile(
     r"(?:(?:答案|正解|答え|回答|解答|选项|選項|最[佳好合适適可能有]{1,3}的?(?:选项|答案)?)"
     r"(?:应该|應該|应|應|只能|就|可能|最可能)?(?:是|为|為|选|選|は|係)|(?:答案|正解|答え|回答|解答|选项|選項)[】\])\s]{0,3}[:：]?"
-    r"|(?:正确|正確|符合题意)的(?:选项|選項|答案)?[是为為]|(?:\A|[，,。\n])(?:应该|應該|应当)是|答[:：]"
+    r"|(?:正确|正確|符合题意)的(?:选项|選項|答案)?[是为為]|(?:\A|[，,。\n])(?:应该|應該|应当)是|而是|答[:：]"
     r"|(?:정답|답)(?:은|는|이|가)?\s?[:：]?"
     r"|(?:选择|選擇|选|選)(?!项|項)(?:了|择|定)?[:：]?)"
     r"[\s*_`\"'‘“(（\[【「{$\\<:：]{0,8}(?:(?:选项|選項|選択肢|选|選|option)\s{0,2}[({（\[]?\s{0,2})?\Z"
@@ -164,6 +164,7 @@ _AFFIRMED = re.compile(
 _RIGHT = (_BEST | _ANSWER) - _listed(
     "my selected chosen matching only final closest nearest likely likeliest plausible probable"
 )
+_ONE_OF_TWO = re.compile(r"[A-Z][)\s]{1,2}(?:or|and|nor)\s[(]?\Z")
 _NEGATIONS = _listed("not nicht pas no non não не không bukan değil")
 _OPTION_WORD = re.compile(r"(?:\b(?:option|choice)\s|(?:选项|選項)\s?)\Z", re.IGNORECASE)
 _MAYBE = re.compile(r"\b(?:or|but) (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
@@ -172,7 +173,7 @@ _GOES_ON = re.compile(
     r"\s(?!because\b|since\b|as\b|which\b|for\b|due\b|is\b|and\b|or\b|if\b|given\b|seems\b|appears\b)[a-z]"
 )
 _ALONE = re.compile(
-    r"\W*(?:(?:the\s)?(?:option|choice|answer|letter|letra|lettre|lettera|litera|opción|opção|alternativa|вариант)"
+    r"\W*(?:(?:the\s)?(?:option|choice|answer|letter|ข้อ|letra|lettre|lettera|litera|opción|opção|alternativa|вариант)"
     r"|选项|選項|选|選)?\W*([A-Z])(?:选项|選項|项|項)?\W*",
     re.IGNORECASE,
 )
@@ -192,7 +193,7 @@ def _letter(last: str) -> re.Pattern[str]:
 def _start(last: str) -> re.Pattern[str]:
     """A letter that opens an answer, with what sets it off."""
     return re.compile(
-        rf"[\s*_`\"'(（\[【]{{0,6}}(?:(?!I)([A-{last}])(?:[).:：）\]】,、。．]|\s{{0,2}}\n|\s[-–\u3040-\u9fff]|[*_`\"']|\Z)"
+        rf"[\s*_`\"'(（\[【]{{0,6}}(?:(?!I)([A-{last}])(?:[).:：）\]】,、。．]|\s{{0,2}}\n|\s[-–\u3040-\u9fff]|\s(?=because\s|since\s)|[*_`\"']|\Z)"
         r"|(I)[).:\]])"
     )
 
@@ -275,7 +276,7 @@ def _is_answer(text: str, letter: re.Match[str]) -> bool:
         return True
     if lowered and _is_marked(lowered, ends_clause=_ENDS_CLAUSE.match(text, end) is not None):
         return True
-    affirmed = _AFFIRMED.match(text, end)
+    affirmed = None if _ONE_OF_TWO.search(before) else _AFFIRMED.match(text, end)
     said = (affirmed["words"] or "right").lower().split() if affirmed else ()
     if not _RIGHT.isdisjoint(said) or ("most" in said and "likely" in said):
         return _NEGATIONS.isdisjoint(said) and not _DENIED_BEFORE.search(before)

@@ -169,7 +169,7 @@ _BETWEEN = re.compile(r"\bbetween\b[^.;]{0,24}\Z", re.IGNORECASE)
 # `3x + 6`, `12 - y`, `2n`: what the model left unknown is no number. "12 x 20" is a product.
 _NAME_ENDS = r"(?![A-Za-z0-9_'])"
 _UNKNOWN = re.compile(
-    rf"(?:\d|\))(?:[yznabqrv]{_NAME_ENDS}|\s?x{_NAME_ENDS}(?!\s?[($€£¥₹]?\d))"
+    rf"(?:\d|\))(?:[yznabqrtuvw]{_NAME_ENDS}|\s?x{_NAME_ENDS}(?!\s?[($€£¥₹]?\d))"
     rf"|[-+*]\s{{0,2}}\(?\d{{0,9}}(?:[./]\d{{1,9}})?\)?(?:[b-hj-wyz]|x(?!\s?[($€£¥₹]?\d)){_NAME_ENDS}(?!\s?%)"
     r"|(?<![A-Za-z0-9_'$\\])(?<!\d\s)[b-hj-z]\s{0,2}[-+*/]\s{0,2}[\d(]"
     rf"|\d\s?/\s?[a-fn-z]{_NAME_ENDS}"

@@ -133,6 +133,15 @@ def takes_back(text: str, start: int) -> bool:
     return _TAKEN_BACK.search(rest) is not None
 
 
+DOES_NOT_KNOW = re.compile(
+    r"\b(?:no (?:lo )?sé|je ne (?:le )?sais pas|ich weiß (?:es |das )?nicht|não sei|non (?:lo )?so|не знаю"
+    r"|không biết|tidak tahu|bilmiyorum|nie wiem|weet (?:ik )?niet)\b"
+    r"|(?:わか|分か|判断でき)(?:りません|らない|ません)|모르겠|알 수 없|لا أعرف|لا أدري|पता नहीं|ไม่รู้|ไม่แน่ใจ",
+    re.IGNORECASE,
+)
+"""How other languages than English say "I do not know"."""
+
+
 # ---------------------------------------------------------------------------------- a question of its own
 
 _QUESTION = re.compile(

@@ -30,7 +30,7 @@ from tunebook.metrics.yes_no_words import Answer, bare, distinct_words, foreign,
 
 # Both words and nothing else; only one of them is a bare answer.
 _ONLY_WORDS = re.compile(
-    r"(?=[^y]{0,40}yes)(?=[^n]{0,40}no)\W{0,8}(?:(?:yes|no)\b\W{0,8}){2,20}", re.IGNORECASE
+    r"(?=[^y]{0,40}yes)(?=[^n]{0,40}no)\W{0,8}(?:(?:yes|no)\b[^\w?]{0,8}){2,20}", re.IGNORECASE
 )
 _ANSWERED = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
 _SHORT = 16
@@ -317,7 +317,7 @@ _VERDICT = re.compile(
     r"|(?:^|[.!:\n]\s{0,3})(?:(?:not|highly|strongly|definitely|would)\s){0,2}recommend(?:ed|able)?\b"
     rf"|(?:^|\b(?:is|it's|be|are|seems|looks like|as)\s)(?:[\w']{{1,12}}\s){{0,3}}{_QUALITY}\s"
     r"(?:match|fit|choice|recommendation|pick|option|suggestion|for (?:this|the|them|him|her))"
-    r"|\b(?:that|this|it|statement|claim)(?:'s| is)\s(?:indeed\s)?(?:not\s)?"
+    r"|\b(?:that|this|it|(?:statement|claim)(?:\b[^.!?\n]{1,80})?)(?:'s| is)\s(?:indeed\s)?(?:not\s)?"
     r"(?:correct|right|true|(?P<untrue>false|wrong|incorrect))(?:\W{0,3}$|(?<=\w)\.\s)"
     r"|\b(?:is|seems|'s)\s(?:\w{4,14}\s)?(?:unlikely|improbable|doubtful|likely|probable)\W{0,3}$"
     r"|\b(?:unlikely|improbable|doubtful|doubt)\sthat\b"

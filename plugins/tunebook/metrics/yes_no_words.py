@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from tunebook.metrics.turns import DOES_NOT_KNOW
+
 Answer = Literal["yes", "no"]
 
 # All other characters that `re.IGNORECASE` takes for an English letter in lower case.
@@ -135,17 +137,12 @@ _FIRST_CLAUSE = re.compile(rf"[\W_]{{0,8}}?{_FOREIGN_WORD}(?:[,.!;:。，、！�
 _LAST_CLAUSE = re.compile(rf"[\s:：,，。.?？、،؛।是]{_FOREIGN_WORD}[\W_]{{0,6}}\Z")
 
 
+_COPULA = re.compile(r"\s(?:है|हैं)[।.\s]{0,3}\Z")
 _FIRST_THAI = re.compile(r"(ไม่ใช่|ไม่|ใช่)(?:\s|ครับ|ค่ะ)")
 # An opening that takes the task on, and answers nothing.
 _UNDERSTOOD = re.compile(
     r"\W{0,3}(?:はい|ええ|네|예|ja|oui|sí|sim|да|vâng|ya|tamam|evet)[、,.。!]\s{0,2}"
     r"(?:わか|分か|承知|かしこま|알겠|d'accord|хорошо|понял|baik|verstanden|entendido|entendi|tamam)",
-    re.IGNORECASE,
-)
-_UNKNOWN = re.compile(
-    r"\b(?:no (?:lo )?sé|je ne (?:le )?sais pas|ich weiß (?:es |das )?nicht|não sei|non (?:lo )?so|не знаю"
-    r"|không biết|tidak tahu|bilmiyorum|nie wiem|weet (?:ik )?niet)\b"
-    r"|(?:わか|分か|判断でき)(?:りません|らない|ません)|모르겠|알 수 없|لا أعرف|لا أدري|पता नहीं|ไม่รู้|ไม่แน่ใจ",
     re.IGNORECASE,
 )
 _MIXED = 24
@@ -156,7 +153,7 @@ def undecided(text: str) -> bool:
     """Whether a short text says in another language that it does not know, or both yes and no."""
     if len(text) > 4 * _MIXED:
         return False
-    if _UNKNOWN.search(text):
+    if DOES_NOT_KNOW.search(text):
         return True
     if len(text) > _MIXED or _UNDERSTOOD.match(text):
         return False
@@ -166,7 +163,7 @@ def undecided(text: str) -> bool:
 
 def foreign(text: str) -> Answer | None:
     """Yes or no in another language, as the first or the last clause of a text."""
-    clauses = [_LAST_CLAUSE.search(text[-40:])]
+    clauses = [_LAST_CLAUSE.search(_COPULA.sub("", text[-40:]))]
     if not _UNDERSTOOD.match(text):
         clauses += [_FIRST_CLAUSE.match(text), _FIRST_THAI.match(text)]
     said = {
