@@ -49,6 +49,17 @@ REGISTRY = {
         "ranking": True,
         "columns": {"prompt": "q", "chosen": "c", "rejected": "r"},
     },
+    "chosen": {
+        "file_name": "pairs.json",
+        "ranking": True,
+        "columns": {"prompt": "q", "chosen": "c", "rejected": "r"},
+        "metric": "yes_no",
+    },
+    "marked": {
+        "file_name": "rows.json",
+        "columns": {"prompt": "instruction", "kto_tag": "tag"},
+        "metric": "yes_no",
+    },
     "pictures": {
         "file_name": "rows.json",
         "columns": {"prompt": "instruction", "response": "output", "images": "i"},
@@ -63,6 +74,19 @@ REGISTRY = {
 EVALUATED = {"eval_dataset": "test", "eval_strategy": "steps", "eval_steps": 10, "save_steps": 10}
 BEST = {**EVALUATED, "load_best_model_at_end": True}
 ZERO3, ZERO2 = "z3.json", "z2.json"
+CHOSEN = {**BEST, "stage": "dpo", "dataset": "pairs", "eval_dataset": "chosen"}
+"""A run on preferences whose evaluation set carries a metric."""
+PREFERENCES = {
+    "rl": "dpo",
+    "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
+    "tunebook_dataset_dir": "data",
+    "tunebook_eval_datasets": ["chosen"],
+    "test_datasets": [{"path": "data/pairs.json", "split": "train"}],
+    "val_set_size": 0,
+    "eval_steps": 5,
+    "save_steps": 5,
+    "load_best_model_at_end": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -259,8 +283,22 @@ LLAMAFACTORY_CASES = [
     ("wrong-stage", {"dataset": "pairs"}, {"dataset": "pairs", "stage": "dpo"}),
     ("wrong-stage", {"stage": "dpo"}, {"dataset": "pairs", "stage": "rm"}),
     ("metric-ignored", {**EVALUATED, "stage": "pt"}, EVALUATED),
+    ("metric-ignored", {**CHOSEN, "stage": "rm"}, CHOSEN),
+    ("metric-ignored", {**EVALUATED, "stage": "ppo"}, {**EVALUATED, "stage": "kto"}),
+    ("metric-not-produced", {**CHOSEN, "metric_for_best_model": "rewards/accuracy"},
+     {**CHOSEN, "metric_for_best_model": "rewards/accuracies"}),
+    ("metric-not-produced", {**CHOSEN, "metric_for_best_model": "sft_loss"},
+     {**CHOSEN, "metric_for_best_model": "sft_loss", "pref_loss": "orpo"}),
+    ("metric-not-produced", {**CHOSEN, "metric_for_best_model": "rouge1"},
+     {**CHOSEN, "metric_for_best_model": "macro_f1"}),
+    ("metric-not-produced", {**BEST, "stage": "kto", "metric_for_best_model": "rewards/accuracies"},
+     {**BEST, "stage": "kto", "metric_for_best_model": "rewards/margins"}),
+    ("metric-not-produced", {**BEST, "stage": "pt", "metric_for_best_model": "perplexity"},
+     {**BEST, "stage": "pt", "metric_for_best_model": "eval_loss"}),
+    ("greater-is-better", {**CHOSEN, "metric_for_best_model": "rewards/margins", "greater_is_better": False},
+     {**CHOSEN, "metric_for_best_model": "rewards/rejected", "greater_is_better": False}),
     ("media-not-measured", {**EVALUATED, "eval_dataset": "pictures"}, {**EVALUATED, "eval_dataset": "pictured"}),
-    ("metric-not-produced", {**BEST, "stage": "dpo", "metric_for_best_model": "macro_f1"},
+    ("metric-not-produced", {**CHOSEN, "eval_dataset": "pairs", "metric_for_best_model": "macro_f1"},
      {**BEST, "stage": "dpo", "metric_for_best_model": "rewards/accuracies"}),
     ("metric-not-produced", {**BEST, "stage": "pt", "metric_for_best_model": "macro_f1"},
      {**BEST, "stage": "pt", "metric_for_best_model": "loss"}),
@@ -276,6 +314,16 @@ LLAMAFACTORY_CASES = [
 ]  # fmt: skip
 
 AXOLOTL_CASES = [
+    ("ignored-key", {**PREFERENCES, "plugins": []}, PREFERENCES),
+    ("metric-ignored", {**PREFERENCES, "rl": None, "reward_model": True}, PREFERENCES),
+    ("metric-ignored", {**PREFERENCES, "rl": "grpo"}, {**PREFERENCES, "rl": "simpo", "simpo_gamma": 0.5}),
+    ("metric-not-produced", {**PREFERENCES, "metric_for_best_model": "rewards/accuracy"},
+     {**PREFERENCES, "metric_for_best_model": "rewards/accuracies"}),
+    ("metric-not-produced", {**PREFERENCES, "metric_for_best_model": "nll_loss"},
+     {**PREFERENCES, "rl": "orpo", "metric_for_best_model": "nll_loss"}),
+    ("axolotl-evaluation", {**PREFERENCES, "tunebook_eval_datasets": ["chosen", "test"],
+                            "test_datasets": PREFERENCES["test_datasets"] * 2}, PREFERENCES),
+    ("axolotl-evaluation", {**PREFERENCES, "save_steps": 4}, PREFERENCES),
     ("unknown-key", {"sequnce_len": 5}, {"sequence_len": 5}),
     ("unknown-key", {"datasets": [{"path": "a/b", "typ": "alpaca"}]}, {"datasets": [{"path": "a/b", "type": "x"}]}),
     ("unknown-key", {"liger_rope": True},

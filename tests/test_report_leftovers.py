@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from tunebook.comparison.rows import find_predictions
+from tunebook.evaluation import models
+from tunebook.models.checkpoints import best_step
 from tunebook.report.data import gather
 from tunebook.runlog import read_run
 
@@ -93,3 +96,77 @@ def test_without_a_choice_no_direction_is_made_up(tmp_path):
     assert "which way wer is better is not known" in said
     assert "no task metric" not in said
     assert "no task metric was measured" in headline(run(tmp_path / "other", [{"eval_loss": 0.5}] * 3))
+
+
+def measured(folder, figures, *, best, checkpoint, asked=None):
+    """A run whose evaluations at 10, 20 and 30 are of a set with the metric `yes_no`."""
+    run(folder, [{"eval_loss": one["loss"]} for one in figures], best=best, checkpoint=checkpoint)
+    (folder / "tunebook").mkdir()
+    lines = [
+        {
+            "dataset": "set",
+            "step": step,
+            "n": 50,
+            "in_training": True,
+            "metric": ["yes_no"],
+            "select_by": "macro_f1",
+            "values": values,
+        }
+        for step, values in zip((10, 20, 30), figures, strict=True)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "tunebook" / "eval_metrics.jsonl").write_text(text)
+    recipe = {"stage": "sft", **({"metric_for_best_model": asked} if asked else {})}
+    (folder / "tunebook" / "recipe.yaml").write_text(json.dumps(recipe))
+    for step in (10, 20, 30):
+        name = f"eval_records-set-{step}.jsonl"
+        (folder / "tunebook" / name).write_text(json.dumps({"dataset": "set", "index": 0, "step": step}))
+    return folder
+
+
+FIGURES = [
+    {"loss": 0.5, "macro_f1": 0.6, "accuracy": 0.9},
+    {"loss": 0.3, "macro_f1": 0.7, "accuracy": 0.8},
+    {"loss": 0.4, "macro_f1": 0.9, "accuracy": 0.7},
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "best", "step", "figure"),
+    [
+        ("accuracy", 0.9, 10, "accuracy"),
+        ("eval_accuracy", 0.9, 10, "accuracy"),
+        ("macro_f1", 0.9, 30, "macro_f1"),
+        ("eval_loss", 0.3, 20, "loss"),
+        (None, 0.3, 20, "macro_f1"),  # `load_best_model_at_end` by itself goes by the loss
+    ],
+)
+def test_best_is_the_trainers_choice_in_every_command(tmp_path, asked, best, step, figure):
+    folder = measured(tmp_path / "run", FIGURES, best=best, checkpoint=step, asked=asked)
+    (one,) = gather([folder]).runs[0].best
+    assert (one.figure.step, one.figure.name) == (step, figure)
+    assert best_step(folder) == step
+    assert find_predictions(str(folder)).chosen["set"].startswith(f"step {step}, the Trainer's choice")
+    there = {number: folder / f"checkpoint-{number}" for number in (10, 20, 30)}
+    assert models._best_step(folder, there) == step
+
+
+def test_a_better_step_by_the_metrics_own_figure_is_a_finding(tmp_path):
+    def told(name, **choice):
+        findings = gather([measured(tmp_path / name, FIGURES, **choice)]).runs[0].findings
+        return [one for one in findings if "than the checkpoint that was chosen" in one.title]
+
+    (finding,) = told("a", best=0.9, checkpoint=10, asked="accuracy")
+    assert finding.title.startswith("step 30 is better by macro-F1")
+    assert "chose step 10" in finding.evidence
+    assert "0.600" in finding.evidence
+    assert "0.900 at step 30" in finding.evidence
+    assert not told("b", best=0.9, checkpoint=30, asked="macro_f1")
+
+
+def test_without_a_choice_of_the_trainer_the_metric_says_what_is_best(tmp_path):
+    folder = measured(tmp_path / "run", FIGURES, best=None, checkpoint=None)
+    (one,) = gather([folder]).runs[0].best
+    assert (one.figure.step, one.figure.name) == (30, "macro_f1")
+    assert find_predictions(str(folder)).chosen == {"set": "step 30, the best by macro_f1"}
+    assert models._best_step(folder, {10: folder, 30: folder}) == 30

@@ -38,10 +38,12 @@ def reported(recipe: CheckedRecipe) -> Reported | None:
     entries = recipe.entries(recipe.evaluation_sets)
     if len(entries) < len(recipe.evaluation_sets):
         return None
-    # In Axolotl named sets come with our plugin; LLaMA-Factory is bound to where it fine-tunes.
-    bound = recipe.engine == "axolotl" or recipe.effective("stage") == "sft"
-    if not (bound and any(entry.metrics or recipe.engine == "axolotl" for entry in entries)):
-        return Reported(_of_engine(recipe), ours=False, functions=())
+    objective = recipe.objective
+    answers = objective is None or objective.no_answers is None
+    # In Axolotl named sets come with our plugin.
+    if not (answers and any(entry.metrics or recipe.engine == "axolotl" for entry in entries)):
+        own = _of_engine(recipe)
+        return None if own is None else Reported(own, ours=False, functions=())
     separate = len(entries) > 1 if recipe.engine == "axolotl" else recipe.get("eval_on_each_dataset")
     found: dict[str, Figure] = {}
     functions = []
@@ -53,19 +55,28 @@ def reported(recipe: CheckedRecipe) -> Reported | None:
         functions += [metric.name for metric in asked if not metric.figures_complete]
         generates = any(spec.mode != "answer" for spec in entry.metrics)
         prefix = f"{entry.name}_" if separate else ""
+        if objective is not None:
+            found |= objective.reported(entry.name if separate else "")
+            if not entry.metrics:
+                continue
         found |= {
             f"{prefix}{name}": one for name, one in reported_figures(asked, generates=generates).items()
         }
     return Reported(found, ours=True, functions=tuple(functions))
 
 
-def _of_engine(recipe: CheckedRecipe) -> dict[str, Figure]:
+def _of_engine(recipe: CheckedRecipe) -> dict[str, Figure] | None:
+    names = recipe.evaluation_sets if recipe.get("eval_on_each_dataset") else ()
+    if recipe.objective is not None:
+        if recipe.objective.figures is None:
+            return None
+        own = recipe.objective.reported
+        return {key: figure for name in names or ("",) for key, figure in own(name).items()}
     found = {figure.name: figure for figure in TRAINER_FIGURES}
     if recipe.get("compute_accuracy"):
         found["accuracy"] = Figure(name="accuracy")
     if recipe.get("predict_with_generate"):
         found |= {name: Figure(name=name) for name in _GENERATED}
-    names = recipe.evaluation_sets if recipe.get("eval_on_each_dataset") else ()
     return {f"{name}_{key}": figure for name in names for key, figure in found.items()} or found
 
 
@@ -73,8 +84,9 @@ def check_best_model(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`save-eval-steps`, `best-not-saved`, `metric-not-produced`, `early-stopping`, `greater-is-better`."""
     if recipe.engine == "llamafactory" and recipe.command == "train":
         yield from _cadence(recipe)
-        yield from _metric_for_best_model(recipe)
         yield from _early_stopping(recipe)
+    if recipe.command == "train":
+        yield from _metric_for_best_model(recipe)
     yield from _direction(recipe)
 
 
@@ -123,12 +135,9 @@ def _metric_for_best_model(recipe: CheckedRecipe) -> Iterator[Finding]:
     if not isinstance(wanted, str):
         return
     found = reported(recipe)
-    if found is None:
-        return
+    if found is None or (recipe.engine == "axolotl" and not found.ours):
+        return  # Axolotl by itself logs more than anybody has listed
     name = wanted.removeprefix("eval_")
-    stage = recipe.effective("stage")
-    if stage not in ("sft", "pt") and (name not in known_figures() or (stage == "rm" and name == "accuracy")):
-        return  # the trainer of another stage has figures of its own, such as rewards/accuracies
     if name in found.figures:
         if not found.ours and recipe.get("compute_accuracy") and name.endswith("accuracy"):
             yield recipe.warning(

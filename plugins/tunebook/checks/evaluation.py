@@ -21,6 +21,7 @@ def check_evaluation(recipe: CheckedRecipe) -> Iterator[Finding]:
     elif recipe.command == "train":
         yield from _nothing_to_do(recipe)
         yield from _what_is_measured(recipe)
+    if recipe.command == "train":
         yield from _what_is_not_measured(recipe)
 
 
@@ -81,21 +82,23 @@ def _what_is_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
 
 def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Metrics that the run ignores, or refuses when it starts."""
-    stage = str(recipe.effective("stage"))
+    objective = recipe.objective
     for entry in recipe.entries(recipe.evaluation_sets):
         if not entry.metrics:
             continue
         names = ", ".join(spec.name for spec in entry.metrics)
-        if stage != "sft":
+        why = None if objective is None else objective.no_answers
+        if objective is not None and why is not None:
             yield recipe.hint(
-                "stage",
+                objective.key,
                 "metric-ignored",
-                f"stage {stage} measures no answers: {names} of {entry.name} is left out of this run",
-                fix="run `tunebook eval` on the trained model",
+                f"{objective.setting}: {why}: {names} of {entry.name} is left out of this run",
+                fix=objective.advice,
             )
+            continue
         columns = entry.values.get("columns")
         media = [name for name in MEDIA if isinstance(columns, dict) and columns.get(name)]
-        if media and stage == "sft":
+        if media and recipe.engine == "llamafactory":
             yield recipe.error(
                 "eval_dataset",
                 "media-not-measured",

@@ -78,6 +78,20 @@ def _keeps_no_best(recipe: CheckedRecipe) -> bool:
     return not save or not (evaluated or recipe.get("evals_per_epoch"))
 
 
+_CHOICES = ("metric_for_best_model", "load_best_model_at_end", "early_stopping_patience")
+
+
+def _chooses_with_rl(key: str) -> Ignored:
+    return Ignored(
+        "ignored-key",
+        "warning",
+        key,
+        lambda s: s.get(key) and s.get("rl") and PLUGIN not in s.get("plugins", ()),
+        "with rl Axolotl hands it to no trainer",
+        f"name {PLUGIN} under plugins, or remove it",
+    )
+
+
 def _for_lora(key: str) -> Ignored:
     return Ignored(
         "ignored-key",
@@ -131,6 +145,7 @@ _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
             ),
             "it is for lr_scheduler: cosine with cosine_min_lr_ratio", "add cosine_min_lr_ratio: 0.1",
         ),
+        *map(_chooses_with_rl, _CHOICES),
         Ignored(
             "best-not-saved", "warning", "load_best_model_at_end", _keeps_no_best,
             "Axolotl turns it off without a message: save_steps has to be a multiple of eval_steps",

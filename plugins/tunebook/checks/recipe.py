@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunebook import engines, files, paths
 from tunebook.checks.findings import Edit, Finding, Severity
 from tunebook.data import registry as datasets
+from tunebook.engines import objectives
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tunebook.checks.document import Place
+    from tunebook.engines.objectives import Objective
     from tunebook.types import DatasetEntry, EngineName
 
 
@@ -195,6 +197,11 @@ class CheckedRecipe:
     def evaluation_sets(self) -> tuple[str, ...]:
         """Names of the registry entries the recipe evaluates on."""
         return engines.load(self.engine).evaluation_sets(self.values)
+
+    @functools.cached_property
+    def objective(self) -> Objective | None:
+        """What the recipe trains for; None for supervised fine-tuning."""
+        return objectives.objective(self.engine, self.values)
 
     @functools.cached_property
     def evaluates(self) -> bool:

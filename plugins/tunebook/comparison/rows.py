@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook import files
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
-from tunebook.runlog.evaluations import read_eval_metrics, record_files
+from tunebook.models.checkpoints import best_step
+from tunebook.runlog.evaluations import best_by_figure, read_eval_metrics, record_files
 from tunebook.scoring.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS, text_in
 from tunebook.types import Score
 
@@ -148,8 +149,8 @@ def find_predictions(given: str) -> PredictionSource:
 
     The figures of `tunebook eval` (`<name>.json`) mean the records beside them.
 
-    A run means its best evaluated step on each dataset, by the figure that its metric selects by, and
-    for its last one where nothing says what is best.
+    A run means its best evaluated step on each dataset: the Trainer's choice, else by the figure that its
+    metric selects by, and its last one where nothing says what is best.
 
     Raises:
         TunebookError: There is no such file or run, or the run has no records of that step.
@@ -202,7 +203,8 @@ def _of_run(given: str, run: Path, wanted: str) -> PredictionSource:
     files: dict[str | None, Path] = {}
     chosen = {}
     for dataset, known in sorted(steps.items()):
-        step, why = _choose(wanted, sorted(known), [e for e in evaluations if e.dataset == dataset])
+        own = [one for one in evaluations if one.dataset == dataset]
+        step, why = _choose(wanted, sorted(known), own, best_step(run))
         if step in known:
             files[dataset] = found[dataset, step]
             chosen[dataset] = f"step {step}{why}"
@@ -222,17 +224,17 @@ def _evaluations(folder: Path) -> list[Evaluation]:
     return read_eval_metrics(path, path.name).evaluations if path.is_file() else []
 
 
-def _choose(wanted: str, known: list[int], evaluations: list[Evaluation]) -> tuple[int, str]:
+def _choose(
+    wanted: str, known: list[int], evaluations: list[Evaluation], trainers: int | None
+) -> tuple[int, str]:
     if wanted == "base":
         return 0, ", before training"
     if wanted.isdigit():
         return int(wanted), ""
-    judged = [
-        (e.values[e.select_by] * (1 if e.larger_is_better else -1), -e.step, e.select_by)
-        for e in evaluations
-        if e.select_by is not None and e.select_by in e.values and e.step in known
-    ]
-    if wanted == "best" and judged:
-        _, negative, figure = max(judged)
-        return -negative, f", the best by {figure}"
+    if wanted == "best":
+        if trainers in known:
+            return trainers, ", the Trainer's choice of the best"
+        found = best_by_figure(evaluations, known)
+        if found is not None:
+            return found.step, f", the best by {found.select_by}"
     return known[-1], ", the last"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook import engines, files
 from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.records import Candidate
-from tunebook.models.checkpoints import checkpoint_folders, fault
+from tunebook.models.checkpoints import best_step, checkpoint_folders, fault
 from tunebook.recipes import overlays
 from tunebook.recipes.catalog import find_recipe, read_recipe
-from tunebook.runlog.evaluations import read_eval_metrics
+from tunebook.runlog.evaluations import best_by_figure, read_eval_metrics
 from tunebook.runs.folder import FOLDER
 from tunebook.training.resolve import locate
 
@@ -340,23 +340,12 @@ def _steps(run: Path, wanted: str, steps: list[int]) -> list[int]:
 
 def _best_step(run: Path, there: dict[int, Path]) -> int | None:
     """By the trainer's own choice; else by the figure that the run's metric selects by."""
-    # LLaMA-Factory writes the state beside the weights too; Axolotl only in the checkpoints.
-    for folder in (run, *reversed(checkpoint_folders(run))):
-        state = _state(folder)
-        step = state.get("best_global_step") if state.get("best_model_checkpoint") else None
-        if step in there:
-            return int(step)
-        if state:
-            break
+    chosen = best_step(run)
+    if chosen in there:
+        return chosen
     file = run / FOLDER / "eval_metrics.jsonl"
-    if not file.is_file():
-        return None
-    judged = [
-        (one.values[one.select_by] * (1 if one.larger_is_better else -1), -one.step)
-        for one in read_eval_metrics(file, file.name).evaluations
-        if one.select_by is not None and one.select_by in one.values and one.step in there
-    ]
-    return -max(judged)[1] if judged else None
+    found = best_by_figure(read_eval_metrics(file, file.name).evaluations, there) if file.is_file() else None
+    return None if found is None else found.step
 
 
 def _loadable(folder: Path) -> bool:

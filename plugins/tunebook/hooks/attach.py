@@ -16,6 +16,7 @@ from tunebook.errors import TunebookError
 from tunebook.hooks.batches import Batch
 from tunebook.hooks.decoding import Detokenizer, stop_ids
 from tunebook.hooks.evaluator import Evaluator, Loop
+from tunebook.hooks.preferences import chosen_rows
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.ranks import say
 from tunebook.metrics.figures import GENERATION_CUT
@@ -42,7 +43,12 @@ class _EvaluatesAnswers:
         stock: Any = super().evaluation_loop  # type: ignore[misc]
         if metric_key_prefix not in self.tunebook.sets:
             return stock(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        return self.tunebook.run(self.loop(description, metric_key_prefix), metric_key_prefix)
+        loop = self.loop(description, metric_key_prefix)
+        if self.tunebook.sets[metric_key_prefix].beside is None:
+            return self.tunebook.run(loop, metric_key_prefix)
+        output = stock(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        ours = self.tunebook.run(loop, metric_key_prefix).metrics
+        return output._replace(metrics={**ours, **output.metrics})
 
     def loop(self, description: str, prefix: str) -> Loop:
         """The `evaluation_loop` of the trainer's own class, to be given a loader of our batches."""
@@ -82,6 +88,9 @@ def attach(trainer: Any, sets: Mapping[str, EvaluationSet], *, words: EngineWord
         name = prefix.removeprefix("eval_")
         datasets = trainer.eval_dataset
         rows = datasets[name] if isinstance(datasets, dict) else datasets
+        if sets[prefix].beside is not None:
+            rows, note = chosen_rows(rows, sets[prefix].name, words.length_limit)
+            say(note)
         _check_generates(trainer.args, prefix, trainer.tunebook.prepare(prefix, rows).mode)
 
 
@@ -99,6 +108,8 @@ def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
             generates=any(spec.mode != "answer" for _, spec in chosen.metrics),
         ).items()
     }
+    for chosen in sets.values():
+        produced |= {f"eval_{name}": figure for name, figure in (chosen.beside or {}).items()}
     if key not in produced and any(
         not m.figures_complete for chosen in sets.values() for m, _ in chosen.metrics
     ):
@@ -106,7 +117,8 @@ def _check_best_metric(args: Any, sets: Mapping[str, EvaluationSet]) -> None:
     if key not in produced:
         raise TunebookError(
             f"metric_for_best_model is {args.metric_for_best_model!r}, which no evaluation will report",
-            fix="choose one of: " + ", ".join(name.removeprefix("eval_") for name in produced),
+            fix="choose one of: "
+            + ", ".join(name.removeprefix("eval_") for name, one in produced.items() if not one.descriptive),
         )
     if produced[key].smaller_is_better and args.greater_is_better:
         # transformers takes every name that does not end in "loss" for one where greater is better.

@@ -22,11 +22,13 @@ from axolotl.utils.data.shared import load_dataset_with_config
 from axolotl.utils.data.utils import handle_long_seq_in_dataset
 from axolotl.utils.dict import DictDefault
 from pydantic import BaseModel, Field, model_validator
+from transformers import EarlyStoppingCallback
 
 from tunebook import __version__, metrics
 from tunebook.data.registry import load_registry
 from tunebook.engines.axolotl.cache import prepared_path
 from tunebook.engines.axolotl.rules import evaluation_faults
+from tunebook.engines.objectives import Objective, objective
 from tunebook.errors import TunebookError, join_errors
 from tunebook.evaluation.job import EvalJob, job_of_environment
 from tunebook.hooks.attach import attach
@@ -68,20 +70,36 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
         return "tunebook.hooks.axolotl.TunebookArgs"
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """Hand on `greater_is_better: false`, which Axolotl drops: it would keep the worst checkpoint."""
-        return {} if cfg.greater_is_better is None else {"greater_is_better": cfg.greater_is_better}
+        """Hand on what Axolotl drops: `greater_is_better: false`, and with `rl` every choice of the best."""
+        found = {"greater_is_better": cfg.greater_is_better}
+        trained_for = objective("axolotl", cfg)
+        if trained_for is not None and trained_for.no_answers is None:
+            found["metric_for_best_model"] = cfg.metric_for_best_model
+            found["load_best_model_at_end"] = bool(cfg.load_best_model_at_end or cfg.early_stopping_patience)
+        return {key: value for key, value in found.items() if value is not None}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Load the evaluation sets and attach to the trainer; adds no callback."""
+        """Load the evaluation sets and attach to the trainer."""
         note(cfg.output_dir, EngineSettings("axolotl", self._settings, cfg))
         job = job_of_environment()
+        trained_for = objective("axolotl", cfg)
+        if trained_for is not None and trained_for.no_answers is not None:
+            what = ", ".join(cfg.tunebook_eval_datasets or ["all metrics"])
+            say(
+                f"tunebook {__version__} leaves out {what}: {trained_for.setting}: "
+                f"{trained_for.no_answers}; {trained_for.advice}"
+            )
+            return []
         try:
             refuse_unlabelled(trainer.train_dataset)
-            sets = evaluation_sets(cfg)
+            sets = evaluation_sets(cfg, trained_for)
             if job is not None:
                 sets = with_method(sets, job)
-            loaded = build_sets(cfg, trainer)
-            trainer.eval_dataset = loaded if len(loaded) > 1 else next(iter(loaded.values()))
+            if trained_for is None:
+                loaded = build_sets(cfg, trainer)
+                trainer.eval_dataset = loaded if len(loaded) > 1 else next(iter(loaded.values()))
+            else:  # what the trainer has made of the one set are the rows of its own evaluation
+                _tell_dropped_pairs(cfg, len(trainer.eval_dataset))
             words = EngineWords(
                 length_key="sequence_len",
                 prompt_loss_key="train_on_inputs",
@@ -95,6 +113,8 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
             return []
         cls = type(trainer)
         trainer.__class__ = type(cls.__name__, (_EvaluatesNamedSets, cls), {"__module__": cls.__module__})
+        if trained_for is not None and cfg.early_stopping_patience:  # dropped as well
+            return [EarlyStoppingCallback(cfg.early_stopping_patience)]
         return []
 
 
@@ -170,8 +190,23 @@ class _EvaluatesNamedSets:
         return dict(stock(None, ignore_keys, metric_key_prefix))
 
 
-def evaluation_sets(cfg: Any) -> dict[str, EvaluationSet]:
+def _tell_dropped_pairs(cfg: Any, kept: int) -> None:
+    """Say how many rows of the set of preferences Axolotl and TRL have dropped."""
+    block = DictDefault(cfg.test_datasets[0])
+    source = load_dataset_with_config(block, cfg.hf_use_auth_token)
+    if not isinstance(source, dict) and len(source) != kept:
+        say(
+            f"warning: {cfg.tunebook_eval_datasets[0]}: {kept} of {len(source)} rows are evaluated: Axolotl "
+            f"drops rows above sequence_len = {cfg.sequence_len}"
+        )
+
+
+def evaluation_sets(cfg: Any, trained_for: Objective | None) -> dict[str, EvaluationSet]:
     """Return what is measured, by metric prefix: `eval` for one set, `eval_<name>` for several.
+
+    Args:
+        cfg: Axolotl's settings.
+        trained_for: None for supervised fine-tuning.
 
     Raises:
         TunebookError: The registry, an entry or a metric is unknown.
@@ -180,7 +215,11 @@ def evaluation_sets(cfg: Any) -> dict[str, EvaluationSet]:
     entries = [registry.entry(name) for name in cfg.tunebook_eval_datasets]
     asked = {entry.name: ", ".join(spec.name for spec in entry.metrics) or "loss" for entry in entries}
     say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
-    sets = [EvaluationSet(name=entry.name, metrics=metrics.load_asked(entry.metrics)) for entry in entries]
+    beside = None if trained_for is None else trained_for.reported()
+    sets = [
+        EvaluationSet(name=entry.name, metrics=metrics.load_asked(entry.metrics), beside=beside)
+        for entry in entries
+    ]
     return {"eval": sets[0]} if len(sets) == 1 else {f"eval_{one.name}": one for one in sets}
 
 

@@ -1,22 +1,25 @@
-"""Binds `attach` to LLaMA-Factory's SFT workflow, inside its process.
+"""Binds `attach` to LLaMA-Factory's workflows, inside its process.
 
-LLaMA-Factory has no extension point for metrics of supervised fine-tuning. `run_sft` is the function that
-knows the dataset arguments, and it builds its trainer from the name `CustomSeq2SeqTrainer` in its own
-module. We wrap `run_sft` and replace the trainer during the call. Nothing happens unless a dataset of the run
-carries a `"metric"` in the registry.
+LLaMA-Factory has no extension point for metrics. `run_sft` is the function that knows the dataset arguments,
+and it builds its trainer from the name `CustomSeq2SeqTrainer` in its own module; `run_dpo` and `run_kto` do
+likewise. We wrap them and replace the trainer during the call. Nothing happens unless a dataset of the run
+carries a `"metric"` in the registry; a stage that has no answers to measure then says so in one line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tunebook import __version__, metrics
 from tunebook.data.registry import load_registry
+from tunebook.engines import objectives
 from tunebook.errors import TunebookError
 from tunebook.evaluation.job import job_of_environment
 from tunebook.hooks.attach import attach
@@ -26,17 +29,29 @@ from tunebook.hooks.rows import common_suffix
 from tunebook.hooks.sweep import stop, take_over, with_method
 from tunebook.hooks.sweep_models import whole_model
 from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.types import MetricSpec
 
-_SEAMS = ("run_sft", "CustomSeq2SeqTrainer", "load_model")
+_TRAINERS = {"sft": "CustomSeq2SeqTrainer", "dpo": "CustomDPOTrainer", "kto": "CustomKTOTrainer"}
+"""By stage, the trainer that its workflow builds."""
 
 
 def bind(workflow: ModuleType) -> None:
-    """Wrap `run_sft` of `llamafactory.train.sft.workflow`.
+    """Wrap `run_<stage>` of `llamafactory.train.<stage>.workflow`.
 
     Raises:
         SystemExit: This LLaMA-Factory lacks a name we bind to.
     """
-    missing = [name for name in _SEAMS if not hasattr(workflow, name)]
+    stage = workflow.__name__.split(".")[-2]
+    run = f"run_{stage}"
+    if stage not in _TRAINERS:
+        if hasattr(workflow, run):
+            setattr(workflow, run, _says_what_is_left_out(stage, getattr(workflow, run)))
+        return
+    owner = workflow
+    if stage == "dpo":  # `run_dpo` takes its trainer from the module where it is written, when it runs
+        owner = importlib.import_module(workflow.__name__.replace("workflow", "trainer"))
+    seams = {run: workflow, _TRAINERS[stage]: owner, "load_model": workflow}
+    missing = [name for name, module in seams.items() if not hasattr(module, name)]
     if missing:
         stop(
             TunebookError(
@@ -45,23 +60,50 @@ def bind(workflow: ModuleType) -> None:
                 fix="install the LLaMA-Factory that tunebook's constraints name, or set TUNEBOOK_HOOK=0",
             )
         )
-    workflow.run_sft = _wrap(workflow, workflow.run_sft)  # type: ignore[attr-defined]
+    setattr(workflow, run, _wrap(workflow, owner, stage, getattr(workflow, run)))
 
 
-def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(run_sft)
-    def run_sft_with_metrics(
+def _says_what_is_left_out(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the workflow of a stage without answers: one line where a metric is asked for."""
+
+    @functools.wraps(run)
+    def run_and_say(model_args: Any, data_args: Any, *rest: Any, **named: Any) -> Any:
+        objective = objectives.objective("llamafactory", {"stage": stage})
+        asked = _asked(data_args, _names(data_args))
+        if asked and objective is not None:
+            what = "; ".join(
+                f"{name}: {', '.join(one.name for one in specs)}" for name, specs in asked.items()
+            )
+            say(
+                f"tunebook {__version__} leaves out {what}: {objective.setting}: {objective.no_answers}; "
+                f"{objective.advice}"
+            )
+        return run(model_args, data_args, *rest, **named)
+
+    return run_and_say
+
+
+def _wrap(
+    workflow: ModuleType, owner: ModuleType, stage: str, run_stage: Callable[..., Any]
+) -> Callable[..., Any]:
+    trainer_name = _TRAINERS[stage]
+
+    @functools.wraps(run_stage)
+    def run_with_metrics(
         model_args: Any, data_args: Any, training_args: Any, finetuning_args: Any, *rest: Any, **named: Any
     ) -> Any:
         job = job_of_environment()
+        objective = objectives.objective(
+            "llamafactory", {"stage": stage, "pref_loss": getattr(finetuning_args, "pref_loss", None)}
+        )
         try:
-            sets = evaluation_sets(data_args, training_args, always=job is not None)
+            sets = evaluation_sets(data_args, training_args, always=job is not None, objective=objective)
         except TunebookError as error:
             stop(error, job)
         if not sets:
-            return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
+            return run_stage(model_args, data_args, training_args, finetuning_args, *rest, **named)
         _choose_checkpoint(training_args)
-        stock = workflow.CustomSeq2SeqTrainer  # type: ignore[attr-defined]
+        stock = getattr(owner, trainer_name)
         stock_load = workflow.load_model  # type: ignore[attr-defined]
         if job is not None:
             sets = with_method(sets, job)
@@ -94,18 +136,45 @@ def _wrap(workflow: ModuleType, run_sft: Callable[..., Any]) -> Callable[..., An
                 )
             return trainer
 
-        workflow.CustomSeq2SeqTrainer = build  # type: ignore[attr-defined]
+        setattr(owner, trainer_name, build)
         if job is not None:
             first = whole_model(job.candidates[0])
             # The rows are made with the tokenizer that training had; the base itself may not be asked for.
             workflow.load_model = lambda tokenizer, *_, **__: load(first, tokenizer)  # type: ignore[attr-defined]
         try:
-            return run_sft(model_args, data_args, training_args, finetuning_args, *rest, **named)
+            with _dropped_rows_told(data_args, stage):
+                return run_stage(model_args, data_args, training_args, finetuning_args, *rest, **named)
         finally:
-            workflow.CustomSeq2SeqTrainer = stock  # type: ignore[attr-defined]
+            setattr(owner, trainer_name, stock)
             workflow.load_model = stock_load  # type: ignore[attr-defined]
 
-    return run_sft_with_metrics
+    return run_with_metrics
+
+
+@contextlib.contextmanager
+def _dropped_rows_told(data_args: Any, stage: str) -> Iterator[None]:
+    """Say of each evaluation set how many rows LLaMA-Factory drops, which by itself it logs one by one."""
+    loader = importlib.import_module("llamafactory.data.loader")
+    stock = loader._get_preprocessed_dataset  # type: ignore[attr-defined]
+    names = _names(data_args)
+    shown = iter(names if data_args.eval_on_each_dataset else ["+".join(names)])
+    lacks = "one of two answers" if stage == "dpo" else "an answer"
+
+    def preprocess(dataset: Any, *args: Any, is_eval: bool = False, **named: Any) -> Any:
+        found = stock(dataset, *args, is_eval=is_eval, **named)
+        name = next(shown, names[-1]) if is_eval else None
+        if name and hasattr(found, "__len__") and len(found) < len(dataset) and not data_args.packing:
+            say(
+                f"warning: {name}: {len(found)} of {len(dataset)} rows are evaluated: LLaMA-Factory drops "
+                f"rows that lack {lacks} or whose turns are out of order"
+            )
+        return found
+
+    loader._get_preprocessed_dataset = preprocess  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        loader._get_preprocessed_dataset = stock  # type: ignore[attr-defined]
 
 
 def _answer_header(template: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -117,41 +186,62 @@ def _answer_header(template: Any, tokenizer: Any) -> tuple[int, ...]:
     return common_suffix(prompts)
 
 
-def evaluation_sets(data_args: Any, training_args: Any, *, always: bool = False) -> dict[str, EvaluationSet]:
+def evaluation_sets(
+    data_args: Any,
+    training_args: Any,
+    *,
+    always: bool = False,
+    objective: objectives.Objective | None = None,
+) -> dict[str, EvaluationSet]:
     """The run's evaluation sets by metric prefix; empty when no dataset of theirs carries a metric.
 
     Args:
         data_args: LLaMA-Factory's `DataArguments`.
         training_args: Its `TrainingArguments`.
         always: Also where no dataset carries a metric: loss and perplexity are measured.
+        objective: What is trained for; None for supervised fine-tuning.
 
     Raises:
         TunebookError: A metric is unknown, or with a setting no answer can be separated from its prompt.
     """
-    names = list(data_args.eval_dataset or (data_args.dataset if data_args.val_size else None) or [])
-    if not names or not isinstance(data_args.dataset_dir, str):
-        return {}
-    registry = Path(data_args.dataset_dir) / "dataset_info.json"
-    if not registry.is_file():
-        return {}  # an online registry; LLaMA-Factory reads it, we do not
-    entries = load_registry(registry)
-    specs = entries.metrics_of(name for name in names if name in entries.values)
-    if not specs and not always:
+    names = _names(data_args)
+    specs = _asked(data_args, names)
+    if specs is None or not (specs or always):
         return {}
     _refuse_unreadable_rows(data_args, training_args)
     asked = {name: ", ".join(spec.name for spec in specs.get(name, ())) or "loss" for name in names}
     say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
+
+    def one(shown: str, asks: str, prefix: str = "") -> EvaluationSet:
+        beside = None if objective is None else objective.reported(prefix)
+        return EvaluationSet(name=shown, metrics=metrics.load_asked(specs.get(asks, ())), beside=beside)
+
     if data_args.eval_on_each_dataset:
-        return {
-            f"eval_{name}": EvaluationSet(name=name, metrics=metrics.load_asked(specs.get(name, ())))
-            for name in names
-        }
+        # In a stage of preferences a set without a metric is the engine's alone.
+        measured = [name for name in names if objective is None or name in specs]
+        return {f"eval_{name}": one(name, name, name) for name in measured}
     if specs and (len(set(specs.values())) > 1 or len(specs) < len(set(names))):
         raise TunebookError(
             f"the evaluation datasets {', '.join(names)} are merged into one set but carry different metrics",
             fix="set `eval_on_each_dataset: true`",
         )
-    return {"eval": EvaluationSet(name="+".join(names), metrics=metrics.load_asked(specs.get(names[0], ())))}
+    return {"eval": one("+".join(names), names[0])}
+
+
+def _names(data_args: Any) -> list[str]:
+    """The registry entries that the run evaluates on."""
+    return list(data_args.eval_dataset or (data_args.dataset if data_args.val_size else None) or [])
+
+
+def _asked(data_args: Any, names: list[str]) -> dict[str, tuple[MetricSpec, ...]] | None:
+    """What is to be measured on each of `names`; None where there is no registry that we read."""
+    if not names or not isinstance(data_args.dataset_dir, str):
+        return None
+    registry = Path(data_args.dataset_dir) / "dataset_info.json"
+    if not registry.is_file():
+        return None  # an online registry; LLaMA-Factory reads it, we do not
+    entries = load_registry(registry)
+    return entries.metrics_of(name for name in names if name in entries.values)
 
 
 def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:

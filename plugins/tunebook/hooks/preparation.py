@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from tunebook.errors import TunebookError
 from tunebook.hooks.decoding import Detokenizer
 from tunebook.hooks.rows import AnswerRow, read_rows
 from tunebook.scoring.subset import seeded_subset
-from tunebook.types import MEDIA, Metric, MetricMode, MetricSpec
+from tunebook.types import MEDIA, Figure, Metric, MetricMode, MetricSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,9 @@ class EvaluationSet:
 
     name: str
     metrics: tuple[tuple[Metric, MetricSpec], ...]
+    beside: Mapping[str, Figure] | None = None
+    """For a set of preferences: what the engine's own evaluation reports, by name without `eval_`. It stays
+    as it is, and answers are measured beside it. None: our evaluation is the only one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +157,10 @@ def _mode(
                 fix='remove "mode", or set "mode": "generate", in the dataset\'s "metric"; with '
                 "`tunebook eval`, leave --method answer out",
             )
-        if spec.mode == "generate" or not direct:
+        # Trained on preferences, a model may well say something before the answer.
+        if spec.mode == "generate" or not direct or (chosen.beside is not None and spec.mode is None):
             mode = "generate"
-            if metric.classes and spec.mode is None:
+            if metric.classes and spec.mode is None and not direct:
                 notes.append(
                     f"{chosen.name}: {metric.name} generates its answers, because the supervised text does "
                     "not begin with the answer; loss and perplexity come from the answer positions"

@@ -14,6 +14,7 @@ from tunebook.hooks.forward import RowResult
 from tunebook.hooks.generation import GeneratedIds
 from tunebook.hooks.preparation import Prepared
 from tunebook.hooks.ranks import say
+from tunebook.metrics.statistics import half_width
 from tunebook.runs.folder import FOLDER
 from tunebook.scoring import figures
 from tunebook.scoring.examples import COLUMNS, markdown, scored, telling_rows
@@ -68,6 +69,8 @@ def evaluation_of(
         answers_cut=sum(row.cut for row in prepared.rows),
         generation_cuts=[one.cut for one in generated.values()],
     )
+    if prepared.chosen.beside is not None:
+        del values["loss"]  # the name of the engine's own, which is another number
     return SetEvaluation(prepared=prepared, step=step, records=records, values=values)
 
 
@@ -148,12 +151,15 @@ def write_results(trainer: Any, output_dir: Path, found: SetEvaluation, seconds:
 def _headline(
     values: Mapping[str, float], stderr: Mapping[str, float], lead: Iterable[str], n: int, seconds: float
 ) -> str:
-    """The line a person reads while training: the figures to lead with, then what qualifies them."""
+    """The line a person reads while training: the figures to lead with, then what qualifies them.
+
+    `±` is half the width of the 95 % interval, as in reports.
+    """
     parts = []
     for name in dict.fromkeys(lead):
         if name in values:
-            error = f" ± {stderr[name]:.3f}" if stderr.get(name) else ""
-            parts.append(f"{name} {values[name]:.4f}{error}")
+            known = f" ± {half_width(values[name], stderr[name], n):.3f}" if name in stderr else ""
+            parts.append(f"{name} {values[name]:.4f}{known}")
     if "majority_accuracy" in values:
         parts.append(f"majority {values['majority_accuracy']:.3f}")
     if values.get("unparsed_rate"):

@@ -19,7 +19,10 @@ _BINDINGS = {
     "llamafactory.launcher": ("tunebook.hooks.startup", "use_own_torchrun"),
     "llamafactory.hparams.parser": ("tunebook.hooks.contract", "bind_llamafactory"),
     "llamafactory.data.loader": ("tunebook.hooks.token_cache", "bind"),
-    "llamafactory.train.sft.workflow": ("tunebook.hooks.llamafactory", "bind"),
+    **{
+        f"llamafactory.train.{stage}.workflow": ("tunebook.hooks.llamafactory", "bind")
+        for stage in ("sft", "dpo", "kto", "rm", "pt", "ppo")
+    },
     "transformers.trainer": ("tunebook.hooks.callbacks", "bind"),
 }
 

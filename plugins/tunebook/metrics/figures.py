@@ -58,6 +58,19 @@ TRAINER_FIGURES = (
 )
 """Of every evaluation of the Trainer's own."""
 
+PREFERENCE_FIGURES = (
+    Figure(name="rewards/accuracies", label="share of pairs whose chosen answer has the larger reward"),
+    Figure(
+        name="rewards/margins", label="reward of chosen less rejected", low=None, high=None, from_zero=False
+    ),
+    *(
+        Figure(name=f"{name}/{side}", low=None, high=None, from_zero=False, descriptive=True, detail=True)
+        for name in ("rewards", "logps", "logits")
+        for side in ("chosen", "rejected")
+    ),
+)
+"""Of the engines' evaluations of a training on preferences."""
+
 
 @functools.cache
 def known_figures() -> Mapping[str, Figure]:
@@ -67,7 +80,8 @@ def known_figures() -> Mapping[str, Figure]:
     says nothing here, and everything where it is asked for by name.
     """
     found: dict[str, Figure] = {}
-    for figure in (*LOSS_FIGURES[:2], *_ENGINES, *_of_metrics(), *LOSS_FIGURES[2:], GENERATION_CUT):
+    engines = (*_ENGINES, *PREFERENCE_FIGURES)
+    for figure in (*LOSS_FIGURES[:2], *engines, *_of_metrics(), *LOSS_FIGURES[2:], GENERATION_CUT):
         found.setdefault(figure.name, figure)
     return found
 

@@ -54,6 +54,23 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     return Interval(0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
 
 
+def is_share(mean: float, n: int) -> bool:
+    """Whether a mean may be one of `n` zeros and ones, whose interval has a width even at 0 and 1."""
+    return 0 <= mean <= 1 and abs(mean * n - round(mean * n)) < 1e-6
+
+
+def half_width(mean: float, stderr: float, n: int) -> float:
+    """Half the width of the 95 % interval of a mean: Wilson's of a share, else 1.96 standard errors.
+
+    >>> round(half_width(1.0, 0.0, 100), 3)
+    0.018
+    """
+    if is_share(mean, n):
+        low, high = wilson(round(mean * n), n)
+        return (high - low) / 2
+    return NormalDist().inv_cdf(0.975) * stderr
+
+
 def bootstrap_mean(
     values: ArrayLike, *, seed: int = 0, resamples: int = 2000, confidence: float = 0.95
 ) -> Interval:

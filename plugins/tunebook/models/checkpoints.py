@@ -45,6 +45,23 @@ def checkpoint_folders(output_dir: Path) -> list[Path]:
     )
 
 
+def best_step(output_dir: Path) -> int | None:
+    """Return the step of the checkpoint that the Trainer calls the best, by the newest state of the run.
+
+    None where it chose none. LLaMA-Factory writes the state beside the weights too, Axolotl only in the
+    checkpoints.
+    """
+    for folder in (output_dir, *reversed(checkpoint_folders(output_dir))):
+        try:
+            state = files.read_json(folder / "trainer_state.json")
+        except (OSError, ValueError):
+            continue
+        named = state.get("best_model_checkpoint") if isinstance(state, dict) else None
+        match = _NAME.fullmatch(Path(named).name) if isinstance(named, str) else None
+        return int(match[1]) if match else None
+    return None
+
+
 def last_whole_checkpoint(output_dir: Path, *, to_resume: bool = True) -> LastCheckpoint:
     """Find the newest whole checkpoint of a run.
 

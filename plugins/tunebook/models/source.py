@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunebook import files, paths
 from tunebook.errors import TunebookError
 from tunebook.models import contract
-from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
+from tunebook.models.checkpoints import best_step, checkpoint_folders, fault, last_whole_checkpoint
 from tunebook.recipes.catalog import MODEL_KEY, find_recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -163,20 +163,15 @@ def _has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
 
 
-def _best(folder: Path) -> Path | None:
-    """The checkpoint that the newest state of the run calls the best; its folder may have been moved."""
-    for place in [folder, *reversed(checkpoint_folders(folder))]:
-        try:
-            state = files.read_json(place / "trainer_state.json")
-        except (OSError, ValueError):
-            continue
-        named = state.get("best_model_checkpoint")
-        if named:
-            return folder / Path(named).name
-    raise TunebookError(
-        f"{folder}: no trainer_state.json in it names a best checkpoint",
-        fix="train with `metric_for_best_model` and `load_best_model_at_end`, or name a step",
-    )
+def _best(folder: Path) -> Path:
+    """The checkpoint that the run calls the best; the run's folder may have been moved."""
+    step = best_step(folder)
+    if step is None:
+        raise TunebookError(
+            f"{folder}: no trainer_state.json in it names a best checkpoint",
+            fix="train with `metric_for_best_model` and `load_best_model_at_end`, or name a step",
+        )
+    return folder / f"checkpoint-{step}"
 
 
 def _settings(

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.metrics.statistics import is_share
 from tunebook.report import figures, significance
 from tunebook.report.records import (
     Against,
@@ -22,7 +23,7 @@ from tunebook.runlog.evaluations import count_answers
 from tunebook.text import number, p_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from tunebook.report.records import Best
     from tunebook.report.significance import Pairing, Pairs
@@ -53,24 +54,24 @@ def by_dataset(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]
 
 
 def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
-    """The figure to choose the best of `evaluations` by; None where nothing was measured."""
-    for evaluation in evaluations:
-        name = evaluation.select_by
-        if name and any(name in e.values for e in evaluations):
-            return Choice(name, evaluation.larger_is_better, f"the metric {', '.join(evaluation.metrics)}")
-    own = _trainers_choice(run, evaluations)
-    if own is not None:
-        return own
-    asked = run.settings.get("metric_for_best_model")
+    """The headline figure of `evaluations`; None where nothing was measured.
+
+    What the user chose by comes first, then the metric's own figure, then what the Trainer chose by itself.
+    """
     names = {name for evaluation in evaluations for name in evaluation.values}
-    if isinstance(asked, str):
-        dataset = evaluations[0].dataset
-        name = asked.removeprefix("eval_").removeprefix(f"{dataset}_")
-        if name in names:
-            larger = run.settings.get("greater_is_better")
-            if larger is None:
-                larger = not figures.figure(name, evaluations[0].metrics).smaller_is_better
-            return Choice(name, larger is True, f"metric_for_best_model of the recipe ({asked})")
+    asked = _asked(run, evaluations[0].dataset, names)
+    trainers = _trainers_choice(run, evaluations, asked)
+    own = next((one for one in evaluations if one.select_by in names), None)
+    if asked is not None:
+        if trainers is not None and trainers.name == asked:
+            return trainers
+        return Choice(
+            asked, _larger_is_better(run, asked, evaluations), "metric_for_best_model of the recipe"
+        )
+    if own is not None:
+        return Choice(str(own.select_by), own.larger_is_better, f"the metric {', '.join(own.metrics)}")
+    if trainers is not None:
+        return trainers
     if "loss" in names:
         others = names - {"loss", "perplexity", "token_accuracy"} - figures.NOT_FIGURES
         unknown = "which way the others are better is not known" if others else "no task metric was measured"
@@ -79,7 +80,23 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
     return Choice(rest[0], True, "the only figures measured") if rest else None
 
 
-def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
+def _asked(run: RunLog, dataset: str, names: Collection[str]) -> str | None:
+    """The figure of `dataset` that the recipe's `metric_for_best_model` is; None where it is none of it."""
+    asked = run.settings.get("metric_for_best_model")
+    if not isinstance(asked, str):
+        return None
+    name = asked.removeprefix("eval_").removeprefix(f"{dataset}_")
+    return name if name in names else None
+
+
+def _larger_is_better(run: RunLog, name: str, evaluations: Sequence[Evaluation]) -> bool:
+    declared = figures.figure(name, evaluations[0].metrics)
+    set_to = run.settings.get("greater_is_better")
+    # Our evaluation turns `true` round for a figure of which smaller is better.
+    return not declared.smaller_is_better if set_to is None else set_to is True
+
+
+def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation], asked: str | None) -> Choice | None:
     """The figure by which the Trainer chose its best checkpoint: the one whose value there it wrote down.
 
     Over the run it is then the largest or the smallest, which says the direction.
@@ -89,14 +106,16 @@ def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice |
         return None
     best = trainer.best_metric
     at = [one for one in evaluations if one.step == trainer.best_step and not one.after_training]
-    for name in sorted({name for one in at for name in one.values}, key=lambda name: (name == "loss", name)):
+    for name in sorted(
+        {name for one in at for name in one.values}, key=lambda name: (name != asked, name == "loss", name)
+    ):
         if not any(math.isclose(one.values[name], best, rel_tol=1e-9) for one in at if name in one.values):
             continue
         during = [one.values[name] for one in evaluations if name in one.values and not one.after_training]
         finite = [value for value in during if math.isfinite(value)]
         largest, smallest = best >= max(finite) - 1e-12, best <= min(finite) + 1e-12
         if largest != smallest:
-            return Choice(name, largest, "the Trainer's own choice of the best checkpoint")
+            return Choice(name, largest, "the Trainer, as its best checkpoint")
     return None
 
 
@@ -123,17 +142,17 @@ def _interval(
 ) -> ConfidenceInterval | None:
     n, stderr = evaluation.n, evaluation.stderr.get(name)
     if stderr is not None and n:
-        # A mean of zeros and ones is a proportion, whose interval has a width even at 0 and at 1.
-        if 0 <= value <= 1 and abs(value * n - round(value * n)) < 1e-6:
+        if is_share(value, n):
             return significance.wilson_interval(value, n)
         return significance.normal_interval(value, stderr)
     return significance.yes_no_interval(name, value, counted) if counted else None
 
 
 def best_of(run: RunLog, measured: Sequence[MeasuredEvaluation]) -> Best | None:
-    """The best of one dataset's evaluations made during training; the earlier one of equals.
+    """The best of one dataset's evaluations made during training: at the checkpoint that the Trainer chose.
 
-    Where a run was evaluated only after training, the best of those.
+    Where it chose none, the best by the headline figure, the earlier one of equals. Where a run was evaluated
+    only after training, the best of those.
     """
     training = [one for one in measured if not one.evaluation.after_training] or list(measured)
     chosen = choice(run, [one.evaluation for one in training])
@@ -147,7 +166,10 @@ def best_of(run: RunLog, measured: Sequence[MeasuredEvaluation]) -> Best | None:
     ]
     if not candidates:
         return None
-    top = max(candidates, key=lambda one: sign * one.evaluation.values[chosen.name])
+    top = next(
+        (one for one in candidates if one.evaluation.step == _trainers_step(run)),
+        max(candidates, key=lambda one: sign * one.evaluation.values[chosen.name]),
+    )
     others = figures.order(
         set(top.evaluation.values) - {chosen.name} - figures.NOT_FIGURES, None, top.evaluation.metrics
     )
@@ -158,6 +180,41 @@ def best_of(run: RunLog, measured: Sequence[MeasuredEvaluation]) -> Best | None:
         chosen_by=chosen.by,
         base=Against(figure=None, reason="not looked for", test=None, p_value=None),
     )
+
+
+def _trainers_step(run: RunLog) -> int | None:
+    return None if run.trainer is None or run.trainer.best_checkpoint is None else run.trainer.best_step
+
+
+def better_elsewhere(
+    run: RunLog, measured: Mapping[str, Sequence[MeasuredEvaluation]], best: Sequence[Best]
+) -> Iterator[RunFinding]:
+    """A step that the Trainer did not choose and that the metric's own figure calls better."""
+    for one in best:
+        here = one.figure.step
+        training = [m.evaluation for m in measured[one.figure.dataset] if not m.evaluation.after_training]
+        at = next((e for e in training if e.step == here), None)
+        if at is None or here != _trainers_step(run):
+            continue
+        name, larger = one.figure.name, one.figure.larger_is_better
+        if at.select_by is not None and at.select_by in at.values:
+            name, larger = at.select_by, at.larger_is_better
+        sign = 1 if larger else -1
+        values = {
+            e.step: sign * e.values[name] for e in training if math.isfinite(e.values.get(name, math.nan))
+        }
+        if not values or max(values.values()) <= sign * at.values[name]:
+            continue
+        step = max(values, key=lambda step: (values[step], -step))
+        label = figures.figure(name, at.metrics).label
+        where = f"on {one.figure.dataset} " if one.figure.dataset else ""
+        yield RunFinding(
+            level="note",
+            title=f"step {step:,} is better by {label} than the checkpoint that was chosen",
+            evidence=f"the Trainer chose step {here:,}: {where}{label} {number(at.values[name])}, "
+            f"against {number(sign * values[step])} at step {step:,}",
+            source=one.figure.source,
+        )
 
 
 def _place(name: str) -> int:

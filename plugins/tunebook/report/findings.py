@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunebook.report.agreement import over_checkpoints
-from tunebook.report.best import claims, not_better_than_base
+from tunebook.report.best import better_elsewhere, claims, not_better_than_base
 from tunebook.report.records import RunFinding
 from tunebook.report.schedule import schedule_differs
 from tunebook.text import number
@@ -248,7 +248,7 @@ def findings_of(
         *_generation_cut(run, best),
         *_token_accuracy(run),
         *_expected(expected),
-        *_other_best(run, best),
+        *better_elsewhere(run, measured, best),
         *over_checkpoints(run, measured, best, pairing),
         *_lost(run),
     ]
@@ -418,23 +418,6 @@ def _expected(expected: Sequence[Expected]) -> Iterator[RunFinding]:
                 evidence=f"measured {number(one.measured.value)} at step {one.measured.step}; {one.reason}",
                 source=one.measured.source,
             )
-
-
-def _other_best(run: RunLog, best: Sequence[Best]) -> Iterator[RunFinding]:
-    trainer = run.trainer
-    if not trainer or trainer.best_step is None or not best:
-        return
-    steps = {one.figure.step for one in best}
-    if trainer.best_step not in steps:
-        one = best[0].figure
-        yield RunFinding(
-            level="note",
-            title="the engine kept another checkpoint than the best one by the chosen figure",
-            evidence=f"it kept {trainer.best_checkpoint or f'step {trainer.best_step}'} (its value "
-            f"{'unknown' if trainer.best_metric is None else number(trainer.best_metric)}); by {one.label} "
-            f"step {one.step} is best",
-            source=trainer.source,
-        )
 
 
 def _lost(run: RunLog) -> Iterator[RunFinding]:

@@ -82,17 +82,29 @@ def render_block(entry: DatasetEntry, dataset_dir: str) -> dict[str, Any]:
     return block
 
 
-def block_faults(block: Mapping[str, Any], entry: DatasetEntry, dataset_dir: str) -> list[TunebookError]:
+_LOCATION = ("path", "name", "split", "data_files")
+"""Keys of a block that say where its data is."""
+
+
+def block_faults(
+    block: Mapping[str, Any], entry: DatasetEntry, dataset_dir: str, *, pairs: bool = False
+) -> list[TunebookError]:
     """Return how a recipe's block differs from what its registry entry says; empty where it does not.
 
     A slice of the entry's split (`train[:64]`) is no difference: it reads fewer of the same rows.
+
+    Args:
+        block: Of `test_datasets:`.
+        entry: That it is named after.
+        dataset_dir: The folder of the registry.
+        pairs: The rows are preferences, whose columns an entry cannot say: only the location is compared.
     """
     try:
-        wanted = render_block(entry, dataset_dir)
+        wanted = _location(entry, dataset_dir) if pairs else render_block(entry, dataset_dir)
     except TunebookError as error:
         return [error]
     faults = []
-    for key in dict.fromkeys([*wanted, *block]):
+    for key in _LOCATION if pairs else dict.fromkeys([*wanted, *block]):
         expected, found = _comparable(key, wanted), _comparable(key, block)
         if expected == found:
             continue
@@ -118,8 +130,7 @@ def entry_of_block(block: Mapping[str, Any], registry: Registry, dataset_dir: st
             location = _location(registry.entry(name), dataset_dir)
         except TunebookError:
             continue  # some other entry's fault, which is reported when that entry is used
-        keys = ("path", "name", "split", "data_files")
-        if all(_comparable(key, location) == _comparable(key, block) for key in keys):
+        if all(_comparable(key, location) == _comparable(key, block) for key in _LOCATION):
             return name
     return None
 

@@ -19,6 +19,7 @@ from tunebook.engines import Engine
 from tunebook.engines.axolotl.cache import prepared_path
 from tunebook.engines.axolotl.datasets import block_faults, entry_of_block, label_fault, render_block
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, NAMES_KEY, PLUGIN, evaluation_faults
+from tunebook.engines.objectives import objective
 from tunebook.errors import TunebookError, join_errors
 from tunebook.types import Command
 
@@ -234,12 +235,13 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
             fault = label_fault(block, Path.cwd())
             if fault:
                 yield TunebookError(f"{key}: {fault.problem}", fix=fault.fix)
-    if PLUGIN in _plugins(values):
+    trained_for = objective("axolotl", values)
+    if PLUGIN in _plugins(values) and (trained_for is None or trained_for.no_answers is None):
         directory = str(values[DIRECTORY_KEY])
         registry = load_registry(Path(directory))
         pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=True)
         for name, block in pairs:
-            yield from block_faults(block, registry.entry(name), directory)
+            yield from block_faults(block, registry.entry(name), directory, pairs=trained_for is not None)
 
 
 # An Axolotl training recipe, turned into the recipe that evaluates what it has trained.

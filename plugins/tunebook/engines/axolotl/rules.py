@@ -10,6 +10,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data.registry import load_registry
+from tunebook.engines.objectives import objective
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def evaluation_faults(values: Mapping[str, Any], root: Path) -> list[TunebookErr
     """
     names, blocks = values.get(NAMES_KEY), values.get("test_datasets")
     faults = list(_misspelt_options(values))
+    trained_for = objective("axolotl", values)
+    if trained_for is not None and trained_for.no_answers is not None:
+        return faults  # the plugin says so when the run starts, and leaves the evaluation to Axolotl
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         faults.append(
             TunebookError(
@@ -54,6 +58,14 @@ def evaluation_faults(values: Mapping[str, Any], root: Path) -> list[TunebookErr
             TunebookError(
                 f"{NAMES_KEY} has {len(names)} names for the {len(blocks)} blocks of `test_datasets`",
                 fix=f"give `{NAMES_KEY}` one name for each block, in their order",
+            )
+        )
+    elif trained_for is not None and len(names) > 1:
+        faults.append(
+            TunebookError(
+                f"with `{trained_for.setting}` Axolotl merges the {len(names)} blocks of `test_datasets` "
+                "into one set, and their rows cannot be told apart",
+                fix=f"keep one block, and one name in `{NAMES_KEY}`",
             )
         )
     faults += _registry_faults(values.get(DIRECTORY_KEY), names, root)
@@ -116,12 +128,11 @@ def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
             "`train_on_inputs: true` takes loss on the prompts: no answer can be separated from its prompt",
             fix="set `train_on_inputs: false`",
         )
-    for key in ("streaming", "pretraining_dataset", "rl", "reward_model", "process_reward_model"):
-        if values.get(key):
-            yield TunebookError(
-                f"`{key}: {values[key]}`: the plugin measures answers of supervised fine-tuning only",
-                fix=f"remove `{key}`, or take {PLUGIN} out of `plugins`",
-            )
+    if values.get("streaming"):
+        yield TunebookError(
+            "`streaming: true`: rows that arrive one by one cannot be counted",
+            fix=f"remove `streaming`, or take {PLUGIN} out of `plugins`",
+        )
 
 
 def _cadence_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
