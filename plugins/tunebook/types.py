@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,12 +40,26 @@ class Recipe:
     """Overlays and `key=value` overrides already merged in, in order."""
 
 
+METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {}
+"""Options of a built-in metric's own; its module has a `configured(options)` that gives the metric."""
+
+
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+    """Return the name of a metric with its own options, as records keep it and `metrics.load` reads it.
+
+    >>> with_options("rouge", {"tokenize": "char"})
+    'rouge{"tokenize": "char"}'
+    """
+    return f"{name}{json.dumps(dict(options), ensure_ascii=False)}" if options else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
     """What a registry entry asks to be measured."""
 
     name: str
-    """A built-in metric, an entry point of group `tunebook.metrics`, or `package.module:function`."""
+    """A built-in metric, an entry point of group `tunebook.metrics`, or `package.module:function`; a metric's
+    own options stand after it as JSON: `rouge{"tokenize": "char"}`."""
     mode: MetricMode | None = None
     """None: the metric's own choice, by whether the rows are direct answers."""
     max_new_tokens: int | None = None
@@ -164,6 +179,11 @@ class Metric:
         for flag in ("smaller_is_better", "may_be_undefined"):
             found = {one.name for one in figures if getattr(one, flag)}
             object.__setattr__(self, flag, getattr(self, flag) | found)
+
+    @property
+    def short_name(self) -> str:
+        """The name without its options and without the module of a function."""
+        return self.name.partition("{")[0].rpartition(":")[2]
 
     @property
     def names(self) -> tuple[str, ...]:

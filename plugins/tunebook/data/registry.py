@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tunebook import files
 from tunebook.errors import TunebookError, join_errors
 from tunebook.files import write_json
-from tunebook.types import DatasetEntry, MetricMode, MetricSpec
+from tunebook.types import METRIC_OPTIONS, DatasetEntry, MetricMode, MetricSpec, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -156,7 +156,8 @@ def parse_metrics(value: Any, where: str) -> tuple[MetricSpec, ...]:
         return ()
     errors: list[TunebookError] = []
     specs = [_parse_metric(item, where, errors) for item in (value if isinstance(value, list) else [value])]
-    names = [spec.name for spec in specs]
+    # With other options it is the same metric: its figures would have the same names.
+    names = [spec.name.partition("{")[0] for spec in specs]
     errors += [
         TunebookError(f'{where}: "metric" names {name!r} twice', fix="delete one of them")
         for name in sorted({name for name in names if name and names.count(name) > 1})
@@ -202,10 +203,11 @@ def _parse_metric(item: Any, where: str, errors: list[TunebookError]) -> MetricS
             )
         )
         return MetricSpec(name="")
+    known = (*_OPTIONS, *METRIC_OPTIONS.get(str(options.get("name")), ()))
     for key in options:
-        if key not in _OPTIONS:
-            close = difflib.get_close_matches(key, _OPTIONS, n=1, cutoff=0.5)
-            fix = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(_OPTIONS)}"
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            fix = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
             errors.append(TunebookError(f'{where}: "metric" has an unknown option {key!r}', fix=fix))
     name, mode = options.get("name"), options.get("mode")
     if not isinstance(name, str) or not name:
@@ -228,4 +230,5 @@ def _parse_metric(item: Any, where: str, errors: list[TunebookError]) -> MetricS
             )
             count = None
         counts[key] = count
-    return MetricSpec(name=name, mode=mode, **counts)
+    own = {key: options[key] for key in known[len(_OPTIONS) :] if key in options}
+    return MetricSpec(name=with_options(name, own), mode=mode, **counts)

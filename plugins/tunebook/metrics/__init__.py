@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tunebook import extensions
 from tunebook.errors import TunebookError
-from tunebook.types import Metric
+from tunebook.types import METRIC_OPTIONS, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +54,8 @@ def load(name: str) -> Metric:
     """Return the metric of that name.
 
     Args:
-        name: A built-in metric, an entry point of group `tunebook.metrics`, or
+        name: A built-in metric, its own options after it as JSON; an entry point of group
+            `tunebook.metrics`, or
             `package.module:function`, where the function is `f(prediction, reference)` and returns a
             `Score`, a dict of figures, a number or a bool. An attribute that is a `Metric` is taken as
             it is, under this name.
@@ -61,6 +63,9 @@ def load(name: str) -> Metric:
     Raises:
         TunebookError: There is none, its import fails, or two have one name.
     """
+    base, brace, options = name.partition("{")
+    if brace:
+        return _configured(name, base, brace + options)
     if ":" in name:
         return _as_metric(name, extensions.load_reference(name))
     if name in BUILT_IN:
@@ -74,6 +79,20 @@ def load(name: str) -> Metric:
             fix=f"use one of {', '.join(sorted([*BUILT_IN, *points]))}, or package.module:function",
         )
     return _as_metric(name, extensions.load_entry_point(points[name]))
+
+
+def _configured(name: str, base: str, options: str) -> Metric:
+    if base not in METRIC_OPTIONS:
+        raise TunebookError(f"the metric {base!r} has no options of its own", fix=f"write {base!r} alone")
+    try:
+        metric = importlib.import_module(BUILT_IN[base]).configured(json.loads(options))
+    except (ValueError, AttributeError) as error:
+        raise TunebookError(
+            f"the metric {name[:200]!r}: {error}",
+            fix=f"correct {' or '.join(METRIC_OPTIONS[base])}; docs/metrics.md shows them",
+        ) from error
+    assert isinstance(metric, Metric)
+    return metric
 
 
 def load_asked(specs: Iterable[MetricSpec]) -> tuple[tuple[Metric, MetricSpec], ...]:

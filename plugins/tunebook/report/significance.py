@@ -198,7 +198,7 @@ def _metric_of(answers: Answers) -> tuple[Metric, str] | str:
             return err.problem
         if answers.figure in metric.names or not metric.figures_complete:
             return metric, answers.figure
-        own = answers.figure.removeprefix(f"{name.rpartition(':')[2]}_")
+        own = answers.figure.removeprefix(f"{metric.short_name}_")
         if own in metric.names:
             return metric, own
     if not answers.metrics:

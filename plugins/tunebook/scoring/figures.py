@@ -151,7 +151,7 @@ def reported_figures(metrics: Sequence[Metric], *, generates: bool) -> dict[str,
 
 
 def _prefixed(metric: Metric, figure: str) -> str:
-    return f"{metric.name.rpartition(':')[2]}_{figure}"
+    return f"{metric.short_name}_{figure}"
 
 
 def metric_figures(metrics: Sequence[Metric], records: Sequence[EvalRecord]) -> dict[str, float]:
