@@ -6,13 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunebook.errors import TunebookError
-from tunebook.metrics import bleu, chrf, load
+from tunebook.metrics import bleu, chrf, load, scripts
 
 WORDS = st.sampled_from(
     ["the", "cat", "sat", "on", "a", "mat", ".", "(1,000)", "naïve", "日本語", "Is", "it?"]
 )
 PREDICTIONS = st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=20)
-REFERENCES = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)
+REFERENCES = (
+    st.lists(WORDS, min_size=1, max_size=12)
+    .map(" ".join)
+    .filter(lambda text: not scripts.mostly_unspaced(text))
+)
 CORPORA = st.lists(st.tuples(PREDICTIONS, REFERENCES), min_size=1, max_size=6)
 PAIR = ("The cat sat on a mat.", "The cat sat on the mat.")
 

@@ -213,7 +213,7 @@ def test_a_prediction_without_words_is_unparsed_and_scores_zero(prediction, reas
 
 
 def test_a_reference_without_words_is_refused():
-    with pytest.raises(ValueError, match="measure chrf instead: '日本'"):
+    with pytest.raises(ValueError, match="or measure chrf: '日本'"):
         rouge.judge("a cat", "日本")
 
 

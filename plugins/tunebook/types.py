@@ -40,7 +40,7 @@ class Recipe:
     """Overlays and `key=value` overrides already merged in, in order."""
 
 
-METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {}
+METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {"rouge": ("tokenize",), "bleu": ("tokenize",)}
 """Options of a built-in metric's own; its module has a `configured(options)` that gives the metric."""
 
 

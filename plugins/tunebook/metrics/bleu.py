@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
 from tunebook.errors import TunebookError
+from tunebook.metrics import scripts
 from tunebook.metrics.response import reference_text, shown
-from tunebook.types import UNPARSED, Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,8 +18,20 @@ ORDERS = 4
 """Longest n-gram that BLEU counts."""
 
 
-def score(prediction: str, reference: str) -> Score:
+TOKENIZERS = ("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "auto")
+"""Values of the option `tokenize`: sacrebleu's names, and `auto`."""
+_LANGUAGES = {"zh": "chinese", "ja-mecab": "japanese", "ko-mecab": "korean"}
+_INSTALL = {"ja-mecab": "pip install 'sacrebleu[ja]'", "ko-mecab": "pip install 'sacrebleu[ko]'"}
+
+
+def score(prediction: str, reference: str, tokenize: str = "13a") -> Score:
     """Sentence BLEU of one prediction, and the counts that corpus BLEU is made of.
+
+    Args:
+        prediction: The model's output.
+        reference: What it should be like.
+        tokenize: One of sacrebleu's tokenizers, or `auto`, by the reference's script: `zh` for Chinese,
+            `char` for other scripts without spaces, else `13a`.
 
     Returns:
         `sentence_bleu` from 0 to 100, with sacrebleu's smoothing and effective order; the lengths
@@ -26,13 +40,29 @@ def score(prediction: str, reference: str) -> Score:
         what a reader of the chat sees is compared: without thoughts, see `response.shown`.
 
     Raises:
-        ValueError: The reference shows nothing.
-        TunebookError: sacrebleu is not installed.
+        ValueError: The reference shows nothing, or less than half of its letters can be compared: `13a` and
+            `intl` make one token of a sentence without spaces.
+        TunebookError: sacrebleu, or what it needs for this tokenizer, is not installed.
 
     Source: Post, "A call for clarity in reporting BLEU scores", 2018, https://aclanthology.org/W18-6319.
     """
     said, reason = shown(prediction)
-    result = _bleu(sentence=True).sentence_score(said, [reference_text(reference)])
+    text = reference_text(reference)
+    unspaced = scripts.mostly_unspaced(text)
+    if tokenize == "auto":
+        chinese = unspaced and not scripts.has_kana(text) and scripts.mostly("chinese", text)
+        tokenize = "zh" if chinese else "char" if unspaced else "13a"
+    elif unspaced and tokenize in ("13a", "intl"):
+        raise ValueError(
+            f"BLEU's tokenizer {tokenize} counts words between spaces, which most of the reference has not; "
+            f'choose "tokenize": "zh", "ja-mecab", "char" or "auto": {text[:80]!r}'
+        )
+    elif tokenize in _LANGUAGES and not scripts.mostly(_LANGUAGES[tokenize], text):
+        raise ValueError(
+            f"BLEU's tokenizer {tokenize} cuts {_LANGUAGES[tokenize].title()}, which less than half of the "
+            f'reference\'s letters are; choose "tokenize": "char", "13a" or "auto": {text[:80]!r}'
+        )
+    result = _bleu(sentence=True, tokenize=tokenize).sentence_score(said, [text])
     values = {
         "sentence_bleu": float(result.score),
         "bleu_prediction_tokens": float(result.sys_len),
@@ -73,16 +103,17 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     }
 
 
-def signature() -> str:
+def signature(tokenize: str = "13a") -> str:
     """The signature sacrebleu gives the figure `bleu`; print it wherever the figure is published.
 
     Raises:
         TunebookError: sacrebleu is not installed.
     """
-    bleu = _bleu(sentence=False)
+    bleu = _bleu(sentence=False, tokenize="13a" if tokenize == "auto" else tokenize)
     # sacrebleu learns the number of references, which the signature names, when it sees some.
     bleu.corpus_score(["a"], [["a"]])
-    return str(bleu.get_signature())
+    found = str(bleu.get_signature())
+    return found.replace("tok:13a", "tok:auto") if tokenize == "auto" else found
 
 
 METRIC = Metric(
@@ -101,12 +132,35 @@ METRIC = Metric(
 )
 
 
+def configured(options: Mapping[str, Any]) -> Metric:
+    """Return the metric with its option `tokenize`, one of `TOKENIZERS`.
+
+    Raises:
+        ValueError: It is another.
+    """
+    tokenize = options.get("tokenize", "13a")
+    if tokenize not in TOKENIZERS:
+        raise ValueError(f"tokenize is one of {', '.join(TOKENIZERS)}, not {tokenize!r}")
+    return dataclasses.replace(
+        METRIC,
+        name=with_options("bleu", options),
+        score=functools.partial(score, tokenize=tokenize),
+        signature=functools.partial(signature, tokenize),
+    )
+
+
 @functools.cache
-def _bleu(*, sentence: bool) -> Any:
+def _bleu(*, sentence: bool, tokenize: str = "13a") -> Any:
     try:
         from sacrebleu.metrics import BLEU
     except ImportError as err:
         raise TunebookError(
             "BLEU needs sacrebleu, which is not installed", fix="pip install sacrebleu"
         ) from err
-    return BLEU(effective_order=sentence)
+    try:
+        return BLEU(effective_order=sentence, tokenize=tokenize)
+    except (ImportError, RuntimeError) as err:  # sacrebleu's own message for a tokenizer that is missing
+        raise TunebookError(
+            f'BLEU with "tokenize": "{tokenize}" needs packages that are not installed',
+            fix=_INSTALL.get(tokenize, "pip install sacrebleu"),
+        ) from err

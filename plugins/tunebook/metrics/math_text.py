@@ -6,6 +6,8 @@ import math
 import re
 from fractions import Fraction
 
+from tunebook.metrics.scripts import UNSPACED
+
 _FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{([^{}]{1,60})\}|(\d))\s?(?:\{([^{}]{1,60})\}|(\d))")
 _ROOT = re.compile(r"\\sqrt\s?\{?\s?(\d{1,12})\s?\}?")
 _RADICAL = re.compile(r"√\s?\(?(\d{1,12})\)?")
@@ -27,8 +29,8 @@ _OPERATORS = (
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*", "≈": "=", "→": "=", "⇒": "=", "≃": "=", "∗": "*"})
 
 
-# Scripts without a space between a word and a number: Thai, Lao, Burmese, Khmer, Japanese, Chinese, Korean.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+# Scripts without a space between a word and a number, Korean too.
+_UNSPACED = f"{UNSPACED}\uac00-\ud7af"
 _NUMBER_BEGINS = re.compile(rf"(?<=[{_UNSPACED}])(?=[-+]?[$¥€£￥₩]?\d)")
 _NUMBER_ENDS = re.compile(rf"(?<=[\d%])(?=[{_UNSPACED}])")
 # `3万5千`, `2百万`. 千米 and 千克 are units.

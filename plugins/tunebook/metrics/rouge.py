@@ -9,23 +9,24 @@ same for evaluation: `METRIC.score` is `judge`, which gives the F-measures as a 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
-import re
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from tunebook.errors import TunebookError
+from tunebook.metrics import scripts
 from tunebook.metrics.response import reference_text, shown
 from tunebook.metrics.rouge_lcs import lcs_length, subsequences
 from tunebook.metrics.rouge_tokens import sentences, word_ids
-from tunebook.types import UNPARSED, Figure, Metric, Score
+from tunebook.types import UNPARSED, Figure, Metric, Score, with_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tunebook.metrics.rouge_lcs import Sentences
-
-_LATIN = re.compile("[A-Za-z]")
 
 _Counted = TypeVar("_Counted", int, tuple[int, int])
 
@@ -87,8 +88,21 @@ def score_many(pairs: Iterable[tuple[str, str]], use_stemmer: bool = True) -> li
     return [score(prediction, reference, use_stemmer) for prediction, reference in pairs]
 
 
-def judge(prediction: str, reference: str) -> Score:
-    """ROUGE of one prediction with stemming, as a metric scores it.
+TOKENIZERS = ("google", "zh", "char", "words", "auto")
+"""Values of the option `tokenize`."""
+
+
+def judge(prediction: str, reference: str, tokenize: str = "google") -> Score:
+    """ROUGE of one prediction, as a metric scores it.
+
+    Args:
+        prediction: The model's output.
+        reference: What it should be like.
+        tokenize: What overlap is counted in. `google`: stems of words of a-z and 0-9, as rouge-score has
+            them. `zh`: jieba's words, counted by rouge_chinese, as LLaMA-Factory's own evaluation does, with
+            its BLEU-4 as `lf_bleu4`. `char`: letters and digits of any script. `words`: runs of them.
+            `auto`, by the reference's script: `google` for Latin, `char` for scripts without spaces, else
+            `words`.
 
     Returns:
         The F-measures by their names, from 0 to 1, and `prediction_words` and `reference_words`. A prediction
@@ -96,32 +110,99 @@ def judge(prediction: str, reference: str) -> Score:
         `no word`. Of both texts what a reader of the chat sees is compared: without thoughts.
 
     Raises:
-        ValueError: Less than half of the reference's letters are a-z, which are all that ROUGE compares.
-        TunebookError: As for `score`.
+        ValueError: Less than half of the reference's letters can be compared with this `tokenize`.
+        TunebookError: As for `score`; or `zh` and its packages are not installed.
     """
-    ids = word_ids(use_stemmer=True)
     said, reason = shown(prediction)
     text = reference_text(reference)
-    predicted, wanted = sentences(said, ids), sentences(text, ids)
-    if not wanted or not _mostly_scored(text):
-        raise ValueError(
-            "ROUGE compares words of a-z and 0-9, and less than half of the reference's letters are such; "
-            f"measure chrf instead: {text[:80]!r}"
-        )
-    values = {name: rouge.fmeasure for name, rouge in zip(TYPES, _score(predicted, wanted), strict=True)}
-    values["prediction_words"] = float(sum(map(len, predicted)))
-    values["reference_words"] = float(sum(map(len, wanted)))
-    if predicted:
+    if tokenize == "auto":
+        spaced = "google" if scripts.mostly("latin", text) else "words"
+        tokenize = "char" if scripts.mostly_unspaced(text) else spaced
+    values = _chinese(said, text) if tokenize == "zh" else _overlaps(said, text, tokenize)
+    if values["prediction_words"]:
         return Score(values=values, parsed=said)
     return Score(values=values, parsed=None, reason=reason or "no word")
 
 
-def _mostly_scored(text: str) -> bool:
-    """Whether at least half of the letters are a-z: else ROUGE is that of a text's numbers and names."""
-    if text.isascii():
-        return True
-    letters = sum(map(str.isalpha, text))
-    return 2 * len(_LATIN.findall(text)) >= letters
+def _overlaps(said: str, text: str, tokenize: str) -> dict[str, float]:
+    if tokenize == "google":
+        ids = word_ids(use_stemmer=True)
+        predicted, wanted = sentences(said, ids), sentences(text, ids)
+    else:
+        units = scripts.characters if tokenize == "char" else scripts.words
+        fresh: dict[str, int] = {}
+        predicted, wanted = (
+            [
+                [fresh.setdefault(unit, len(fresh)) for unit in found]
+                for line in side.split("\n")
+                if (found := units(line))
+            ]
+            for side in (said, text)
+        )
+    if tokenize == "words" and scripts.mostly_unspaced(text):
+        raise ValueError(
+            "most of the reference's letters are of a script without spaces between words; "
+            f'choose "tokenize": "char", "zh" or "auto": {text[:80]!r}'
+        )
+    if not wanted or (tokenize == "google" and not scripts.mostly("latin", text)):
+        raise ValueError(
+            "ROUGE compares words of a-z and 0-9, and less than half of the reference's letters are such; "
+            f'choose "tokenize": "zh", "char", "words" or "auto", or measure chrf: {text[:80]!r}'
+        )
+    values = {name: rouge.fmeasure for name, rouge in zip(TYPES, _score(predicted, wanted), strict=True)}
+    values["prediction_words"] = float(sum(map(len, predicted)))
+    values["reference_words"] = float(sum(map(len, wanted)))
+    return values
+
+
+def _chinese(said: str, text: str) -> dict[str, float]:
+    """LLaMA-Factory's figures, from 0 to 1; its BLEU-4 from 0 to 100.
+
+    Source: `llamafactory/train/sft/metric.py`, `ComputeSimilarity`, with its rounding.
+    """
+    if not scripts.mostly("chinese", text):
+        raise ValueError(
+            "jieba cuts Chinese, and less than half of the reference's letters are Chinese or a-z; "
+            f'choose "tokenize": "char", "words" or "auto", or measure chrf: {text[:80]!r}'
+        )
+    cut, rouge, bleu = _chinese_tools()
+    predicted, wanted = " ".join(cut(said)), " ".join(cut(text))
+    counts = {
+        "prediction_words": float(len(predicted.split())),
+        "reference_words": float(len(wanted.split())),
+    }
+    if not (counts["prediction_words"] and counts["reference_words"]):
+        return dict.fromkeys((*_CHINESE_TYPES, "lf_bleu4"), 0.0) | counts
+    found = rouge(predicted, wanted)[0]
+    values = {ours: round(found[theirs]["f"] * 100, 4) / 100 for ours, theirs in _CHINESE_TYPES.items()}
+    return values | {"lf_bleu4": round(bleu([list(text)], list(said)) * 100, 4)} | counts
+
+
+_CHINESE_TYPES = {"rouge1": "rouge-1", "rouge2": "rouge-2", "rougeL": "rouge-l"}
+
+
+class _ChineseTools(NamedTuple):
+    cut: Callable[[str], Iterable[str]]
+    rouge: Callable[[str, str], Any]
+    bleu: Callable[[list[list[str]], list[str]], float]
+
+
+@functools.cache
+def _chinese_tools() -> _ChineseTools:
+    try:
+        import jieba
+        from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+        from rouge_chinese import Rouge as RougeChinese
+    except ImportError as err:
+        raise TunebookError(
+            f'ROUGE with "tokenize": "zh" needs {err.name}, which is not installed',
+            fix="pip install jieba rouge-chinese nltk",
+        ) from err
+    jieba.setLogLevel("WARNING")
+    smooth = SmoothingFunction().method3
+    return _ChineseTools(
+        jieba.cut, RougeChinese().get_scores, functools.partial(sentence_bleu, smoothing_function=smooth)
+    )
 
 
 def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
@@ -130,11 +211,12 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     Returns:
         The mean of each F-measure; `length_ratio`, words of all predictions over words of all references;
         `unparsed_rate`, the share of predictions without a word; and by length of the reference the mean
-        `rougeL_<bucket>`, left out where the bucket is empty, and the count `n_<bucket>`.
+        `rougeL_<bucket>`, left out where the bucket is empty, and the count `n_<bucket>`. With `zh` there is
+        no ROUGE-Lsum, and the mean of `lf_bleu4`.
     """
     if not scores:
         return {}
-    figures = {name: _mean(scores, name) for name in TYPES}
+    figures = {name: _mean(scores, name) for name in (*TYPES, "lf_bleu4") if name in scores[0].values}
     predicted, wanted = (
         sum(s.values[name] for s in scores) for name in ("prediction_words", "reference_words")
     )
@@ -174,6 +256,27 @@ METRIC = Metric(
     select_by="rougeL",
     default_max_new_tokens=512,
 )
+
+
+def configured(options: Mapping[str, Any]) -> Metric:
+    """Return the metric with its option `tokenize`, one of `TOKENIZERS`.
+
+    Raises:
+        ValueError: It is another.
+    """
+    tokenize = options.get("tokenize", "google")
+    if tokenize not in TOKENIZERS:
+        raise ValueError(f"tokenize is one of {', '.join(TOKENIZERS)}, not {tokenize!r}")
+    figures = METRIC.figures
+    if tokenize == "zh":
+        kept = tuple(figure for figure in figures if figure.name != "rougeLsum")
+        figures = (*kept[:3], Figure(name="lf_bleu4", label="LLaMA-Factory's BLEU-4", high=100.0), *kept[3:])
+    return dataclasses.replace(
+        METRIC,
+        name=with_options("rouge", options),
+        score=functools.partial(judge, tokenize=tokenize),
+        figures=figures,
+    )
 
 
 def _mean(scores: Sequence[Score], name: str) -> float:
