@@ -60,6 +60,33 @@ def english_like(rng, words):
     return "\n".join(" ".join(flat[start:end]) for start, end in itertools.pairwise([0, *cuts, words]))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def short_limit():
+    short, rouge._SHORT = rouge._SHORT, -1
+    yield short
+    rouge._SHORT = short
+
+
+@settings(max_examples=100)
+@given(TEXTS, TEXTS, st.booleans())
+def test_short_texts_have_the_same_scores_by_the_port_to_rust(short_limit, prediction, reference, stem):
+    ours = rouge.score(prediction, reference, stem)
+    rouge._SHORT = short_limit
+    try:
+        assert rouge.score(prediction, reference, stem) == ours
+        ported = rouge._ported(prediction, reference, stem)
+        assert (ported is None) == (not (prediction + reference).isascii())
+    finally:
+        rouge._SHORT = -1
+
+
+def test_without_the_port_ours_is_used(monkeypatch, short_limit):
+    monkeypatch.setattr(rouge, "_SHORT", short_limit)
+    expected = rouge.score("the cats", "the cat")
+    monkeypatch.setattr(rouge, "_port", lambda use_stemmer: None)
+    assert rouge.score("the cats", "the cat") == expected
+
+
 @settings(max_examples=250)
 @given(TEXTS, TEXTS, st.booleans())
 @example("a x", "a a", False)
