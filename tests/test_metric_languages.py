@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tunebook import metrics
+from tunebook.cli.main import cli
+from tunebook.data.registry import parse_metrics
 from tunebook.errors import TunebookError
 
 DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -190,3 +193,42 @@ def test_rouge_of_chinese_equals_llama_factorys_own():
         values = metric.score(case["predict"], case["label"]).values
         ours = [100 * values[name] for name in ("rouge1", "rouge2", "rougeL")] + [values["lf_bleu4"]]
         assert ours == pytest.approx(case["figures"], abs=1e-9)
+
+
+def test_an_entry_asks_for_a_tokenizer_and_the_name_carries_it():
+    (spec,) = parse_metrics({"name": "rouge", "tokenize": "char", "max_samples": 5}, "entry")
+    assert (spec.name, spec.max_samples) == ('rouge{"tokenize": "char"}', 5)
+    ((metric, _),) = metrics.load_asked([spec])
+    assert (metric.name, metric.short_name) == (spec.name, "rouge")
+    assert metric.score("你好吗", "你好").values["rouge1"] == pytest.approx(0.8)
+
+
+def test_one_metric_with_two_tokenizers_is_named_twice():
+    with pytest.raises(TunebookError, match="names 'rouge' twice"):
+        parse_metrics(["rouge", {"name": "rouge", "tokenize": "char"}], "entry")
+
+
+def test_a_metric_without_options_of_its_own_takes_none():
+    with pytest.raises(TunebookError, match="unknown option 'tokenize'"):
+        parse_metrics({"name": "gsm8k", "tokenize": "char"}, "entry")
+    with pytest.raises(TunebookError, match="'gsm8k' has no options of its own"):
+        metrics.load('gsm8k{"tokenize": "char"}')
+
+
+def test_score_takes_a_metric_with_its_options(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text('{"predict": "你好吗", "label": "你好"}\n', encoding="utf-8")
+    records = tmp_path / "records.jsonl"
+    arguments = [
+        "score",
+        'rouge{"tokenize": "char"}',
+        str(file),
+        "--json",
+        "--records",
+        str(records),
+        "--workers",
+        "2",
+    ]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["figures"]["rouge1"]["value"] == pytest.approx(0.8)
