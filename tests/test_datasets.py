@@ -121,6 +121,15 @@ def test_the_reference_is_the_column_llamafactory_trains_on():
     assert reference_of(chat, entry) == "No"
 
 
+def test_the_reference_of_a_pair_is_its_chosen_answer():
+    pair = {"ranking": True, "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"}}
+    assert reference_of({"q": "?", "good": "Yes", "bad": "No"}, entry_of(pair)) == "Yes"
+    chat = {"good": {"from": "gpt", "value": "Yes"}, "bad": {"from": "gpt", "value": "No"}}
+    assert reference_of(chat, entry_of({**pair, "formatting": "sharegpt"})) == "Yes"
+    with pytest.raises(TunebookError, match="name no chosen"):
+        reference_of({}, entry_of({"ranking": True, "columns": {"prompt": "q"}}))
+
+
 @pytest.mark.parametrize(
     ("row", "values", "problem"),
     [

@@ -90,6 +90,31 @@ def test_the_trainers_choice_says_figure_and_direction(tmp_path, values, best, s
     assert "wer" in headline(folder)
 
 
+def test_the_engines_figures_beside_ours_stand_in_the_same_evaluation(tmp_path):
+    figures = [{"loss": 0.6, "rewards/accuracies": 0.5 + step / 10} for step in (3, 1, 2)]
+    folder = measured(tmp_path / "run", figures, best=0.8, checkpoint=10, asked="rewards/accuracies")
+    lines = [
+        json.loads(line) for line in (folder / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
+    ]
+    for line in lines:
+        line["values"] = {"macro_f1": 0.7, "perplexity": 1.1}
+    (folder / "tunebook" / "eval_metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    state = json.loads((folder / "trainer_state.json").read_text())
+    logged = [entry for entry in state["log_history"] if "eval_loss" in entry]
+    for entry, values in zip(logged, figures, strict=True):
+        entry |= {f"eval_{name}": value for name, value in values.items()} | {"eval_macro_f1": 0.7}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    evaluations = read_run(folder).evaluations
+    assert [(one.dataset, one.step) for one in evaluations] == [("set", 10), ("set", 20), ("set", 30)]
+    assert evaluations[0].values == {
+        "loss": 0.6,
+        "rewards/accuracies": 0.8,
+        "macro_f1": 0.7,
+        "perplexity": 1.1,
+    }
+    assert "whose chosen answer has the larger reward 0.800" in headline(folder)
+
+
 def test_without_a_choice_no_direction_is_made_up(tmp_path):
     logged = [{"eval_loss": loss, "eval_wer": 0.5 - loss / 10} for loss in (0.5, 0.6, 0.7)]
     said = headline(run(tmp_path / "run", logged))

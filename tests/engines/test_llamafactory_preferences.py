@@ -37,6 +37,13 @@ def pairs(tmp_path_factory):
         "pairs": (list(map(pair, rows)), ranked),
         "pairs_eval": (list(map(pair, seen)), {**ranked, "metric": ["yes_no", "exact_match"]}),
         "pairs_few": (dropped, {**ranked, "metric": "yes_no"}),
+        "pairs_long": (
+            [
+                {**pair(row), **({"rejected": "No " * 400} if number == 5 else {})}
+                for number, row in enumerate(seen)
+            ],
+            {**ranked, "metric": "yes_no"},
+        ),
         "marked": ([marked(*one) for one in enumerate(rows)], tagged),
         "marked_eval": ([marked(*one) for one in enumerate(seen)], {**tagged, "metric": "yes_no"}),
         "marked_bad": (
@@ -77,6 +84,7 @@ def recipes(recipe, pairs, thinker):
         "orpo": {**dpo, **best, "metric_for_best_model": "perplexity", "pref_loss": "orpo"},
         "kto": {**kto, **best, "metric_for_best_model": "rewards/margins"},
         "few": {**dpo, "eval_dataset": "pairs_few"},
+        "long": {**dpo, "eval_dataset": "pairs_long", "cutoff_len": 72},
         "rm": {
             **base,
             "finetuning_type": "lora",
@@ -170,6 +178,8 @@ def test_the_best_model_is_chosen_by_either_kind_of_figure(runs, name, figure, b
 def test_the_log_says_what_is_measured_and_on_how_many_rows(runs):
     assert "pairs_eval: answers are scored against the chosen ones" in runs["dpo"].log
     assert "27 of 41 rows, since the others are marked as bad answers" in runs["kto"].log
+    assert "pairs_long: 1 of 41 rows lost part of the answer or of the assistant header" in runs["long"].log
+    assert "(rows 5)" in runs["long"].log
     assert "pairs_few: 9 of 10 rows are evaluated: LLaMA-Factory drops" in runs["few"].log
 
 

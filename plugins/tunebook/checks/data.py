@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tunebook import metrics
 from tunebook.data import rows
 from tunebook.data.registry import data_files as files_of
-from tunebook.data.sources import reference_of
+from tunebook.data.sources import column, reference_of
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def check_references(
     """
     if not asked:
         return
+    mark = column(entry, "kto_tag")
     deadline = time.monotonic() + MAX_SECONDS
     for path in files:
         if path.suffix not in rows.READABLE:
@@ -74,6 +75,8 @@ def check_references(
         for number, row in enumerate(islice(rows.iter_rows(path), max_rows), 1):
             if time.monotonic() > deadline:
                 return
+            if mark is not None and not row.get(mark):
+                continue  # a bad answer: it is compared with nothing
             try:
                 reference = reference_of(row, entry)
                 for metric in asked:

@@ -78,6 +78,8 @@ def _thinking(recipe: CheckedRecipe, template: str, *, thinks: bool) -> Iterator
             f"the template {template} has no thinking: enable_thinking changes nothing",
             fix=None,
         )
+    if recipe.objective is not None and recipe.objective.no_answers is not None:
+        return
     entries = recipe.entries(recipe.evaluation_sets)
     direct = [entry.name for entry in entries for spec in entry.metrics if spec.name in _DIRECT]
     if thinks and direct and recipe.effective("enable_thinking") is not False:

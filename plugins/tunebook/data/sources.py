@@ -145,9 +145,17 @@ def is_chat(entry: DatasetEntry) -> bool:
 def reference_of(row: Mapping[str, Any], entry: DatasetEntry) -> str:
     """Return the answer that `row` gives: the text the engine trains on and a metric compares with.
 
+    Of a pair that is the chosen answer, which in a conversation is a message by itself.
+
     Raises:
         TunebookError: The row has none, or one that is no text, which LLaMA-Factory drops with a warning.
     """
+    if entry.values.get("ranking"):
+        name = column(entry, "chosen")
+        found = row.get(name or "")
+        if is_chat(entry) and isinstance(found, dict):
+            return _text(found, tag(entry, "content_tag"), "the chosen message")
+        return _text(row, name, f"{entry.registry}: {entry.name}", key="chosen")
     if not is_chat(entry):
         return _text(row, column(entry, "response"), f"{entry.registry}: {entry.name}")
     name, assistant = column(entry, "messages"), tag(entry, "assistant_tag")
@@ -165,13 +173,13 @@ def reference_of(row: Mapping[str, Any], entry: DatasetEntry) -> str:
     return _text(last, tag(entry, "content_tag"), "the last message")
 
 
-def _text(row: Mapping[str, Any], name: str | None, where: str) -> str:
+def _text(row: Mapping[str, Any], name: str | None, where: str, *, key: str = "response") -> str:
     if name is None:
-        raise TunebookError(f"{where}: its columns name no response", fix='add "response" to "columns"')
+        raise TunebookError(f"{where}: its columns name no {key}", fix=f'add "{key}" to "columns"')
     if name not in row:
         raise TunebookError(
             f"there is no column {name!r} among {', '.join(map(str, row))}",
-            fix="name the answer's column under columns.response of the registry entry",
+            fix=f"name the answer's column under columns.{key} of the registry entry",
         )
     value = row[name]
     if not isinstance(value, str):

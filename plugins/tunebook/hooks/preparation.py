@@ -86,6 +86,7 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
         length_limit=words.length_limit,
         header=words.answer_header,
         prompt_loss_key=words.prompt_loss_key,
+        cut_at_limit=chosen.beside is None,
     )
     references = [detokenizer.answer(row.answer_ids) for row in rows]
     usable = [row.index for row in rows if _references_usable(chosen, row, references[row.index])]

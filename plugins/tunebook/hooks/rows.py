@@ -67,6 +67,7 @@ def read_rows(
     length_limit: int,
     prompt_loss_key: str,
     header: tuple[int, ...] = (),
+    cut_at_limit: bool = True,
 ) -> list[AnswerRow]:
     """Read every row of an evaluation set once and find its answer.
 
@@ -77,6 +78,7 @@ def read_rows(
         length_limit: The engine's limit on tokens per row.
         header: Token ids before every whole answer; empty: found by comparing rows.
         prompt_loss_key: The engine's key that puts loss on the prompt, for messages.
+        cut_at_limit: Only rows that reach the limit are cut. Not so of pairs, cut by the longer answer.
 
     Raises:
         TunebookError: The set is streamed, empty, or supervises its prompts.
@@ -114,7 +116,8 @@ def read_rows(
     if not header:
         whole = [headers[row.index] for row in rows if row.length < length_limit]
         header = common_suffix(whole) if len(whole) >= _ROWS_TO_TELL_A_HEADER else ()
-    return _mark_cut(rows, headers, header[-_HEADER_TOKENS:], stop_ids, length_limit)
+    least = length_limit if cut_at_limit else 0
+    return _mark_cut(rows, headers, header[-_HEADER_TOKENS:], stop_ids, least)
 
 
 def _tokens(dataset: Any) -> Iterator[tuple[list[int], list[int]]]:
@@ -128,11 +131,11 @@ def _mark_cut(
     headers: list[tuple[int, ...]],
     header: tuple[int, ...],
     stop_ids: frozenset[int],
-    length_limit: int,
+    least: int,
 ) -> list[AnswerRow]:
     """Mark rows whose answer lost its end, or whose prompt lost the assistant header.
 
-    Engines cut at their length limit without a word, so only rows that reach it can be cut. The tail is
+    Engines cut at their length limit without a word, so only rows of `least` tokens can be cut. The tail is
     lost when other answers end in a stop token and this one has none; the header is lost when this prompt
     does not end as the whole ones do.
     """
@@ -144,7 +147,7 @@ def _mark_cut(
         tail_lost = tail_can_be_told and not ends_well[row.index]
         header_lost = bool(header) and own_header[-len(header) :] != header
         no_answer = row.label_tokens == 0
-        cut = no_answer or (row.length >= length_limit and (tail_lost or header_lost))
+        cut = no_answer or (row.length >= least and (tail_lost or header_lost))
         marked.append(replace(row, cut=cut))
     return marked
 

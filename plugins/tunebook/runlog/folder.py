@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -197,7 +198,7 @@ class _Reader:
         self.notes.extend(read.notes)
         ours = {evaluation.step for evaluation in read.evaluations}
         known = {evaluation.dataset for evaluation in read.evaluations}
-        return read.evaluations + [
+        return [_with_logged(one, logged, alone=len(known) == 1) for one in read.evaluations] + [
             evaluation
             for evaluation in logged
             if evaluation.step not in ours or (evaluation.dataset and evaluation.dataset not in known)
@@ -373,6 +374,23 @@ def _by_consoles(consoles: Sequence[Console]) -> list[_Seen]:
             if start.resumed_at is not None and not (found and found[-1].resumed_at == start.resumed_at):
                 found.append(_Seen(console.source, start.resumed_at))
     return found
+
+
+def _with_logged(one: Evaluation, logged: Sequence[Evaluation], *, alone: bool) -> Evaluation:
+    """Add the engine's own figures to an evaluation of ours beside it, which has no loss: see `Prepared`.
+
+    Args:
+        one: Of ours.
+        logged: The engine's.
+        alone: There is one set, whose name the engine does not log.
+    """
+    if "loss" in one.values or one.after_training:
+        return one
+    names = (one.dataset, "") if alone else (one.dataset,)
+    found = [own.values for own in logged if own.step == one.step and own.dataset in names]
+    return replace(
+        one, values={name: value for own in found for name, value in own.items()} | dict(one.values)
+    )
 
 
 def _by_steps(places: Sequence[WentBack], checkpoints: Collection[int], interval: int) -> list[_Seen]:

@@ -10,6 +10,7 @@ from tunebook import engines, paths
 from tunebook.checks.data import check_datasets
 from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.data.registry import load_registry
+from tunebook.engines.objectives import objective
 from tunebook.errors import Faults, TunebookError
 from tunebook.recipes.catalog import find_recipe
 from tunebook.redact import redact
@@ -73,8 +74,12 @@ def resolve_recipe(
     output_dir = Path()
     if engine.registry_key not in refused:
         with faults.gather():
-            entries = _check_data(values, engine, faults)
-            evaluated = engine.evaluation_sets(values)
+            trained_for = objective(recipe.engine, values)
+            if trained_for is None or trained_for.no_answers is None:
+                evaluated = engine.evaluation_sets(values)
+            # An entry cannot say what the columns of Axolotl's pairs are: the plugin reads them.
+            read = () if trained_for is not None and recipe.engine == "axolotl" else evaluated
+            entries = _check_data(values, engine, read, faults)
             notes += _whole_sets(values, engine)
     with faults.gather():
         output_dir = _output_dir(recipe)
@@ -147,8 +152,10 @@ def _is_on_hub(value: str) -> bool:
     return value == "ONLINE" or value.startswith("REMOTE:")
 
 
-def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Faults) -> list[DatasetEntry]:
-    """Return the entries of the recipe's datasets that are in the registry."""
+def _check_data(
+    values: Mapping[str, Any], engine: engines.Engine, measured: Collection[str], faults: Faults
+) -> list[DatasetEntry]:
+    """Return the entries of the recipe's datasets that are in the registry; read references of `measured`."""
     names = engine.dataset_names(values)
     folder = values.get(engine.registry_key, "data")
     if not names or not isinstance(folder, str) or _is_on_hub(folder):
@@ -159,7 +166,7 @@ def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Fault
     for error in check_datasets(
         registry,
         [name for name in names if not any(f"{registry.path}: {name}: " in problem for problem in said)],
-        engine.evaluation_sets(values),
+        measured,
         max_rows=limit if isinstance(limit, int) and limit > 0 else None,
     ):
         faults.add(error)
