@@ -112,3 +112,7 @@ def test_means_is_no_label_of_an_answer():
 )
 def test_a_sum_that_was_worked_out_is_read(text, number):
     assert gsm8k.score(text, f"#### {number}").values["exact_match"] == 1.0
+
+
+def test_a_correction_that_says_nothing_is_read_over():
+    assert gsm8k.extract("The answer is 18.\nwait") == 18

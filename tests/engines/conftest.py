@@ -40,7 +40,7 @@ def registry(tmp_path_factory) -> Path:
         "sums_train": (sums(500, 10), None),
         "sums_eval": (sums(48, 11), {"name": "gsm8k", "max_new_tokens": 40}),
         "sums_bleu": (sums(48, 11), [{"name": name, "max_new_tokens": 40} for name in ("gsm8k", "bleu")]),
-        "sums_all": (sums(48, 11), ["gsm8k", "rouge", "bleu", "chrf"]),
+        "sums_all": (sums(48, 11), ["gsm8k", {"name": "rouge", "tokenize": "auto"}, "bleu", "chrf"]),
         "sums_subset": (sums(48, 11), {"name": "gsm8k", "max_new_tokens": 8, "max_samples": 10}),
         "sums_loss": (sums(48, 11), "perplexity"),
     }

@@ -98,6 +98,8 @@ def _goes_round(text: str) -> bool:
     if text[-_LONG_DIGITS:].isdecimal() and len(text) >= _LONG_DIGITS:
         return True
     tail = text[-_ROUNDS * _CYCLES.stop :]
+    if len(tail) < 2 * _CYCLES.start:
+        return False
     last = tail[-_CYCLES.start :]
     # The end of the round before: nothing nearer repeats the last characters.
     at = tail.rfind(last, 0, len(tail) - 1)
