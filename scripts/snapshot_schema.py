@@ -1,11 +1,17 @@
 """Write down the keys that an installed engine accepts, so that a recipe can be checked without the engine.
 
-Run it in the engine's environment. The file is named after the engine's version and lies in the package;
-a test holds it equal to what this script makes.
+Run it in the engine's environment. It adds the installed version to the engine's file in the package, which
+holds every version side by side; a test holds the installed one equal to what this script makes. The file of
+LLaMA-Factory has its own keys alone: those of transformers' TrainingArguments are in another, by series.
+
+Versions other than the installed one need no environment of their own: unpack them without their dependencies
+and put them first.
 
 Example:
   .venv-axolotl/bin/python scripts/snapshot_schema.py axolotl
   .venv/bin/python scripts/snapshot_schema.py llamafactory
+  uv pip install --target old --no-deps llamafactory==0.9.4 transformers==4.57.1 tokenizers==0.22.1
+  PYTHONPATH=old .venv/bin/python scripts/snapshot_schema.py llamafactory
 """
 
 from __future__ import annotations
@@ -20,12 +26,11 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import click
 
-SCHEMAS = Path(__file__).resolve().parents[1] / "plugins" / "tunebook" / "engines" / "schemas"
+from tunebook.engines import schema as stored
 
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _JSON = (str, int, float, bool, type(None))
@@ -68,9 +73,15 @@ class Schema:
                 kinds.add(self._kind(part))
                 models += self._spec_of_items(part).get("models", [])
         kinds |= {_SCALARS[type(choice)] for choice in choices}
+        patterns = [
+            pattern for part in self._annotated(annotation) if (pattern := getattr(part, "pattern", None))
+        ]
         spec: Spec = {"types": sorted(kinds)}
-        if choices and not {"any", "string"} & {self._kind(part) for part in self._parts(annotation)}:
+        loose = [self._kind(part) for part in self._parts(annotation)]
+        if choices and "any" not in loose and loose.count("string") <= len(patterns):
             spec["choices"] = list(dict.fromkeys(choices))
+        if patterns:
+            spec["patterns"] = patterns
         if models:
             spec["models"] = sorted(set(models))
         return spec
@@ -87,6 +98,14 @@ class Schema:
             yield from self._parts(typing.get_args(annotation)[0])
         else:
             yield annotation
+
+    def _annotated(self, annotation: Any) -> Iterator[Any]:
+        """What is said of the parts beside their types, such as the pattern of a text."""
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            for part in typing.get_args(annotation):
+                yield from self._annotated(part)
+        elif typing.get_origin(annotation) is typing.Annotated:
+            yield from typing.get_args(annotation)[1:]
 
     def _kind(self, part: Any) -> str:
         origin = typing.get_origin(part) or part
@@ -179,23 +198,13 @@ _ASSERTED: dict[str, list[Any]] = {
 }
 
 
-def llamafactory_schema() -> dict[str, Any]:
-    """Every key of LLaMA-Factory's commands, its templates, and the models each one is made for.
-
-    A key's `groups` are the argument classes it stands in: `train` reads all but `evaluation`; `export`,
-    `chat` and `api` read `model`, `data`, `finetuning` and `generating`; `eval` reads the rest.
-    """
-    from llamafactory import hparams
-    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
-    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+def transformers_schema() -> dict[str, Any]:
+    """The keys that LLaMA-Factory's recipes have from transformers."""
+    from transformers import Seq2SeqTrainingArguments
     from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
     from transformers.training_args import OptimizerNames
 
-    schema = Schema(dataclass_fields)
-    keys: dict[str, Spec] = {}
-    for group in ("model", "data", "training", "finetuning", "generating", "evaluation"):
-        for key, spec in schema.keys(getattr(hparams, f"{group.capitalize()}Arguments")).items():
-            keys.setdefault(key, spec | {"groups": []})["groups"].append(group)
+    keys = Schema(dataclass_fields).keys(Seq2SeqTrainingArguments)
     # Annotated as text as well, but TrainingArguments refuses any other.
     enums: dict[str, type[enum.Enum]] = {
         "optim": OptimizerNames,
@@ -205,8 +214,35 @@ def llamafactory_schema() -> dict[str, Any]:
         "save_strategy": SaveStrategy,
         "hub_strategy": HubStrategy,
     }
-    asserted = _ASSERTED | {key: [choice.value for choice in names] for key, names in enums.items()}
-    for key, choices in asserted.items():
+    for key, names in enums.items():
+        keys[key]["choices"] = [choice.value for choice in names]
+    return {"keys": {key: spec | {"groups": ["training"]} for key, spec in keys.items()}}
+
+
+def llamafactory_schema() -> dict[str, Any]:
+    """Every key of LLaMA-Factory's commands but transformers', its templates, and the models of each.
+
+    A key's `groups` are the argument classes it stands in: `train` reads all but `evaluation`; `export`,
+    `chat` and `api` read `model`, `data`, `finetuning` and `generating`; `eval` reads the rest.
+    """
+    from llamafactory import hparams
+    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
+    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+
+    schema = Schema(dataclass_fields)
+    keys: dict[str, Spec] = {}
+    for group in ("model", "data", "training", "finetuning", "generating", "evaluation"):
+        model = getattr(hparams, f"{group.capitalize()}Arguments")
+        own = {
+            name
+            for part in model.__mro__
+            if part.__module__.startswith("llamafactory.")
+            for name in vars(part).get("__annotations__", {})
+        }
+        for key, spec in schema.keys(model).items():
+            if key in own:
+                keys.setdefault(key, spec | {"groups": []})["groups"].append(group)
+    for key, choices in _ASSERTED.items():
         keys[key]["choices"] = choices
     made_for: dict[str, set[str]] = {}
     for name, sources in SUPPORTED_MODELS.items():
@@ -223,17 +259,59 @@ def llamafactory_schema() -> dict[str, Any]:
     }
 
 
-ENGINES = {"axolotl": axolotl_schema, "llamafactory": llamafactory_schema}
+PARTS: dict[str, tuple[str, ...]] = {
+    "axolotl": ("axolotl",),
+    "llamafactory": ("llamafactory", "transformers"),
+}
+"""The files that describe an engine."""
 
 
-def snapshot(engine: str) -> tuple[Path, str]:
-    """Return where the snapshot of the installed engine belongs, and its text."""
-    release = version(engine)
-    content = {"engine": engine, "version": release, **ENGINES[engine]()}
-    return SCHEMAS / f"{engine}-{release}.json", _text(content)
+def snapshot(part: str) -> tuple[str, dict[str, Any]]:
+    """Return the installed version, as the file of `part` names it, and its sections."""
+    if part == "axolotl":
+        return version("axolotl"), axolotl_schema()
+    if part == "transformers":
+        return stored.series(version("transformers")), transformers_schema()
+    from llamafactory.extras.env import VERSION  # a checkout on the path has no metadata
+
+    return VERSION, llamafactory_schema()
 
 
-def _text(content: Mapping[str, Any]) -> str:
+def merge(held: Mapping[str, Any], release: str, sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds with one version added or replaced."""
+    versions = {name: stored.select(held, name) for name in held.get("versions", ())} | {release: sections}
+    names = sorted(versions, key=stored.order)
+    merged: dict[str, Any] = {"versions": names}
+    for section in dict.fromkeys(part for one in versions.values() for part in one):
+        deep = section in stored.DEEP
+        groups = sorted({key for one in versions.values() for key in one.get(section, {})})
+        merged[section] = {}
+        for group in groups:
+            parts = {name: versions[name].get(section, {}).get(group) for name in names}
+            if deep:
+                inner = sorted({key for part in parts.values() for key in part or ()})
+                merged[section][group] = {
+                    key: _by_version({name: (part or {}).get(key) for name, part in parts.items()})
+                    for key in inner
+                }
+            else:
+                merged[section][group] = _by_version(parts)
+    return merged
+
+
+def _by_version(values: Mapping[str, Any]) -> Any:
+    """The value itself where all versions have the same, else each value with the versions that have it."""
+    every = list(values.values())
+    if all(value == every[0] for value in every):
+        return every[0]
+    found: dict[str, list[str]] = {}
+    for name, value in values.items():
+        if value is not None:
+            found.setdefault(json.dumps(value), []).append(name)
+    return {stored.VERSIONED: [{"in": names, "is": json.loads(text)} for text, names in found.items()]}
+
+
+def text_of(content: Mapping[str, Any]) -> str:
     """Indented down to the keys, one key a line, so that a change of version reads well as a diff."""
     lines = []
     for name, value in content.items():
@@ -241,7 +319,7 @@ def _text(content: Mapping[str, Any]) -> str:
             lines.append(f'  "{name}": {json.dumps(value)}')
             continue
         entries = [f'    "{key}": {json.dumps(entry)}' for key, entry in value.items()]
-        if name in ("models", "plugins"):
+        if name in stored.DEEP:
             entries = [
                 f'    "{key}": {{\n'
                 + ",\n".join(f'      "{inner}": {json.dumps(spec)}' for inner, spec in entry.items())
@@ -253,18 +331,21 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("engine", type=click.Choice(sorted(ENGINES)))
+@click.argument("engine", type=click.Choice(sorted(PARTS)))
 def main(engine: str) -> None:
-    r"""Write the snapshot of the ENGINE that is installed in this environment.
+    r"""Add the ENGINE that is installed in this environment to its file.
 
     \b
     Example:
       .venv-axolotl/bin/python scripts/snapshot_schema.py axolotl
     """
-    path, text = snapshot(engine)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    click.echo(f"{path}: {len(json.loads(text)['keys'])} keys")
+    for part in PARTS[engine]:
+        release, sections = snapshot(part)
+        path = stored.FOLDER / f"{part}.json"
+        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text_of(merge(held, release, sections)), encoding="utf-8")
+        click.echo(f"{path}: {release}, {len(sections['keys'])} keys")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPARE = """
 import sys
 sys.path.insert(0, "scripts")
-from snapshot_schema import snapshot
-path, text = snapshot("axolotl")
-sys.exit(path.read_text() != text)
+from snapshot_schema import PARTS, snapshot
+from tunebook.engines import schema
+for part in PARTS["axolotl"]:
+    version, sections = snapshot(part)
+    held = schema.select(schema._read(part), version)
+    if any(held[name] != section for name, section in sections.items()):
+        sys.exit(f"{part} {version} has changed; ")
 """
 
 

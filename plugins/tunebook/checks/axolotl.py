@@ -48,6 +48,7 @@ def _removed(key: str, fix: str) -> Refusal:
         lambda s: s.get(key) or (s.get(key) is not None and key in _REFUSED_AT_FALSE),
         "Axolotl no longer supports it, and stops",
         fix,
+        since="0.17" if key in ("s2_attention", "flash_attn_rms_norm") else "0",
     )
 
 
@@ -64,7 +65,8 @@ def _offloads(recipe: CheckedRecipe) -> bool:
 
 
 def _attention(recipe: CheckedRecipe) -> str:
-    return str(recipe.get("attn_implementation") or ("flash" if recipe.get("flash_attention") else ""))
+    named = recipe.get("attn_implementation") if recipe.since("0.17") else None
+    return str(named or ("flash" if recipe.get("flash_attention") else ""))
 
 
 def _kernel(key: str) -> Refusal:
@@ -81,6 +83,17 @@ def _kernel(key: str) -> Refusal:
     )
 
 
+def _kernel_and_fsdp1(key: str) -> Refusal:
+    return Refusal(
+        "fsdp-conflict",
+        key,
+        # As the engine asks: the version inside fsdp_config does not count here.
+        lambda s: s.get(key) and s.gpus > 1 and s.get("fsdp_config") and str(s.get("fsdp_version")) != "2",
+        "LoRA kernels do not go with FSDP1",
+        f"set {key}: false, or fsdp_version: 2",
+    )
+
+
 def _one_rank(key: str) -> Refusal:
     return Refusal(
         "fsdp-conflict",
@@ -89,6 +102,7 @@ def _one_rank(key: str) -> Refusal:
         "FSDP2 cannot load 4-bit weights on one rank only",
         f"write {key}: false",
         write="false",
+        since="0.19",
     )
 
 
@@ -121,6 +135,10 @@ _ADAPTERS = (
             lambda s: s.get("flash_attn_fuse_mlp") and s.get("adapter") in ("lora", "qlora"),
             "a fused MLP has no matrices for adapters", "remove flash_attn_fuse_mlp"),
     *map(_kernel, _NO_LORA_KERNELS),
+    Refusal("removed-key", "save_safetensors", lambda s: s.get("save_safetensors") is False,
+            "transformers 5 always writes safetensors, and Axolotl refuses `false`",
+            "remove save_safetensors"),
+    *map(_kernel_and_fsdp1, _NO_LORA_KERNELS),
     Refusal(MISSING, "relora", lambda s: s.get("relora") and not s.get("jagged_restart_steps"),
             "ReLoRA needs the steps between two restarts", "add jagged_restart_steps"),
     Refusal(CONFLICT, "relora", lambda s: s.get("relora") and any_of(s, ("deepspeed", "fsdp", "fsdp_config")),
@@ -135,7 +153,7 @@ _SPEED = (
     Refusal(CONFLICT, "attn_implementation",
             lambda s: s.get("attn_implementation") and any_of(s, _LEGACY_ATTENTION),
             "attn_implementation does not go with the old switches, e.g. flash_attention",
-            "keep only attn_implementation"),
+            "keep only attn_implementation", since="0.17"),
     Refusal(MISSING, "scaling_softmax",
             lambda s: s.get("scaling_softmax") and not _attention(s).startswith("flex")
             and not s.get("flex_attention"),
@@ -158,7 +176,7 @@ _SPEED = (
             "it moves checkpoints, and there are none", "add gradient_checkpointing: true"),
     Refusal(MISSING, "selective_checkpointing",
             lambda s: s.get("selective_checkpointing") and not s.get("gradient_checkpointing"),
-            "it chooses checkpoints, and there are none", "add gradient_checkpointing: true"),
+            "it chooses checkpoints, and there are none", "add gradient_checkpointing: true", since="0.18"),
     Refusal(CONFLICT, "gradient_checkpointing",
             lambda s: "mpt" in str(s.get("base_model")).lower() and s.get("gradient_checkpointing"),
             "MPT has no checkpointing", "remove gradient_checkpointing"),
@@ -167,9 +185,9 @@ _SPEED = (
             "reentrant checkpointing does not go with a partly frozen model", "set use_reentrant: false"),
     Refusal(MISSING, "torch_compile_options",
             lambda s: s.get("torch_compile_options") is not None and not s.get("torch_compile"),
-            "nothing is compiled", "add torch_compile: true"),
+            "nothing is compiled", "add torch_compile: true", since="0.18"),
     Refusal(MISSING, "fp8_config", lambda s: s.get("fp8_config") is not None and not s.get("fp8"),
-            "it is for fp8", "add fp8: true, or remove fp8_config"),
+            "it is for fp8", "add fp8: true, or remove fp8_config", since="0.19"),
     Refusal(CONFLICT, "torch_compile", lambda s: (
                 s.get("rl") == "ebft" and s.get("torch_compile") is True and s.get("gradient_checkpointing")
                 and nested(s, "ebft", "mode") == "strided"),
@@ -210,7 +228,7 @@ _DIVIDED = (
             lambda s: s.get("fp8_enable_fsdp_float8_all_gather") and s.get("fsdp_version") != 2,
             "it is for FSDP2", "add fsdp_config and fsdp_version: 2, or remove it"),
     Refusal(MISSING, "fp32_norms", lambda s: s.get("fp32_norms") and _fsdp_version(s) != "2",
-            "it is for FSDP2", "add fsdp_config and fsdp_version: 2, or remove fp32_norms"),
+            "it is for FSDP2", "add fsdp_config and fsdp_version: 2, or remove fp32_norms", since="0.17"),
 )  # fmt: skip
 
 METHOD: tuple[Refusal, ...] = (*_ADAPTERS, *_SPEED, *_DIVIDED)
@@ -281,6 +299,10 @@ _BASICS = (
     Refusal(MISSING, "batch_size",
             lambda s: s.get("batch_size") and not any_of(s, _BATCH),
             "batch_size is divided by micro_batch_size, which is not set", "add micro_batch_size"),
+    Refusal(MISSING, "micro_batch_size",
+            lambda s: sum(s.get(key) is not None for key in ("batch_size", *_BATCH)) < 2,
+            "Axolotl wants two of micro_batch_size, gradient_accumulation_steps and batch_size",
+            "add micro_batch_size and gradient_accumulation_steps", until="0.19"),
     Refusal(MISSING, "push_dataset_to_hub",
             lambda s: s.get("push_dataset_to_hub") and s.get("hf_use_auth_token") is not True,
             "it needs hf_use_auth_token: true", "add hf_use_auth_token: true"),
@@ -354,10 +376,11 @@ _DATA = (
     Refusal(CONFLICT, "warmup_ratio", lambda s: s.get("rl") == "simpo" and s.get("warmup_ratio"),
             "SimPO's trainer takes no warmup_ratio", "write warmup_steps"),
     Refusal(CONFLICT, "dpo_loss_type", lambda s: s.get("dpo_loss_type") and s.get("rl") != "dpo",
-            "it is for rl: dpo only", "remove it, or set rl: dpo"),
+            "it is for rl: dpo only", "remove it, or set rl: dpo", since="0.17"),
     Refusal("bad-count", "trl", lambda s: (
                 s.get("rl") == "grpo" and (as_number(nested(s, "trl", "num_generations")) or 2) < 2),
-            "GRPO compares the answers of a group, and one is no group", "set num_generations: 2 or more"),
+            "GRPO compares the answers of a group, and one is no group", "set num_generations: 2 or more",
+            since="0.17"),
 )  # fmt: skip
 TABLE: tuple[Refusal, ...] = (*_BASICS, *_CADENCE, *_DATA, *METHOD)
 """All rows; what needs another package's plugin is left to that plugin."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.checks.recipe import as_number
 from tunebook.engines.axolotl.rules import PLUGIN
+from tunebook.engines.schema import order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,10 +105,57 @@ def _for_lora(key: str) -> Ignored:
     )
 
 
+# trl 0.20 takes the loss by name in each call, and LLaMA-Factory calls it without: measured with trl 0.24.0.
+_LF_LOSSES = ("sigmoid", "orpo", "simpo")
+
+
+def _another_loss(recipe: CheckedRecipe) -> bool:
+    trl = recipe.installed("trl")
+    named = recipe.get("pref_loss", "sigmoid")
+    return (
+        recipe.command == "train"
+        and recipe.effective("stage") == "dpo"
+        and named not in _LF_LOSSES
+        and (not trl or order(trl) >= order("0.20"))
+    )
+
+
+# They bring trainers of their own, which our hook is not bound to.
+_OTHER_TRAINERS = ("use_hyper_parallel", "use_mca", "use_megatron_bridge")
+
+
+def _bypasses(key: str) -> Ignored:
+    return Ignored(
+        "metrics-bypassed",
+        "error",
+        key,
+        lambda s: (
+            s.get(key)
+            and s.command == "train"
+            and any(entry.metrics for entry in s.entries(s.evaluation_sets))
+        ),
+        "it trains by a trainer of its own, which measures none of the metrics that the sets ask for",
+        f'remove {key}, or take "metric" out of the entries',
+    )
+
+
+# ATTN_IMPLS_SUPPORTING_PACKING of axolotl/utils/schemas/enums.py, and what keeps rows apart by its mask.
+_PACKS = re.compile(
+    r"flash_attention|flex_attention|xformers|sage|sdpa$|eager$|kernels-community/(?:flash|sage)"
+)
+_PACKS_BY_SWITCH = ("flash", "flex", "xformers", "sage", "sdp", "eager")
+
+
+def _mixes_rows(recipe: CheckedRecipe) -> bool:
+    switched = any(recipe.get(f"{name}_attention") for name in _PACKS_BY_SWITCH)
+    named = str(recipe.get("attn_implementation") or "")
+    return bool(recipe.get("sample_packing")) and not switched and not _PACKS.match(named)
+
+
 _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
     "llamafactory": (
         Ignored(
-            "ignored-key", "warning", "logging_dir", lambda s: s.get("logging_dir"),
+            "ignored-key", "warning", "logging_dir", lambda s: s.get("logging_dir") and s.transformers("5"),
             "transformers 5 takes it and reads it no more",
             "remove it; the environment variable TENSORBOARD_LOGGING_DIR names TensorBoard's folder",
         ),
@@ -119,6 +168,13 @@ _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
             "LLaMA-Factory turns checkpointing on by itself, whatever this says",
             "write disable_gradient_checkpointing: true",
         ),
+        Ignored(
+            "dpo-loss", "error", "pref_loss", _another_loss,
+            "LLaMA-Factory leaves the name out when it asks trl for the loss: whatever is written, "
+            "sigmoid is trained",
+            "write sigmoid, orpo or simpo, or install trl below 0.20",
+        ),
+        *map(_bypasses, _OTHER_TRAINERS),
         *map(_for_lora, _LORA),
         Ignored(
             "sampled-answers", "hint", "predict_with_generate",
@@ -128,8 +184,13 @@ _TABLES: dict[EngineName, tuple[Ignored, ...]] = {
     ),
     "axolotl": (
         Ignored(
+            "packed-attention", "warning", "sample_packing", _mixes_rows,
+            "without an attention backend for it the packed rows see one another",
+            "add attn_implementation: flash_attention_2, flex_attention or sdpa",
+        ),
+        Ignored(
             "ignored-key", "warning", "do_causal_lm_eval", lambda s: s.get("do_causal_lm_eval"),
-            "Axolotl 0.19.0 generates, then drops every metric: its evaluate and datasets do not go together",
+            "Axolotl generates, then drops every metric: its evaluate and datasets do not go together",
             'remove it; give the dataset a "metric" and name the plugin of tunebook',
         ),
         Ignored(

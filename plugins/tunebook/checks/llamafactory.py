@@ -59,6 +59,11 @@ TABLE: tuple[Refusal, ...] = (
     ),
     *map(_other_stage, _SFT_ONLY),
     Refusal(
+        CONFLICT, "neat_packing",
+        lambda s: _trains(s) and s.get("neat_packing") and s.transformers("4.53"),
+        "neat packing does not go with transformers 4.53 and later", "write packing: true", until="0.9.5",
+    ),
+    Refusal(
         CONFLICT, "load_best_model_at_end",
         lambda s: _stage(s) in ("rm", "ppo") and s.get("load_best_model_at_end"),
         "reward modelling and PPO cannot reload the best model", "remove load_best_model_at_end",

@@ -102,7 +102,7 @@ def _reentrant(recipe: CheckedRecipe) -> Iterator[Finding]:
     by_trainer = recipe.get("gradient_checkpointing") and recipe.get("disable_gradient_checkpointing")
     if not (lora and by_trainer) or reentrant is False:
         return
-    if recipe.installed("transformers").startswith(("3.", "4.")):
+    if not recipe.transformers("5"):
         yield recipe.error(
             "gradient_checkpointing",
             "reentrant-checkpointing",
@@ -168,12 +168,12 @@ def _rope(recipe: CheckedRecipe, length: float | None, limit: int | None) -> Ite
             f"the model reads {limit:,} tokens as it is, and cutoff_len is {int(length):,}",
             fix="remove rope_scaling",
         )
-    elif scaling and recipe.installed("transformers").startswith("5."):
+    elif scaling and recipe.transformers("5"):
         yield recipe.error(
             "rope_scaling",
             "rope-length-type",
             "LLaMA-Factory multiplies the model's length by a float, which the configs of "
-            f"transformers {recipe.installed('transformers')} refuse: the model is not loaded",
+            f"transformers {recipe.schema['transformers']} refuse: the model is not loaded",
             fix=_INTO_CONFIG,
         )
     elif scaling and recipe.command == "train":

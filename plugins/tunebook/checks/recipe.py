@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunebook import engines, files, paths
 from tunebook.checks.findings import Edit, Finding, Severity
+from tunebook.checks.names import FORMER
 from tunebook.data import registry as datasets
 from tunebook.engines import objectives
-from tunebook.engines.schema import load_schema
+from tunebook.engines.schema import load_schema, order
 from tunebook.errors import TunebookError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tunebook.checks.document import Place
     from tunebook.engines.objectives import Objective
@@ -65,10 +66,18 @@ class CheckedRecipe:
         """Whether the file is an overlay, which a recipe completes."""
         return Path(self.file).parent.name == "overlays"
 
-    @property
+    @functools.cached_property
     def schema(self) -> Mapping[str, Any]:
         """The engine's snapshot."""
         return load_schema(self.engine)
+
+    def since(self, version: str) -> bool:
+        """Whether the engine's version that the recipe is held against is `version` or a later one."""
+        return order(self.schema["version"]) >= order(version)
+
+    def transformers(self, version: str) -> bool:
+        """Whether transformers' version that the recipe is held against is `version` or a later one."""
+        return order(self.schema["transformers"]) >= order(version)
 
     def name(self, setting: str) -> str:
         """Return the engine's own key of a setting that both engines have.
@@ -79,9 +88,18 @@ class CheckedRecipe:
         return _NAMES[setting][0 if self.engine == "llamafactory" else 1]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value the recipe gives `key`; `default` where it gives none."""
-        value = self.values.get(key)
+        """Return the value the recipe gives `key`, under any of its names; `default` where it gives none."""
+        value = next(
+            (self.values[name] for name in self._names(key) if self.values.get(name) is not None), None
+        )
         return default if value is None else value
+
+    def _names(self, key: str) -> Iterator[str]:
+        """The names that the engine itself reads as `key`, that one first."""
+        yield key
+        yield from self.schema["keys"].get(key, {}).get("aliases", ())
+        if self.engine == "axolotl" and key in FORMER:
+            yield FORMER[key]
 
     def effective(self, key: str) -> Any:
         """Return the recipe's value of `key`, or the engine's default."""
@@ -163,6 +181,11 @@ class CheckedRecipe:
         if found.is_absolute():
             return None
         return next((folder / found for folder in self.folders if (folder / found).exists()), None)
+
+    def interpolated(self, key: str | None) -> bool:
+        """Whether the value of `key`, or of what is around it, is text that waits for a value: `${NAME}`."""
+        place = self._place(key)
+        return place is not None and "${" in (place.raw or "")
 
     @functools.cached_property
     def registry_folder(self) -> str | None:
@@ -256,8 +279,9 @@ class CheckedRecipe:
 
     def _place(self, key: str | None) -> Place | None:
         while key:
-            if key in self.places:
-                return self.places[key]
+            named = next((name for name in self._names(key) if name in self.places), None)
+            if named is not None:
+                return self.places[named]
             if key in self.overridden:
                 return None
             key = re.sub(r"(?:\.[^.\[\]]*|\[\d+\]|^[^.\[\]]*)$", "", key)

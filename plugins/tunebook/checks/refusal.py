@@ -27,6 +27,10 @@ class Refusal(NamedTuple):
     fix: str
     write: str | None = None
     """What `--fix` writes as the value of `key`; None where the fix is not mechanical."""
+    since: str = "0"
+    """The engine's first version that refuses it, of those that are supported."""
+    until: str = "999"
+    """The first version that takes it again."""
 
 
 def together(one: str, other: str, fix: str = "remove one of them") -> Refusal:

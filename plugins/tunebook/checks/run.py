@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +18,7 @@ from tunebook.checks.best_model import check_best_model
 from tunebook.checks.deepspeed import check_deepspeed
 from tunebook.checks.document import Document, flat_document, read_document
 from tunebook.checks.evaluation import check_evaluation
-from tunebook.checks.findings import CheckResult, Finding, in_order
+from tunebook.checks.findings import CheckResult, Finding, edited, in_order
 from tunebook.checks.ignored import check_advice, check_ignored
 from tunebook.checks.keys import check_keys
 from tunebook.checks.memory_traps import check_context, check_memory_traps
@@ -28,8 +30,8 @@ from tunebook.checks.refusal import MISSING, Refusal
 from tunebook.checks.registry import check_data_files, check_registry, checker_of
 from tunebook.checks.schedule import check_schedule
 from tunebook.checks.templates import check_templates
-from tunebook.checks.values import check_attention, check_values
-from tunebook.checks.yaml_traps import check_yaml_traps
+from tunebook.checks.values import NULL_WORD, check_attention, check_values
+from tunebook.checks.yaml_traps import INTERPOLATION, check_yaml_traps
 from tunebook.engines.schema import load_schema
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import catalog, engine_yaml, overlays
@@ -50,7 +52,8 @@ def check_refusals(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every row of the engine's table that the recipe meets."""
     for row in REFUSALS[recipe.engine]:
         # An overlay by itself is checked for what it holds, not for what it leaves to its recipes.
-        if row.when(recipe) and not (row.rule == MISSING and recipe.partial):
+        applies = recipe.since(row.since) and not recipe.since(row.until)
+        if applies and row.when(recipe) and not (row.rule == MISSING and recipe.partial):
             yield recipe.error(
                 row.key,
                 row.rule,
@@ -58,6 +61,36 @@ def check_refusals(recipe: CheckedRecipe) -> Iterator[Finding]:
                 fix=row.fix,
                 edit=recipe.rewrite(row.key, row.write) if row.write is not None else None,
             )
+
+
+# What these find depends on the version that a recipe is held against.
+_OF_A_VERSION = frozenset(
+    {
+        *("unknown-key", "renamed-key", "other-command", "wrong-type", "bad-choice", "quoted-value"),
+        *("boolean-word", "attention-name", "unknown-template", "removed-key"),
+    }
+)
+
+
+def _of_another_version(finding: Finding, recipe: CheckedRecipe) -> Finding:
+    """Of a version that no snapshot fits nothing is sure: no error of these rules, and no fix."""
+    if recipe.schema["fits"] or finding.rule not in _OF_A_VERSION:
+        return finding
+    return replace(
+        finding, edit=None, severity="warning" if finding.severity == "error" else finding.severity
+    )
+
+
+def check_held_against(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """`other-version`: the one line that says so."""
+    if not recipe.schema["fits"]:
+        yield recipe.hint(
+            None,
+            "other-version",
+            f"held against {recipe.schema['held_against']}, and {recipe.schema['installed']} is installed: "
+            "what depends on the version is a warning, and --fix leaves it",
+            fix="`tunebook check --engine` asks the installed engine itself",
+        )
 
 
 RULES: tuple[Callable[[CheckedRecipe], Iterator[Finding]], ...] = (
@@ -84,6 +117,7 @@ RULES: tuple[Callable[[CheckedRecipe], Iterator[Finding]], ...] = (
     check_packages,
     check_advice,
     check_arithmetic,
+    check_held_against,
 )
 """Every rule of a recipe. Each looks at the merged recipe and yields what it finds."""
 
@@ -126,7 +160,36 @@ def check_recipe(
     other = checker_of(path)
     if other is not None:
         return Checked(CheckResult(name=name, findings=in_order(list(other(path, file)))))
+    look = functools.partial(
+        _check_text, name, path, root, overlay_names, overrides, command=command, gpus=gpus
+    )
     text = read_text(path)
+    checked = look(text)
+    before = {(finding.rule, finding.key) for finding in checked.result.errors}
+    findings = []
+    for finding in checked.result.findings:
+        if finding.edit is not None and finding.file == file:
+            # A fix that brings another fault, which has no fix of its own, is none.
+            after = look(edited(text, [finding.edit])).result.errors
+            if any(error.edit is None and (error.rule, error.key) not in before for error in after):
+                finding = replace(finding, edit=None)
+        findings.append(finding)
+    return checked._replace(result=replace(checked.result, findings=tuple(findings)))
+
+
+def _check_text(
+    name: str,
+    path: Path,
+    root: Path,
+    overlay_names: Sequence[str],
+    overrides: Sequence[str],
+    text: str,
+    *,
+    command: EngineCommand | None,
+    gpus: int,
+) -> Checked:
+    """Check what a recipe's file holds, or would hold after a fix."""
+    file, home = _shown(path), root.parent
     engine = engine_of(path, root, text)
     if engine is None:
         broken = [one for one in read_document(text, "axolotl", file).findings if one.rule == "yaml-syntax"]
@@ -163,6 +226,14 @@ def check_recipe(
         gpus=gpus,
     )
     findings += [finding for rule in RULES for finding in rule(checked_recipe)]
+    # Whatever else is said of such a value is a shadow of it.
+    nothing = {finding.key for finding in findings if finding.rule == NULL_WORD}
+    findings = [
+        _of_another_version(finding, checked_recipe)
+        for finding in findings
+        if finding.rule in (INTERPOLATION, NULL_WORD)
+        or not (checked_recipe.interpolated(finding.key) or finding.key in nothing)
+    ]
     return Checked(CheckResult(name=name, findings=in_order(findings)), checked_recipe, resolved.recipe)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from typing import TYPE_CHECKING
 
+from tunebook.checks.names import slip
+from tunebook.engines.schema import versions_with
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tunebook.checks.findings import Finding
     from tunebook.checks.recipe import CheckedRecipe
@@ -29,28 +32,74 @@ _DIRECT = frozenset({"yes_no", "multiple_choice", "exact_match"})
 def check_templates(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`unknown-template`, `template-mismatch`, `thinking-mode`."""
     template = recipe.get("template")
+    if recipe.engine == "axolotl":
+        yield from _of_blocks(recipe)
     if recipe.engine != "llamafactory" or not isinstance(template, str):
         return
     known = recipe.schema["templates"]
     if template not in known:
-        close = difflib.get_close_matches(template, known, n=1, cutoff=0.6)
-        yield recipe.error(
-            "template",
-            "unknown-template",
-            f"LLaMA-Factory {recipe.schema['version']} has no template {template!r}",
-            fix=f"did you mean {close[0]}?" if close else "see LLaMA-Factory's list of models and templates",
-            edit=recipe.rewrite("template", close[0]) if close else None,
-        )
+        yield _unknown(recipe, template)
         return
     yield from _mismatch(recipe, template)
     yield from _thinking(recipe, template, thinks=known[template]["thinking"])
 
 
+def _of_blocks(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """Templates that blocks of data name: Axolotl looks for them when it makes the rows."""
+    spec = recipe.schema["keys"]["chat_template"]
+    for key in ("datasets", "test_datasets"):
+        blocks = recipe.get(key)
+        for number, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            name = block.get("chat_template") if isinstance(block, dict) else None
+            known = name in spec["choices"] or name is None
+            if known or any(re.match(pattern, str(name)) for pattern in spec.get("patterns", ())):
+                continue
+            meant = slip(str(name), spec["choices"])
+            yield recipe.error(
+                f"{key}[{number}].chat_template",
+                "unknown-template",
+                f"Axolotl {recipe.schema['version']} has no template {name!r}",
+                fix=f"did you mean {meant}?"
+                if meant
+                else "name one that it has, or write chat_template: jinja and chat_template_jinja: <file>",
+            )
+
+
+def _unknown(recipe: CheckedRecipe, template: str) -> Finding:
+    """Another template is another prompt: the model's own is named, and spelling counts for a slip only."""
+    own, meant = _made_for(recipe), slip(template, recipe.schema["templates"])
+    had = versions_with("llamafactory", template, section="templates")
+    problem = f"LLaMA-Factory {recipe.schema['version']} has no template {template!r}"
+    if had:
+        problem += f"; {', '.join(had)} has"
+    if own and not (meant and meant in own):
+        fix = f"the model's own is {' or '.join(own)}"
+    elif meant:
+        fix = f"did you mean {meant}?"
+    else:
+        fix = "see LLaMA-Factory's list of models and templates"
+    sure = meant is not None and not had and (not own or meant in own)
+    return recipe.error(
+        "template",
+        "unknown-template",
+        problem,
+        fix=fix,
+        edit=recipe.rewrite("template", meant) if sure and meant else None,
+    )
+
+
+def _made_for(recipe: CheckedRecipe) -> Sequence[str]:
+    """The templates of the recipe's model, by its name, by that of a mirror or copy of it, or by its type."""
+    model, known = str(recipe.get("model_name_or_path", "")), recipe.schema["models_of_templates"]
+    if model in known:
+        return list(known[model])
+    last = model.rstrip("/").rpartition("/")[2].lower()
+    same = {name for path, names in known.items() if path.lower().endswith(f"/{last}") for name in names}
+    return sorted(same) or _BY_TYPE.get(str(recipe.model_config.get("model_type")), ())
+
+
 def _mismatch(recipe: CheckedRecipe, template: str) -> Iterator[Finding]:
-    model = str(recipe.get("model_name_or_path", ""))
-    made_for = recipe.schema["models_of_templates"].get(model)
-    if made_for is None:
-        made_for = _BY_TYPE.get(str(recipe.model_config.get("model_type")))
+    model, made_for = recipe.get("model_name_or_path"), _made_for(recipe)
     if not made_for or template in made_for or template in _NO_CHAT:
         return
     if template.removesuffix("_nothink") in made_for:

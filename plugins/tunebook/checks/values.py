@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.checks.keys import entries
+from tunebook.checks.names import FORMER, slip
 from tunebook.checks.recipe import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tunebook.checks.findings import Edit, Finding
+    from tunebook.checks.findings import Edit, Finding, Severity
     from tunebook.checks.keys import Entry
     from tunebook.checks.recipe import CheckedRecipe
     from tunebook.types import EngineName
 
+
+NULL_WORD = "null-word"
+"""Rule of a word that means nothing in another language."""
 
 _THOUSANDS = re.compile(r"^[+-]?\d{1,3}(?:,\d{3})+,?$|^\d+,$")
 _YES_NO = re.compile(r"^(?:yes|no|on|off|y|n)$", re.IGNORECASE)
@@ -40,8 +43,18 @@ _NAMES = {
 
 
 def check_values(recipe: CheckedRecipe) -> Iterator[Finding]:
-    """Check the type and the choice of every value; at most one finding for each."""
+    """The type and the choice of every value, at most one finding for each; and `deprecated-key`."""
     for entry in entries(recipe):
+        deprecated = entry.spec.get("deprecated")
+        to = next((new for new, old in FORMER.items() if old == entry.path), None)
+        if (deprecated or to) and entry.value is not None and entry.name not in _STILL_NAMED:
+            yield recipe.hint(
+                entry.path,
+                "deprecated-key",
+                "Axolotl still takes it, and says that a later version will not",
+                fix=f"write {to}" if to else str(deprecated).replace("`", "").strip(),
+                edit=recipe.rename(entry.path, to) if to else None,
+            )
         if recipe.engine == "axolotl" and entry.name in _FREE_FORM:
             continue
         finding = _fault(recipe, entry)
@@ -65,9 +78,70 @@ def _fault(recipe: CheckedRecipe, entry: Entry) -> Finding | None:
         )
     if entry.name in ATTENTION_KEYS:
         return None
+    if value is None and recipe.engine == "llamafactory" and "null" not in types:
+        return _empty(recipe, entry, types)
+    if (
+        isinstance(value, str)
+        and value in _NOTHING
+        and value not in (choices or (entry.spec.get("default"),))
+    ):
+        return _null_word(recipe, entry, value)
     if choices and value is not None and not isinstance(value, (list, dict)):
         return _choice(recipe, entry, types, choices)
     return None if fits(recipe.engine, entry, types) else _wrong_type(recipe, entry, types)
+
+
+# Keys whose None LLaMA-Factory's parser compares, counts or looks up: it was asked for every key.
+_REFUSED_EMPTY = frozenset(
+    {
+        *(
+            "logging_steps",
+            "save_steps",
+            "seed",
+            "warmup_steps",
+            "lora_rank",
+            "finetuning_type",
+            "infer_backend",
+        ),
+        *("image_max_pixels", "image_min_pixels", "video_max_pixels", "video_min_pixels"),
+        *("eval_strategy", "save_strategy", "logging_strategy", "hub_strategy", "lr_scheduler_type", "optim"),
+        *("use_apollo", "use_badam", "use_galore"),
+    }
+)
+_STILL_NAMED = frozenset({"fsdp", "fsdp_final_state_dict_type"})
+"""Deprecated for a mapping that is more than another name: the engine's own warning says how to write it."""
+_NOTHING = ("None", "nil")
+"""Words for nothing in Python and Ruby; YAML has `null`, `Null`, `NULL` and `~`."""
+
+
+def _empty(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding:
+    default = entry.spec.get("default")
+    severity: Severity
+    instead = "" if default is None else f", and not for {_shown(default)}, its default"
+    if entry.name in _REFUSED_EMPTY:
+        problem, severity = "the key has no value, and LLaMA-Factory refuses that", "error"
+    elif types & {"integer", "number"}:
+        problem, severity = f"the key has no value: LLaMA-Factory takes it for none{instead}", "warning"
+    else:
+        problem, severity = f"the key has no value, which counts as none{instead}", "hint"
+    return recipe.finding(
+        entry.path,
+        rule="wrong-type",
+        severity=severity,
+        message=problem,
+        fix=f"give it one, or remove {entry.name}",
+    )
+
+
+def _null_word(recipe: CheckedRecipe, entry: Entry, word: str) -> Finding:
+    """`adapter_name_or_path: None` names a folder called None."""
+    return recipe.error(
+        entry.path,
+        NULL_WORD,
+        f"{word} is text to YAML, the name of something",
+        fix=f"remove {entry.name}, or write {entry.name}: null",
+        edit=recipe.rewrite(entry.path, "null") if "null" in entry.spec["types"] else None,
+    )
 
 
 def _wrong_type(recipe: CheckedRecipe, entry: Entry, types: set[str]) -> Finding:
@@ -122,10 +196,34 @@ def _quoted(recipe: CheckedRecipe, entry: Entry, plain: str, *, boolean: bool) -
     )
 
 
+class _OtherName(NamedTuple):
+    """What to write instead of a value that is none of the choices."""
+
+    to: str
+    problem: str
+    severity: Severity = "error"
+
+
+_ON_GPU = _OtherName(
+    "auto", "is none of its names: every name but cpu is taken for auto, which uses the GPU", "hint"
+)
+_OTHER_NAMES: Mapping[tuple[str, str], _OtherName] = {
+    ("quantization_method", "bitsandbytes"): _OtherName(
+        "bnb", "is no name of LLaMA-Factory's, which then quantises nothing and says nothing"
+    ),
+    ("export_device", "gpu"): _ON_GPU,
+    ("export_device", "cuda"): _ON_GPU,
+}
+
+
 def _choice(recipe: CheckedRecipe, entry: Entry, types: set[str], choices: list[Any]) -> Finding | None:
     value, place = entry.value, recipe.places.get(entry.path)
     if value in choices and not isinstance(value, bool):
         return None
+    if any(re.match(pattern, str(value)) for pattern in entry.spec.get("patterns", ())):
+        return None
+    if recipe.engine == "llamafactory" and entry.name == "pref_loss" and recipe.get("stage") == "dpo":
+        return None  # of `dpo-loss`, which knows what every name does
     if isinstance(value, str) and place is not None and place.quoted:
         plain = _unquoted(value, types - {"string"})
         if plain is not None and plain in map(str, choices):
@@ -139,10 +237,18 @@ def _choice(recipe: CheckedRecipe, entry: Entry, types: set[str], choices: list[
     if value is False and "no" in choices and place is not None and place.raw is not None:
         return _boolean_word(recipe, entry, "no")
     text = str(value)
+    other = _OTHER_NAMES.get((entry.name, text))
+    if other is not None:
+        return recipe.finding(
+            entry.path,
+            rule="bad-choice",
+            severity=other.severity,
+            message=other.problem,
+            fix=f"write {entry.name}: {other.to}",
+            edit=recipe.rewrite(entry.path, other.to),
+        )
     words = {str(choice).lower(): str(choice) for choice in choices}
-    close = words.get(text.lower()) or next(
-        iter(difflib.get_close_matches(text, list(words.values()), n=1, cutoff=0.6)), None
-    )
+    close = words.get(text.lower()) or slip(text, words.values())
     listed = ", ".join(map(str, choices))
     edit: Edit | None = recipe.rewrite(entry.path, close) if close and text.lower() in words else None
     return recipe.error(

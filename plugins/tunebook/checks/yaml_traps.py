@@ -22,8 +22,13 @@ _EXPONENT = re.compile(r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$")
 _HANDED_ON = ("lr_scheduler_kwargs", "optim_args", "optim_target_modules", "gradient_checkpointing_kwargs")
 
 
+INTERPOLATION = "interpolation"
+"""Rule of a value that holds `${`; whatever else is said of such a value is its shadow."""
+
+
 def check_yaml_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`octal-number`, `base-sixty-number`, `number-as-string`, `interpolation`."""
+    yield from _interpolated(recipe)
     for path, place in recipe.places.items():
         if place.raw is None:
             continue
@@ -32,6 +37,25 @@ def check_yaml_traps(recipe: CheckedRecipe) -> Iterator[Finding]:
             yield from _misread_number(recipe, path, place, value)
         elif isinstance(value, str):
             yield from _text(recipe, path, place, value)
+
+
+def _interpolated(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """One finding for a file, however many keys wait for a value."""
+    paths = [path for path, place in recipe.places.items() if place.raw and recipe.interpolated(path)]
+    if len(paths) == 1:
+        yield recipe.error(
+            paths[0],
+            INTERPOLATION,
+            f"no engine fills in ${{...}}: {recipe.places[paths[0]].raw!r} is used as it is written",
+            fix="write the value out, or give it on the command line",
+        )
+    elif paths:
+        yield recipe.error(
+            paths[0],
+            INTERPOLATION,
+            f"{len(paths)} values hold ${{...}}, which no engine fills in: they are used as they are written",
+            fix="fill them in, e.g. with envsubst, before checking",
+        )
 
 
 def _misread_number(recipe: CheckedRecipe, path: str, place: Place, value: float) -> Iterator[Finding]:
@@ -56,13 +80,6 @@ def _misread_number(recipe: CheckedRecipe, path: str, place: Place, value: float
 
 
 def _text(recipe: CheckedRecipe, path: str, place: Place, value: str) -> Iterator[Finding]:
-    if "${" in value:
-        yield recipe.error(
-            path,
-            "interpolation",
-            f"no engine fills in ${{...}}: {value!r} is used as it is written",
-            fix="write the value out, or give it on the command line",
-        )
     inner = path.partition(".")
     if recipe.engine == "axolotl" and inner[0] in _HANDED_ON and inner[1] and not place.quoted:
         number = as_number(value)

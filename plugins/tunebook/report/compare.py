@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunebook.checks.keys import twins
+from tunebook.checks.names import twins
 from tunebook.comparison.compare import signed
 from tunebook.comparison.disagreements import AnswerTexts, disagreements_of, flips_of, read_texts
 from tunebook.comparison.figures import SIGNIFICANT
