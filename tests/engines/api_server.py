@@ -8,7 +8,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from eval_runs import ENVIRONMENT, evaluate
+from eval_runs import evaluate
 
 
 @contextmanager
@@ -26,9 +26,7 @@ def served(cli: Path, checkpoint: Path, log: Path):
     argv = [cli, "api", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
     serving = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": "sums", "API_KEY": "sk-tiny"}
     with log.open("w") as said:
-        process = subprocess.Popen(
-            argv, env={**os.environ, **ENVIRONMENT, **serving}, stdout=said, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(argv, env={**os.environ, **serving}, stdout=said, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 180

@@ -8,15 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_cases import Run
+from engine_cases import OWN_START, Run
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "AXOLOTL_TEE_STDOUT": "0",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
 ALPACA = "tunebook.hooks.axolotl_alpaca"
 NO_KERNELS = dict.fromkeys(
     ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"), False
@@ -95,7 +89,7 @@ def run_many(folder: Path, runs: list[dict], *, ranks: int = 1, **env: str) -> l
         together = {"ACCELERATE_USE_CPU": "true"}  # else the ranks train apart, into one folder
     done = subprocess.run(
         [*start, HERE / "axolotl_runs.py", file],
-        env={**os.environ, **ENVIRONMENT, **together, **env},
+        env={**os.environ, **together, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -124,7 +118,7 @@ def learned(axolotl_recipe) -> Run:
     )
     done = subprocess.run(
         [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **OWN_START},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

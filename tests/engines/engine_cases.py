@@ -22,6 +22,9 @@ NOUNS = [
 ]
 LIKED = frozenset(NOUNS[::2])
 
+OWN_START = {"TUNEBOOK_FORK_SERVER": ""}
+"""For an environment: here an engine imports itself, as a user's does; see fork_server.py."""
+
 
 @dataclass
 class Run:

@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from engine_cases import OWN_START
+
 TUNEBOOK = Path(sys.executable).parent / "tunebook"
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
 
 TIMES = {"generation_seconds"}
 """Figures that differ from one evaluation to the next."""
@@ -20,7 +21,7 @@ def evaluate(*arguments, code=0, **env):
     """Run the literal `tunebook eval`, and return what it left in its -o folder and what it said."""
     done = subprocess.run(
         [TUNEBOOK, "eval", *map(str, arguments), "--json"],
-        env={**os.environ, **ENVIRONMENT, **env},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -59,7 +60,7 @@ def kill_within(*arguments, folder: Path, after: int) -> int:
     before = parts(folder)
     child = subprocess.Popen(
         [TUNEBOOK, "eval", *map(str, arguments)],
-        env={**os.environ, **ENVIRONMENT},
+        env={**os.environ, **OWN_START},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -1,7 +1,6 @@
 """Runs the smoke form of many recipes in one process of their engine, and reads the saved models back."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +12,6 @@ from recipe_cases import MODEL_KEYS, Case, twin_of
 from tunebook.recipes import engine_yaml
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "AXOLOTL_TEE_STDOUT": "0",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
 # What make_tiny_model.py does for one; all of them share the imports, which take longest.
 BUILD = """
 import sys
@@ -50,7 +43,7 @@ def prepare(folder: Path, cases: list[Case]) -> None:
     scripts = (["scripts/prepare_demo.py"], ["scripts/prepare_demo_gsm8k.py"])
     twins = sorted({twin_of(model_of(case)) for case in cases})
     for command in (*scripts, ["-c", BUILD, *twins]):
-        subprocess.run([sys.executable, *command], cwd=folder, env=environment(), check=True)
+        subprocess.run([sys.executable, *command], cwd=folder, check=True)
 
 
 def model_of(case: Case) -> str:
@@ -73,17 +66,12 @@ def train(folder: Path, cases: list[Case], script: str) -> dict[str, Outcome]:
     }
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, **ENVIRONMENT}
-
-
 def _results(folder: Path, script: str, work: list[dict]) -> list[dict]:
     file = folder / f"{Path(script).stem}.json"
     file.write_text(json.dumps(work))
     done = subprocess.run(
         [sys.executable, HERE / script, file],
         cwd=folder,
-        env=environment(),
         capture_output=True,
         text=True,
         check=False,

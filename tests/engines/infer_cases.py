@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+from engine_cases import OWN_START
 
 
 def tunebook(*words, code=0) -> str:
     """Run the command; return its stdout."""
     command = [Path(sys.executable).parent / "tunebook", *words]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, (done.stdout[-1500:], done.stderr[-1500:])
     return done.stdout
 
@@ -38,7 +38,11 @@ def kill_after_some_rows(*words, part: Path) -> int:
     """Kill the command as soon as it has written an answer; return the whole answers that it left."""
     command = [Path(sys.executable).parent / "tunebook", *words]
     process = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env={**os.environ, **OWN_START},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 240
     while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_fixtures import ENVIRONMENT, axolotl_recipe, prepared, run_many
+from axolotl_fixtures import axolotl_recipe, prepared, run_many
 from engine_cases import liking, sums
 
 from tunebook import paths
@@ -138,7 +138,6 @@ def rows(tiny, data, llamafactory, axolotl_recipe, tmp_path_factory) -> dict[str
     recipe.write_text(json.dumps(llamafactory_recipe(tiny, data, names, folder / "output")))
     done = subprocess.run(
         [llamafactory / "bin" / "python", HERE / "llamafactory_rows.py", recipe],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -149,7 +148,6 @@ def rows(tiny, data, llamafactory, axolotl_recipe, tmp_path_factory) -> dict[str
 
 
 def axolotl_rows(axolotl_recipe, data: Path, names: tuple[str, ...]) -> dict[str, dict]:
-    os.environ.update(ENVIRONMENT)
     from axolotl.loaders import load_tokenizer
     from axolotl.utils.dict import DictDefault
 
@@ -209,7 +207,6 @@ def test_an_untrained_checkpoint_has_the_same_figures_under_both_engines(
     recipe.write_text(yaml.safe_dump(llamafactory_recipe(tiny, data, names, folder / "llamafactory")))
     done = subprocess.run(
         [llamafactory / "bin" / "llamafactory-cli", "train", recipe],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -50,8 +50,6 @@ def trained(checkout, core) -> subprocess.CompletedProcess:
         env={
             **os.environ,
             "TUNEBOOK_AXOLOTL_ENV": sys.prefix,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

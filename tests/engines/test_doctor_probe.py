@@ -16,7 +16,7 @@ TUNEBOOK = Path(sys.executable).parent / "tunebook"
 def run(*arguments, **env):
     done = subprocess.run(
         [TUNEBOOK, "doctor", *arguments],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=180,

@@ -1,7 +1,6 @@
 """`tunebook eval` through the unmodified LLaMA-Factory."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from eval_runs import (
-    ENVIRONMENT,
     TIMES,
     TUNEBOOK,
     by_label,
@@ -261,7 +259,6 @@ def test_one_broken_checkpoint_does_not_cost_the_others(runs, tmp_path):
 def test_what_the_rows_do_not_allow_is_said_in_the_words_of_the_command(runs, tmp_path):
     done = subprocess.run(
         [TUNEBOOK, "eval", runs["lora"], "--dataset", "sums_eval", "--method", "answer", "-o", tmp_path],
-        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,

@@ -41,26 +41,18 @@ def test_every_row_leaves_one_record(learned):
     assert line["n"] == 101
 
 
-GREEDY = """
-import json, sys, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-checkpoint, records = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
-for line in open(records):
-    ids = tokenizer(json.loads(line)["prompt"], add_special_tokens=False, return_tensors="pt").input_ids
-    out = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
-    print(json.dumps(tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True)))
-"""
-
-
 @pytest.mark.parametrize("step", [20, 40])
 def test_answer_mode_equals_answers_generated_separately(learned, step):
     from tunebook.metrics import yes_no
 
     path = learned.output / "tunebook" / f"eval_records-like_eval-{step}.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", GREEDY, learned.output / f"checkpoint-{step}", path],
+        [
+            sys.executable,
+            Path(__file__).parent / "greedy_answers.py",
+            learned.output / f"checkpoint-{step}",
+            path,
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engine_cases import Run
+from engine_cases import OWN_START, Run
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +22,7 @@ def start(command, log, **env):
         command,
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        env={**os.environ, **OWN_START, **env},
         start_new_session=True,
         # A shell starts background jobs with SIGINT ignored, and children inherit that: whoever runs these
         # tests in the background would see Ctrl-C do nothing.
@@ -66,7 +66,6 @@ def interrupted(recipe, learned, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             check=False,
         )
         return Run(done.returncode, done.stdout, output)

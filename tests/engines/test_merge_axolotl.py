@@ -8,7 +8,7 @@ import sys
 import merge_adapters as made
 import pytest
 import torch
-from axolotl_fixtures import ENVIRONMENT, LORA, axolotl_recipe, prepared, run_many
+from axolotl_fixtures import LORA, axolotl_recipe, prepared, run_many
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.axolotl
@@ -23,7 +23,6 @@ def test_an_adapter_that_axolotl_trained_is_merged_and_read_back(tiny, axolotl_r
         [sys.executable, "-m", "tunebook.cli.main", "merge", run.output, "-o", output],
         capture_output=True,
         text=True,
-        env={**os.environ, **ENVIRONMENT},
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout

@@ -12,13 +12,13 @@ from pathlib import Path
 import merge_adapters as made
 import pytest
 import torch
+from engine_cases import OWN_START
 from safetensors.torch import save_file
 
 from tunebook.merging.output import tensors_job
 from tunebook.merging.plan import plan_merge
 
 pytestmark = pytest.mark.engine
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def command(*arguments) -> list[str]:
@@ -26,9 +26,7 @@ def command(*arguments) -> list[str]:
 
 
 def run_merge(*arguments):
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +167,6 @@ def test_memory_stays_below_what_the_plan_says(large, tmp_path):
         [sys.executable, "-c", measure, tmp_path / "job.json"],
         capture_output=True,
         text=True,
-        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split()[-1]) * 1024
@@ -184,7 +181,9 @@ def test_memory_stays_below_what_the_plan_says(large, tmp_path):
 def test_a_kill_leaves_nothing_half(large, tmp_path, number):
     output = tmp_path / "soup"
     process = subprocess.Popen(
-        command(large, large, "-o", output, "--no-check"), env=ENVIRONMENT, stderr=subprocess.PIPE
+        command(large, large, "-o", output, "--no-check"),
+        env={**os.environ, **OWN_START},
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob(".soup.merging-*/made/*.safetensors")):

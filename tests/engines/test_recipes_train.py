@@ -37,7 +37,7 @@ def run(folder, *command, **env):
     done = subprocess.run(
         [BIN / command[0], *command[1:]],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env},
+        env={**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

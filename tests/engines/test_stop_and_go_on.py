@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from axolotl_fixtures import axolotl_recipe, prepared
+from engine_cases import OWN_START
 
 from tunebook.models.checkpoints import last_whole_checkpoint
 
@@ -21,7 +22,7 @@ def start(recipe: Path, log: Path, **env: str) -> subprocess.Popen:
         [sys.executable, "-m", "tunebook.cli.main", "train", recipe],
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env},
+        env={**os.environ, **OWN_START, **env},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_fixtures import ENVIRONMENT, axolotl_recipe, prepared
+from axolotl_fixtures import axolotl_recipe, prepared
 
 pytestmark = pytest.mark.axolotl
 
@@ -48,7 +48,6 @@ def train(folder: Path, output: str) -> str:
             "--cache=rows",
         ],
         cwd=folder,
-        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
