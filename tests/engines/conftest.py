@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from axolotl_cases import output_of
 from engine_cases import LIKED, OWN_START, ROOT, Run, liking, sums
 
 HERE = Path(__file__).parent
@@ -216,3 +217,75 @@ def learned(recipe, train) -> Run:
     )
     assert run.code == 0, run.log[-3000:]
     return run
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="session")
+def axolotl_recipe(tiny, registry, prepared, tmp_path_factory):
+    """A function that gives the path of a whole Axolotl recipe, with the keys one names changed."""
+
+    def build(train: str, *evaluated: str, **changes) -> Path:
+        block = lambda name: {"path": str(registry / f"{name}.json"), "type": "tunebook.hooks.axolotl_alpaca"}  # noqa: E731
+        folder = tmp_path_factory.mktemp("recipe")
+        values = {
+            "base_model": str(tiny),
+            "chat_template_kwargs": {"enable_thinking": False},
+            "datasets": [block(train)],
+            "test_datasets": [block(name) for name in evaluated],
+            "plugins": ["tunebook.hooks.axolotl.TunebookPlugin"],
+            "tunebook_dataset_dir": str(registry),
+            "tunebook_eval_datasets": list(evaluated),
+            "sequence_len": 256,
+            "dataset_num_proc": 1,
+            "dataset_prepared_path": str(prepared),
+            "dataloader_num_workers": 0,
+            "micro_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "eval_batch_size": 16,
+            "max_steps": 4,
+            "learning_rate": 3.0e-3,
+            "lr_scheduler": "constant",
+            "warmup_steps": 0,
+            "optimizer": "adamw_torch",
+            "bf16": False,
+            "seed": 1,
+            "eval_steps": 2,
+            "save_steps": 2,
+            "logging_steps": 2,
+            "output_dir": str(folder / "output"),
+            **changes,
+        }
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+        return path
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def axolotl_learned(axolotl_recipe) -> Run:
+    """The literal `axolotl train`, on a task that can be learned."""
+    recipe = axolotl_recipe(
+        "like_train",
+        "like_eval",
+        max_steps=80,
+        eval_steps=20,
+        save_steps=20,
+        metric_for_best_model="macro_f1",
+        load_best_model_at_end=True,
+        early_stopping_patience=5,
+    )
+    done = subprocess.run(
+        [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
+        env={**os.environ, **OWN_START},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return Run(done.returncode, done.stdout, output_of(recipe))

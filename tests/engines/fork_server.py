@@ -29,7 +29,19 @@ from tunebook.hooks import startup
 
 MODULES = {
     "llamafactory": ("llamafactory.train.tuner", "tunebook.hooks.attach", "bitsandbytes", "deepspeed"),
-    "axolotl": ("axolotl.cli.main", "axolotl.cli.train", "axolotl.train", "transformers.trainer"),
+    "axolotl": (
+        "axolotl.cli.main",
+        "axolotl.cli.train",
+        "axolotl.cli.config",
+        "axolotl.common.datasets",
+        "axolotl.core.builders",
+        "axolotl.prompt_strategies.chat_template",
+        "axolotl.train",
+        "axolotl.utils.schemas.config",
+        "tunebook.hooks.axolotl",
+        "tunebook.hooks.axolotl_alpaca",
+        "transformers.trainer",
+    ),
 }
 MORE_MODULES = (  # of both, which they import once they train
     "torch._inductor.compile_fx",
@@ -103,10 +115,6 @@ def main() -> None:
     become(request, changed)
     getattr(importlib.import_module(ours), bind)(sys.modules[BOUND_LATE])
     sys.modules["numpy"].random.seed()  # as at a start; Python's own generator sees to itself
-    sys.path.insert(0, "/tmp/tests_measure")
-    import dump
-
-    dump.arm(request.words)
     run(request.words)
 
 
@@ -136,11 +144,13 @@ class Server:
     def _answer(self, listener: socket.socket) -> Request | None:
         client, _ = listener.accept()
         request = receive(client)
-        mine, theirs = self.environment, request.env
+        before, after, theirs = self.environment, os.environ, request.env
         different = [
             name
-            for name in sorted({*mine, *theirs} - READ_FOR_NOTHING)
-            if mine.get(name) != theirs.get(name) and (name in self.read or name.startswith(READ_OTHERWISE))
+            for name in sorted({*before, *theirs} - READ_FOR_NOTHING)
+            if (name in self.read or name.startswith(READ_OTHERWISE))
+            # An import may also have set it to what they have.
+            and theirs.get(name) not in (before.get(name), after.get(name))
         ]
         taken = not different and request.prefix == os.path.realpath(sys.prefix)
         child = os.fork() if taken else None

@@ -1,16 +1,15 @@
 """The contract that is saved with every model Axolotl trains with our plugin."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import pytest
-from axolotl_fixtures import axolotl_recipe, learned, prepared, state_of
+from axolotl_cases import state_of
 from contract_cases import check_contract
 
 pytestmark = pytest.mark.axolotl
 
 
-def test_every_model_and_checkpoint_has_a_contract_that_holds(learned, tiny):
-    best = state_of(learned, 80)["best_global_step"]
-    found = check_contract(learned, tiny, (20, 40, 60, 80)[-4:], best)
+def test_every_model_and_checkpoint_has_a_contract_that_holds(axolotl_learned, tiny):
+    best = state_of(axolotl_learned, 80)["best_global_step"]
+    found = check_contract(axolotl_learned, tiny, (20, 40, 60, 80)[-4:], best)
     assert found["engine"] == {"name": "axolotl", "version": "0.19.0"}
     assert found["template"]["chat_template_kwargs"] == {"enable_thinking": False}
     assert found["settings"]["chat_template_kwargs"] == {"enable_thinking": False}

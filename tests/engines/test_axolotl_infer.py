@@ -1,10 +1,9 @@
 """`tunebook infer` and `tunebook verify` of Axolotl's runs."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
 
 import pytest
-from axolotl_fixtures import LORA, axolotl_recipe, learned, prepared, run_many, state_of
+from axolotl_cases import LORA, run_many, state_of
 from engine_cases import Run, sums
 from infer_cases import differing, rows_of, tunebook, verify
 
@@ -59,11 +58,11 @@ def test_answers_of_an_adapter_are_those_of_the_evaluation(adapter, registry, tm
     assert all(row["messages"][-1]["role"] == "assistant" for row in rows), "the row is handed on whole"
 
 
-def test_answers_of_a_whole_model_are_those_of_the_evaluation(learned, registry, tmp_path):
+def test_answers_of_a_whole_model_are_those_of_the_evaluation(axolotl_learned, registry, tmp_path):
     out = tmp_path / "out.jsonl"
-    words = ["infer", learned.output, registry / "like_eval.json", "-o", out, "--max-new-tokens", "8"]
+    words = ["infer", axolotl_learned.output, registry / "like_eval.json", "-o", out, "--max-new-tokens", "8"]
     tunebook(*words, "--checkpoint", "best")
-    records = learned.records("like_eval", state_of(learned, 80)["best_global_step"])
+    records = axolotl_learned.records("like_eval", state_of(axolotl_learned, 80)["best_global_step"])
     assert [row["prediction"] for row in rows_of(out)] == [record["prediction"] for record in records]
 
 
@@ -76,8 +75,8 @@ def test_the_think_block_that_training_always_saw_is_found(adapter, registry, tm
     assert not differing(found) - {name for name in found["findings"] if name.startswith("prompt: ")}
 
 
-def test_asked_as_the_recipe_says_the_rows_of_the_training_are_clean(learned, registry, tmp_path):
+def test_asked_as_the_recipe_says_the_rows_of_the_training_are_clean(axolotl_learned, registry, tmp_path):
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps(json.loads((registry / "like_eval.json").read_text())[:3]))
     served = ["--chat-template-kwargs", '{"enable_thinking": false}', "--conversation", rows]
-    assert verify(learned.output, *served, code=0)["equal"]
+    assert verify(axolotl_learned.output, *served, code=0)["equal"]

@@ -1,29 +1,19 @@
 """Our metrics inside the evaluation of the unmodified Axolotl."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import csv
 import json
 import math
 
 import pytest
 import yaml
-from axolotl_fixtures import (
-    LORA,
-    axolotl_recipe,
-    learned,
-    logged,
-    output_of,
-    prepared,
-    run_many,
-    state_of,
-)
+from axolotl_cases import LORA, logged, output_of, run_many, state_of
 from engine_cases import Run, liking
 
 pytestmark = pytest.mark.axolotl
 
 
 @pytest.fixture(scope="session")
-def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str, Run]:
+def runs(axolotl_recipe, axolotl_learned, registry, tiny, tmp_path_factory) -> dict[str, Run]:
     """Every variant that a test below reads, run in one process."""
     folder = tmp_path_factory.mktemp("many")
     edited = registry / "edited.json"
@@ -37,7 +27,7 @@ def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str,
     short = {"max_steps": 2}
     lora = axolotl_recipe("like_train", "like_odd", **LORA)
     edit = axolotl_recipe("like_train", "edited", **short)
-    trained = learned.output
+    trained = axolotl_learned.output
     evaluated = axolotl_recipe("like_train", "like_eval", output_dir=str(trained))
     unlabelled = axolotl_recipe("like_train", "like_odd")
     values = yaml.safe_load(unlabelled.read_text())
@@ -133,25 +123,27 @@ def runs(axolotl_recipe, learned, registry, tiny, tmp_path_factory) -> dict[str,
     return dict(zip(plans, run_many(folder, list(plans.values())), strict=True))
 
 
-def test_metrics_reach_the_terminal_the_history_and_the_model_card(learned):
-    assert "like_eval: macro_f1" in learned.log
-    assert "'eval_macro_f1':" in learned.log
-    assert list(logged(learned, 80, "eval_macro_f1")) == [0, 20, 40, 60, 80]
-    assert "Macro F1" in (learned.output / "README.md").read_text()
+def test_metrics_reach_the_terminal_the_history_and_the_model_card(axolotl_learned):
+    assert "like_eval: macro_f1" in axolotl_learned.log
+    assert "'eval_macro_f1':" in axolotl_learned.log
+    assert list(logged(axolotl_learned, 80, "eval_macro_f1")) == [0, 20, 40, 60, 80]
+    assert "Macro F1" in (axolotl_learned.output / "README.md").read_text()
 
 
-def test_the_best_checkpoint_is_the_one_with_the_best_metric(learned):
-    by_step = logged(learned, 80, "eval_macro_f1")
-    state = state_of(learned, 80)
+def test_the_best_checkpoint_is_the_one_with_the_best_metric(axolotl_learned):
+    by_step = logged(axolotl_learned, 80, "eval_macro_f1")
+    state = state_of(axolotl_learned, 80)
     assert max(by_step.values()) > 0.9, by_step
     assert state["best_metric"] == max(by_step.values())
-    best = learned.output / f"checkpoint-{state['best_global_step']}"
+    best = axolotl_learned.output / f"checkpoint-{state['best_global_step']}"
     assert by_step[state["best_global_step"]] == state["best_metric"]
-    assert (best / "model.safetensors").read_bytes() == (learned.output / "model.safetensors").read_bytes()
+    assert (best / "model.safetensors").read_bytes() == (
+        axolotl_learned.output / "model.safetensors"
+    ).read_bytes()
 
 
-def test_every_row_leaves_one_record_in_the_order_of_the_file(learned, registry):
-    records = learned.records("like_eval", 40)
+def test_every_row_leaves_one_record_in_the_order_of_the_file(axolotl_learned, registry):
+    records = axolotl_learned.records("like_eval", 40)
     rows = json.loads((registry / "like_eval.json").read_text())
     assert [record["index"] for record in records] == list(range(101))
     assert [record["reference"] for record in records] == [row["output"] for row in rows]
@@ -233,10 +225,10 @@ def test_the_option_model_names_every_key_to_change(runs):
     assert "set `eval_sample_packing: false`" in runs["interlocked"].log
 
 
-def test_evaluating_the_trained_model_gives_the_number_of_the_training(runs, learned):
+def test_evaluating_the_trained_model_gives_the_number_of_the_training(runs, axolotl_learned):
     run = runs["after_training"]
     assert run.code == 0, run.log[-4000:]
-    last, best = run.evaluations()[-1], state_of(learned, 80)["best_global_step"]
+    last, best = run.evaluations()[-1], state_of(axolotl_learned, 80)["best_global_step"]
     inside = next(line for line in run.evaluations() if line["step"] == best and line["in_training"])
     assert (last["step"], last["in_training"], last["n"]) == (best, False, 101)
     assert last["values"] == pytest.approx(inside["values"], rel=1e-6)

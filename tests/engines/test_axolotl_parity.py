@@ -1,15 +1,13 @@
 """One registry entry under both engines: the same tokens, the same labels, the same figures."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import csv
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_fixtures import axolotl_recipe, prepared, run_many
+from axolotl_cases import run_many
 from engine_cases import liking, sums
 
 from tunebook import paths

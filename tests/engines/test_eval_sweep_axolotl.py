@@ -1,13 +1,11 @@
 """`tunebook eval` through the unmodified Axolotl."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
-import json
 from pathlib import Path
 
 import pytest
 from api_server import ask, comparable, served
-from axolotl_fixtures import LORA, axolotl_recipe, output_of, prepared, run_many
-from eval_runs import TIMES, by_label, evaluate, files_of, in_training, kill_within, parts, records_of, tear
+from axolotl_cases import LORA, run_many
+from eval_runs import TIMES, by_label, evaluate, files_of, in_training, kill_within, records_of, tear
 
 from tunebook.evaluation import job
 from tunebook.evaluation.job import EvalRequest

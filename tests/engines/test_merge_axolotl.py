@@ -1,14 +1,12 @@
 """`tunebook merge` on a run of the real Axolotl, in its own environment with its own PEFT."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
-import os
 import subprocess
 import sys
 
 import merge_adapters as made
 import pytest
 import torch
-from axolotl_fixtures import LORA, axolotl_recipe, prepared, run_many
+from axolotl_cases import LORA, run_many
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.axolotl

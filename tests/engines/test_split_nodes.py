@@ -1,15 +1,13 @@
 """Nodes train on their own folders of one split; one joint job needs the whole, or rows go unseen."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from axolotl_fixtures import axolotl_recipe, prepared, run_many
+from axolotl_cases import run_many
 from click.testing import CliRunner
 
 from tunebook.cli.data_split import split

@@ -1,6 +1,5 @@
 """A run that is asked to stop saves where it stands, and goes on to where it would have ended."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_fixtures import axolotl_recipe, prepared
 from engine_cases import OWN_START
 
 from tunebook.models.checkpoints import last_whole_checkpoint

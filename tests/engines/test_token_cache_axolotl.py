@@ -1,8 +1,6 @@
 """`tunebook train --cache` with the real Axolotl."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_fixtures import axolotl_recipe, prepared
 
 pytestmark = pytest.mark.axolotl
 
