@@ -206,6 +206,8 @@ def test_control_c_ends_it_with_the_last_report_in_place(tmp_path, lines):
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = process.stderr.readline()
     time.sleep(0.2)

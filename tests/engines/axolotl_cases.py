@@ -29,6 +29,19 @@ def output_of(recipe: Path) -> Path:
     return Path(yaml.safe_load(recipe.read_text())["output_dir"])
 
 
+def axolotl_train(recipe: Path, **env: str) -> Run:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return Run(done.returncode, done.stdout, output_of(recipe))
+
+
 def run_many(folder: Path, runs: list[dict], *, ranks: int = 1, **env: str) -> list[Run]:
     """Run recipes one after another in one Axolotl process, or in `ranks` of them that train together."""
     file = folder / "runs.json"

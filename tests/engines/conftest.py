@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from axolotl_cases import output_of
+from axolotl_cases import axolotl_train
 from engine_cases import LIKED, OWN_START, ROOT, Run, liking, sums
 
 HERE = Path(__file__).parent
@@ -204,17 +204,20 @@ def train_many(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def learned(recipe, train) -> Run:
-    """The literal `llamafactory-cli train`, on a task that can be learned."""
-    run = train(
-        recipe(
-            metric_for_best_model="macro_f1",
-            load_best_model_at_end=True,
-            early_stopping_steps=5,
-            max_steps=80,
-        ),
-        **OWN_START,
+def learning(recipe) -> dict:
+    """The recipe of `learned`."""
+    return recipe(
+        metric_for_best_model="macro_f1",
+        load_best_model_at_end=True,
+        early_stopping_steps=5,
+        max_steps=80,
     )
+
+
+@pytest.fixture(scope="session")
+def learned(learning, train) -> Run:
+    """The literal `llamafactory-cli train`, on a task that can be learned."""
+    run = train(learning, **OWN_START)
     assert run.code == 0, run.log[-3000:]
     return run
 
@@ -267,9 +270,9 @@ def axolotl_recipe(tiny, registry, prepared, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def axolotl_learned(axolotl_recipe) -> Run:
-    """The literal `axolotl train`, on a task that can be learned."""
-    recipe = axolotl_recipe(
+def axolotl_learning(axolotl_recipe):
+    """A function that gives the path of the recipe of `axolotl_learned`."""
+    return lambda: axolotl_recipe(
         "like_train",
         "like_eval",
         max_steps=80,
@@ -279,13 +282,9 @@ def axolotl_learned(axolotl_recipe) -> Run:
         load_best_model_at_end=True,
         early_stopping_patience=5,
     )
-    done = subprocess.run(
-        [Path(sys.executable).parent / "axolotl", "train", recipe, "--launcher", "python"],
-        env={**os.environ, **OWN_START},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return Run(done.returncode, done.stdout, output_of(recipe))
+
+
+@pytest.fixture(scope="session")
+def axolotl_learned(axolotl_learning) -> Run:
+    """The literal `axolotl train`, on a task that can be learned."""
+    return axolotl_train(axolotl_learning(), **OWN_START)
