@@ -1,74 +1,15 @@
 """A tiny model, small data sets and the real command lines, for tests that run an engine."""
 
-import importlib.util
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 from axolotl_cases import axolotl_train
 from engine_cases import LIKED, OWN_START, ROOT, Run, liking, sums
-
-HERE = Path(__file__).parent
-ENVIRONMENT = {
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "AXOLOTL_TEE_STDOUT": "0",
-    "HF_HUB_OFFLINE": "1",
-    # More would only get in each other's way on a model this small.
-    "OMP_NUM_THREADS": "1",
-}
-SESSION = pytest.StashKey[dict[str, str]]()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Set the environment of the tests in this folder, and of fixtures that they are the first to ask for."""
-    if not item.path.is_relative_to(HERE):
-        return (yield)
-    stash = item.config.stash
-    if SESSION not in stash:
-        stash[SESSION] = environment_of_session(item.config)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in stash[SESSION].items():
-            patch.setenv(name, value)
-        return (yield)
-
-
-def environment_of_session(config) -> dict[str, str]:
-    """What holds for every engine test; starts the process that imports the engine and forks.
-
-    DeepSpeed's extensions are built in a folder of the session: in the user's own, a build that was killed
-    leaves a lock behind, and every later run waits for it until its time is up.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="tunebook-tests-"))
-    config.add_cleanup(lambda: shutil.rmtree(folder))
-    environment = {**ENVIRONMENT, "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions")}
-    if Path("/dev/nvidiactl").exists():
-        return environment  # what an import does to a GPU cannot be forked
-    engine = "axolotl" if importlib.util.find_spec("axolotl") else "llamafactory"
-    given = os.environ.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE / "forked"), *([given] if given else [])])
-    with socket.socket(socket.AF_UNIX) as listener, (folder / "forks.log").open("wb") as log:
-        listener.bind(str(folder / "forks"))
-        listener.listen(64)
-        server = subprocess.Popen(
-            [sys.executable, "-c", "from fork_server import main; main()", str(listener.fileno()), engine],
-            cwd=HERE,
-            env={**os.environ, **environment},
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the commands, which hand it on
-        )
-    config.add_cleanup(server.communicate)
-    return {**environment, "TUNEBOOK_FORK_SERVER": str(folder / "forks")}
 
 
 @pytest.fixture(scope="session")

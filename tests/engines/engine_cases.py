@@ -23,7 +23,7 @@ NOUNS = [
 LIKED = frozenset(NOUNS[::2])
 
 OWN_START = {"TUNEBOOK_FORK_SERVER": ""}
-"""For an environment: here an engine imports itself, as a user's does; see fork_server.py."""
+"""For an environment: here an engine imports itself, as a user's does; see tests/forking."""
 
 
 @dataclass

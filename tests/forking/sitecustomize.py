@@ -10,7 +10,7 @@ import sys
 
 _PROGRAMS = ("llamafactory-cli", "axolotl", "torchrun")
 _MODULES = ("tunebook.hooks.", "axolotl.cli.", "torch.distributed.run")
-_TESTS = os.path.dirname(os.path.dirname(__file__))
+_SCRIPTS = os.path.realpath(os.path.dirname(__file__) + "/../engines")
 
 
 def _forked(argv: list[str]) -> bool:
@@ -23,7 +23,7 @@ def _forked(argv: list[str]) -> bool:
     folder, name = os.path.split(os.path.realpath(words[0]))
     if folder == os.path.realpath(sys.prefix + "/bin"):
         return name in _PROGRAMS
-    return folder == os.path.realpath(_TESTS) or folder.endswith("/llamafactory")
+    return folder == _SCRIPTS or folder.endswith("/llamafactory")
 
 
 def _hand_over(address: str) -> None:

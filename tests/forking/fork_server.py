@@ -1,7 +1,7 @@
 """Imports an engine once, then forks a process for every start of it that is asked for.
 
 An import takes as long as a tiny training, so the tests of an engine make most of their starts here. The command
-that a test gives goes up to its first own line (forked/sitecustomize.py); it hands over its words, folder,
+that a test gives goes up to its first own line (sitecustomize.py); it hands over its words, folder,
 environment and open files, and waits. What runs then is the same program, from its own first line on.
 
 A start is left to itself where its environment differs in a variable that was read during the import.
