@@ -96,7 +96,7 @@ report-example: $(LF)/.complete $(AXOLOTL)/.complete $(TINY)/config.json  ## tra
 test: system-packages setup setup-axolotl  ## run every test there is: both engines, browser and all
 	@status=0; \
 	$(AXOLOTL)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m axolotl $$(grep -rlE --include='test_*.py' 'mark\.axolotl' tests) || status=1; \
-	$(LF)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m 'not axolotl and not gpu' || status=1; \
+	$(LF)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m '(engine or not axolotl) and not gpu' || status=1; \
 	exit $$status
 
 check: setup  ## what must pass before every commit: format, lint, types, imports, core tests
@@ -104,7 +104,8 @@ check: setup  ## what must pass before every commit: format, lint, types, import
 	$(LF)/bin/ruff check .
 	$(LF)/bin/mypy
 	$(LF)/bin/lint-imports
-	$(LF)/bin/python -m pytest -n 2 --dist loadfile -m 'not engine and not axolotl and not infra and not browser and not gpu'
+	$(LF)/bin/python -m pytest -n 2 --dist loadfile -m 'not engine and not axolotl and not infra and not browser and not gpu' \
+		--ignore=tests/engines
 
 bench: setup $(TINY)/config.json  ## run the benchmarks; each prints a ratio against what it is compared with
 	@for benchmark in benchmarks/*.py; do \
