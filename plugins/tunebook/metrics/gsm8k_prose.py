@@ -39,7 +39,10 @@ _DANGLING = re.compile(
     re.IGNORECASE,
 )
 # "= 84 times", "= 6 books total"
-_RESULT = re.compile(r"=\s?\$?\d[\d.,]{0,12}\s(?:\w{1,12}\s){0,2}(?:times|total|in|(?:in )?number)\Z")
+_RESULT = re.compile(
+    r"(?:=\s?\$?\d[\d.,]{0,12}\s(?:\w{1,12}\s){0,2}(?:times|total|in|(?:in )?number)"
+    r"|\d\s(?:\w{1,12}\s){0,2}in total)\Z"
+)
 _REMARK = re.compile(r"\([A-Za-z][^()]{8,200}\)\Z")
 _OPEN_SUM = re.compile(r"[A-Za-z][^=]{0,40}\d(?:\s?[-+*×]\s?|\s/\s)\$?\d[\d.,]{0,12}(?<![.,])\Z")
 _COUNTING = 12

@@ -113,7 +113,7 @@ _END = 400
 """Characters, in which an answer is and the language shows."""
 _COMMA_LANGUAGE = re.compile(
     r"(?i:\b(?:respuesta|réponse|antwort|ergebnis|resposta|risposta|odpowied[zź]|odpověď|cevap|jawaban(?:nya)?|antwoord"
-    r"|đáp|đồng|rupiah|adalah|ist|est|und|horas?|heures?|stunden|reais|résultat|resultado|risultato|reste|quedan"
+    r"|đáp|đồng|rupiah|adalah|ist|est(?!\.)|und|horas?|heures?|stunden|reais|résultat|resultado|risultato|reste|quedan"
     r"|restam|zł|lira)\b|Rp\s?\d|R\$|[а-яё]{3})"
 )
 

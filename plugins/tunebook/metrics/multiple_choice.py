@@ -68,8 +68,8 @@ _ANSWER = _listed(
 )
 _CHOOSE = _listed(
     """leaves leaving choose choosing chose pick select selecting selected go going opt vote settle lean
-    closest nearest corresponds corresponding matches wähle choisis elijo escolho scelgo выбираю chọn
-    memilih pilih"""
+    leaning inclined closest nearest corresponds corresponding matches wähle choisis elijo escolho scelgo
+    выбираю chọn memilih pilih"""
 )
 _BETWEEN = _listed(
     """fits the a an this that which most more very highly almost quite in fact therefore thus then simply
@@ -88,6 +88,22 @@ _BEFORE = 90
 """Characters before a letter that are read."""
 
 
+_DENIES = _listed(
+    """not never don't doesn't didn't wouldn't won't can't cannot isn't if whether unless suppose assuming
+    nicht kein falls pas si não não se не если"""
+)
+
+
+def _is_denied(words: list[str], at: int) -> bool:
+    """Whether the clause before word `at` negates it or makes it a condition."""
+    for word in reversed(words[max(0, at - 5) : at]):
+        if word in ".,;:!?" or not word.strip():
+            return False
+        if word in _DENIES:
+            return True
+    return False
+
+
 def _is_marked(before: str, *, ends_clause: bool) -> bool:
     """Whether the words right before a letter say that it is the answer.
 
@@ -104,14 +120,16 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
         if word in _ANSWER or (
             word in _CHOOSE and not (word in ("go", "going") and "with" not in words[at:])
         ):
-            return be or colon or not noun or word in _ANSWER
+            if word == "answer" and words[at + 1 :] == ["to"]:
+                return False  # "the answer to A is 5"
+            return not _is_denied(words, at) and (be or colon or not noun or word in _ANSWER)
         if word in ":：=>|" or (word in "–—-" and not be):
             colon = True
         elif word.strip("\n") == "":
             if not colon and at < len(words) - 1:
                 break
         elif word in _THINK:
-            return be or (ends_clause and earlier in ("i", "i'd", "would"))
+            return not _is_denied(words, at) and (be or (ends_clause and earlier in ("i", "i'd", "would")))
         elif word == "," and earlier in _THINK and at > 1 and words[at - 2] == "i":
             at -= 3  # "is, I think, B"
             if words[at] != ",":
@@ -119,16 +137,21 @@ def _is_marked(before: str, *, ends_clause: bool) -> bool:
         elif word in _NOUN:
             noun = True
             if (be or colon) and (best or not _BEST.isdisjoint(words[max(0, at - 3) : at])):
-                return True
+                return not _is_denied(words, at)
         elif word == "it's" or (word == "it" and be):
             opens = at == 0 or earlier in ";,.\n" or earlier in _SO or earlier in _THINK
-            return opens and (ends_clause or likely) and _MAY.isdisjoint(words[at:])
+            return (
+                not _is_denied(words, at)
+                and opens
+                and (ends_clause or likely)
+                and _MAY.isdisjoint(words[at:])
+            )
         elif word in _BE:
             be = True
         elif word in _LIKELY or word in _BEST:
             likely, best = likely or word in _LIKELY, best or word in _BEST
         elif word in _SO:
-            return ends_clause
+            return ends_clause and words[at + 1 : at + 2] != ["is"]  # "so is C" says the same of C
         elif word not in _BETWEEN and not word.endswith("ly") and not (word == "," and earlier in _SO):
             break
         at -= 1
@@ -166,6 +189,14 @@ _RIGHT = (_BEST | _ANSWER) - _listed(
 )
 _ONE_OF_TWO = re.compile(r"[A-Z][)\s]{1,2}(?:or|and|nor)\s[(]?\Z")
 _NEGATIONS = _listed("not nicht pas no non não не không bukan değil")
+# Denied or asked right after the letter.
+_NOT_AFTER = re.compile(
+    r"[)\]*\"'）]{0,3}(?:\s?\?|\s?(?:选项|選項|项|項|번)?"
+    r"(?:不正确|不正確|不对|不對|不是|错|錯|[이가]\s?아|で?はな|ではあり|じゃな)"
+    r"|\s(?:नहीं|değil|isn't|is (?:not|wrong|incorrect|false)|ist (?:nicht|falsch)|no es|n'est pas|não é|не)"
+    r"(?=[\s.,।!?]|\Z))"
+)
+_FIRST_DENIED = re.compile(r"\s?(?:is\s|are\s)?(?:not\b|wrong|incorrect|false|错|錯|不)", re.IGNORECASE)
 _OPTION_WORD = re.compile(r"(?:\b(?:option|choice)\s|(?:选项|選項)\s?)\Z", re.IGNORECASE)
 _MAYBE = re.compile(r"\b(?:or|but) (?:maybe|perhaps|possibly)\b", re.IGNORECASE)
 # A is an article and I a pronoun: they are letters where no word follows that goes on.
@@ -247,7 +278,8 @@ def read(text: str, last: str = LETTERS[-1]) -> LetterReading:
                 return LetterReading(None, None, "hedge")
             return _settled(letter[0], "slot", _more(last).match(tail, end))
     first = _start(last).match(said.text)
-    if first and not _DENIED_AFTER.match(said.text, first.end()):
+    denied = _FIRST_DENIED if first and first[0].endswith((".", "\n")) else _DENIED_AFTER
+    if first and not denied.match(said.text, first.end()) and not _lists(last, tail):
         another = (
             _more(last).match(said.text, first.end(1 if first[1] else 2)) if len(said.text) < 30 else None
         )
@@ -257,6 +289,11 @@ def read(text: str, last: str = LETTERS[-1]) -> LetterReading:
     if len(mentioned) == 1:
         return LetterReading(mentioned.pop(), "only_letter", None)
     return LetterReading(None, None, "several_letters" if mentioned else "no_letter")
+
+
+def _lists(last: str, text: str) -> bool:
+    """Whether lines that begin with different letters repeat the options."""
+    return "\n" in text and len({*re.findall(rf"^[ (*]{{0,3}}([A-{last}])[).:]", text, re.MULTILINE)}) > 1
 
 
 def _settled(letter: str, rule: str, another: re.Match[str] | None) -> LetterReading:
@@ -270,16 +307,18 @@ def _is_answer(text: str, letter: re.Match[str]) -> bool:
     start, end = letter.span()
     if letter[0] in "AI" and _GOES_ON.match(text, end):
         return False
+    if text[end : end + 1] not in (".", ",", "\n", "") and _NOT_AFTER.match(text, end):
+        return False
     before = text[max(0, start - _BEFORE) : start]
     lowered = before.lower()
-    if lowered.endswith(_PLAINLY):
+    if lowered.endswith(_PLAINLY) and not any(map(lowered.__contains__, ("if", "n't", "not", "whether"))):
         return True
     if lowered and _is_marked(lowered, ends_clause=_ENDS_CLAUSE.match(text, end) is not None):
         return True
     affirmed = None if _ONE_OF_TWO.search(before) else _AFFIRMED.match(text, end)
     said = (affirmed["words"] or "right").lower().split() if affirmed else ()
     if not _RIGHT.isdisjoint(said) or ("most" in said and "likely" in said):
-        return _NEGATIONS.isdisjoint(said) and not _DENIED_BEFORE.search(before)
+        return _NEGATIONS.isdisjoint(said) and "if" not in said and not _DENIED_BEFORE.search(before)
     if before.isascii() and text[end : end + 8].isascii():
         return False
     if _UNSPACED_CUE.search(before[-_UNSPACED_BEFORE:]):

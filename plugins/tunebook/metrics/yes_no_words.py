@@ -145,6 +145,9 @@ _UNDERSTOOD = re.compile(
     r"(?:わか|分か|承知|かしこま|알겠|d'accord|хорошо|понял|baik|verstanden|entendido|entendi|tamam)",
     re.IGNORECASE,
 )
+_JOINING = words(
+    "et y und e и i och og و और dan và ve i en aber mais pero но mas ma men tapi nhưng ama ale maar でも とも"
+)
 _MIXED = 24
 """Characters of a text that may consist of both words."""
 
@@ -158,7 +161,8 @@ def undecided(text: str) -> bool:
     if len(text) > _MIXED or _UNDERSTOOD.match(text):
         return False
     said = {word.casefold() for word in _WORD.findall(text)}
-    return not said.isdisjoint(_FOREIGN_YES) and ("no" in said or not said.isdisjoint(_FOREIGN_NO))
+    yes, no = said & _FOREIGN_YES, said & (_FOREIGN_NO | {"no"})
+    return bool(yes and no) and said <= yes | no | _JOINING
 
 
 def foreign(text: str) -> Answer | None:
