@@ -324,6 +324,8 @@ AXOLOTL_CASES = [
     ("axolotl-evaluation", {**PREFERENCES, "tunebook_eval_datasets": ["chosen", "test"],
                             "test_datasets": PREFERENCES["test_datasets"] * 2}, PREFERENCES),
     ("axolotl-evaluation", {**PREFERENCES, "save_steps": 4}, PREFERENCES),
+    ("missing-column", {**PREFERENCES, "rl": None, "tunebook_eval_datasets": ["absent"]},
+     {**PREFERENCES, "tunebook_eval_datasets": ["absent"]}),
     ("unknown-key", {"sequnce_len": 5}, {"sequence_len": 5}),
     ("unknown-key", {"datasets": [{"path": "a/b", "typ": "alpaca"}]}, {"datasets": [{"path": "a/b", "type": "x"}]}),
     ("unknown-key", {"liger_rope": True},

@@ -115,6 +115,21 @@ def test_the_engines_figures_beside_ours_stand_in_the_same_evaluation(tmp_path):
     assert "whose chosen answer has the larger reward 0.800" in headline(folder)
 
 
+def test_rewards_of_the_last_of_several_sets_are_not_given_to_another(tmp_path):
+    folder = measured(tmp_path / "run", [{"macro_f1": 0.7, "loss": 0.1}] * 3, best=None, checkpoint=None)
+    path = folder / "tunebook" / "eval_metrics.jsonl"
+    path.write_text(path.read_text().replace(', "loss": 0.1', ""))
+    state = json.loads((folder / "trainer_state.json").read_text())
+    for entry in state["log_history"]:
+        if "eval_loss" in entry:
+            entry |= {"eval_set_loss": entry.pop("eval_loss"), "eval_other_loss": 0.2}
+            entry["eval_rewards/accuracies"] = 0.9
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    values = {one.dataset: one.values for one in read_run(folder).evaluations}
+    assert set(values) == {"set", "other"}
+    assert values["set"] == {"macro_f1": 0.7, "loss": 0.1}
+
+
 def test_without_a_choice_no_direction_is_made_up(tmp_path):
     logged = [{"eval_loss": loss, "eval_wer": 0.5 - loss / 10} for loss in (0.5, 0.6, 0.7)]
     said = headline(run(tmp_path / "run", logged))

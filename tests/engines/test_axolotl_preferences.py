@@ -77,6 +77,9 @@ def runs(axolotl_recipe, folder):
         "kto": recipe("marked", "kto", metric_for_best_model="rewards/margins"),
         "orpo": recipe("pairs", "orpo", metric_for_best_model="nll_loss"),
         "simpo": recipe("pairs", "simpo", metric_for_best_model="perplexity", simpo_gamma=0.5),
+        "short": recipe(
+            "pairs", "dpo", sequence_len=56, metric_for_best_model=None, load_best_model_at_end=None
+        ),
         "stops": recipe("pairs", "dpo", early_stopping_patience=1, max_steps=20),
         "typo": recipe("pairs", "dpo", metric_for_best_model="rewards/accuracy"),
     }
@@ -135,6 +138,14 @@ def test_early_stopping_acts_on_a_figure_of_the_answers(runs):
 
 def test_the_log_says_on_how_many_rows(runs):
     assert "27 of 41 rows, since the others are marked as bad answers" in runs["kto"].log
+
+
+def test_rows_that_axolotl_drops_are_told(runs):
+    run = runs["short"]
+    assert run.code == 0, run.log[-3000:]
+    n = {line["n"] for line in run.evaluations()}.pop()
+    assert 0 < n < 41
+    assert f"pairs_eval: {n} of 41 rows are evaluated: Axolotl drops rows above sequence_len = 56" in run.log
 
 
 def test_a_figure_that_no_evaluation_reports_stops_the_run(runs):

@@ -85,6 +85,13 @@ def recipes(recipe, pairs, thinker):
         "kto": {**kto, **best, "metric_for_best_model": "rewards/margins"},
         "few": {**dpo, "eval_dataset": "pairs_few"},
         "long": {**dpo, "eval_dataset": "pairs_long", "cutoff_len": 72},
+        "each": {
+            **dpo,
+            **best,
+            "eval_dataset": "pairs_eval,pairs",
+            "eval_on_each_dataset": True,
+            "metric_for_best_model": "pairs_eval_accuracy",
+        },
         "rm": {
             **base,
             "finetuning_type": "lora",
@@ -162,6 +169,7 @@ def test_the_engines_own_figures_and_training_are_untouched(runs, stock, name, f
     ("name", "figure", "best"),
     [
         ("dpo", "accuracy", max),
+        ("each", "pairs_eval_accuracy", max),
         ("margins", "rewards/margins", max),
         ("kto", "rewards/margins", max),
         ("orpo", "perplexity", min),
@@ -177,6 +185,8 @@ def test_the_best_model_is_chosen_by_either_kind_of_figure(runs, name, figure, b
 
 def test_the_log_says_what_is_measured_and_on_how_many_rows(runs):
     assert "pairs_eval: answers are scored against the chosen ones" in runs["dpo"].log
+    assert "measures pairs_eval: yes_no, exact_match\n" in runs["each"].log
+    assert {line["dataset"] for line in runs["each"].evaluations()} == {"pairs_eval"}
     assert "27 of 41 rows, since the others are marked as bad answers" in runs["kto"].log
     assert "pairs_long: 1 of 41 rows lost part of the answer or of the assistant header" in runs["long"].log
     assert "(rows 5)" in runs["long"].log

@@ -80,11 +80,17 @@ def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
         faults = [*entry_faults(entry, stage=stage)]
         if recipe.engine == "llamafactory" and recipe.command == "train":
             faults += _wrong_stage(entry.values, stage)
+        if recipe.engine == "axolotl" and recipe.objective is not None:
+            # What the columns of pairs are, the block says: an entry has no words for Axolotl's.
+            faults = [fault for fault in faults if fault.rule not in _ABOUT_COLUMNS]
         for fault in faults:
             ours = fault.rule == "missing-data" and _to_be_made(recipe, entry.registry)
             severity = "hint" if ours else fault.severity
             message = f"{entry.registry}: {name}: {fault.message}"
             yield recipe.finding(key, rule=fault.rule, severity=severity, message=message, fix=fault.fix)
+
+
+_ABOUT_COLUMNS = ("missing-column", "partial-columns", "answer-type")
 
 
 def check_data_files(recipe: CheckedRecipe) -> Iterator[Finding]:

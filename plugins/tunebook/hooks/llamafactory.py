@@ -209,7 +209,9 @@ def evaluation_sets(
     if specs is None or not (specs or always):
         return {}
     _refuse_unreadable_rows(data_args, training_args)
-    asked = {name: ", ".join(spec.name for spec in specs.get(name, ())) or "loss" for name in names}
+    # In a stage of preferences a set without a metric is the engine's alone.
+    measured = [name for name in names if objective is None or name in specs]
+    asked = {name: ", ".join(spec.name for spec in specs.get(name, ())) or "loss" for name in measured}
     say(f"tunebook {__version__} measures " + "; ".join(f"{name}: {what}" for name, what in asked.items()))
 
     def one(shown: str, asks: str, prefix: str = "") -> EvaluationSet:
@@ -217,8 +219,6 @@ def evaluation_sets(
         return EvaluationSet(name=shown, metrics=metrics.load_asked(specs.get(asks, ())), beside=beside)
 
     if data_args.eval_on_each_dataset:
-        # In a stage of preferences a set without a metric is the engine's alone.
-        measured = [name for name in names if objective is None or name in specs]
         return {f"eval_{name}": one(name, name, name) for name in measured}
     if specs and (len(set(specs.values())) > 1 or len(specs) < len(set(names))):
         raise TunebookError(

@@ -161,7 +161,7 @@ def _mode(
         # Trained on preferences, a model may well say something before the answer.
         if spec.mode == "generate" or not direct or (chosen.beside is not None and spec.mode is None):
             mode = "generate"
-            if metric.classes and spec.mode is None and not direct:
+            if metric.classes and spec.mode is None and chosen.beside is None:
                 notes.append(
                     f"{chosen.name}: {metric.name} generates its answers, because the supervised text does "
                     "not begin with the answer; loss and perplexity come from the answer positions"

@@ -62,12 +62,14 @@ def is_share(mean: float, n: int) -> bool:
 def half_width(mean: float, stderr: float, n: int) -> float:
     """Half the width of the 95 % interval of a mean: Wilson's of a share, else 1.96 standard errors.
 
-    >>> round(half_width(1.0, 0.0, 100), 3)
-    0.018
+    At 0 and at 1 it is the whole width, since all of it lies on one side.
+
+    >>> round(half_width(0.5, 0.05, 100), 3), round(half_width(1.0, 0.0, 100), 3)
+    (0.096, 0.037)
     """
     if is_share(mean, n):
         low, high = wilson(round(mean * n), n)
-        return (high - low) / 2
+        return (high - low) / (1 if mean in (0, 1) else 2)
     return NormalDist().inv_cdf(0.975) * stderr
 
 

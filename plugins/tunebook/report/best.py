@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
+from tunebook.metrics.figures import PREFERENCE_FIGURES
 from tunebook.metrics.statistics import is_share
 from tunebook.report import figures, significance
 from tunebook.report.records import (
@@ -56,18 +57,21 @@ def by_dataset(evaluations: Iterable[Evaluation]) -> dict[str, list[Evaluation]]
 def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
     """The headline figure of `evaluations`; None where nothing was measured.
 
-    What the user chose by comes first, then the metric's own figure, then what the Trainer chose by itself.
+    What the user chose by comes first, as the recipe or the Trainer's own files say, then the metric's own
+    figure. By itself the Trainer chooses by the loss.
     """
     names = {name for evaluation in evaluations for name in evaluation.values}
     asked = _asked(run, evaluations[0].dataset, names)
-    trainers = _trainers_choice(run, evaluations, asked)
     own = next((one for one in evaluations if one.select_by in names), None)
+    trainers = _trainers_choice(run, evaluations, (asked, None if own is None else own.select_by))
     if asked is not None:
         if trainers is not None and trainers.name == asked:
             return trainers
         return Choice(
             asked, _larger_is_better(run, asked, evaluations), "metric_for_best_model of the recipe"
         )
+    if trainers is not None and trainers.name != "loss":
+        return trainers
     if own is not None:
         return Choice(str(own.select_by), own.larger_is_better, f"the metric {', '.join(own.metrics)}")
     if trainers is not None:
@@ -96,18 +100,23 @@ def _larger_is_better(run: RunLog, name: str, evaluations: Sequence[Evaluation])
     return not declared.smaller_is_better if set_to is None else set_to is True
 
 
-def _trainers_choice(run: RunLog, evaluations: Sequence[Evaluation], asked: str | None) -> Choice | None:
+def _trainers_choice(
+    run: RunLog, evaluations: Sequence[Evaluation], likely: Sequence[str | None]
+) -> Choice | None:
     """The figure by which the Trainer chose its best checkpoint: the one whose value there it wrote down.
 
-    Over the run it is then the largest or the smallest, which says the direction.
+    Over the run it is then the largest or the smallest, which says the direction. Of several with this value
+    it is the first of `likely`, and the loss last.
     """
     trainer = run.trainer
     if trainer is None or trainer.best_metric is None or trainer.best_step is None:
         return None
     best = trainer.best_metric
     at = [one for one in evaluations if one.step == trainer.best_step and not one.after_training]
+    places = {name: place for place, name in reversed(list(enumerate(likely)))}
     for name in sorted(
-        {name for one in at for name in one.values}, key=lambda name: (name != asked, name == "loss", name)
+        {name for one in at for name in one.values},
+        key=lambda name: (places.get(name, len(likely)), name == "loss", name),
     ):
         if not any(math.isclose(one.values[name], best, rel_tol=1e-9) for one in at if name in one.values):
             continue
@@ -236,11 +245,17 @@ def figure_record(
         step=evaluation.step,
         value=evaluation.values[name],
         interval=measured.intervals.get(name),
-        n=evaluation.n,
+        n=None if _is_engines(evaluation, name) else evaluation.n,
         n_unparsed=evaluation.n_unparsed,
         source=evaluation.source,
         larger_is_better=larger_is_better,
     )
+
+
+def _is_engines(evaluation: Evaluation, name: str) -> bool:
+    """Whether a figure is the engine's own, of all rows, beside ours of those with a good answer."""
+    engines = {one.name for one in PREFERENCE_FIGURES}
+    return name in engines or (name == "loss" and not engines.isdisjoint(evaluation.values))
 
 
 # Sets the best evaluation beside that of the base model, before any step was taken.

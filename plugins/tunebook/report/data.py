@@ -99,7 +99,9 @@ def _gather_run(run_id: str, name: str, run: RunLog) -> tuple[RunReport, Curves]
         for dataset, evaluations in by_dataset(run.evaluations).items()
     }
     pairing = Pairing()
-    chosen = (best_of(run, one) for one in measured.values())
+    # Sets with a metric first: of several under preferences some may have the engine's loss only.
+    by_metric = sorted(measured.values(), key=lambda one: not any(m.evaluation.metrics for m in one))
+    chosen = (best_of(run, one) for one in by_metric)
     best = tuple(
         replace(one, base=against_base(run, measured, one, pairing)) for one in chosen if one is not None
     )

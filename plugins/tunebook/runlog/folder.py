@@ -198,7 +198,8 @@ class _Reader:
         self.notes.extend(read.notes)
         ours = {evaluation.step for evaluation in read.evaluations}
         known = {evaluation.dataset for evaluation in read.evaluations}
-        return [_with_logged(one, logged, alone=len(known) == 1) for one in read.evaluations] + [
+        alone = len(known | {one.dataset for one in logged if one.dataset}) == 1
+        return [_with_logged(one, logged, alone=alone) for one in read.evaluations] + [
             evaluation
             for evaluation in logged
             if evaluation.step not in ours or (evaluation.dataset and evaluation.dataset not in known)
