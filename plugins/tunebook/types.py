@@ -40,7 +40,11 @@ class Recipe:
     """Overlays and `key=value` overrides already merged in, in order."""
 
 
-METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {"rouge": ("tokenize",), "bleu": ("tokenize",)}
+METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("labels", "positive"),
+    "rouge": ("tokenize",),
+    "bleu": ("tokenize",),
+}
 """Options of a built-in metric's own; its module has a `configured(options)` that gives the metric."""
 
 
@@ -156,6 +160,9 @@ class Metric:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For metrics whose answer is one of a few words: canonical answer -> its spellings, e.g.
     `{"yes": ("Yes", " Yes", "yes", ...), ...}`. Only such metrics can work from answer positions."""
+    fit: Callable[[Sequence[str]], Metric] | None = None
+    """For metrics that take their classes from the data: the same metric for these references. Raises
+    ValueError where they are no classes."""
     signature: Callable[[], str] | None = None
     """What has to be published with the figures so that they can be compared, e.g. sacrebleu's signature."""
     default_max_new_tokens: int = 16

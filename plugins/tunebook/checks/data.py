@@ -12,6 +12,7 @@ from tunebook.data import rows
 from tunebook.data.registry import data_files as files_of
 from tunebook.data.sources import column, reference_of
 from tunebook.errors import TunebookError
+from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -69,6 +70,7 @@ def check_references(
         return
     mark = column(entry, "kto_tag")
     deadline = time.monotonic() + MAX_SECONDS
+    references: list[str] = []
     for path in files:
         if path.suffix not in rows.READABLE:
             continue
@@ -78,11 +80,12 @@ def check_references(
             if mark is not None and not row.get(mark):
                 continue  # a bad answer: it is compared with nothing
             try:
-                reference = reference_of(row, entry)
+                references.append(reference_of(row, entry))
                 for metric in asked:
-                    _use(metric, reference)
+                    _use(metric, references[-1])
             except TunebookError as error:
                 raise TunebookError(f"{path}, row {number}: {error.problem}", fix=error.fix) from error
+    metrics.fitted([(metric, MetricSpec(name=metric.name)) for metric in asked], references, entry.name)
 
 
 def _use(metric: Metric, reference: str) -> None:

@@ -6,6 +6,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -17,6 +18,10 @@ from tunebook.progress import byte_progress
 from tunebook.scoring import prediction_files
 from tunebook.scoring import score as scoring
 from tunebook.scoring.score import Collector, Scored, Summary
+from tunebook.types import MetricSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @click.command("score")
@@ -57,7 +62,8 @@ def score(
 ) -> None:
     """Score a file of predictions with one metric; needs no torch.
 
-    METRIC is a built-in metric, one that a package offers, or package.module:function. FILE is
+    METRIC is a built-in metric, one that a package offers, or package.module:function; a metric's own options
+    may follow as JSON: 'classification{"labels": ["ham", "spam"]}'. FILE is
     LLaMA-Factory's generated_predictions.jsonl, one of our eval_records, lm-evaluation-harness's
     samples_*.jsonl, OpenCompass's predictions, an Inspect log, or any .jsonl, .json, .csv or .parquet with a
     column of predictions and one of references. Columns may be dotted: doc.answer.
@@ -72,11 +78,9 @@ def score(
     if references_file is not None and join is not None:
         references = prediction_files.References(references_file, join, reference_column)
     left_out = prediction_files.LeftOut()
-    collector = Collector(metrics.load(metric))
-    size = file.stat().st_size if file.exists() else None
-    verdicts = files.open_atomic(records) if records is not None else nullcontext()
-    with byte_progress("scoring", size) as on_bytes, verdicts as stream:
-        rows = prediction_files.read_predictions(
+
+    def read(on_bytes: Callable[[int], None]) -> Iterator[prediction_files.PredictionRow]:
+        return prediction_files.read_predictions(
             file,
             prediction_column=prediction_column,
             reference_column=reference_column,
@@ -84,7 +88,19 @@ def score(
             left_out=left_out if skip_unlabelled else None,
             on_bytes=on_bytes,
         )
-        for scored in scoring.score_rows(metric, rows, workers=workers):
+
+    size = file.stat().st_size if file.exists() else None
+    loaded = metrics.load(metric)
+    if loaded.fit is not None:
+        with byte_progress("reading the classes", size) as on_bytes:
+            found = [row.reference for row in read(on_bytes)]
+        ((loaded, _),) = metrics.fitted([(loaded, MetricSpec(name=metric))], found, str(file))
+        left_out = prediction_files.LeftOut()
+    collector = Collector(loaded)
+    verdicts = files.open_atomic(records) if records is not None else nullcontext()
+    with byte_progress("scoring", size) as on_bytes, verdicts as stream:
+        rows = read(on_bytes)
+        for scored in scoring.score_rows(loaded.name, rows, workers=workers):
             collector.add(scored.score)
             if stream is not None:
                 stream.write(_record(scored))
@@ -108,6 +124,18 @@ def _record(scored: Scored) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
+def _confusion(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    answers = sorted(
+        {answer for row in counts.values() for answer in row}, key=lambda one: (one == "unparsed", one)
+    )
+    table = Table(title="answers by reference", title_justify="left")
+    for name in ("reference", *answers):
+        table.add_column(name, justify="left" if name == "reference" else "right")
+    for reference, row in counts.items():
+        table.add_row(reference, *(str(row.get(answer, 0)) for answer in answers))
+    return table
+
+
 def _print(summary: Summary) -> None:
     console = Console()
     table = Table(title=f"{summary.metric}, n = {summary.n}", title_justify="left")
@@ -119,6 +147,8 @@ def _print(summary: Summary) -> None:
         interval = f"{figure.interval.low:.4f} to {figure.interval.high:.4f}" if figure.interval else "-"
         table.add_row(name, f"{figure.value:.4f}", interval, figure.method or "-")
     console.print(table)
+    if summary.confusion:
+        console.print(_confusion(summary.confusion))
     if summary.signature:
         # Whole and plain: it is there to be copied.
         click.echo(f"signature: {summary.signature}")

@@ -10,6 +10,7 @@ from tunebook.comparison.disagreements import read_texts
 from tunebook.comparison.rows import Columns, find_predictions, read_answered_rows
 from tunebook.comparison.tables import match, read_tables
 from tunebook.errors import TunebookError
+from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -111,7 +112,20 @@ def _method(request: ComparisonRequest, part: DatasetFiles) -> Method:
     ]
     in_both = [name for name in recorded[0] if name in recorded[1]]
     if request.metric is not None:
-        return Method([metrics.load(request.metric)], request.metric in in_both)
+        wanted = metrics.load(request.metric)
+        if wanted.fit is None:
+            return Method([wanted], request.metric in in_both)
+        # Records name the metric with the labels that it found.
+        for name in in_both:
+            if name.partition("{")[0] == wanted.short_name:
+                return Method([metrics.load(name)], True)
+        references = [
+            row.reference
+            for path, columns in ((part.first, request.first_columns), (part.second, request.second_columns))
+            for row in read_answered_rows(path, columns)
+        ]
+        asked = [(wanted, MetricSpec(name=wanted.name))]
+        return Method([metric for metric, _ in metrics.fitted(asked, references, str(part.first))], False)
     if in_both:
         return Method([metrics.load(name) for name in in_both], True)
     on_one_side = recorded[0] or recorded[1]

@@ -267,6 +267,7 @@ def asked_set(
     questions: list[Question] = []
     for one in found:
         questions += [replace(question, index=len(questions) + question.index) for question in one.questions]
+    loaded = metrics.fitted(loaded, [question.reference for question in questions], label)
     for question in questions:
         for metric, _ in loaded:
             try:

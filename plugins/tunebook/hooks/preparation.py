@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tunebook import metrics
 from tunebook.errors import TunebookError
 from tunebook.hooks.decoding import Detokenizer
 from tunebook.hooks.rows import AnswerRow, read_rows
@@ -89,6 +90,12 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
         cut_at_limit=chosen.beside is None,
     )
     references = [detokenizer.answer(row.answer_ids) for row in rows]
+    chosen = replace(
+        chosen,
+        metrics=metrics.fitted(
+            chosen.metrics, [references[row.index] for row in rows if not row.cut], chosen.name
+        ),
+    )
     usable = [row.index for row in rows if _references_usable(chosen, row, references[row.index])]
     notes = _note_cut_rows(chosen, rows, words)
     mode, note = _mode(chosen, rows, references, detokenizer)

@@ -15,7 +15,7 @@ from tunebook.errors import TunebookError
 from tunebook.types import METRIC_OPTIONS, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from tunebook.types import MetricSpec
 
@@ -26,10 +26,33 @@ BUILT_IN = {
     "gsm8k": "tunebook.metrics.gsm8k",
     "exact_match": "tunebook.metrics.exact_match",
     "multiple_choice": "tunebook.metrics.multiple_choice",
+    "classification": "tunebook.metrics.labels",
     "rouge": "tunebook.metrics.rouge",
     "bleu": "tunebook.metrics.bleu",
     "chrf": "tunebook.metrics.chrf",
 }
+
+
+def fitted(
+    asked: Iterable[tuple[Metric, MetricSpec]], references: Sequence[str], where: str
+) -> tuple[tuple[Metric, MetricSpec], ...]:
+    """Return metrics that take their classes from the data with those of `references`; others as they are.
+
+    Raises:
+        TunebookError: The references are no classes; `where` names their set.
+    """
+    found = []
+    for metric, spec in asked:
+        if metric.fit is not None:
+            try:
+                metric = metric.fit(references)
+            except ValueError as error:
+                raise TunebookError(
+                    f"{where}: {metric.short_name}: {error}", fix='correct the data, or its "metric"'
+                ) from error
+            spec = replace(spec, name=metric.name)
+        found.append((metric, spec))
+    return tuple(found)
 
 
 def names() -> tuple[str, ...]:

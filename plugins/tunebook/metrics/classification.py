@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tunebook.metrics.statistics import UndefinedFigureError, column_of
+from tunebook.types import Score
 
 # confusion
 
@@ -106,6 +108,31 @@ class Confusion(NamedTuple):
         said_spread = n * n - said_positive**2 - said_negative**2 - unparsed**2
         true_spread = n * n - self.positives**2 - self.negatives**2
         return _ratio(covariance, math.sqrt(said_spread * true_spread))
+
+
+def from_margins(scores: Sequence[Score], positive: str) -> dict[str, float]:
+    """Ranking and calibration of two classes.
+
+    Args:
+        scores: Each with `values["margin"]`, log p(positive) - log p(other) in nats at the answer position,
+            and `values["class_mass"]`, the sum of both probabilities.
+        positive: The first of the two classes.
+    """
+    truth = [score.reference == positive for score in scores]
+    margins = [score.values["margin"] for score in scores]
+    probabilities = probability(margins)
+    masses = sorted(score.values["class_mass"] for score in scores)
+    figures = {
+        "brier": brier(truth, probabilities),
+        "ece": expected_calibration_error(truth, probabilities),
+        "class_mass": math.fsum(masses) / len(masses),
+        "class_mass_median": median(masses),
+    }
+    if any(truth):
+        figures["average_precision"] = average_precision(truth, margins)
+        if not all(truth):
+            figures["auroc"] = auroc(truth, margins)
+    return figures
 
 
 def confusion(parsed: Sequence[str | None], references: Sequence[str], *, positive: str) -> Confusion:

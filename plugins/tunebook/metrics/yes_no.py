@@ -5,10 +5,8 @@ Source: the rules are ours (`yes_no_rules`); the figures are the usual ones of b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from statistics import median
 
 from tunebook.metrics import yes_no_rules
 from tunebook.metrics.response import visible
@@ -104,27 +102,7 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     if parsed.count(None) < n:
         figures["accuracy_parsed"] = counts.accuracy * n / (n - parsed.count(None))
     if all("margin" in score.values and "class_mass" in score.values for score in scores):
-        figures |= _from_margins(scores)
-    return figures
-
-
-def _from_margins(scores: Sequence[Score]) -> dict[str, float]:
-    from tunebook.metrics import classification
-
-    truth = [score.reference == "yes" for score in scores]
-    margins = [score.values["margin"] for score in scores]
-    probabilities = classification.probability(margins)
-    masses = sorted(score.values["class_mass"] for score in scores)
-    figures = {
-        "brier": classification.brier(truth, probabilities),
-        "ece": classification.expected_calibration_error(truth, probabilities),
-        "class_mass": math.fsum(masses) / len(masses),
-        "class_mass_median": median(masses),
-    }
-    if any(truth):
-        figures["average_precision"] = classification.average_precision(truth, margins)
-        if not all(truth):
-            figures["auroc"] = classification.auroc(truth, margins)
+        figures |= classification.from_margins(scores, "yes")
     return figures
 
 

@@ -6,9 +6,9 @@ Memory holds one small record an example, never the texts: equal scores share on
 from __future__ import annotations
 
 import multiprocessing
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ class Summary:
     unparsed_reasons: Mapping[str, int]
     rules: Mapping[str, int]
     """How many answers each rule read."""
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """For answers of a few classes: reference -> answer -> how many; `unparsed` for those that are none."""
 
 
 def score_rows(metric: str, rows: Iterable[PredictionRow], *, workers: int = 1) -> Iterator[Scored]:
@@ -158,7 +160,16 @@ class Collector:
             n_unparsed=sum(score.parsed is None for score in scores),
             unparsed_reasons=statistics.unparsed_reasons(scores),
             rules=statistics.counts_by_rule(scores),
+            confusion=_confusion(scores) if self._metric.classes else {},
         )
+
+
+def _confusion(scores: Sequence[Score]) -> dict[str, dict[str, int]]:
+    counts = Counter((score.reference or "", score.parsed or "unparsed") for score in scores)
+    found: dict[str, dict[str, int]] = {}
+    for (reference, answer), n in sorted(counts.items()):
+        found.setdefault(reference, {})[answer] = n
+    return found
 
 
 def with_intervals(
