@@ -12,7 +12,7 @@ from tunebook.cli.compare import compare
 from tunebook.cli.score import score
 from tunebook.data.registry import load_registry
 from tunebook.errors import TunebookError
-from tunebook.metrics.labels import configured
+from tunebook.metrics.classification import configured
 from tunebook.types import MetricSpec
 
 CASES = {

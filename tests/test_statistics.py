@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from tunebook.errors import TunebookError
-from tunebook.metrics import classification, statistics
+from tunebook.metrics import statistics, two_classes
 from tunebook.metrics.statistics import UndefinedFigureError
 from tunebook.scoring.figures import RowLoss, loss_figures
 from tunebook.types import Score
@@ -88,35 +88,35 @@ TIED = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2).filter
 @given(TIED)
 def test_ranking_figures_are_scikit_learns_with_ties(rows):
     truth, scores = zip(*rows, strict=True)
-    assert classification.auroc(truth, scores) == pytest.approx(sk.roc_auc_score(truth, scores))
+    assert two_classes.auroc(truth, scores) == pytest.approx(sk.roc_auc_score(truth, scores))
     wanted = sk.average_precision_score(truth, scores)
-    assert classification.average_precision(truth, scores) == pytest.approx(wanted)
-    chances = classification.probability(scores)
-    assert classification.brier(truth, chances) == pytest.approx(sk.brier_score_loss(truth, chances))
+    assert two_classes.average_precision(truth, scores) == pytest.approx(wanted)
+    chances = two_classes.probability(scores)
+    assert two_classes.brier(truth, chances) == pytest.approx(sk.brier_score_loss(truth, chances))
 
 
 def test_a_ranking_of_one_class_is_undefined():
     with pytest.raises(UndefinedFigureError):
-        classification.auroc([True, True], [0.1, 0.2])
+        two_classes.auroc([True, True], [0.1, 0.2])
     with pytest.raises(UndefinedFigureError):
-        classification.average_precision([False], [0.1])
+        two_classes.average_precision([False], [0.1])
     with pytest.raises(ValueError, match="finite"):
-        classification.auroc([True, False], [math.nan, 0.0])
+        two_classes.auroc([True, False], [math.nan, 0.0])
 
 
 def test_calibration_error_is_the_gap_between_stated_and_observed():
     # Ten answers at 0.85, eight of them true: a gap of 0.05 in the one bin that is used.
     truth = [True] * 8 + [False] * 2
-    assert classification.expected_calibration_error(truth, [0.85] * 10) == pytest.approx(0.05)
-    assert classification.expected_calibration_error([True, False], [1.0, 0.0]) == 0.0
+    assert two_classes.expected_calibration_error(truth, [0.85] * 10) == pytest.approx(0.05)
+    assert two_classes.expected_calibration_error([True, False], [1.0, 0.0]) == 0.0
 
 
 def test_probabilities_of_huge_margins_do_not_overflow():
-    assert classification.probability([-1e4, 0.0, 1e4]).tolist() == [0.0, 0.5, 1.0]
+    assert two_classes.probability([-1e4, 0.0, 1e4]).tolist() == [0.0, 0.5, 1.0]
 
 
 def test_an_unparsed_answer_lowers_recall_and_does_not_change_precision():
-    counts = classification.confusion(["yes", None, "no", None], ["yes", "yes", "no", "no"], positive="yes")
+    counts = two_classes.confusion(["yes", None, "no", None], ["yes", "yes", "no", "no"], positive="yes")
     assert counts == (1, 0, 1, 0, 1, 1)
     assert (counts.precision, counts.recall, counts.specificity, counts.accuracy) == (1.0, 0.5, 0.5, 0.5)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from axolotl_cases import axolotl_train
-from engine_cases import LIKED, OWN_START, ROOT, Run, liking, sums
+from engine_cases import LIKED, NOUNS, OWN_START, ROOT, Run, liking, sums
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +27,18 @@ def registry(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     coin = lambda noun, rng: rng.choice(["Yes", "No"])  # noqa: E731
     reasoned = lambda noun, rng: f"It is a {noun}. So the answer is {'Yes' if noun in LIKED else 'No'}"  # noqa: E731
+    kind = lambda noun, rng: ["food item", "tool", "place"][NOUNS.index(noun) % 3]  # noqa: E731
+    two = lambda noun, rng: "食物" if noun in LIKED else "工具"  # noqa: E731
     entries = {
         "like_train": (liking(400, 1), None),
         "like_eval": (liking(101, 2), "yes_no"),
         "like_odd": (liking(41, 3), "yes_no"),
+        "kinds_train": (liking(400, 14, kind), None),
+        "kinds_eval": (liking(60, 15, kind), "classification"),
+        "two_kinds": (
+            liking(40, 16, two),
+            {"name": "classification", "labels": ["食物", "工具"], "positive": "工具"},
+        ),
         "coin_train": (liking(200, 4, coin), None),
         "coin_eval": (liking(200, 5, coin), "yes_no"),
         "reason_train": (liking(300, 6, reasoned), None),

@@ -99,6 +99,28 @@ def test_on_random_labels_the_metric_says_so_where_token_accuracy_flatters(recip
     assert ours.logged("eval_token_accuracy") == pytest.approx(stock.logged("eval_accuracy"), abs=1e-6)
 
 
+def test_classes_of_the_data_are_measured_and_choose_the_best(recipe, train):
+    run = train(
+        recipe(
+            dataset="kinds_train", eval_dataset="kinds_eval,two_kinds", eval_on_each_dataset=True,
+            metric_for_best_model="kinds_eval_macro_f1", load_best_model_at_end=True, max_steps=80,
+        )
+    )  # fmt: skip
+    assert run.code == 0, run.log[-3000:]
+    scores = run.logged("eval_kinds_eval_macro_f1")
+    assert run.state()["best_metric"] == max(scores) > 0.8
+    figures = next(
+        line for line in run.evaluations() if line["step"] == 80 and line["dataset"] == "kinds_eval"
+    )
+    assert figures["metric"] == ['classification{"labels": ["food item", "place", "tool"]}']
+    assert {"f1_food_item", "f1_place", "f1_tool", "majority_accuracy"} <= figures["values"].keys()
+    # Trained on other labels, it says neither of these two; its probabilities still rank them.
+    two = next(line for line in run.evaluations() if line["step"] == 80 and line["dataset"] == "two_kinds")
+    assert two["values"]["unparsed_rate"] == 1.0
+    assert two["values"]["f1"] == 0.0
+    assert 0 <= two["values"]["auroc"] <= 1
+
+
 def test_the_smallest_brier_score_is_the_best_by_both_doors(recipe, train, tmp_path):
     values = recipe(
         metric_for_best_model="brier", load_best_model_at_end=True, max_steps=12, eval_steps=4, save_steps=4

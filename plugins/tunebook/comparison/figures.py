@@ -11,7 +11,7 @@ from tunebook.comparison.records import FigureDifference
 from tunebook.comparison.tables import UNPARSED
 from tunebook.errors import TunebookError
 from tunebook.metrics import statistics
-from tunebook.metrics.classification import Confusion
+from tunebook.metrics.two_classes import Confusion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

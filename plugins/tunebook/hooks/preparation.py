@@ -101,7 +101,7 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
     mode, note = _mode(chosen, rows, references, detokenizer)
     classes_of = next((metric for metric, _ in chosen.metrics if metric.classes), None)
     class_ids: list[list[int]] = []
-    if classes_of and _is_direct_set(classes_of, rows, references, detokenizer):
+    if classes_of and _are_bare(classes_of, rows, references):
         class_ids = _class_ids(classes_of, [rows[index] for index in usable], references, detokenizer)
         if not class_ids:
             note.append(
@@ -193,6 +193,15 @@ def _is_direct_set(
         if not known[key]:
             return False
     return True
+
+
+def _are_bare(metric: Metric, rows: Sequence[AnswerRow], references: Sequence[str]) -> bool:
+    """Whether in every row that is not cut the supervised text is a class and nothing else.
+
+    Then its first token says which one, where the classes begin differently, also where it has several.
+    """
+    texts = {references[row.index] for row in rows if not row.cut}
+    return all(metric.score(text, text).rule == "bare" for text in texts)
 
 
 def _references_usable(chosen: EvaluationSet, row: AnswerRow, reference: str) -> bool:

@@ -26,7 +26,7 @@ BUILT_IN = {
     "gsm8k": "tunebook.metrics.gsm8k",
     "exact_match": "tunebook.metrics.exact_match",
     "multiple_choice": "tunebook.metrics.multiple_choice",
-    "classification": "tunebook.metrics.labels",
+    "classification": "tunebook.metrics.classification",
     "rouge": "tunebook.metrics.rouge",
     "bleu": "tunebook.metrics.bleu",
     "chrf": "tunebook.metrics.chrf",

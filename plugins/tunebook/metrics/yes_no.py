@@ -76,14 +76,14 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     scikit-learn's `zero_division=0` has it. The last six figures need `values["margin"]`, log p(yes) -
     log p(no) in nats at the answer position, and `values["class_mass"]`, p(yes) + p(no), of every score.
     """
-    from tunebook.metrics import classification
+    from tunebook.metrics import two_classes
 
     if not scores:
         return {}
     n = len(scores)
     parsed = [score.parsed for score in scores]
     references = [score.reference or "" for score in scores]
-    counts = classification.confusion(parsed, references, positive="yes")
+    counts = two_classes.confusion(parsed, references, positive="yes")
     figures = {
         "accuracy": counts.accuracy,
         "f1": counts.f1,
@@ -102,7 +102,7 @@ def aggregate(scores: Sequence[Score]) -> Mapping[str, float]:
     if parsed.count(None) < n:
         figures["accuracy_parsed"] = counts.accuracy * n / (n - parsed.count(None))
     if all("margin" in score.values and "class_mass" in score.values for score in scores):
-        figures |= classification.from_margins(scores, "yes")
+        figures |= two_classes.from_margins(scores, "yes")
     return figures
 
 
