@@ -119,6 +119,10 @@ def read_chinese(text: str) -> tuple[Answer | None, str | None]:
 
 
 _LONGEST_LAST = 8
+# What is seen, told or supposed is no verdict.
+_TELLS = re.compile(
+    r"(?:可以|能够?)(?:看|见|听|知|发现|得|推|判断|注意)|讲述|描述|故事|\A(?:如果|假如|要是|若|就|那就)"
+)
 _SURE = re.compile(
     r"\A(?:我(?:觉得|认为|想|看|会说)|我覺得|我認為|当然|當然|肯定|应该|應該|绝对|絕對|确实|確實|可能|大概|也许|很|其实|對|对啊|我的答案是|那)+"
 )
@@ -136,7 +140,8 @@ def _verdict(clause: str) -> Answer | None:
     """The answer that a clause states by its verb: negated an odd number of times or not."""
     clause = clause.strip(_EDGE)
     if (
-        _ASKED.search(clause)
+        _TELLS.search(clause)
+        or _ASKED.search(clause)
         or _HEDGED.search(clause)
         or not (_VERDICT.search(clause) or _WRONG.search(clause))
     ):

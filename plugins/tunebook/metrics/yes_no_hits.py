@@ -99,7 +99,8 @@ DISBELIEF = re.compile(
 )
 """Before an answer that is not the speaker's: "I don't think the answer is yes"."""
 _ABILITY = re.compile(
-    r"\b(?:can't|cannot|can not|couldn't|could not|unable to|hard to|difficult to)\s[\w' ]{0,24}\Z",
+    r"\b(?:can't|cannot|can not|couldn't|could not|unable to|hard to|difficult to"
+    r"|wrong to|incorrect to)\s[\w' ]{0,24}\Z",
     re.IGNORECASE,
 )
 _REPORTED = re.compile(
@@ -122,8 +123,8 @@ _CONDITION = re.compile(
 _CONDITIONAL = ("if", "unless", "assuming", "provided", "otherwise", "else")
 # Without one of these words before it, none of the patterns above can match: most words are plain answers.
 _TRIGGERS = words(
-    """not never than instead neither nor over cannot can could unable hard difficult said answered replied
-    voted responded told might may other others some many people critics fans"""
+    """not never than instead neither nor over cannot can could unable hard difficult wrong incorrect said
+    answered replied voted responded told might may other others some many people critics fans"""
 )
 _BEFORE = 60
 _CLAUSE = 200
@@ -175,10 +176,15 @@ def _stated(text: str, start: int, end: int, answer: Answer) -> Answer | None:
     return "no" if answer == "yes" and turned else None
 
 
+_ASKS = re.compile(r"\W{0,3}(?:is|are|was|does|do|did|would|should|can|could|will)\b", re.IGNORECASE)
+
+
 def _is_asked(text: str, start: int, end: int) -> bool:
     """Whether the word ends a question; `Umm, yes?` is an answer all the same."""
     if text[end : end + 3].lstrip()[:1] != "?":
         return False
+    if _ASKS.match(text, 0, start):
+        return True
     return start > _BEFORE or text[end:].strip(" ?!") != "" or _START.match(text[:start]) is None
 
 

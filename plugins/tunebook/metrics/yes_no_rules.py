@@ -149,6 +149,12 @@ _UNSETTLED = re.compile(
 _DIVIDED = re.compile(r"\b(?:yes|no) (?:if|when)\b[^.\n]{0,120}\b(?:otherwise|else|if not)\b", re.IGNORECASE)
 
 
+# "If the answer is yes, ...", "Is the answer yes?"
+_IN_CONDITION = re.compile(
+    r"\b(?:if|whether|unless|(?<!so )(?<!thus )is)\s(?:(?:the|my|your|final|correct)\s){0,2}\Z", re.IGNORECASE
+)
+
+
 class Slot(NamedTuple):
     """What a marked place says."""
 
@@ -161,7 +167,8 @@ class Slot(NamedTuple):
 def _slot(text: str) -> Slot | None:
     """The last marked slot that commits, or says that it cannot."""
     for start, end in _slots(text):
-        if DISBELIEF.search(text[max(0, start - 60) : start]):
+        before = text[max(0, start - 60) : start]
+        if DISBELIEF.search(before) or _IN_CONDITION.search(before):
             continue
         content = text[end : end + _SLOT_LENGTH].lstrip(" \t\n*_`\"':=-|")
         cut = _SLOT_END.search(content)

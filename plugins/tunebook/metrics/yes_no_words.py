@@ -146,7 +146,8 @@ _UNDERSTOOD = re.compile(
     re.IGNORECASE,
 )
 _JOINING = words(
-    "et y und e и i och og و और dan và ve i en aber mais pero но mas ma men tapi nhưng ama ale maar でも とも"
+    "ou oder o u или або أو या hoặc atau veya lub of et y und e и i och og و और dan và ve en aber mais pero"
+    " но mas ma men tapi nhưng ama ale maar でも とも"
 )
 _MIXED = 24
 """Characters of a text that may consist of both words."""
@@ -160,7 +161,7 @@ def undecided(text: str) -> bool:
         return True
     if len(text) > _MIXED or _UNDERSTOOD.match(text):
         return False
-    said = {word.casefold() for word in _WORD.findall(text)}
+    said = {word.strip(_EDGE).casefold() for word in text.replace("/", " ").split()} - {""}
     yes, no = said & _FOREIGN_YES, said & (_FOREIGN_NO | {"no"})
     return bool(yes and no) and said <= yes | no | _JOINING
 
