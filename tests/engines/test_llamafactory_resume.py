@@ -90,6 +90,16 @@ def test_tunebook_train_goes_on_and_ends_as_if_nothing_had_happened(interrupted,
     assert run.logged("eval_loss") == learned.logged("eval_loss")
 
 
+def test_a_checkpoint_of_the_last_step_is_only_closed(recipe, train, learned):
+    steps = learned.state()["max_steps"]
+    last = learned.output / f"checkpoint-{steps}"
+    run = train(recipe(max_steps=steps, resume_from_checkpoint=str(last)))
+    assert run.code == 0, run.log[-3000:]
+    assert run.state()["global_step"] == steps
+    assert not (run.output / f"checkpoint-{steps + 1}").exists()
+    assert (run.output / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
+
+
 def test_interrupting_leaves_no_worker_behind(recipe, tmp_path):
     output = tmp_path / "output"
     file = tmp_path / "recipe.yaml"

@@ -5,6 +5,7 @@ Bound to `transformers.trainer` by the start-up hook, so in both engines and in 
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import time
@@ -35,6 +36,25 @@ def bind(trainer_module: ModuleType) -> None:
     if os.environ.get(_BENCH_FILE):
         wanted.append(TimesSteps)
     trainer_module.DEFAULT_CALLBACKS.extend(wanted)  # type: ignore[attr-defined]
+    _stop_at_the_last_step(trainer_module.Trainer)
+
+
+def _stop_at_the_last_step(trainer: Any) -> None:
+    """Have a training that resumes from its last step only close.
+
+    The Trainer looks whether it is done after a step, never before one: a run that was killed while it saved
+    its final model would train one step more than it was asked to.
+    """
+    taken = trainer.get_batch_samples
+
+    @functools.wraps(taken)
+    def get_batch_samples(self: Any, *given: Any, **named: Any) -> Any:
+        if 0 < self.state.max_steps <= self.state.global_step:
+            self.control.should_training_stop = True
+            return [], None
+        return taken(self, *given, **named)
+
+    trainer.get_batch_samples = get_batch_samples
 
 
 class StopsWhenAsked(TrainerCallback):  # type: ignore[misc]
