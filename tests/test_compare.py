@@ -207,7 +207,7 @@ def test_two_that_cannot_be_told_apart_are_said_to_be_so_with_the_rows_needed(tm
 
 def test_equal_answers_are_said_to_be_equal(two):
     one = only_set(two[0], two[0])
-    assert one["sentence"].endswith("have the same accuracy on each of the 60 rows of movies.")
+    assert "have the same accuracy on each of the 60 rows of movies." in one["sentence"]
     assert one["disagreements"] == []
     assert one["figures"][0]["p_value"] == 1.0
     assert one["figures"][0]["rows_needed"] is None
@@ -527,3 +527,18 @@ def test_only_so_many_disagreements_are_kept_of_both_directions(tmp_path):
     assert [row["kind"] for row in one["disagreements"][:4]] == ["worse", "better"] * 2
     assert sum(row["kind"] == "worse" for row in one["disagreements"]) == 500
     assert "1,000 of 1,500 disagreements are kept, the largest differences." in found["notes"]
+
+
+def test_a_model_that_always_says_the_same_is_held_against_the_majority(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, said in (("base", "The"), ("tuned", "Yes")):
+        rows = [
+            {"prompt": f"q{n}", "predict": said, "label": "Yes" if n % 5 < 3 else "No"} for n in range(40)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run("base.jsonl", "tuned.jsonl", "--metric", "yes_no", "--json")
+    assert done.exit_code == 0, done.output
+    headline = json.loads(done.stdout)["headline"]
+    assert "tuned is better than base by accuracy" in headline
+    assert "Always 'yes' would reach 0.600: base and tuned do not beat that." in headline
+    assert "tuned gives one answer on all 40 rows." in headline

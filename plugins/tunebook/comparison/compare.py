@@ -113,6 +113,7 @@ def _compare_set(
             recorded=one.method.recorded,
         ),
         sentence=sentence(primary, first.label, second.label, one.dataset),
+        baseline=against_majority(verdicts, primary, first.label, second.label) if right is not None else "",
     )
 
 
@@ -131,7 +132,7 @@ def _adjusted(sets: list[SetComparison], first: str, second: str) -> list[SetCom
         replace(
             one,
             figures=(primary, *(next(others) for _ in one.figures[1:])),
-            sentence=sentence(primary, first, second, one.dataset),
+            sentence=f"{sentence(primary, first, second, one.dataset)} {one.baseline}".rstrip(),
         )
         for one, primary in zip(sets, primaries, strict=True)
     ]
@@ -250,6 +251,29 @@ def sentence(figure: FigureDifference, first: str, second: str, dataset: str) ->
             + _what_would_be_needed(figure)
         )
     return f"{second} is {figure.verdict} than {first} by {figure.name} on {rows}: {measured}."
+
+
+def against_majority(pair: PairedVerdicts, figure: FigureDifference, first: str, second: str) -> str:
+    """How both models stand to always giving the commonest reference; empty where there are many.
+
+    A model that answers nothing but "Yes" beats one that cannot be read, and has learned nothing.
+    """
+    codes, counts = np.unique(pair.classes, return_counts=True)
+    if not 1 < len(codes) <= _MOST_CLASSES or not all(int(code) in pair.names for code in codes):
+        return ""
+    most = float(counts.max() / counts.sum())
+    said = [f"Always {pair.names[int(codes[counts.argmax()])]!r} would reach {most:.3f}"]
+    below = [name for name, value in ((first, figure.first), (second, figure.second)) if value <= most]
+    if below:
+        said[0] += f": {' and '.join(below)} {'do' if len(below) > 1 else 'does'} not beat that"
+    for name, parsed, verdicts in (
+        (first, pair.first_parsed, pair.first),
+        (second, pair.second_parsed, pair.second),
+    ):
+        answers = np.unique(parsed)
+        if len(answers) == 1 and verdicts[figure.name].any():
+            said.append(f"{name} gives one answer on all {len(parsed):,} rows")
+    return ". ".join(said) + "."
 
 
 def _what_would_be_needed(figure: FigureDifference) -> str:

@@ -127,6 +127,8 @@ class SetComparison:
     disagreements: tuple[Disagreement, ...]
     """Both directions, the largest differences first; at most `disagreements.KEPT`."""
     sentence: str
+    baseline: str = ""
+    """How both stand to always giving the commonest reference, where the references are of a few classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
