@@ -226,7 +226,7 @@ def test_every_built_in_figure_has_a_label_and_a_range_that_holds_its_values(nam
     metric = metrics.load(name)
     assert len(set(metric.names)) == len(metric.names)
     predictions = ["Yes", "no", "#### 18", "B", "a long answer about nothing", ""]
-    references = {"gsm8k": "#### 18", "multiple_choice": "B"}.get(name, "Yes")
+    references = {"gsm8k": "#### 18", "multiple_choice": "B", "json": "[1]"}.get(name, "Yes")
     scores = [metric.score(prediction, references) for prediction in predictions]
     figures = {one.name: one for one in metric.figures}
     for figure, value in metric.aggregate(scores).items():

@@ -42,6 +42,7 @@ class Recipe:
 
 METRIC_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "classification": ("labels", "positive"),
+    "json": ("schema",),
     "rouge": ("tokenize",),
     "bleu": ("tokenize",),
 }

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import replace
+
+# By name: the module `json` of this package becomes an attribute of it once it is imported.
+from json import loads
 from typing import TYPE_CHECKING
 
 from tunebook import extensions
@@ -27,6 +29,8 @@ BUILT_IN = {
     "exact_match": "tunebook.metrics.exact_match",
     "multiple_choice": "tunebook.metrics.multiple_choice",
     "classification": "tunebook.metrics.classification",
+    "json": "tunebook.metrics.json",
+    "tool_calls": "tunebook.metrics.tool_calls",
     "rouge": "tunebook.metrics.rouge",
     "bleu": "tunebook.metrics.bleu",
     "chrf": "tunebook.metrics.chrf",
@@ -108,7 +112,7 @@ def _configured(name: str, base: str, options: str) -> Metric:
     if base not in METRIC_OPTIONS:
         raise TunebookError(f"the metric {base!r} has no options of its own", fix=f"write {base!r} alone")
     try:
-        metric = importlib.import_module(BUILT_IN[base]).configured(json.loads(options))
+        metric = importlib.import_module(BUILT_IN[base]).configured(loads(options))
     except (ValueError, AttributeError) as error:
         raise TunebookError(
             f"the metric {name[:200]!r}: {error}",
