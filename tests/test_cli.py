@@ -130,3 +130,21 @@ def test_cp_overwrites_nothing_and_wants_a_yaml_name(mine):
 
 def test_an_unknown_verb_is_wrong_use():
     assert CliRunner().invoke(cli, ["trian"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["trian"], "Did you mean train?"),
+        (["data", "splt"], "Did you mean split?"),
+        (
+            ["train", "x", "--learning_rate", "1"],
+            "Keys of a recipe are written without dashes: learning_rate=VALUE.",
+        ),
+        (["report", "x", "--outptu", "y"], "--output"),
+    ],
+)
+def test_what_is_misspelt_is_answered_with_what_was_meant(words, hint):
+    done = subprocess.run([sys.executable, "-m", "tunebook", *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert hint in " ".join(done.stderr.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -38,6 +39,19 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; where it is misspelt, name those that are close."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.table, n=2)
+            if not near:
+                raise
+            meant = f"{error.message} Did you mean {' or '.join(near)}?"
+            raise click.UsageError(meant, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of verbs from the table, importing nothing."""
@@ -195,6 +209,11 @@ def main() -> NoReturn:
         # What the output could not take is tried again at the end of Python otherwise, and fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(2)
+    except click.NoSuchOption as error:
+        key = error.option_name.lstrip("-")
+        meant = f" Keys of a recipe are written without dashes: {key}=VALUE." if "_" in key else ""
+        (click.UsageError(error.message + meant, error.ctx) if meant else error).show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
