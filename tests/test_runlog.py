@@ -203,7 +203,7 @@ def test_speed_is_worked_out_where_the_engine_logged_none(tmp_path):
         (lambda folder: folder.mkdir(), "is empty"),
         (lambda folder: (folder.mkdir(), (folder / "notes.txt").write_text("hello")), "is not a run"),
         (lambda folder: folder.write_text("hello"), "is not a run"),
-        (lambda folder: write_state(folder, []), "is not a run"),
+        (lambda folder: folder.write_text('{"a": 1}'), "is not a run"),
     ],
 )
 def test_what_is_no_run_is_refused_with_the_step_that_ends_it(tmp_path, make, said):

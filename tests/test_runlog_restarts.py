@@ -122,7 +122,9 @@ def test_days_between_two_starts_in_one_log_are_no_time_of_the_run(tmp_path):
     once = tmp_path / "once.log"
     twice = tmp_path / "twice.log"
     once.write_bytes(first)
-    twice.write_bytes(first + first.replace(b"2026-11-20", b"2026-11-23"))
+    # The first was killed before its closing summary: with it, the second would be another training.
+    killed = first.replace(b"'train_runtime'", b"'ran'")
+    twice.write_bytes(killed + first.replace(b"2026-11-20", b"2026-11-23"))
     one, two = read_console(once, "l").starts, read_console(twice, "l").starts
     assert (len(one), len(two)) == (1, 2)
     assert one[0].ended - one[0].began == pytest.approx(4.558, abs=1e-3)

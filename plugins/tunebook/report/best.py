@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.metrics.figures import PREFERENCE_FIGURES
 from tunebook.metrics.statistics import is_share
 from tunebook.report import figures, significance
+from tunebook.report.objective import objective_of
 from tunebook.report.records import (
     Against,
     Best,
@@ -76,6 +78,8 @@ def choice(run: RunLog, evaluations: Sequence[Evaluation]) -> Choice | None:
         return Choice(str(own.select_by), own.larger_is_better, f"the metric {', '.join(own.metrics)}")
     if trainers is not None:
         return trainers
+    if "reward" in names and objective_of(run).by_reward:
+        return Choice("reward", True, "the reward, which this training raises")
     if "loss" in names:
         others = names - {"loss", "perplexity", "token_accuracy"} - figures.NOT_FIGURES
         unknown = "which way the others are better is not known" if others else "no task metric was measured"
@@ -183,8 +187,12 @@ def best_of(run: RunLog, measured: Sequence[MeasuredEvaluation]) -> Best | None:
         set(top.evaluation.values) - {chosen.name} - figures.NOT_FIGURES, None, top.evaluation.metrics
     )
     others.sort(key=_place)
+    figure = figure_record(top, chosen.name, larger_is_better=chosen.larger_is_better)
+    objective = objective_of(run)
+    if chosen.name == "loss" and objective.name not in ("", "unknown"):
+        figure = replace(figure, label=f"{objective.name} {figure.label}")
     return Best(
-        figure=figure_record(top, chosen.name, larger_is_better=chosen.larger_is_better),
+        figure=figure,
         beside=tuple(figure_record(top, name) for name in others),
         chosen_by=chosen.by,
         base=Against(figure=None, reason="not looked for", test=None, p_value=None),
@@ -236,11 +244,13 @@ def figure_record(
     """One figure of one evaluation as a record."""
     evaluation = measured.evaluation
     declared = figures.figure(name, evaluation.metrics)
+    # `F1 (yes)` is what our metric means by f1; another's may be of many classes.
+    label = declared.label if evaluation.metrics else declared.label.split(" (")[0]
     if larger_is_better is None:
         larger_is_better = not declared.smaller_is_better
     return MeasuredFigure(
         name=name,
-        label=declared.label,
+        label=label,
         dataset=evaluation.dataset,
         step=evaluation.step,
         value=evaluation.values[name],

@@ -12,6 +12,7 @@ from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.comparison.rows import Columns
 from tunebook.report.agreement import RankedRun, over_runs
 from tunebook.report.facts import fact
+from tunebook.report.objective import objective_of
 from tunebook.report.records import Best, Difference, RunComparison, RunDisagreements, RunFinding, RunReport
 from tunebook.report.significance import Pairing, TestedRanking, answers_of, rank_runs
 from tunebook.text import p_value
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tunebook.report.lines import Curves
     from tunebook.report.records import MeasuredFigure, RunReport
     from tunebook.report.significance import Answers, TestedRanking
+    from tunebook.runlog import RunLog
 
 
 class _Entry(NamedTuple):
@@ -30,6 +32,60 @@ class _Entry(NamedTuple):
     report: RunReport
     best: Best
     answers: Answers
+    run: RunLog
+
+    @property
+    def same(self) -> Same:
+        """What has to be equal for two figures to be ranked."""
+        figure = self.best.figure
+        is_loss = figure.name == "perplexity" or figure.name.endswith("loss")
+        ours = bool(self.answers.metrics)
+        return Same(
+            figure=figure.name,
+            dataset=figure.dataset or evaluated_set(self.run.settings),
+            # A loss counts tokens, which each model cuts otherwise; our metrics read answers alone.
+            model=(self.report.model or "").rsplit("/", 1)[-1] if is_loss else None,
+            objective=None if ours else objective_of(self.run).name,
+        )
+
+
+class Same(NamedTuple):
+    """What two figures are the same in, or not; None where it does not matter."""
+
+    figure: str
+    dataset: str
+    """`` where no file names the set."""
+    model: str | None
+    objective: str | None
+
+    def why_apart(self, other: Same) -> str | None:
+        """Why the two are not to be ranked; None where they may be."""
+        if self.figure != other.figure:
+            return "they were measured by different figures"
+        if not self.dataset or not other.dataset:
+            return "no file names the set that they were evaluated on"
+        if self.dataset != other.dataset:
+            return "they were measured on different sets"
+        if self.objective != other.objective:
+            names = " and ".join(one.objective or "language modelling" for one in (self, other))
+            return f"their objectives differ ({names})"
+        if self.model != other.model:
+            return "losses of different base models do not compare"
+        return (
+            "no file names the base model, and losses of different ones do not compare"
+            if self.model == ""
+            else None
+        )
+
+
+def evaluated_set(settings: Mapping[str, Any]) -> str:
+    """What names the set that an engine evaluated without a name; `` where the settings do not."""
+    for key in ("eval_dataset", "test_datasets"):
+        if settings.get(key):
+            return _text(settings[key])
+    held_out = settings.get("val_size") or settings.get("val_set_size")
+    data = settings.get("dataset") or settings.get("datasets")
+    return f"{_text(held_out)} of {_text(data)}, seed {settings.get('seed', 42)}" if held_out and data else ""
 
 
 def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComparison:
@@ -43,7 +99,7 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComp
     """
     pairing = Pairing()
     entries = [
-        _Entry(report, best, _answers(curve, best))
+        _Entry(report, best, _answers(curve, best), curve.run)
         for report, curve in zip(runs, curves, strict=True)
         for best in report.best
     ]
@@ -51,9 +107,14 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComp
     remarks: list[str] = []
     findings: list[RunFinding] = []
     apart: list[RunDisagreements] = []
-    for group in _groups(entries):
+    groups = _groups(entries)
+    for number, group in enumerate(groups):
         ranking = rank_runs([entry.answers for entry in group], pairing) if len(group) > 1 else None
-        rows += [_row(entry.report, entry.best, ranking, place) for place, entry in enumerate(group)]
+        alone = _why_alone(group[0], entries) if ranking is None else None
+        rows += [
+            _row(entry.report, entry.best, ranking, place) | {"ranked_with": number} | (alone or {})
+            for place, entry in enumerate(group)
+        ]
         if ranking is None:
             continue
         remarks += _remarks(group, ranking)
@@ -63,7 +124,7 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComp
             else:
                 remarks.append(said)
         apart += disagreements([entry.answers for entry in group], group[0].best.figure, ranking)
-    rows += [_row(run, None, None, 0) for run in runs if not run.best]
+    rows += [_row(run, None, None, 0) | {"ranked_with": None} for run in runs if not run.best]
     return RunComparison(
         rows=tuple(rows),
         common=_common(rows),
@@ -72,6 +133,7 @@ def compare_runs(runs: Sequence[RunReport], curves: Sequence[Curves]) -> RunComp
         remarks=tuple(remarks),
         findings=tuple(findings),
         disagreements=tuple(apart),
+        not_ranked=tuple(dict.fromkeys(_why_apart([group[0] for group in groups]))),
         settings_in_part=tuple(run.name for run in runs if run.recipe_text is None),
     )
 
@@ -95,14 +157,37 @@ def _answers(curves: Curves, best: Best) -> Answers:
 
 
 def _groups(entries: Sequence[_Entry]) -> list[list[_Entry]]:
-    """Entries that share figure and dataset, the best first; groups in the order in which they appear."""
-    found: dict[tuple[str, str], list[_Entry]] = {}
+    """Entries that may be ranked, the best first; groups in the order in which they appear."""
+    found: list[list[_Entry]] = []
     for entry in entries:
-        found.setdefault((entry.best.figure.dataset, entry.best.figure.name), []).append(entry)
-    for group in found.values():
+        group = next((one for one in found if one[0].same.why_apart(entry.same) is None), None)
+        if group is None:
+            found.append([entry])
+        else:
+            group.append(entry)
+    for group in found:
         sign = -1 if group[0].best.figure.larger_is_better else 1
         group.sort(key=lambda entry: sign * entry.best.figure.value)
-    return list(found.values())
+    return found
+
+
+def _why_apart(entries: Sequence[_Entry]) -> Iterator[str]:
+    for place, one in enumerate(entries):
+        for other in entries[place + 1 :]:
+            if one.report.id != other.report.id and (why := one.same.why_apart(other.same)):
+                yield why
+
+
+def _why_alone(entry: _Entry, entries: Sequence[_Entry]) -> dict[str, str] | None:
+    """In words, where another run has the figure and is not ranked with this one."""
+    whys = [
+        why
+        for other in entries
+        if other.report.id != entry.report.id
+        and other.best.figure.name == entry.best.figure.name
+        and (why := entry.same.why_apart(other.same))
+    ]
+    return {"standing": f"not ranked: {whys[0]}"} if whys else None
 
 
 def _remarks(group: Sequence[_Entry], ranking: TestedRanking) -> Iterator[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from tunebook.report import figures
 from tunebook.report.charts import FEWEST_PANELS, run_by_run
 from tunebook.report.lines import TRAINING, Curves, about, evaluated, key_of, line_of
+from tunebook.report.objective import objective_of
 from tunebook.report.records import Chart, Line, Mark, Reference, StepRule
 from tunebook.runlog import Series
 
@@ -55,6 +56,10 @@ def charts(runs: Sequence[Curves]) -> tuple[Chart, ...]:
     metrics = _metric_charts(runs, several=several)
     chosen = {_id(best.figure.name) for run in runs for best in run.best if best.figure.name != "loss"}
     chosen_metrics = [replace(chart, secondary=False) for chart in metrics if chart.id in chosen]
+    # A policy's loss says nothing of success: its reward comes first.
+    chosen_metrics += [
+        chart for chart in metrics if chart.id == "metric_reward" and chart not in chosen_metrics
+    ]
     found = list(chosen_metrics)
     metrics = [chart for chart in metrics if chart.id not in {one.id for one in found}]
     loss = _loss_chart(runs, several=several)
@@ -118,7 +123,7 @@ def _loss_chart(runs: Sequence[Curves], *, several: bool) -> Chart:
     return Chart(
         id="loss",
         title="Loss",
-        y_label="cross-entropy, nats per token",
+        y_label=_what_the_loss_is(runs),
         y_format="~g",
         y_zero=False,
         about=about("Loss", lines),
@@ -126,6 +131,28 @@ def _loss_chart(runs: Sequence[Curves], *, several: bool) -> Chart:
         lines=tuple(lines),
         log_scale=_spans_decades(lines),
     )
+
+
+def _what_the_loss_is(runs: Sequence[Curves]) -> str:
+    """The losses of the runs, each called what it is."""
+    said = dict.fromkeys(objective_of(run.run).loss for run in runs)
+    return "; ".join(said)
+
+
+_SIGNALS = re.compile(
+    r"reward|reward_std|rewards/.+|kl|objective/(kl|entropy|rlhf_reward|scores)|entropy|completion_length"
+    r"|completions/(mean_length|clipped_ratio)|clip_ratio(/region_mean)?|frac_reward_zero_std|logps/.+|logits/.+"
+    r"|log_odds_ratio|nll_loss|sft_loss|margin|mean_reward|accuracy|mean_token_accuracy|response_length"
+)
+"""What trainers of preferences and rewards log in training beside the loss."""
+_MAIN_SIGNALS = (
+    "reward",
+    "rewards/accuracies",
+    "rewards/margins",
+    "kl",
+    "completions/mean_length",
+    "completion_length",
+)
 
 
 def _spans_decades(lines: Sequence[Line]) -> bool:
@@ -136,12 +163,18 @@ def _spans_decades(lines: Sequence[Line]) -> bool:
 def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
     evaluations = [one.evaluation for run in runs for measured in run.measured.values() for one in measured]
     names = {name for one in evaluations for name in one.values if not length_bucket(name)}
-    names -= {"loss", figures.BASELINE, *figures.NOT_FIGURES}
+    signals = {name for run in runs for name in run.run.series if _SIGNALS.fullmatch(name)}
+    names = (names | signals) - {"loss", figures.BASELINE, *figures.NOT_FIGURES}
     measured_by = tuple(dict.fromkeys(name for one in evaluations for name in one.metrics))
     found = []
     for name in figures.order(names, None, measured_by):
         declared = figures.figure(name, measured_by)
-        lines = [line for run in runs for line in evaluated(run, name, len(runs), several=several)]
+        lines = [
+            line_of(run, run.run.series[name], TRAINING, 2 * len(runs), several=several)
+            for run in runs
+            if name in signals and name in run.run.series
+        ]
+        lines += [line for run in runs for line in evaluated(run, name, len(runs), several=several)]
         if not lines or _is_flat(lines):
             continue
         found.append(
@@ -156,7 +189,7 @@ def _metric_charts(runs: Sequence[Curves], *, several: bool) -> list[Chart]:
                 lines=tuple(lines),
                 references=_references(runs, name, several=several),
                 marks=_marks(runs, name, several=several),
-                secondary=declared.detail,
+                secondary=declared.detail or (name in signals and name not in _MAIN_SIGNALS),
             )
         )
     return found

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tunebook import __version__
 from tunebook.errors import TunebookError, join_errors
 from tunebook.report import curves, figures
@@ -22,8 +24,9 @@ from tunebook.report.compare import compare_runs
 from tunebook.report.eval_results import read_results, with_results
 from tunebook.report.examples import examples_of, figures_by_length
 from tunebook.report.facts import facts_of
-from tunebook.report.findings import findings_of
+from tunebook.report.findings import findings_of, nothing_trained
 from tunebook.report.lines import Curves
+from tunebook.report.objective import objective_of
 from tunebook.report.records import FORMAT, AnswerExamples, Best, EvaluationRow, Report, RunReport
 from tunebook.report.significance import Pairing
 from tunebook.report.usage import usage_of
@@ -262,21 +265,26 @@ def _mapping(value: object) -> dict[Any, Any]:
 
 def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]) -> str:
     """What was trained on what, the best figure with its interval, the baseline, and the promise."""
+    if run.gpus and not (run.trained or run.evaluations or run.settings or run.ending):
+        cards = "1 GPU was" if len(run.gpus) == 1 else f"{len(run.gpus)} GPUs were"
+        return f"{cards} watched; no file says for what, and none shows a training."
     subject = _subject(run)
+    if (why := nothing_trained(run)) is not None:
+        return f"{subject.replace(', trained on', ', to be trained on')}, was not trained: {why}."
     if not best and run.evaluations:
-        return f"{subject}, was evaluated {len(run.evaluations)} times without a finite result."
+        said = f"was evaluated {len(run.evaluations)} times without a finite result"
+        return _with_ending(run, subject, said)
     if not best:
-        return f"{subject}, was never evaluated."
+        return _with_ending(run, subject, _unmeasured(run))
+    where = "log entry" if run.counts_entries else "step"
+    if not run.trained and run.ending is None:
+        return _only_evaluated(run, best)
     first = best[0]
-    sentence = f"{subject}, reached {_figure(first.figure)}"
+    said = f"reached {_figure(first.figure, where)}"
     if first.figure.name == "loss":
-        others = [one.label for one in first.beside if one.name not in ("perplexity", "token_accuracy")]
-        said = (
-            f"which way {', '.join(others[:3])} is better is not known"
-            if others
-            else "no task metric was measured"
-        )
-        sentence = f"{subject}, came down to {_figure(first.figure)}; {said}"
+        told = _told_beside(first)
+        said = f"came down to {_figure(first.figure, where)}; {told}"
+    sentence = _with_ending(run, subject, said).removesuffix(".")
     baseline = _beside(first, figures.BASELINE)
     accuracy = first.figure if first.figure.name == "accuracy" else _beside(first, "accuracy")
     if baseline and accuracy:
@@ -287,6 +295,33 @@ def run_headline(run: RunLog, best: Sequence[Best], expected: Sequence[Expected]
         chance = f" (p {p_value(first.base.p_value)})" if first.base.p_value is not None else ""
         sentence += f"; before training it was {number(base.value)}{chance}"
     return f"{sentence}.{_promise(expected)}"
+
+
+def _with_ending(run: RunLog, subject: str, said: str) -> str:
+    """What broke the run off comes first: it is what people open such a report for."""
+    ending = run.ending
+    if ending is None or ending.after_training:
+        return f"{subject}, {said}."
+    where = "before its first logged step" if ending.step is None else f"at step {ending.step:,}"
+    where += f" of {ending.total:,}" if ending.total and ending.step is not None else ""
+    until = "" if said.startswith("was never") else f" Until then it {said}."
+    return f"{subject}, broke off {where}: {ending.title}.{until}"
+
+
+def _unmeasured(run: RunLog) -> str:
+    """What is said of a run without a figure of an evaluation."""
+    reward = run.series.get("reward")
+    if reward is not None and objective_of(run).by_reward and len(reward.values) > 1:
+        part = max(1, len(reward.values) // 10)
+        start, end = float(np.nanmean(reward.values[:part])), float(np.nanmean(reward.values[-part:]))
+        way = "rose" if end > start else "fell" if end < start else "stayed"
+        return (
+            f"was never evaluated; the reward in training {way} from {number(start)} to {number(end)} (means "
+            f"of the first and the last tenth of {len(reward.values):,} logged values)"
+        )
+    if run.series or run.results:
+        return "was never evaluated"
+    return "logged no step" if run.trained or run.settings else "left no log of a training"
 
 
 def _subject(run: RunLog) -> str:
@@ -305,7 +340,7 @@ def _beside(best: Best, name: str) -> MeasuredFigure | None:
     return next((figure for figure in best.beside if figure.name == name), None)
 
 
-def _figure(figure: MeasuredFigure) -> str:
+def _figure(figure: MeasuredFigure, at: str = "step") -> str:
     where = f" on {figure.dataset}" if figure.dataset else ""
     text = f"{figure.label} {number(figure.value)}"
     if figure.interval:
@@ -313,7 +348,31 @@ def _figure(figure: MeasuredFigure) -> str:
         text += f", n {figure.n})" if figure.n else ")"
     elif figure.n:
         text += f" (n {figure.n}, no interval)"
-    return f"{text}{where} at step {figure.step:,}"
+    return f"{text}{where} at {at} {figure.step:,}"
+
+
+def _told_beside(best: Best) -> str:
+    """The figures beside a loss, with their values, and of which it is not known what is better."""
+    others = [one for one in best.beside if one.name not in ("perplexity", "token_accuracy")][:3]
+    if not others:
+        return "no task metric was measured"
+    values = ", ".join(f"{one.label} {number(one.value)}" for one in others)
+    unknown = [one.label for one in others if not figures.is_declared(one.name)]
+    which = f"; which way {', '.join(unknown)} is better is not known" if unknown else ""
+    return f"{values} there{which}"
+
+
+def _only_evaluated(run: RunLog, best: Sequence[Best]) -> str:
+    """What is said where evaluations lie and no training: no step is made up for them."""
+    said = []
+    for one in best:
+        shown = (one.figure, *one.beside)[:4]
+        values = ", ".join(f"{figure.label} {number(figure.value)}" for figure in shown)
+        counted = f" (n {one.figure.n})" if one.figure.n else ""
+        said.append(f"{one.figure.dataset or 'one set'}{counted}: {values}")
+    model = setup.model_name(run.settings)
+    whose = model or "A model that no file names"
+    return f"{whose} was evaluated on {'; '.join(said)}. No training is written down here."
 
 
 def _promise(expected: Sequence[Expected]) -> str:
@@ -339,9 +398,14 @@ def report_headline(runs: Sequence[RunReport], comparison: RunComparison | None)
     ranked = [(run, run.best[0].figure) for run in runs if run.best]
     if not ranked:
         return f"{len(runs)} runs, none of which was ever evaluated."
-    same = {(figure.name, figure.dataset) for _, figure in ranked}
-    if len(same) > 1:
-        return f"{len(runs)} runs, measured by different figures or on different sets: see each."
+    places = {
+        row["ranked_with"]
+        for run, figure in ranked
+        for row in comparison.rows
+        if (row["run"], row["dataset"]) == (run.id, figure.dataset)
+    }
+    if len(places) > 1:
+        return f"{len(runs)} runs, side by side and not ranked: {comparison.not_ranked[0]}."
     sign = 1 if ranked[0][1].larger_is_better else -1
     run, top = max(ranked, key=lambda pair: sign * pair[1].value)
     left = len(runs) - len(ranked)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunebook.redact import redact
+from tunebook.report.objective import objective_of
 from tunebook.report.records import Fact, Setting
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ def facts_of(run: RunLog) -> tuple[Fact, ...]:
     return (
         _steps(run),
         _epochs(run),
-        _result(run, "Training time", "train_runtime", "s"),
+        _training_time(run),
         _sourced("Wall time", run.wall_seconds, "s"),
         _gpus(run),
         _sourced("GPU hours", run.gpu_hours, "h"),
         _result(run, "Speed", "train_samples_per_second", "samples/s"),
         _tokens_per_second(run),
         _tokens(run),
-        _result(run, "Mean training loss", "train_loss", "nats/token"),
+        _result(run, "Mean training loss", "train_loss", _loss_unit(run)),
         _evaluating(run),
         _fact(run, "Trained parameters", "trained_parameters"),
         _peak(run),
@@ -47,10 +48,15 @@ def fact(facts: Sequence[Fact], label: str) -> Fact:
 
 def _steps(run: RunLog) -> Fact:
     trainer = run.trainer
+    if run.counts_entries:
+        return Fact(label="Optimizer steps", value=None, unit="", source="the log prints no steps")
     last = max((int(s.steps[-1]) for s in run.series.values() if len(s.steps)), default=None)
     step = trainer.global_step if trainer and trainer.global_step is not None else last
     step = max(step, last) if step is not None and last is not None else step
-    planned = f" of {trainer.max_steps:,}" if trainer and trainer.max_steps else ""
+    if trainer and trainer.max_steps and step is not None and step > trainer.max_steps:
+        planned = f", of {trainer.max_steps:,} that were asked for"
+    else:
+        planned = f" of {trainer.max_steps:,}" if trainer and trainer.max_steps else ""
     source = trainer.source if trainer else next((s.source for s in run.series.values()), _NO_SOURCE)
     return Fact(
         label="Optimizer steps",
@@ -71,6 +77,19 @@ def _result(run: RunLog, label: str, key: str, unit: str) -> Fact:
     value = run.results.get(key)
     source = run.results_source or _NO_SOURCE
     return Fact(label=label, value=value, unit=unit, source=source if value is not None else _NO_SOURCE)
+
+
+def _loss_unit(run: RunLog) -> str:
+    return "nats/token" if objective_of(run).is_language else ""
+
+
+def _training_time(run: RunLog) -> Fact:
+    """The Trainer's own figure, else the clock of its log."""
+    clock = run.series.get("elapsed_seconds")
+    if "train_runtime" in run.results or clock is None or not len(clock.values):
+        return _result(run, "Training time", "train_runtime", "s")
+    source = f"{clock.source} (its clock at the last entry)"
+    return Fact(label="Training time", value=float(clock.values[-1]), unit="s", source=source)
 
 
 def _tokens(run: RunLog) -> Fact:
@@ -117,7 +136,7 @@ def _peak(run: RunLog) -> Fact:
 
 
 def _evaluating(run: RunLog) -> Fact:
-    seconds = [e.seconds for e in run.evaluations if e.seconds is not None and not e.after_training]
+    seconds = [e.seconds for e in run.evaluations if e.seconds is not None]
     if not seconds:
         return Fact(label="Time in evaluation", value=None, unit="s", source=_NO_SOURCE)
     source = next(e.source for e in run.evaluations if e.seconds is not None)
@@ -161,13 +180,19 @@ def _group(key: str) -> str:
     return next((group for group, pattern in _GROUPS.items() if re.search(pattern, key)), "other")
 
 
+_CACHED = re.compile(r"[/\\]models--([^/\\]+)[/\\]snapshots[/\\]")
+"""A model in the hub's cache, by its path."""
+
+
 def model_name(values: Mapping[str, Any]) -> str | None:
     """The model's name: a hub id as it is, of a local path the last part."""
     for key in ("model_name_or_path", "base_model", "base_model_name_or_path"):
         name = values.get(key)
         if isinstance(name, str) and name:
+            if cached := _CACHED.search(name):
+                return cached[1].replace("--", "/")
             is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-            return name if is_hub_id else name.rstrip("/").rsplit("/", 1)[-1]
+            return name if is_hub_id else re.split(r"[/\\]", name.rstrip("/\\"))[-1]
     return None
 
 

@@ -38,6 +38,11 @@ def figure(name: str, measured_by: tuple[str, ...] = ()) -> Figure:
     return _known(measured_by).get(name) or undeclared(name)
 
 
+def is_declared(name: str) -> bool:
+    """Whether any installed metric or we ourselves say what is better in a figure of that name."""
+    return name in _known(()) or name.endswith("loss")
+
+
 def order(names: set[str], first: str | None, measured_by: tuple[str, ...] = ()) -> list[str]:
     """Figure names in reading order, `first` before all others."""
     places = {name: place for place, name in enumerate(_known(measured_by))}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunebook.report.agreement import over_checkpoints
 from tunebook.report.best import better_elsewhere, claims, not_better_than_base
+from tunebook.report.objective import objective_of
 from tunebook.report.records import RunFinding
 from tunebook.report.schedule import schedule_differs
+from tunebook.report.usage import would_change
 from tunebook.text import number
 
 if TYPE_CHECKING:
@@ -27,8 +30,12 @@ if TYPE_CHECKING:
 
 # Findings that the curves give: what broke, what never moved, what turned the wrong way.
 
-_SPIKE = 5.0
+_SPIKE = 3.0
 _WINDOW = 25
+_BEFORE = 50
+_FEWEST = 3
+_NEARLY_ZERO = 0.01
+"""From here on a loss may be rounded to zero, of which the Trainer logs four digits."""
 _FLAT_EVALUATIONS = 4
 
 
@@ -50,56 +57,111 @@ def not_finite(run: RunLog) -> Iterator[RunFinding]:
 
 
 def zero_loss(run: RunLog) -> Iterator[RunFinding]:
-    """A loss of exactly zero, which the Trainer logs in place of nan, and no model reaches."""
+    """A loss of exactly zero, which the Trainer logs in place of nan, and no model reaches.
+
+    A reward's loss is zero by construction, and a loss that has come near zero is rounded to it.
+    """
     series = run.series.get("loss")
-    if series is None or len(series.values) < 2:
+    if series is None or len(series.values) < 2 or objective_of(run).by_reward:
         return
     zero = series.values == 0.0
-    if zero.any():
-        yield RunFinding(
-            level="problem",
-            title="the training loss is exactly zero",
-            evidence=f"at {int(zero.sum())} of {len(zero)} logged steps, first at step "
-            f"{int(series.steps[zero][0])}: the Trainer leaves nan and infinite losses out of its mean, "
-            "or no token carries loss",
-            source=series.source,
-        )
+    if not zero.any():
+        return
+    first = int(np.argmax(zero))
+    before = series.values[max(0, first - _WINDOW) : first]
+    if len(before) and float(np.nanmin(np.abs(before[-3:]), initial=np.inf)) < _NEARLY_ZERO:
+        return
+    yield RunFinding(
+        level="problem",
+        title="the training loss is exactly zero",
+        evidence=f"at {int(zero.sum())} of {len(zero)} logged steps, first at step "
+        f"{int(series.steps[first])}: the Trainer leaves nan and infinite losses out of its mean, "
+        "or no token carries loss",
+        source=series.source,
+    )
+
+
+def nothing_moves(run: RunLog) -> Iterator[RunFinding]:
+    """A gradient or a learning rate of exactly zero at all steps: nothing is learned."""
+    for name, title in (
+        ("grad_norm", "the gradient is zero"),
+        ("learning_rate", "the learning rate is zero"),
+    ):
+        series = run.series.get(name)
+        if series is not None and len(series.values) >= _FEWEST and not np.any(series.values != 0.0):
+            yield RunFinding(
+                level="problem",
+                title=f"{title} at all steps",
+                evidence=f"at all {len(series.values)} logged steps: no weight has changed",
+                source=series.source,
+            )
 
 
 def spikes(run: RunLog) -> Iterator[RunFinding]:
-    """Training losses far above the ones before them."""
+    """Training losses far above what the losses before them scatter by."""
     series = run.series.get("loss")
-    if series is None:
+    if series is None or objective_of(run).by_reward:
         return
     places = spike_places(series.values)
     if len(places):
         worst = places[np.argmax(series.values[places])]
+        before = series.values[max(0, worst - _BEFORE) : worst]
         yield RunFinding(
             level="warning",
             title=f"the training loss jumps up {len(places)} time{'s' if len(places) > 1 else ''}",
             evidence=f"highest at step {int(series.steps[worst])}: {number(float(series.values[worst]))}, "
-            f"where the {_WINDOW} values before have a median of "
-            f"{number(float(np.median(series.values[max(0, worst - _WINDOW) : worst])))}",
+            f"where the {len(before)} values before have a median of {number(float(np.median(before)))} and "
+            f"19 of 20 of them lie below {number(float(np.quantile(before, 0.95)))}",
             source=series.source,
         )
 
 
 def spike_places(losses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Indices of values more than five times as far above the running median as values usually scatter.
+    """Indices of values that lie far outside what the series itself scatters by, on a scale of ratios.
 
-    The first window of a run is left out, where the loss falls steeply.
+    A jump is at least half as high again as the median of the 50 values before it, more than three times as
+    far from it as 95 % of them, higher than each of them, and more than ten units of the last printed digit.
     """
-    if len(losses) <= 2 * _WINDOW:
-        return np.zeros(0, dtype=np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(losses, _WINDOW)[:-1]
-    middle = np.median(windows, axis=1)
-    spread = np.median(np.abs(windows - middle[:, None]), axis=1) * 1.4826
-    above = losses[_WINDOW:] - middle
-    found = np.flatnonzero((above > _SPIKE * spread) & (above > 0.5 * np.abs(middle))) + _WINDOW
+    found: list[int] = []
+    digit = _last_digit(losses)
+    for at in _candidates(losses):
+        before = losses[max(0, at - _BEFORE) : at]
+        if not np.isfinite(before).all() or (before <= 0).any():
+            continue
+        middle = float(np.median(before))
+        rise = math.log(losses[at] / middle)
+        scatter = float(np.quantile(np.abs(np.log(before / middle)), 0.95))
+        if (
+            rise > math.log(1.5)
+            and rise > _SPIKE * scatter
+            and losses[at] > before.max()
+            and losses[at] - middle > 10 * digit
+        ):
+            found.append(at)
+    places = np.array(found, dtype=np.int64)
     # Neighbours belong to one spike.
-    apart: NDArray[Any] = np.append(True, np.diff(found) > 3) if len(found) else np.zeros(0, dtype=bool)
-    kept: NDArray[np.int64] = found[apart]
+    apart: NDArray[Any] = np.append(True, np.diff(places) > 3) if len(places) else np.zeros(0, dtype=bool)
+    kept: NDArray[np.int64] = places[apart]
     return kept
+
+
+def _candidates(losses: NDArray[np.float64]) -> list[int]:
+    """Indices with enough values before them that stand half above the one before, which few do."""
+    if len(losses) <= 2 * _WINDOW:
+        return []
+    windows = np.lib.stride_tricks.sliding_window_view(losses, _WINDOW)[:-1]
+    with np.errstate(invalid="ignore"):
+        high = losses[_WINDOW:] > 1.3 * windows.mean(axis=1)
+    return (np.flatnonzero(high & np.isfinite(losses[_WINDOW:])) + _WINDOW).tolist()
+
+
+def _last_digit(values: NDArray[np.float64]) -> float:
+    """The unit that the values are rounded to; 0 where there is none down to a hundred-millionth."""
+    finite = values[np.isfinite(values)]
+    for digits in range(1, 9):
+        if np.allclose(finite, np.round(finite, digits), rtol=0, atol=10.0 ** -(digits + 3)):
+            return float(10.0**-digits)
+    return 0.0
 
 
 def overfitting(run: RunLog) -> Iterator[RunFinding]:
@@ -217,6 +279,7 @@ def _list(steps: Sequence[int]) -> str:
 _OF_CURVES = (
     not_finite,
     zero_loss,
+    nothing_moves,
     spikes,
     overfitting,
     plateau,
@@ -236,6 +299,8 @@ def findings_of(
 ) -> tuple[RunFinding, ...]:
     """All findings of one run, problems first."""
     found = [
+        *_ended_by(run),
+        *_nothing_trained(run),
         *(finding for rule in _OF_CURVES for finding in rule(run)),
         *missing_evaluations(run, best),
         *no_gain(measured, best),
@@ -249,10 +314,134 @@ def findings_of(
         *_token_accuracy(run),
         *_expected(expected),
         *better_elsewhere(run, measured, best),
+        *_best_of_another(run),
+        *_trained_on_its_test(run),
         *over_checkpoints(run, measured, best, pairing),
         *_lost(run),
     ]
-    return tuple(sorted(found, key=lambda finding: _RANK[finding.level]))
+    return tuple(sorted(_folded(found), key=lambda finding: _RANK[finding.level]))
+
+
+def _folded(found: Sequence[RunFinding]) -> list[RunFinding]:
+    """Findings of one kind as one line with a count, where there are more than three of them."""
+    kinds: dict[tuple[str, str], list[RunFinding]] = {}
+    for finding in found:
+        kinds.setdefault((finding.level, _kind(finding)), []).append(finding)
+    folded: list[RunFinding] = []
+    for (level, _), alike in kinds.items():
+        if len(alike) <= _ALIKE:
+            folded += alike
+            continue
+        names = list(dict.fromkeys(one.title for one in alike))
+        shown = "; ".join(
+            f"{one.title}: {one.evidence}" if len(names) > 1 else one.evidence for one in alike[:2]
+        )
+        title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        folded.append(
+            RunFinding(
+                level=alike[0].level,
+                title=f"{title} ({len(alike)} times)",
+                evidence=f"{shown}; {len(alike) - 2} more of this kind",
+                source=alike[0].source,
+            )
+        )
+        assert level == alike[0].level
+    return folded
+
+
+def _kind(finding: RunFinding) -> str:
+    """What findings of different files or sets have in common."""
+    return "damaged" if finding.title.endswith("is damaged") else finding.title.split(" on ")[0]
+
+
+_ALIKE = 3
+
+
+def _ended_by(run: RunLog) -> Iterator[RunFinding]:
+    ending = run.ending
+    if ending is None:
+        return
+    when = "after training" if ending.after_training else "broken off"
+    where = "" if ending.step is None or ending.after_training else f" at step {ending.step:,}"
+    where += f" of {ending.total:,}" if where and ending.total else ""
+    yield RunFinding(
+        level="warning" if ending.after_training or ending.kind == "cancelled" else "problem",
+        title=f"{when}{where}: {ending.title}",
+        evidence=f"{ending.evidence}; {would_change(run)}" if ending.kind == "memory" else ending.evidence,
+        source=ending.source,
+    )
+
+
+def nothing_trained(run: RunLog) -> str | None:
+    """Why the last start trained nothing; None where it did."""
+    trainer = run.trainer
+    if trainer and trainer.max_steps and (trainer.global_step or 0) > trainer.max_steps:
+        return (
+            f"it went on from step {trainer.global_step:,}, beyond the {trainer.max_steps:,} steps that were "
+            "asked for: the weights and all logged figures are those of the run before"
+        )
+    loss = run.series.get("loss")
+    if run.results.get("train_loss") == 0.0 and loss is not None and np.any(loss.values[-3:] > _NEARLY_ZERO):
+        return (
+            "its closing summary has a mean training loss of 0, while the log before has others: the "
+            "checkpoint that it went on from was at its end"
+        )
+    return None
+
+
+def _nothing_trained(run: RunLog) -> Iterator[RunFinding]:
+    why = nothing_trained(run)
+    if why is not None:
+        source = run.trainer.source if run.trainer else run.results_source
+        yield RunFinding(level="problem", title="nothing was trained", evidence=why, source=source or "")
+
+
+def _best_of_another(run: RunLog) -> Iterator[RunFinding]:
+    """A best checkpoint that lies in another output folder, as after a resume from another run."""
+    trainer, place = run.trainer, run.settings.get("output_dir")
+    if trainer is None or trainer.best_folder is None or not isinstance(place, str):
+        return
+    own = [part for part in re.split(r"[/\\]", place) if part][-1:]
+    if own and own[0] not in (".", "..") and own[0] != trainer.best_folder:
+        yield RunFinding(
+            level="warning",
+            title="the best checkpoint is of another run",
+            evidence=f"{trainer.best_checkpoint} lies in {trainer.best_folder}, this run wrote into {own[0]}",
+            source=trainer.source,
+        )
+
+
+def _trained_on_its_test(run: RunLog) -> Iterator[RunFinding]:
+    """A set that was trained on and evaluated, by its name or by the hash of its file."""
+    trained, measured = (
+        {name.strip() for name in str(run.settings.get(key) or "").split(",") if name.strip()}
+        for key in ("dataset", "eval_dataset")
+    )
+    facts = run.provenance.get("datasets")
+    hashes = {
+        name: one.get("sha256")
+        for name, one in (facts.items() if isinstance(facts, dict) else ())
+        if isinstance(one, dict)
+    }
+    for name in sorted(measured):
+        same = [
+            one
+            for one in sorted(trained)
+            if one == name or (hashes.get(one) and hashes.get(one) == hashes.get(name))
+        ]
+        if same:
+            yield RunFinding(
+                level="problem",
+                title=f"{name} was trained on too",
+                evidence=f"it is the training set {same[0]}: its figures say nothing of other rows",
+                source=run.settings_source or "",
+            )
+
+
+def _of_checkpoint(run: RunLog) -> bool:
+    """Whether the folder is a checkpoint itself: the Trainer writes its optimizer only there."""
+    patterns = ("optimizer.*", "scheduler.pt", "rng_state*.pth")
+    return run.path.is_dir() and any(any(run.path.glob(pattern)) for pattern in patterns)
 
 
 def _unfinished(run: RunLog) -> Iterator[RunFinding]:
@@ -260,6 +449,8 @@ def _unfinished(run: RunLog) -> Iterator[RunFinding]:
     if not trainer or not trainer.max_steps:
         return
     last = max([trainer.global_step or 0, *(int(s.steps[-1]) for s in run.series.values() if len(s.steps))])
+    if not trainer.source.endswith("trainer_state.json") and trainer.max_steps - last < _interval(run):
+        return  # A log has every so many steps; only a state file has the last one.
     if trainer.patience and (trainer.without_improvement or 0) >= trainer.patience:
         yield RunFinding(
             level="note",
@@ -270,13 +461,23 @@ def _unfinished(run: RunLog) -> Iterator[RunFinding]:
             f"{trainer.patience}; step {last:,} of {trainer.max_steps:,}",
             source=trainer.source,
         )
-    elif last < trainer.max_steps:
+    elif last < trainer.max_steps and (run.ending is None or run.ending.after_training):
+        ended, best = "train_runtime" in run.results, trainer.best_step == trainer.global_step
+        if _of_checkpoint(run) or (best and trainer.source == "trainer_state.json" and not ended):
+            title = "this folder is a checkpoint of a run: what came after it is not here"
+        else:
+            title = "the run ended early" if ended else "the run ended early, or is still going"
         yield RunFinding(
-            level="warning",
-            title="the run ended early, or is still going",
+            level="note" if title.startswith("this") else "warning",
+            title=title,
             evidence=f"the last step logged is {last:,} of {trainer.max_steps:,} planned",
             source=trainer.source,
         )
+
+
+def _interval(run: RunLog) -> float:
+    loss = run.series.get("loss")
+    return float(np.median(np.diff(loss.steps))) if loss is not None and len(loss.steps) > 1 else 1.0
 
 
 def _since(run: RunLog) -> str:
@@ -423,8 +624,18 @@ def _expected(expected: Sequence[Expected]) -> Iterator[RunFinding]:
 def _lost(run: RunLog) -> Iterator[RunFinding]:
     for note in run.notes:
         if note.kind == "lost":
+            title = "files are missing" if "Git LFS" in note.message else f"{note.file} is damaged"
+            yield RunFinding(level="warning", title=title, evidence=note.message, source=note.file)
+        if note.kind == "open":
+            title = "its end is not written down in W&B's file"
+            yield RunFinding(level="note", title=title, evidence=note.message, source=note.file)
+        if note.kind == "left out":
+            title = "files of another run lie here"
+            evidence = f"{note.file} {note.message}"
+            yield RunFinding(level="warning", title=title, evidence=evidence, source=note.file)
+        if note.kind == "read" and "two processes" in note.message:
             yield RunFinding(
-                level="warning", title=f"{note.file} is damaged", evidence=note.message, source=note.file
+                level="warning", title=note.message.split(":")[0], evidence=note.message, source=note.file
             )
         if note.kind == "resumed" and not run.restarts:
             yield RunFinding(

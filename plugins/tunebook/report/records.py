@@ -204,6 +204,8 @@ class RunComparison:
     findings: tuple[RunFinding, ...]
     """Where loss and metric disagree over the runs."""
     disagreements: tuple[RunDisagreements, ...]
+    not_ranked: tuple[str, ...]
+    """Why runs are side by side and not ranked; empty where all are ranked."""
     settings_in_part: tuple[str, ...]
     """Names of runs that left no recipe, so that only some of their settings are known."""
 

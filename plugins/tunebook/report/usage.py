@@ -11,12 +11,14 @@ from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run
 from tunebook.models.checkpoints import checkpoint_folders
 from tunebook.report.records import Estimated, GpuSummary, PhaseTime, Usage
+from tunebook.text import number
 from tunebook.types import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunebook.memory import MemoryEstimate
+    from tunebook.memory import MemoryEstimate, Setup
+    from tunebook.memory.shapes import Shape
     from tunebook.runlog import RunLog
     from tunebook.runlog.records import TimeSeries, WatchedGpu
 
@@ -115,8 +117,31 @@ def _row(label: str, unit: str, estimated: _Range, measured: _Told, reason: str)
     )
 
 
+def would_change(run: RunLog) -> str:
+    """What `tunebook estimate` says to a run that was out of GPU memory, or why it can say nothing."""
+    asked = _asked(run)
+    if isinstance(asked, str):
+        return f"no estimate beside it: {asked}"
+    shape, setup = asked
+    found = memory.estimate_setup(shape, setup)
+    said = (
+        f"`tunebook estimate` gives {number(found.total / _GIB)} GiB a GPU for these settings "
+        f"({number(found.low / _GIB)} to {number(found.high / _GIB)})"
+    )
+    ladder = [
+        f"{one.name} (then {number(one.total / _GIB)} GiB)" for one in memory.oom_ladder(shape, setup)[:4]
+    ]
+    return f"{said}; to change, in this order: {', '.join(ladder)}" if ladder else said
+
+
 def _estimate(run: RunLog) -> MemoryEstimate | str:
     """The estimate of the recorded set-up, or why there is none."""
+    asked = _asked(run)
+    return asked if isinstance(asked, str) else memory.estimate_setup(*asked)
+
+
+def _asked(run: RunLog) -> tuple[Shape, Setup] | str:
+    """Model and set-up as they were recorded, or why they cannot be read."""
     if run.engine not in ("llamafactory", "axolotl"):
         return "the engine is not known, so that its settings cannot be read"
     if not run.settings:
@@ -133,9 +158,7 @@ def _estimate(run: RunLog) -> MemoryEstimate | str:
         own = run.path / "config.json"
         config = memory.find_config(str(own) if own.is_file() else asked.model)
         gpus = int(run.gpu_count.value) if run.gpu_count and run.gpu_count.value >= 1 else 1
-        return memory.estimate_setup(
-            memory.read_shape(config), memory.read_setup(**asked.arguments, gpus=gpus)
-        )
+        return memory.read_shape(config), memory.read_setup(**asked.arguments, gpus=gpus)
     except TunebookError as err:
         return err.problem
     # Settings out of a model card are texts of any form.

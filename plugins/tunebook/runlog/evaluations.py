@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
-    from tunebook.metrics.figures import TRAINER_FIGURES
-from tunebook.runlog.records import Series
+    from tunebook.runlog.records import Series
 
 _ABOUT_SPEED = frozenset(
     {

@@ -16,7 +16,7 @@ from tunebook.runlog.console import read_consoles
 from tunebook.runlog.evaluations import from_results, from_series, read_eval_metrics, record_files
 from tunebook.runlog.files import RunFiles, find_files
 from tunebook.runlog.gpus import fullest, read_gpu_logs
-from tunebook.runlog.records import Note, Restart, RunLog, Series, Sourced
+from tunebook.runlog.records import Ending, Note, Restart, RunLog, Series, Sourced, Trainer
 from tunebook.runlog.series import WentBack, merge_series
 from tunebook.runlog.settings import OwnRecords, read_own_records, read_run_settings, trained_parameters
 from tunebook.runlog.tensorboard import read_event_files
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _CLOSING = frozenset(
     {"total_flos", "train_loss", "train_samples_per_second", "train_steps_per_second", "train_runtime"}
 )
+_OF_TRAINING = frozenset({"loss", "learning_rate", "grad_norm", "reward"})
+_WEIGHT = ("memory", "host memory", "error", "time limit", "preempted", "cancelled", "stall", "signal")
+"""Of several logs of one start, which sign says most."""
 _EVALUATED = (
     ("eval_results.json", "eval_", ""),
     ("all_results.json", "eval_", ""),
@@ -75,8 +78,19 @@ class _Reader:
         self.wandb = read_wandb_runs(self.files)
         self.consoles = read_consoles(self.files)
         self.gpus = read_gpu_logs(self.files)
+        self.settings = read_run_settings(folder)
         self.own: OwnRecords = read_own_records(folder / "tunebook")
         self.went_back: list[list[WentBack]] = []
+        self.totals: list[tuple[str, int]] = []
+        """Steps that a run was to take, by its `trainer_log.jsonl`."""
+        self.closing: dict[str, Series] = {}
+        self.counts_entries = False
+        if self.files.pointers:
+            message = f"Git LFS keeps {len(self.files.pointers)} files elsewhere, run `git lfs pull`: "
+            message += self._named(self.files.pointers)
+            self.notes.append(
+                Note(kind="lost", file=self.files.name(self.files.pointers[0]), message=message)
+            )
 
     def read(self) -> RunLog:
         self.notes += self.own.notes
@@ -84,12 +98,13 @@ class _Reader:
         provenance = self.own.run
         evaluations = self._evaluations(series, provenance)
         evaluations += self._results_evaluated(evaluations, series)
-        settings = read_run_settings(self.folder)
+        settings = self.settings
         results, results_source = self._results()
         recipe = provenance.get("recipe")
         engine = recipe.get("engine") if isinstance(recipe, dict) else None
         path = self.folder.resolve()
-        state = self.states.state
+        trainer = self._trainer(series)
+        stated = bool(self.states.state and self.states.state.trainer.global_step is not None)
         starts = phases.timed_starts(self.consoles.consoles)
         again = restarts_of(
             self.own.starts, self.consoles.consoles, self.went_back, series, self._checkpoint_steps()
@@ -101,17 +116,27 @@ class _Reader:
         gpu_count = phases.gpu_count(self.own.starts, self.consoles.consoles, runs)
         gpus = (*self.gpus.gpus, *(gpu for run in runs for gpu in run.gpus))
         found = RunLog(
-            name=path.stem if self.folder.is_file() else path.name,
+            name=self._name(path),
             path=path,
             engine=engine if isinstance(engine, str) else self._guess_engine(),
             series=series,
             evaluations=tuple(sorted(evaluations, key=lambda e: (e.after_training, e.step, e.dataset))),
             record_files=record_files(self.folder / "tunebook"),
-            trainer=state.trainer if state else None,
+            trainer=trainer,
             results=results,
             results_source=results_source,
-            settings=settings.values or (runs[-1].settings if runs else {}),
-            settings_source=settings.source or (f"{runs[-1].source} (config)" if runs else None),
+            settings=(runs[-1].settings if runs and settings.text is None else {}) | settings.values,
+            settings_source=", ".join(
+                [
+                    *([settings.source] if settings.source else []),
+                    *(
+                        f"{run.source} (config)"
+                        for run in runs[-1:]
+                        if run.settings and settings.text is None
+                    ),
+                ]
+            )
+            or None,
             recipe_text=settings.text,
             provenance=provenance,
             notes=tuple(self.notes),
@@ -124,8 +149,23 @@ class _Reader:
             wall_seconds=wall,
             gpu_count=gpu_count,
             gpu_hours=phases.gpu_hours(wall, gpu_count),
+            counts_entries=self.counts_entries,
+            ending=self._ending(trainer, series, results),
+            trained=bool(
+                stated
+                or not _OF_TRAINING.isdisjoint(series)
+                or any(name.startswith("train_") for name in results)
+                or any(start.trained for console in self.consoles.consoles for start in console.starts)
+            ),
         )
-        if not (found.series or found.evaluations or found.results or found.gpus):
+        begun = found.ending or any(run.settings for run in runs) or self.consoles.consoles or stated
+        if not (found.series or found.evaluations or found.results or found.gpus or begun):
+            if self.files.pointers:
+                raise TunebookError(
+                    f"{self.folder} holds only pointers of Git LFS ({self._named(self.files.pointers)}): the "
+                    "files themselves are elsewhere",
+                    fix="run `git lfs pull` in its repository",
+                )
             raise TunebookError(
                 f"{self.folder} is not a run: nothing in it was written by a Trainer (no trainer_state.json, "
                 "trainer_log.jsonl, *_results.json, event file, .wandb file, log of nvidia-smi or console "
@@ -133,6 +173,68 @@ class _Reader:
                 fix="name the output_dir of a run, the folder that holds its checkpoint-* folders, or a log",
             )
         return found
+
+    def _named(self, paths: Sequence[Path]) -> str:
+        names = [self.files.name(path) for path in paths[:3]]
+        return ", ".join(names) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+    def _name(self, path: Path) -> str:
+        """Of a single file of W&B the run's own name: the file has only its id."""
+        if not self.folder.is_file():
+            return path.name
+        shown = self.wandb.runs[-1].name if self.wandb.runs else None
+        return f"{shown} ({path.stem.removeprefix('run-')})" if shown else path.stem
+
+    def _trainer(self, series: Mapping[str, Series]) -> Trainer | None:
+        """What the state file says, else what the logs say of the steps."""
+        if self.states.state:
+            return self.states.state.trainer
+        last = max((int(one.steps[-1]) for one in series.values() if len(one.steps)), default=None)
+        for source, total in self.totals:
+            return Trainer(source=source, global_step=last, max_steps=total)
+        for console in reversed(self.consoles.consoles):
+            if console.total_steps:
+                steps = [step for step in (last, console.last_step) if step is not None]
+                step = max(steps, default=None)
+                return Trainer(source=console.source, global_step=step, max_steps=console.total_steps)
+        return None
+
+    def _ending(
+        self, trainer: Trainer | None, series: Mapping[str, Series], results: Mapping[str, float]
+    ) -> Ending | None:
+        """What broke the last start off; a start that a later one followed says nothing of the run's end."""
+        signs = [
+            (console.sign, console.source, console.sign_after_training)
+            for place, console in enumerate(self.consoles.consoles)
+            if console.sign and not self._is_followed(place)
+        ]
+        signs += [(run.sign, run.source, False) for run in self.wandb.runs[-1:] if run.sign]
+        if not signs:
+            return None
+        last = [int(one.steps[-1]) for one in series.values() if len(one.steps)]
+        last += [console.last_step for console in self.consoles.consoles if console.last_step is not None]
+        last += [trainer.global_step] if trainer and trainer.global_step is not None else []
+        step, total = max(last, default=None), trainer.max_steps if trainer else None
+        ended = "train_runtime" in results or bool(step and total and step >= total)
+        sign, source, after = min(signs, key=lambda one: _WEIGHT.index(one[0].kind))
+        return Ending(
+            kind=sign.kind,
+            title=sign.title,
+            evidence=sign.evidence,
+            source=source,
+            step=step,
+            total=total,
+            after_training=after or ended,
+        )
+
+    def _is_followed(self, place: int) -> bool:
+        """Whether a later log went on; of one start, errors may have a file of their own."""
+        console = self.consoles.consoles[place]
+        stem = console.source.rsplit(".", 1)[0]
+        return any(
+            later.series and later.source.rsplit(".", 1)[0] != stem and not later.source.startswith("wandb/")
+            for later in self.consoles.consoles[place + 1 :]
+        )
 
     def _refuse_no_run(self) -> None:
         if not self.folder.exists():
@@ -159,16 +261,28 @@ class _Reader:
             self.notes.extend(log.notes)
             sources.append(log.series)
             self.went_back.append(log.went_back)
+            if log.total_steps:
+                self.totals.append((self.files.name(path), log.total_steps))
         sources.append(self.wandb.series)
         self.notes += self.wandb.notes
         events = read_event_files(self.files)
         self.notes.extend(events.notes)
+        self.closing = events.closing
         sources.append(events.series)
         # How a log was read matters only where nothing better was there.
         better = any(sources)
+        told = [note.message for console in self.consoles.consoles for note in console.notes if not better]
+        told += [
+            note.message for note in self.wandb.notes if not (self.states.series or self.files.trainer_logs)
+        ]
+        self.counts_entries = any(
+            message.startswith(("no step count", "no train/global_step")) for message in told
+        )
         sources.append(self.consoles.series)
         for console in self.consoles.consoles:
-            self.notes.extend(note for note in console.notes if note.kind != "read" or not better)
+            self.notes.extend(
+                note for note in console.notes if note.kind not in ("read", "left out") or not better
+            )
         self.went_back += [
             self.wandb.went_back,
             events.went_back,
@@ -189,7 +303,12 @@ class _Reader:
         names |= set(datasets) if isinstance(datasets, dict) else set()
         # Our own evaluation logs token_accuracy beside accuracy; LLaMA-Factory calls the former the latter.
         ours_at_work = any(name.endswith("_token_accuracy") for name in series)
-        counts_tokens = self._guess_engine() == "llamafactory" and not ours_at_work
+        # That of a reward model counts pairs.
+        counts_tokens = (
+            self._guess_engine() == "llamafactory"
+            and not ours_at_work
+            and self.settings.values.get("stage") != "rm"
+        )
         logged = from_series(series, names, accuracy_counts_tokens=counts_tokens)
         path = self.folder / "tunebook" / "eval_metrics.jsonl"
         if not path.is_file():
@@ -213,13 +332,17 @@ class _Reader:
         last = (trainer.global_step if trainer else None) or max(
             (int(one.steps[-1]) for one in series.values() if len(one.steps)), default=0
         )
-        found: list[Evaluation] = []
         ours = (self.folder / "tunebook" / "eval_metrics.jsonl").is_file()
+        found: list[Evaluation] = [
+            replace(one, after_training=True)
+            for one in from_series(self.closing, (), accuracy_counts_tokens=False)
+            if not ours and not any(_is_same(one, other) for other in known)
+        ]
         for name, prefix, dataset in _EVALUATED:
             if ours and prefix == "eval_":
                 continue  # every evaluation stands in there
             path = self.folder / name
-            values = read_object(path) if path.is_file() else None
+            values = read_object(path) if path.is_file() and path not in self.files.pointers else None
             for one in from_results(numbers_of(values or {}), prefix, dataset, last, name):
                 if not any(_is_same(one, other) for other in (*known, *found)):
                     found.append(one)
@@ -230,7 +353,7 @@ class _Reader:
         sources = []
         for name in _RESULTS:
             path = self.folder / name
-            if not path.is_file():
+            if not path.is_file() or path in self.files.pointers:
                 continue
             values = read_object(path)
             if values is None:
@@ -266,7 +389,9 @@ class _Reader:
         said = {console.banner for console in self.consoles.consoles}
         if "axolotl" in said or any(console.source == "debug.log" for console in self.consoles.consoles):
             return "axolotl"
-        return "llamafactory" if "llamafactory" in said else None
+        if "llamafactory" in said or (self.folder / "training_args.yaml").is_file():
+            return "llamafactory"
+        return next((run.engine for run in reversed(self.wandb.runs) if run.engine), None)
 
 
 # Derives speed from the clock that a log carries, where the engine logged none.

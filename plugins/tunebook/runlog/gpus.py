@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tunebook.runlog.files import utf8
 from tunebook.runlog.records import Note, Sourced, TimeSeries, WatchedGpu
 
 if TYPE_CHECKING:
@@ -177,12 +178,15 @@ def read_gpu_csv(path: Path, source: str) -> GpuLog | None:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEAD).decode("utf-8", "replace")
+        start = file.read(_HEAD)
+    # PowerShell's `>` writes UTF-16, with a mark.
+    encoding = "utf-16" if utf8(start[:2]) != start[:2] else "utf-8"
+    head = start.decode(encoding, "replace")
     columns = _columns(head)
     if columns is None:
         return None
     reader = _Reader(source, columns)
-    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+    with path.open(encoding=encoding, errors="replace", newline="") as lines:
         reader.read(lines)
     gpus = reader.samples.gpus()
     if not gpus:

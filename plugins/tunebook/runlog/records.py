@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NoteKind = Literal["lost", "resumed", "read"]
+NoteKind = Literal["lost", "resumed", "read", "left out", "open"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class Note:
 
     kind: NoteKind
     """`lost`: part of a file could not be read; `resumed`: the run was started again; `read`: how a
-    number was obtained where that is not obvious."""
+    number was obtained where that is not obvious; `left out`: a file or a part of one is of another run;
+    `open`: a file does not say how the run ended."""
     file: str
     """Path below the run folder."""
     message: str
@@ -199,6 +200,29 @@ class Trainer:
     """Evaluations without improvement after which the run was to stop; None without early stopping."""
     without_improvement: int | None = None
     """Evaluations without improvement when the state was written."""
+    best_folder: str | None = None
+    """The `output_dir` that the best checkpoint lies in, by the path that the state names."""
+
+
+EndKind = Literal["memory", "host memory", "error", "time limit", "preempted", "cancelled", "stall", "signal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What broke a run off, as the last lines of a log say."""
+
+    kind: EndKind
+    title: str
+    """In a few words, e.g. `CUDA out of memory`."""
+    evidence: str
+    """The line that says it, as it was written, secrets taken out."""
+    source: str
+    step: int | None = None
+    """The last step that any file or bar shows; None where there was none."""
+    total: int | None = None
+    """Steps that the run was to take."""
+    after_training: bool = False
+    """Whether training had ended: it broke an evaluation, a prediction or an upload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,3 +263,9 @@ class RunLog:
     """GPUs that the run had; None where not known, as for a run on the CPU that did not say so."""
     gpu_hours: Sourced | None = None
     """Wall time times GPUs; None where one of them is not known."""
+    ending: Ending | None = None
+    """What broke the run off; None of one that ended by itself, goes on, or left no word of it."""
+    counts_entries: bool = False
+    """Whether no file says the steps, so that the axis counts the entries of a log."""
+    trained: bool = True
+    """Whether any file shows a training: not so of a folder of predictions or of GPU logs."""

@@ -121,6 +121,9 @@ def join_starts(starts: Sequence[Mapping[str, Series]]) -> Joined:
         if _is_copy(joined, later):
             joined = merge_series([joined, later])
             continue
+        if joined.keys().isdisjoint(later.keys() - {"epoch", _CLOCK}):
+            joined = merge_series([joined, later])  # as of the evaluation after training
+            continue
         # An evaluation before the first step of a resumed training is no step taken again.
         told_by = {"loss"} if "loss" in joined and "loss" in later else later.keys()
         said = [later[name] for name in told_by if len(later[name].steps)]

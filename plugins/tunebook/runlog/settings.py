@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CARD_LINE = re.compile(r"^- (\w+): (.*)$", re.MULTILINE)
 _CARD_DATA = re.compile(r"fine-tuned version of \[([^\]]*)\].* on (?:the )?(.+?) datasets?\.")
+# TRL's cards have no list of settings.
+_CARD_TRAINER = re.compile(r"This model was trained with (SFT|DPO|KTO|GRPO|ORPO|CPO|PPO|RLOO|Reward)\b")
+_CARD_BASE = re.compile(r"^This model is a fine-tuned version of \[([^\]]+)\]", re.MULTILINE)
 # The model card's names -> the keys of LLaMA-Factory and the Trainer.
 _CARD_KEYS = {
     "train_batch_size": "per_device_train_batch_size",
@@ -30,6 +33,19 @@ _CARD_KEYS = {
     "optimizer": "optim",
 }
 _OPTIMIZER = re.compile(r"OptimizerNames\.(\w+)")
+_BOARD_KEYS = {
+    "model_path": "model_name_or_path",
+    "batch_size": "per_device_train_batch_size",
+}
+_BOARD_STAGES = {
+    "Supervised Fine-Tuning": "sft",
+    "Reward Modeling": "rm",
+    "PPO": "ppo",
+    "DPO": "dpo",
+    "KTO": "kto",
+    "Pre-Training": "pt",
+}
+_CONFIG_KEYS = ("_name_or_path", "architectures", "model_type")
 _ADAPTER_KEYS = ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules")
 
 
@@ -44,7 +60,8 @@ class RunSettings(NamedTuple):
 def read_run_settings(folder: Path) -> RunSettings:
     """The settings of the run in `folder`, from the best source it has.
 
-    That is `tunebook/recipe.yaml`, else the model card's list, joined by `adapter_config.json`.
+    That is `tunebook/recipe.yaml`, else what LLaMA-Factory's web page leaves, the model card's list,
+    `adapter_config.json` and `config.json` together, the first of which that names a key counts.
 
     Raises:
         OSError: A file cannot be read.
@@ -60,18 +77,54 @@ def read_run_settings(folder: Path) -> RunSettings:
             return RunSettings({str(k): _number(v) for k, v in values.items()}, "tunebook/recipe.yaml", text)
     found: dict[str, Any] = {}
     sources = []
+    for name, read in (("training_args.yaml", _plain), ("llamaboard_config.yaml", _board)):
+        path = folder / name
+        if path.is_file() and (values := read(_yaml(path.read_text("utf-8", errors="replace")))):
+            found = values | found
+            sources.append(name)
     card = folder / "README.md"
     text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
     if copied := _axolotl_card(text):
         return RunSettings(copied, "README.md (Axolotl's configuration without overrides)", None)
     if listed := _model_card(text):
-        found |= listed
+        found = listed | found
         sources.append("README.md (model card)")
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file() and (config := read_object(adapter)):
-        found |= {key: config[key] for key in _ADAPTER_KEYS if config.get(key) is not None}
-        sources.append("adapter_config.json")
+    for name, keys in (("adapter_config.json", _ADAPTER_KEYS), ("config.json", _CONFIG_KEYS)):
+        path = folder / name
+        config = read_object(path) if path.is_file() else None
+        if config and (values := {key: config[key] for key in keys if config.get(key)}):
+            found = values | found
+            sources.append(name)
+    base = found.pop("_name_or_path", None)
+    if base and not any(key in found for key in ("model_name_or_path", "base_model_name_or_path")):
+        found["model_name_or_path"] = base
     return RunSettings(found, ", ".join(sources) or None, None)
+
+
+def _yaml(text: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return {str(key): _number(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _board(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of LLaMA-Factory's web page, by the engine's own keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        page, _, name = key.partition(".")
+        name = _BOARD_KEYS.get(name, name)
+        if page in ("top", "train") and name and value not in (None, "", []):
+            found[name] = value
+    stage = _BOARD_STAGES.get(str(found.pop("training_stage", "")))
+    if isinstance(found.get("dataset"), list):
+        found["dataset"] = ",".join(map(str, found["dataset"]))
+    return found | ({"stage": stage} if stage else {})
 
 
 def _number(value: Any) -> Any:
@@ -99,9 +152,13 @@ def _model_card(text: str) -> dict[str, Any]:
     values = {_CARD_KEYS.get(key, key): _number(value.strip()) for key, value in _CARD_LINE.findall(part)}
     if match := _OPTIMIZER.search(str(values.get("optim"))):
         values["optim"] = match[1].lower()
-    if not values:
-        return {}
     found: dict[str, Any] = {}
+    if match := _CARD_TRAINER.search(text):
+        found["rl" if match[1].lower() != "sft" else "stage"] = match[1].lower()
+        if match := _CARD_BASE.search(text):
+            found["model_name_or_path"] = match[1]
+    if not values:
+        return found
     if match := _CARD_DATA.search(text):
         found |= {"model_name_or_path": match[1], "dataset": match[2]}
     # LLaMA-Factory tags its model cards with the method.

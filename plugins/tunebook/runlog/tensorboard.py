@@ -61,6 +61,8 @@ class EventLogs(NamedTuple):
     series: dict[str, Series]
     went_back: list[WentBack]
     notes: list[Note]
+    closing: dict[str, Series]
+    """Of the evaluation after training, which has a file of its own."""
 
 
 def read_event_files(files: RunFiles) -> EventLogs:
@@ -75,7 +77,15 @@ def read_event_files(files: RunFiles) -> EventLogs:
     # what the last step measured.
     curves = [events.series for events in read if any(len(one.steps) > 1 for one in events.series.values())]
     joined = join_starts(curves or [events.series for events in read])
-    return EventLogs(joined.series, joined.went_back, [note for events in read for note in events.notes])
+    closing = {
+        name: one
+        for events in read
+        if curves and all(len(series.steps) < 2 for series in events.series.values())
+        for name, one in events.series.items()
+        if name.startswith("eval_")
+    }
+    notes = [note for events in read for note in events.notes]
+    return EventLogs(joined.series, joined.went_back, notes, closing)
 
 
 def read_events(path: Path, source: str) -> Events:

@@ -78,9 +78,12 @@ MARKS: tuple[tuple[_Mark, re.Pattern[bytes]], ...] = (
     *((phase, pattern) for phase, pattern in SIGNS if b"loss" not in pattern.pattern),
 )
 
+_DRAWN = rb"(?:(?P<label>[A-Za-z][^\r\n|%]*): +)?\d+%\|[^|\r\n]*\| *(?P<done>\d+)/(?P<total>\d+) \["
+PROGRESS = re.compile(_DRAWN)
+"""A tqdm bar up to its times, which some programs draw otherwise."""
 BAR = re.compile(
-    rb"(?:(?P<label>[A-Za-z][^\r\n|%]*): +)?\d+%\|[^|\r\n]*\| *(?P<done>\d+)/(?P<total>\d+) "
-    rb"\[(?P<spent>[\d:]+)<(?P<left>[\d:?]+), *(?P<rate>[\d.?]+) ?(?P<unit>[a-z]+/s|s/[a-z]+| examples/s)"
+    _DRAWN
+    + rb"(?P<spent>[\d:]+)<(?P<left>[\d:?]+), *(?P<rate>[\d.?]+) ?(?P<unit>[a-z]+/s|s/[a-z]+| examples/s)"
 )
 """A tqdm bar."""
 

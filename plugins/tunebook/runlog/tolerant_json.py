@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from tunebook.runlog.files import utf8
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -61,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         OSError: The file cannot be read.
     """
     try:
-        found = loads(path.read_bytes())
+        found = loads(utf8(path.read_bytes()))
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -88,7 +90,10 @@ def read_lines(path: Path) -> Lines:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for line in file:
+        marked = file.read(3)
+        file.seek(0)
+        lines = utf8(file.read()).splitlines(keepends=True) if utf8(marked) != marked else file
+        for line in lines:
             if line.strip(b" \t\r\n\0"):
                 yield line
 

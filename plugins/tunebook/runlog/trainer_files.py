@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from tunebook.runlog.files import utf8
 from tunebook.runlog.records import Note, Series, Trainer
 from tunebook.runlog.series import SeriesBuilder, WentBack, join_starts
 from tunebook.runlog.tolerant_json import as_float, as_int, loads, loads_numbers, numbers_of, read_lines
@@ -28,7 +30,12 @@ _NAMES = {
     "eval_loss": "eval_loss",
     "throughput": "train_tokens_per_second",
     "total_tokens": "num_input_tokens_seen",
+    # LLaMA-Factory's callback shortens TRL's names.
+    "accuracy": "rewards/accuracies",
+    "reward": "reward",
 }
+_FEWEST_REPEATS = 4
+"""A step back more often than a run is started again, each by no more than a few entries: two writers."""
 
 
 class TrainerLog(NamedTuple):
@@ -51,6 +58,8 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
     total = None
     bad = lines.bad
     went_back: list[WentBack] = []
+    steps: list[int] = []
+    clocks: list[tuple[int, float, float]] = []
     last_step, clock, before = 0, 0.0, 0.0
     for line in lines.objects:
         step = as_int(line.get("current_steps"))
@@ -67,12 +76,34 @@ def read_trainer_log(path: Path, source: str) -> TrainerLog:
         last_step = step
         if seconds is not None:
             clock = seconds
-            entry["elapsed_seconds"] = before + seconds
+            clocks.append((step, before + seconds, seconds))
+        if "loss" in entry:
+            steps.append(step)
         points.add(step, entry)
     notes = (
         [Note(kind="lost", file=source, message=f"{bad} lines are damaged and were left out")] if bad else []
     )
+    twice = _written_twice(steps, went_back)
+    if twice:
+        message = "two processes wrote this file at the same time: of equal steps the later line counts"
+        notes.append(Note(kind="read", file=source, message=message))
+        went_back = []
+    for step, joined, own in clocks:
+        points.add(step, {"elapsed_seconds": own if twice else joined})
     return TrainerLog(points.series(), total, went_back, notes)
+
+
+def _written_twice(steps: list[int], went_back: list[WentBack]) -> bool:
+    """Whether two processes wrote the steps: most are there twice, and they lie side by side."""
+    if len(steps) < 2 * _FEWEST_REPEATS:
+        return False
+    repeated = len(steps) - len(set(steps))
+    if repeated < len(steps) / 3 or repeated < _FEWEST_REPEATS:
+        return False
+    interval = float(np.median(np.diff(np.unique(steps)))) if len(set(steps)) > 1 else 1.0
+    near = sum(place.last_before - place.first_again <= 5 * interval for place in went_back)
+    beside = sum(one == other for one, other in itertools.pairwise(steps))
+    return beside + near >= repeated / 2
 
 
 def _seconds(clock: object) -> float | None:
@@ -116,7 +147,7 @@ def read_states(files: RunFiles) -> TrainerStates:
     newest: TrainerState | None = None
     others: list[Path] = []
     path_of_newest = None
-    for path in files.states:
+    for path in _current_first(files):
         if newest is not None:
             others.append(path)
             continue
@@ -133,9 +164,13 @@ def read_states(files: RunFiles) -> TrainerStates:
     if sum(path.stat().st_size for path in others) <= _COMPARED_BYTES:
         for path in others:
             other = read_trainer_state(path, files.name(path))
-            if other is not None and _differs(newest.series, other.series):
-                starts.append((_written(path), other.series))
-                break
+            if other is None or not _differs(newest.series, other.series):
+                continue
+            if (foreign := _why_of_another_run(newest.trainer, other.trainer)) is not None:
+                notes.append(Note(kind="left out", file=other.trainer.source, message=foreign))
+                continue
+            starts.append((_written(path), other.series))
+            break
     # The top of the folder is written at the end of the last start; checkpoints say it by their time.
     if path_of_newest.parent != files.base:
         starts.sort(key=lambda start: start[0])
@@ -143,6 +178,31 @@ def read_states(files: RunFiles) -> TrainerStates:
         starts.reverse()
     joined = join_starts([series for _, series in starts])
     return TrainerStates(newest, joined.series, joined.went_back, notes)
+
+
+def _why_of_another_run(newest: Trainer, other: Trainer) -> str | None:
+    """Why a state with another history is of another run; None where it may be of an earlier start."""
+    if newest.max_steps and other.max_steps and newest.max_steps != other.max_steps:
+        return f"is of another run: {other.max_steps:,} steps were planned there, {newest.max_steps:,} here"
+    if newest.max_steps and (other.global_step or 0) > newest.max_steps:
+        return f"is of another run: it is at step {other.global_step:,} of {newest.max_steps:,}"
+    return None
+
+
+def _current_first(files: RunFiles) -> list[Path]:
+    """The states, the newest step first; checkpoints of an older run lie behind the others."""
+    if len(files.states) < 2 or files.states[0].parent == files.base:
+        return files.states
+    planned = {path: _planned(path) for path in files.states}
+    if len(set(planned.values()) - {None}) < 2:
+        return files.states
+    latest = planned[max(files.states, key=_written)]
+    return sorted(files.states, key=lambda path: planned[path] != latest)
+
+
+def _planned(path: Path) -> int | None:
+    match = _MAX_STEPS.search(path.read_bytes())
+    return int(match[1]) if match else None
 
 
 def _written(path: Path) -> float:
@@ -167,6 +227,9 @@ def _differs(newest: dict[str, Series], other: dict[str, Series]) -> bool:
 _ENTRY = re.compile(rb"\{[^{}]*\}")
 _START = re.compile(rb'"log_history"\s*:\s*\[')
 _EPOCH = b'"epoch":'
+_MAX_STEPS = re.compile(rb'"max_steps"\s*:\s*(\d+)')
+_ENDLESS = 1e15
+"""Epochs that the Trainer writes for a stream, which has no length: there an epoch says nothing of steps."""
 _BETWEEN = b" \t\r\n,"
 _BLOCK = 10_000
 """Entries parsed at once."""
@@ -195,11 +258,17 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     Raises:
         OSError: The file cannot be read.
     """
-    entries = _Entries(path.read_bytes())
+    entries = _Entries(utf8(path.read_bytes()))
     points = SeriesBuilder(source)
     summary: dict[str, float] = {}
     for entry in entries:
         _take(entry, points, summary)
+    if entries.broken and (whole := _whole(entries.text)) is not None:
+        # Not damaged: a metric function that returns mappings has put them into the entries.
+        points, summary, entries.damaged = SeriesBuilder(source), {}, 0
+        for entry in whole["log_history"]:
+            _take(entry, points, summary)
+        entries.around = orjson.dumps(whole | {"log_history": []})
     facts = _facts(entries.around)
     notes = []
     if facts is None:
@@ -211,7 +280,8 @@ def read_trainer_state(path: Path, source: str) -> TrainerState | None:
     elif entries.damaged:
         message = f"{entries.damaged} damaged stretches of log entries were left out"
         notes.append(Note(kind="lost", file=source, message=message))
-    series, torn = drop_torn(points.series())
+    endless = (as_float(facts.get("num_train_epochs")) or 0.0) > _ENDLESS
+    series, torn = drop_torn(points.series(), judge=not endless)
     if torn:
         message = f"{torn} log entries whose epoch does not fit their step were left out"
         notes.append(Note(kind="lost", file=source, message=message))
@@ -222,24 +292,27 @@ class _Entries:
     """The whole entries of `log_history`; afterwards, what is around them."""
 
     def __init__(self, text: bytes) -> None:
-        self._text = text
+        self.text = text
         self.around = text
         """The file without its entries."""
         self.read = 0
         self.damaged = 0
+        self.broken = False
+        """Whether something lies between the entries."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if not (start := _START.search(self._text)):
+        if not (start := _START.search(self.text)):
             return
         after = start.end()
         block: list[bytes] = []
-        for match in _ENTRY.finditer(self._text, after):
-            between = self._text[after : match.start()].strip(_BETWEEN)
+        for match in _ENTRY.finditer(self.text, after):
+            between = self.text[after : match.start()].strip(_BETWEEN)
             if between.startswith(b"]"):
                 break
             after = match.end()
             # One object of two entries: lines between them are gone, and of equal keys the later holds.
             two_in_one = match.group().count(_EPOCH) > 1
+            self.broken |= bool(between)
             self.damaged += bool(between) + two_in_one
             if not two_in_one:
                 block.append(match.group())
@@ -247,7 +320,7 @@ class _Entries:
                 yield from self._parse(block)
                 block = []
         yield from self._parse(block)
-        self.around = self._text[: start.end()] + self._text[after:]
+        self.around = self.text[: start.end()] + self.text[after:]
 
     def _parse(self, block: list[bytes]) -> list[dict[str, Any]]:
         try:
@@ -257,6 +330,15 @@ class _Entries:
             self.damaged += len(block) - len(entries)
         self.read += len(entries)
         return entries
+
+
+def _whole(text: bytes) -> dict[str, Any] | None:
+    """The file, where it is JSON as a whole with a list of entries in it."""
+    facts = _facts(text)
+    history = facts.get("log_history") if facts else None
+    if facts is None or not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
+        return None
+    return facts
 
 
 def _take(entry: dict[str, Any], points: SeriesBuilder, summary: dict[str, float]) -> None:
@@ -298,7 +380,7 @@ def _salvage(head: bytes) -> dict[str, Any]:
 
 def _trainer(facts: Mapping[str, Any], source: str) -> Trainer:
     checkpoint = facts.get("best_model_checkpoint")
-    name = checkpoint.rstrip("/").rsplit("/", 1)[-1] if isinstance(checkpoint, str) else None
+    name = re.split(r"[/\\]", checkpoint.rstrip("/\\"))[-1] if isinstance(checkpoint, str) else None
     step = as_int(facts.get("best_global_step"))
     if step is None and name and name.startswith("checkpoint-"):
         step = as_int(name.removeprefix("checkpoint-"))
@@ -311,9 +393,16 @@ def _trainer(facts: Mapping[str, Any], source: str) -> Trainer:
         best_metric=as_float(facts.get("best_metric")),
         best_step=step,
         best_checkpoint=name,
+        best_folder=_parent(checkpoint),
         patience=as_int(_nested(stopping, "args", "early_stopping_patience")),
         without_improvement=as_int(_nested(stopping, "attributes", "early_stopping_patience_counter")),
     )
+
+
+def _parent(checkpoint: object) -> str | None:
+    """Name of the folder that a checkpoint's path lies in; Windows writes paths with backslashes."""
+    parts = re.split(r"[/\\]+", checkpoint.rstrip("/\\")) if isinstance(checkpoint, str) else []
+    return parts[-2] if len(parts) > 1 and parts[-2] not in ("", ".", "..") else None
 
 
 def _nested(value: Any, *keys: str) -> Any:
@@ -339,20 +428,21 @@ OF_TRAINING = frozenset({"loss", "grad_norm", "learning_rate"})
 """What only entries of training have."""
 
 
-def drop_torn(series: dict[str, Series]) -> tuple[dict[str, Series], int]:
+def drop_torn(series: dict[str, Series], *, judge: bool = True) -> tuple[dict[str, Series], int]:
     """Leave out every entry whose epoch is off, while its neighbours go at the pace of the whole.
 
     A resumed run may change its pace, with other batches: around that place nothing is left out.
 
     Args:
         series: By name, with the epochs of both kinds of entries under the names above.
+        judge: Whether epochs go at the pace of steps at all.
 
     Returns:
         The series, and how many entries were left out of them.
     """
     left = {name: one for name, one in series.items() if name not in (TRAINING, EVALUATION)}
     count = 0
-    for kind in (TRAINING, EVALUATION):
+    for kind in (TRAINING, EVALUATION) if judge else ():
         torn = _torn_steps(series[kind]) if kind in series else None
         if torn is not None and len(torn):
             count += len(torn)

@@ -14,6 +14,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.redact import redact
+from tunebook.runlog.ends import EndSign, end_sign
 from tunebook.runlog.files import MAGIC
 from tunebook.runlog.gpus import Samples
 from tunebook.runlog.records import Note, Series
@@ -43,6 +44,7 @@ _SETTINGS = frozenset(
         "num_train_epochs max_steps weight_decay max_grad_norm bf16 fp16 gradient_checkpointing deepspeed",
         "fsdp neftune_noise_alpha eval_strategy eval_steps save_steps logging_steps compute_accuracy",
         "metric_for_best_model greater_is_better load_best_model_at_end",
+        "rl trl val_set_size val_size datasets test_datasets architectures beta num_generations",
     )
     for key in keys.split()
 )
@@ -65,6 +67,11 @@ class WandbRun(NamedTuple):
     """Seconds from start to end; None where the run did not end by itself."""
     notes: list[Note]
     source: str
+    engine: str | None = None
+    name: str | None = None
+    """As W&B shows the run, e.g. `fresh-sun-3`."""
+    sign: EndSign | None = None
+    """What broke the run off, by what it printed."""
 
 
 class WandbLogs(NamedTuple):
@@ -127,7 +134,8 @@ def read_wandb(path: Path, source: str) -> WandbRun | None:
 
 
 # Fields of https://github.com/wandb/wandb/blob/main/wandb/proto/wandb_internal.proto.
-_HISTORY, _SUMMARY, _CONFIG, _STATS, _RUN, _EXIT, _ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
+_HISTORY, _SUMMARY, _CONFIG, _STATS, _PRINTED, _RUN, _EXIT, _ENVIRONMENT = 2, 3, 5, 7, 13, 17, 18, 26
+_TAIL = 256 << 10
 
 
 class _Reader:
@@ -142,6 +150,8 @@ class _Reader:
         self._gpu_count: int | None = None
         self._started: float | None = None
         self._runtime: float | None = None
+        self._name: str | None = None
+        self._printed = b""
 
     def take(self, record: ProtobufMessage) -> None:
         """Take what is of use of a record.
@@ -164,6 +174,8 @@ class _Reader:
             environment = ProtobufMessage(content)
             self._gpu_count = environment.number(19)
             self._cards += [_card(ProtobufMessage(card)) for card in environment.parts[24]]
+        for content in record.parts[_PRINTED]:
+            self._printed = (self._printed + b"".join(ProtobufMessage(content).parts[3]))[-_TAIL:]
         for content in record.parts[_EXIT]:
             # In whole seconds; protobuf does not write a zero.
             self._runtime = float(_signed(ProtobufMessage(content).number(2) or 0))
@@ -194,6 +206,8 @@ class _Reader:
     def _about_run(self, message: ProtobufMessage) -> None:
         for config in message.parts[4]:
             self._config |= _values(ProtobufMessage(config))
+        for name in message.parts[8]:
+            self._name = name.decode("utf-8", "replace")
         for stamp in message.parts[17]:
             self._started = _timestamp(ProtobufMessage(stamp))
 
@@ -214,7 +228,7 @@ class _Reader:
             notes.append(Note(kind="lost", file=self.source, message=message))
         elif self._runtime is None:
             message = "does not say how the run ended: its last log calls may be missing"
-            notes.append(Note(kind="lost", file=self.source, message=message))
+            notes.append(Note(kind="open", file=self.source, message=message))
         if series and not by_trainer:
             message = "no train/global_step was logged: the axis is W&B's own count of log calls"
             notes.append(Note(kind="read", file=self.source, message=message))
@@ -222,12 +236,15 @@ class _Reader:
             series=series,
             summary=self._summary,
             settings=_settings(self._config),
+            engine=engine_of(self._config),
             gpus=gpus,
             gpu_count=self._gpu_count,
             started=self._started,
             runtime=self._runtime,
             notes=notes,
             source=self.source,
+            name=self._name,
+            sign=end_sign(self._printed),
         )
 
 
@@ -253,8 +270,34 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "model_name_or_path" not in found and "_name_or_path" in found:
         found["model_name_or_path"] = found["_name_or_path"]
     found.pop("_name_or_path", None)
+    found |= {key: value for key, value in _adapter(config.get("peft_config")).items() if key not in found}
     redacted: dict[str, Any] = redact(found)
     return redacted
+
+
+def _adapter(config: object) -> dict[str, Any]:
+    """What the Trainer's callback writes of an adapter, by the adapter's name."""
+    for one in config.values() if isinstance(config, dict) else ():
+        if isinstance(one, dict):
+            keys = ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "lora_dropout")
+            return {key: one[key] for key in keys if one.get(key) is not None}
+    return {}
+
+
+def engine_of(config: Mapping[str, Any]) -> str | None:
+    """The engine that a configuration in W&B is of, by arguments that it alone has."""
+    if any(isinstance(config.get(name), dict) for name in _NESTED):
+        return "llamafactory"
+    return "axolotl" if any(key in config for key in _AXOLOTL) else None
+
+
+_AXOLOTL = (
+    "multipack_real_batches",
+    "sample_packing_efficiency",
+    "relora_steps",
+    "axolotl_config",
+    "bench_split",
+)
 
 
 def items(message: ProtobufMessage, field: int = 1) -> dict[str, bytes | float]:
