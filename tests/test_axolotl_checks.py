@@ -47,7 +47,7 @@ def values(folder):
 
 
 def test_a_sound_recipe_is_prepared(values, folder):
-    prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, home=folder)
+    prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, folders=(folder,))
     assert {**prepared, "dataset_prepared_path": None} == {**values, "dataset_prepared_path": None}
     assert prepared["dataset_prepared_path"].startswith("last_run_prepared/tunebook-")
     assert notes == []
@@ -57,7 +57,7 @@ def test_a_sound_recipe_is_prepared(values, folder):
 def test_data_that_is_not_here_is_searched_for_at_home(values, folder, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     values["tunebook_dataset_dir"] = str(folder / "data")  # as `tunebook train` has found it
-    prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, home=folder)
+    prepared, notes = Axolotl().prepare(values, environment=ENVIRONMENT, folders=(folder,))
     assert prepared["datasets"][0]["path"] == str(folder / "data" / "train.json")
     assert Axolotl().dataset_names(values) == ("some_train", "some_eval")
     assert notes == [f"datasets: {folder}/data/train.json", f"test_datasets: {folder}/data/eval.json"]

@@ -116,7 +116,6 @@ def test_a_rendered_block_has_no_faults_and_leads_back_to_its_entry(registry, na
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"type": "alpaca"}, "write type: tunebook.hooks.axolotl_alpaca"),
         ({"path": "data/other.json"}, "write path: data/a/b.json"),
         ({"message_property_mappings": {"prompt": "question"}}, "remove message_property_mappings"),
         ({"split": "test"}, "remove split"),
@@ -126,6 +125,29 @@ def test_a_block_that_differs_is_told_what_to_write(registry, change, said):
     block = {**render_block(registry.entry("plain"), "data"), **change}
     faults = block_faults(block, registry.entry("plain"), "data")
     assert [fault.fix for fault in faults] == [said]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "alpaca"},
+        {"type": {"field_instruction": "q", "field_output": "a", "format": "{instruction}"}},
+        {"ds_type": "json"},
+        {"shards": 2},
+    ],
+)
+def test_how_a_block_makes_its_rows_is_no_difference(registry, change):
+    block = {**render_block(registry.entry("plain"), "data"), **change}
+    assert block_faults(block, registry.entry("plain"), "data") == []
+    assert block_faults({**block, "path": "data/other.json"}, registry.entry("plain"), "data")
+
+
+def test_an_engines_own_defaults_written_out_are_no_difference(registry):
+    name = next(name for name, (_, block) in ENTRIES.items() if block.get("type") == "chat_template")
+    written = {"roles_to_train": ["assistant"], "train_on_eos": "turn", "chat_template": "tokenizer_default"}
+    block = {**render_block(registry.entry(name), "data"), **written}
+    assert block_faults(block, registry.entry(name), "data") == []
+    assert block_faults({**block, "field_messages": "other"}, registry.entry(name), "data")
 
 
 def test_a_slice_of_the_rows_is_no_difference(registry):

@@ -321,7 +321,7 @@ def test_faults_of_the_recipe_and_of_the_plan_are_named_in_one_start(split):
     with pytest.raises(TunebookError) as caught:
         plan("lf.yaml", nodes=2)
     assert len(caught.value.faults) == 4
-    for part in ("no_model in", "no dataset 'nosuch'", "learing_rate: no such key", "the same thing on the"):
+    for part in ("./no_model", "no dataset 'nosuch'", "learing_rate: no such key", "the same thing on the"):
         assert sum(part in fault.problem for fault in caught.value.faults) == 1, caught.value
         assert all(fault.fix for fault in caught.value.faults)
 

@@ -39,7 +39,7 @@ def prepare(tmp_path, monkeypatch):
             "tokenized_path": "kept",
         } | changes
         values = {key: value for key, value in values.items() if value is not None}
-        prepared, notes = LlamaFactory().prepare(values, environment=environment, home=tmp_path)
+        prepared, notes = LlamaFactory().prepare(values, environment=environment, folders=(tmp_path,))
         return prepared.get("tokenized_path"), notes
 
     run.environment = environment

@@ -204,9 +204,9 @@ def test_the_engines_own_exit_status_is_ours(place):
         (
             ["model_name_or_path=no/such/model"],
             lambda p: None,
-            "model_name_or_path: there is no no/such/model",
+            "model_name_or_path: there is no folder no/such/model",
         ),
-        (["output_dir="], lambda p: None, "names no output_dir"),
+        (["output_dir=data/train.json"], lambda p: None, "data/train.json is a file"),
         (["hf_hub_token=abcdefgh"], lambda p: None, "would keep a copy of this secret"),
         (["resume_from_checkpoint=output/old/checkpoint-5"], lambda p: None, "there is no such folder"),
     ],
@@ -241,7 +241,9 @@ def test_faults_of_several_datasets_are_named_together(place, plan):
 
 def test_faults_of_every_kind_are_named_in_one_start_each_above_its_fix(place):
     # Of a path, of the registry, of the keys, of the data, of the environment and of the folder.
-    place.write_recipe(model_name_or_path="./no_model", dataset="nosuch", learing_rate=1e-4, output_dir=None)
+    place.write_recipe(
+        model_name_or_path="./no_model", dataset="nosuch", learing_rate=1e-4, output_dir="data/train.json"
+    )
     place.hook.unlink()
     place.registry["rec_test"]["metric"] = "yes_know"
     place.write_registry()
@@ -253,7 +255,7 @@ def test_faults_of_every_kind_are_named_in_one_start_each_above_its_fix(place):
     assert all(line.startswith("   fix: ") for line in fixes)
     assert [line.partition(". ")[0] for line in problems] == list("123456")
     for part in (
-        *("no_model in", "no dataset 'nosuch'", "learing_rate: no such key", "names no output_dir"),
+        *("no folder ./no_model", "no dataset 'nosuch'", "learing_rate: no such key", "train.json is a file"),
         *("there is no metric 'yes_know'", "would not be measured"),
     ):
         assert sum(part in line for line in problems) == 1, done.stderr

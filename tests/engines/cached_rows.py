@@ -35,7 +35,7 @@ def rows(values: dict) -> tuple[dict, str]:
 
 
 for values in json.loads(Path(sys.argv[1]).read_text()):
-    prepared, notes = LlamaFactory().prepare(values, environment=Path(sys.prefix), home=Path.cwd())
+    prepared, notes = LlamaFactory().prepare(values, environment=Path(sys.prefix), folders=(Path.cwd(),))
     plain, _ = rows({key: value for key, value in values.items() if key != "tokenized_path"})
     first, made = rows(prepared)
     second, read = rows(prepared)

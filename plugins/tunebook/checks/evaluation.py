@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tunebook.engines.axolotl.rules import PLUGIN, evaluation_faults
+from tunebook.engines.axolotl.engine import data_faults, locate_blocks
+from tunebook.engines.axolotl.rules import DIRECTORY_KEY, PLUGIN, evaluation_faults
 from tunebook.types import MEDIA
 
 if TYPE_CHECKING:
@@ -108,11 +109,42 @@ def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
             )
 
 
+# What decides, beside the columns, how a block of conversations becomes rows.
+_MAKES_ROWS = (
+    *("type", "chat_template", "chat_template_jinja", "roles_to_train", "train_on_eos", "train_on_eot"),
+    "eot_tokens",
+)
+
+
+def _other_rows(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """`evaluated-otherwise`: a template or labels of the evaluation that no training block has."""
+
+    def made(block: Any) -> dict[str, Any]:
+        return {key: block.get(key, recipe.get(key)) for key in _MAKES_ROWS}
+
+    blocks = {key: recipe.get(key) for key in ("datasets", "test_datasets")}
+    lists = {key: one if isinstance(one, list) else [] for key, one in blocks.items()}
+    trained = [made(block) for block in lists["datasets"] if isinstance(block, dict)]
+    for number, block in enumerate(lists["test_datasets"]):
+        wanted = made(block) if isinstance(block, dict) else None
+        same_type = [one for one in trained if wanted and one["type"] == wanted["type"]]
+        if wanted and same_type and wanted not in same_type:
+            differs = next(key for key in _MAKES_ROWS if wanted[key] != same_type[0][key])
+            yield recipe.warning(
+                f"test_datasets[{number}]",
+                "evaluated-otherwise",
+                f"{differs} is {wanted[differs]!r} here and {same_type[0][differs]!r} in `datasets`: "
+                "rows are evaluated in another form than they are trained in",
+                fix=f"give both blocks the same {differs}",
+            )
+
+
 def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
     plugins = recipe.get("plugins", [])
     if isinstance(plugins, list) and PLUGIN in plugins and recipe.locate(str(recipe.registry_folder)):
         folder = recipe.registry_folder or ""
         root = next((place for place in recipe.folders if (place / folder).exists()), recipe.folders[0])
+        faulty = False
         for error in evaluation_faults(recipe.values, root):
             key = next(
                 (
@@ -123,6 +155,14 @@ def _axolotl(recipe: CheckedRecipe) -> Iterator[Finding]:
                 None,
             )
             yield recipe.error(key, "axolotl-evaluation", error.problem, fix=error.fix)
+            faulty = True
+        if not faulty:
+            values, _ = locate_blocks(
+                {**recipe.values, DIRECTORY_KEY: str(root / folder)}, recipe.folders[1:]
+            )
+            for error in data_faults(values):
+                yield recipe.error("test_datasets", "axolotl-evaluation", error.problem, fix=error.fix)
+            yield from _other_rows(recipe)
         return
     asked = [
         key

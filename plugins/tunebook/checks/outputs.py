@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunebook import files
-from tunebook.checks.recipe import as_number
+from tunebook import engines, files
+from tunebook.checks.recipe import as_number, is_no_hub_name
 from tunebook.errors import TunebookError
+from tunebook.models.checkpoints import fault
 from tunebook.redact import redact
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
     """Every rule about one recipe's folders, and where it reports to."""
+    yield from _missing_models(recipe)
+    folder = recipe.get("output_dir")
+    if isinstance(folder, str) and Path(folder).exists() and not Path(folder).is_dir():
+        yield recipe.error("output_dir", "mixed-output", f"{folder} is a file", fix="set another output_dir")
     if recipe.engine == "axolotl":
         yield from _mixed(recipe, full=not recipe.get("adapter"))
         return
@@ -44,11 +49,13 @@ def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
             fix="remove the folder, or the key",
         )
     checkpoint = recipe.get("resume_from_checkpoint")
-    if isinstance(checkpoint, str) and recipe.locate(checkpoint) is None:
+    there = recipe.locate(checkpoint) if isinstance(checkpoint, str) and checkpoint else None
+    broken = fault(there) if there is not None and there.is_dir() else "there is no such folder"
+    if isinstance(checkpoint, str) and checkpoint and broken:
         yield recipe.error(
             "resume_from_checkpoint",
             "missing-checkpoint",
-            f"{checkpoint}: there is no such folder",
+            f"{checkpoint}: {broken}",
             fix="name a checkpoint folder, or remove the key: the newest whole one is found",
         )
     trackers = recipe.get("report_to")
@@ -68,6 +75,26 @@ def check_outputs(recipe: CheckedRecipe) -> Iterator[Finding]:
             "training does not export; `llamafactory-cli export` does, from a file of its own",
             fix="remove it and export from a file of its own",
         )
+
+
+def _missing_models(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """A model or adapter of this machine that is not there: nothing would be loaded."""
+    # A demo's model is made by `make demo`, as its data are.
+    ours = recipe.home / "recipes" in Path(recipe.file).resolve().parents
+    for key in engines.load(recipe.engine).model_keys:
+        value = recipe.get(key)
+        # Adapters may be several, with commas between.
+        for part in value.split(",") if isinstance(value, str) else ():
+            if is_no_hub_name(part.strip()) and recipe.locate(part.strip()) is None:
+                yield recipe.finding(
+                    key,
+                    rule="missing-model",
+                    severity="hint" if ours else "error",
+                    message=f"there is no folder {part.strip()}, and no model on a hub has such a name",
+                    fix="make it as the recipe says"
+                    if ours
+                    else "correct the path; `check --without-files` leaves out what is not on this machine",
+                )
 
 
 def check_across(recipes: Sequence[CheckedRecipe]) -> Iterator[Finding]:

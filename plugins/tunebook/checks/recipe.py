@@ -303,6 +303,11 @@ def _installed(environment: Path, distribution: str) -> str:
     return paths.installed_versions(environment, [distribution]).get(distribution, "")
 
 
+def is_no_hub_name(value: str) -> bool:
+    """Whether a model of this name can only be a folder; on a hub it is `name` or `owner/name`."""
+    return value.startswith(("/", ".", "~")) or value.count("/") > 1
+
+
 # Numbers as recipes hold them: YAML and the engines take some text for numbers.
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import engines
+from tunebook.checks.data import check_datasets
 from tunebook.checks.deepspeed import config_faults, read_config
 from tunebook.checks.findings import Finding
 from tunebook.data import registry
 from tunebook.data import rows as data_files
 from tunebook.data.registry import REGISTRY_FILE, Registry, load_registry
+from tunebook.engines.axolotl.datasets import ALPACA_TYPE, CONVERSATION_TYPE
 from tunebook.errors import TunebookError
 from tunebook.recipes import nested
 from tunebook.recipes.engine_yaml import read_text
@@ -80,14 +82,36 @@ def check_registry(recipe: CheckedRecipe) -> Iterator[Finding]:
         faults = [*entry_faults(entry, stage=stage)]
         if recipe.engine == "llamafactory" and recipe.command == "train":
             faults += _wrong_stage(entry.values, stage)
-        if recipe.engine == "axolotl" and recipe.objective is not None:
-            # What the columns of pairs are, the block says: an entry has no words for Axolotl's.
+        if recipe.engine == "axolotl" and (recipe.objective is not None or _own_type(recipe, name)):
+            # What the columns of pairs are, and of a type of its own, the block says and no entry.
             faults = [fault for fault in faults if fault.rule not in _ABOUT_COLUMNS]
         for fault in faults:
             ours = fault.rule == "missing-data" and _to_be_made(recipe, entry.registry)
             severity = "hint" if ours else fault.severity
             message = f"{entry.registry}: {name}: {fault.message}"
             yield recipe.finding(key, rule=fault.rule, severity=severity, message=message, fix=fault.fix)
+        if not faults and recipe.command == "train":
+            yield from _references(recipe, recipe.registry, name, key)
+
+
+def _references(recipe: CheckedRecipe, held: Registry, name: str, key: str | None) -> Iterator[Finding]:
+    """What a metric cannot read, found in the rows themselves."""
+    trained_for = recipe.objective
+    # Of Axolotl's pairs, and of a type of its own, an entry cannot say the columns: the plugin reads them.
+    unread = recipe.engine == "axolotl" and (trained_for is not None or _own_type(recipe, name))
+    measured = () if unread or (trained_for and trained_for.no_answers) else recipe.evaluation_sets
+    limit = recipe.get("max_samples")
+    rows = limit if isinstance(limit, int) and limit > 0 else None
+    for error in check_datasets(held, [name], measured, max_rows=rows):
+        yield recipe.error(key, "reference", error.problem, fix=error.fix)
+
+
+def _own_type(recipe: CheckedRecipe, name: str) -> bool:
+    """Whether the block of an evaluation set makes its rows otherwise than its registry entry says."""
+    blocks = recipe.get("test_datasets")
+    pairs = zip(recipe.evaluation_sets, blocks if isinstance(blocks, list) else (), strict=False)
+    types = [block.get("type") for own, block in pairs if own == name and isinstance(block, dict)]
+    return any(kind not in (ALPACA_TYPE, CONVERSATION_TYPE) for kind in types)
 
 
 _ABOUT_COLUMNS = ("missing-column", "partial-columns", "answer-type")
@@ -164,17 +188,14 @@ def _wrong_stage(values: Mapping[str, Any], stage: str) -> Iterator[Fault]:
 
 
 def _names(recipe: CheckedRecipe) -> tuple[str, ...]:
-    if isinstance(recipe.registry, TunebookError) and recipe.engine == "axolotl":
-        return recipe.evaluation_sets
-    return engines.load(recipe.engine).dataset_names(recipe.values) if _may_ask(recipe) else ()
-
-
-def _may_ask(recipe: CheckedRecipe) -> bool:
-    """Axolotl's datasets come from the registry, which has to be where the recipe says."""
+    engine = engines.load(recipe.engine)
     if recipe.engine == "llamafactory":
-        return True
-    folder = recipe.registry_folder
-    return isinstance(recipe.registry, Registry) and folder is not None and Path(folder).exists()
+        return engine.dataset_names(recipe.values)
+    # Axolotl's datasets come from the registry, which has to be there.
+    folder = recipe.locate(recipe.registry_folder or "")
+    if not isinstance(recipe.registry, Registry) or folder is None:
+        return recipe.evaluation_sets if isinstance(recipe.registry, TunebookError) else ()
+    return engine.dataset_names({**recipe.values, engine.registry_key: str(folder)})
 
 
 def _key_of(recipe: CheckedRecipe, name: str) -> str | None:

@@ -122,6 +122,10 @@ RULES: tuple[Callable[[CheckedRecipe], Iterator[Finding]], ...] = (
 """Every rule of a recipe. Each looks at the merged recipe and yields what it finds."""
 
 
+NOT_HERE = frozenset({"missing-model", "missing-data", "missing-registry", "missing-checkpoint"})
+"""Rules that a recipe breaks on a laptop, and not on the machine that it is for."""
+
+
 class Checked(NamedTuple):
     """A file's findings, and what the rules looked at; None where it could not be read that far."""
 
@@ -139,6 +143,7 @@ def check_recipe(
     *,
     command: EngineCommand | None = None,
     gpus: int = 1,
+    without_files: bool = False,
 ) -> Checked:
     """Check one recipe with its overlays and overrides.
 
@@ -149,6 +154,7 @@ def check_recipe(
         overrides: `key=value` arguments.
         command: The engine's command the file is for; None: the keys decide.
         gpus: GPUs that the arithmetic is for.
+        without_files: Leave out what says that data, models and the like are not on this machine.
 
     Raises:
         TunebookError: There is no such recipe or overlay, or an override is no `key=value`.
@@ -173,7 +179,8 @@ def check_recipe(
             after = look(edited(text, [finding.edit])).result.errors
             if any(error.edit is None and (error.rule, error.key) not in before for error in after):
                 finding = replace(finding, edit=None)
-        findings.append(finding)
+        if not (without_files and finding.rule in NOT_HERE):
+            findings.append(finding)
     return checked._replace(result=replace(checked.result, findings=tuple(findings)))
 
 

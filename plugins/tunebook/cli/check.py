@@ -39,6 +39,11 @@ _ROUNDS = 3
     type=click.Choice(["train", "export", "chat", "eval"]),
     help="The engine's command that the file is for; by default its keys decide.",
 )
+@click.option(
+    "--without-files",
+    is_flag=True,
+    help="Leave out that data, models and checkpoints are missing: on a laptop, or in CI.",
+)
 @click.option("--fix", is_flag=True, help="Fix what is mechanical in the files, and show the changes.")
 @click.option(
     "--schedule", is_flag=True, help="Print the learning rate at the start, each tenth and the end."
@@ -54,6 +59,7 @@ def check(
     wanted_batch: int | None,
     command: EngineCommand | None,
     *,
+    without_files: bool,
     fix: bool,
     schedule: bool,
     steps: int | None,
@@ -75,7 +81,9 @@ def check(
     home = paths.home()
 
     def look(name: str) -> run.Checked:
-        checked = run.check_recipe(name, home, overlay_names, overrides, command=command, gpus=gpus)
+        checked = run.check_recipe(
+            name, home, overlay_names, overrides, command=command, gpus=gpus, without_files=without_files
+        )
         return checked if wanted_batch is None else several.with_effective_batch(checked, wanted_batch)
 
     checked = [look(name) for name in names]

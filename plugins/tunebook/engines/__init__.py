@@ -103,14 +103,14 @@ class Engine(Protocol):
         ...
 
     def prepare(
-        self, values: Mapping[str, Any], *, environment: Path, home: Path
+        self, values: Mapping[str, Any], *, environment: Path, folders: Sequence[Path]
     ) -> tuple[dict[str, Any], list[str]]:
         """Find, on this machine, what the engine would ignore in silence.
 
         Args:
             values: The resolved recipe.
             environment: The virtual environment that has the engine.
-            home: Where data is looked for that is not below the current folder.
+            folders: Where data is looked for that is not below the current folder.
 
         Returns:
             The recipe to write, and what the user should know, a line each.

@@ -208,7 +208,7 @@ def _recipe(request: EndpointRequest, home: Path) -> tuple[Recipe, str]:
     kept = {key: value for key, value in values.items() if key not in ("deepspeed", "fsdp_config")}
     models = {key: kept.pop(key) for key in engine.model_keys if key in kept}
     faults = Faults()
-    located, _ = locate(kept, engine, home, faults)
+    located, _ = locate(kept, engine, (home,), faults)
     faults.refuse()
     for key, value in models.items():
         beside = home / str(value)

@@ -176,7 +176,7 @@ def _resolve(recipe: Recipe, request: EvalRequest, home: Path, root: Path) -> tu
     # Nothing is sharded in an evaluation, and a file that says how may be gone.
     values = {key: value for key, value in recipe.values.items() if key not in _SHARDING}
     faults = Faults()
-    values, notes = locate(values, engines.load(recipe.engine), home, faults)
+    values, notes = locate(values, engines.load(recipe.engine), (home,), faults)
     faults.refuse()
     return replace(recipe, values=values), tuple(notes)
 

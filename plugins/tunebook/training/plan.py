@@ -80,7 +80,7 @@ def plan_training(
         with faults.gather():
             notes += _refuse_unmeasured(found, environment)
         with faults.gather():
-            values, more = engine.prepare(values, environment=environment, home=paths.home())
+            values, more = engine.prepare(values, environment=environment, folders=found.folders)
             notes += more
         command = engine.train(
             found.output_dir / run_folder.FOLDER / "recipe.yaml",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunebook import engines, paths
 from tunebook.checks.data import check_datasets
+from tunebook.checks.recipe import is_no_hub_name
 from tunebook.checks.run import check_recipe, refuse_errors
 from tunebook.data.registry import load_registry
 from tunebook.engines.objectives import objective
@@ -18,7 +19,7 @@ from tunebook.redact import redact
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from tunebook.types import DatasetEntry, Recipe
+    from tunebook.types import DatasetEntry, EngineName, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class ResolvedRecipe:
     """The recipe's, with relative paths that are found in tunebook's own folder pointed there."""
     output_dir: Path
     """As the recipe gives it; empty where that is among the faults."""
+    folders: tuple[Path, ...]
+    """Where data is looked for that is not below the current folder."""
     entries: tuple[DatasetEntry, ...]
     """The registry entries that the recipe names; none where the registry is not on this machine."""
     measured: tuple[str, ...]
@@ -68,7 +71,10 @@ def resolve_recipe(
         recipe = find_recipe(name_or_path, home / "recipes")
     engine = engines.load(recipe.engine)
     refused = {finding.key for finding in checked.result.errors if finding.key}
-    values, found = locate(recipe.values, engine, home, faults, known=refused)
+    # As the check looks: what is found beside the recipe, or above it, is used from any folder.
+    looked_at = checked.checked_recipe
+    folders = (home,) if looked_at is None else looked_at.folders[1:]
+    values, found = locate(recipe.values, engine, folders, faults, known=refused)
     entries: list[DatasetEntry] = []
     evaluated: Collection[str] = ()
     output_dir = Path()
@@ -77,12 +83,11 @@ def resolve_recipe(
             trained_for = objective(recipe.engine, values)
             if trained_for is None or trained_for.no_answers is None:
                 evaluated = engine.evaluation_sets(values)
-            # An entry cannot say what the columns of Axolotl's pairs are: the plugin reads them.
-            read = () if trained_for is not None and recipe.engine == "axolotl" else evaluated
-            entries = _check_data(values, engine, read, faults)
+            entries = _check_data(values, engine, faults)
             notes += _whole_sets(values, engine)
     with faults.gather():
         output_dir = _output_dir(recipe)
+        values["output_dir"] = str(output_dir)
     with faults.gather():
         _refuse_secrets(recipe)
     return ResolvedRecipe(
@@ -90,6 +95,7 @@ def resolve_recipe(
         engine=engine,
         values=values,
         output_dir=output_dir,
+        folders=tuple(folders),
         entries=tuple(entries),
         measured=tuple(entry.name for entry in entries if entry.name in evaluated and entry.metrics),
         faults=faults,
@@ -100,18 +106,18 @@ def resolve_recipe(
 def locate(
     values: Mapping[str, Any],
     engine: engines.Engine,
-    home: Path,
+    folders: Sequence[Path],
     faults: Faults,
     *,
     known: Collection[str | None] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """Point relative paths that are not below the current folder at tunebook's own.
+    """Point relative paths that are not below the current folder at where they are.
 
     Args:
         values: The recipe.
         engine: Its engine, which knows the keys that are paths.
-        home: tunebook's own folder.
-        faults: Takes in each path that is in neither.
+        folders: Where they are looked for as well, in this order.
+        faults: Takes in each path that is in none.
         known: Keys whose faults are in there already.
 
     Returns:
@@ -120,18 +126,20 @@ def locate(
     located, notes = dict(values), []
     for key in (*engine.path_keys, *engine.model_keys):
         value = values.get(key)
-        if not isinstance(value, str) or not value or _is_on_hub(value):
+        # A template may be written out in place of the name of its file.
+        if not isinstance(value, str) or not value or _is_on_hub(value) or "{" in value:
             continue
         # Adapters may be several, with commas between.
         parts = value.split(",") if key in engine.model_keys else [value]
         for index, part in enumerate(parts):
             if Path(part).exists():
                 continue
-            if (home / part).exists():
-                parts[index] = str(home / part)
-                notes.append(f"{key}: {parts[index]}")
-            elif key not in known and (key in engine.path_keys or _is_no_hub_name(part)):
-                elsewhere = "" if home == Path.cwd() else f" nor in {home}"
+            there = next((folder / part for folder in folders if (folder / part).exists()), None)
+            if there is not None:
+                parts[index] = str(there)
+                notes.append(f"{key}: {there}")
+            elif key not in known and (key in engine.path_keys or is_no_hub_name(part)):
+                elsewhere = "" if folders[0] == Path.cwd() else f" nor in {folders[0]}"
                 faults.add(
                     TunebookError(
                         f"{key}: there is no {part} in {Path.cwd()}{elsewhere}",
@@ -142,32 +150,23 @@ def locate(
     return located, notes
 
 
-def _is_no_hub_name(value: str) -> bool:
-    """Whether a model of this name can only be a folder; on a hub it is `name` or `owner/name`."""
-    return value.startswith(("/", ".", "~")) or value.count("/") > 1
-
-
 def _is_on_hub(value: str) -> bool:
     """Whether LLaMA-Factory reads this `dataset_dir` from a hub."""
     return value == "ONLINE" or value.startswith("REMOTE:")
 
 
-def _check_data(
-    values: Mapping[str, Any], engine: engines.Engine, measured: Collection[str], faults: Faults
-) -> list[DatasetEntry]:
-    """Return the entries of the recipe's datasets that are in the registry; read references of `measured`."""
+def _check_data(values: Mapping[str, Any], engine: engines.Engine, faults: Faults) -> list[DatasetEntry]:
+    """Return the entries of the recipe's datasets that are in the registry; their rows the check has read."""
     names = engine.dataset_names(values)
     folder = values.get(engine.registry_key, "data")
     if not names or not isinstance(folder, str) or _is_on_hub(folder):
         return []
     registry = load_registry(Path(folder))
-    limit = values.get("max_samples")
     said = [fault.problem for fault in faults]
     for error in check_datasets(
         registry,
         [name for name in names if not any(f"{registry.path}: {name}: " in problem for problem in said)],
-        measured,
-        max_rows=limit if isinstance(limit, int) and limit > 0 else None,
+        (),
     ):
         faults.add(error)
     entries = []
@@ -191,10 +190,12 @@ def _whole_sets(values: Mapping[str, Any], engine: engines.Engine) -> list[str]:
     return []
 
 
+_OUTPUT_DIRS: Mapping[EngineName, str] = {"llamafactory": "trainer_output", "axolotl": "./model-out"}
+
+
 def _output_dir(recipe: Recipe) -> Path:
-    value = recipe.values.get("output_dir")
-    if not isinstance(value, str) or not value:
-        raise TunebookError(f"{recipe.path}: names no output_dir", fix="add output_dir=output/<name>")
+    # Both engines have a folder of their own for a recipe that names none, as the check warns.
+    value = str(recipe.values.get("output_dir") or _OUTPUT_DIRS[recipe.engine])
     if Path(value).exists() and not Path(value).is_dir():
         raise TunebookError(f"output_dir: {value} is a file", fix="set another output_dir")
     return Path(value)

@@ -89,9 +89,10 @@ _LOCATION = ("path", "name", "split", "data_files")
 def block_faults(
     block: Mapping[str, Any], entry: DatasetEntry, dataset_dir: str, *, pairs: bool = False
 ) -> list[TunebookError]:
-    """Return how a recipe's block differs from what its registry entry says; empty where it does not.
+    """Return how a recipe's block reads other data than its registry entry; empty where it does not.
 
-    A slice of the entry's split (`train[:64]`) is no difference: it reads fewer of the same rows.
+    A slice of the entry's split (`train[:64]`) is no difference: it reads fewer of the same rows. Nor is how
+    the block makes rows of them, by its template, its labels or a type of its own: answers are read there.
 
     Args:
         block: Of `test_datasets:`.
@@ -104,7 +105,7 @@ def block_faults(
     except TunebookError as error:
         return [error]
     faults = []
-    for key in _LOCATION if pairs else dict.fromkeys([*wanted, *block]):
+    for key in _COMPARED if not pairs and block.get("type") == wanted["type"] else _LOCATION:
         expected, found = _comparable(key, wanted), _comparable(key, block)
         if expected == found:
             continue
@@ -218,8 +219,19 @@ def _guessed_type(path: str) -> str:
     return next((kind for suffix, kind in _DATA_TYPES.items() if suffix in path), "json")
 
 
+_COMPARED = (*_LOCATION, "field_messages", "message_property_mappings", "roles")
+
+
 def _comparable(key: str, block: Mapping[str, Any]) -> Any:
     value = block.get(key)
+    if key == "ds_type":
+        return value or _guessed_type(str(block.get("path")))
+    if key == "field_messages":
+        return value or "messages"
+    if key == "message_property_mappings" and block.get("type") == CONVERSATION_TYPE:
+        return {"role": "role", "content": "content", **(value or {})}
+    if key == "roles":
+        return {role: sorted(tags) for role, tags in {**_SOURCES, **(value or {})}.items()}
     if key == "path" and isinstance(value, str):
         return os.path.normpath(Path.cwd() / value) if "/" in value or Path(value).exists() else value
     if key == "split":

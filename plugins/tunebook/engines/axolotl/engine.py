@@ -84,7 +84,7 @@ class Axolotl(Engine):
         self, values: Mapping[str, Any], *, datasets: Sequence[str] | None, home: Path
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the recipe that evaluates, and what its sets are called; see `Engine.evaluation`."""
-        located, _ = _locate(values, home)
+        located, _ = locate_blocks(values, (home,))
         directory = Path(str(values.get(DIRECTORY_KEY) or "datasets_info"))
         if not directory.exists() and (home / directory).exists():
             directory = home / directory
@@ -131,14 +131,14 @@ class Axolotl(Engine):
         return Command(argv=(*argv, "--launcher", "python"), env=env)
 
     def prepare(
-        self, values: Mapping[str, Any], *, environment: Path, home: Path
+        self, values: Mapping[str, Any], *, environment: Path, folders: Sequence[Path]
     ) -> tuple[dict[str, Any], list[str]]:
         """Point the recipe at this machine's data and find what Axolotl would ignore.
 
         Args:
             values: The resolved recipe.
             environment: The virtual environment of the engine.
-            home: Where data is looked for that is not below the current folder.
+            folders: Where data is looked for that is not below the current folder.
 
         Returns:
             The recipe to write, with the tokenised cache named after the data, and notes for the user.
@@ -146,12 +146,12 @@ class Axolotl(Engine):
         Raises:
             TunebookError: The run would not do what the recipe says; all faults are named.
         """
-        prepared, notes = _locate(values, home)
+        prepared, notes = locate_blocks(values, folders)
         faults = plugin_faults(prepared, environment)
         if PLUGIN in _plugins(prepared):
             faults += evaluation_faults(prepared, Path.cwd())
         if not faults:
-            faults += _data_faults(prepared)
+            faults += data_faults(prepared)
         if faults:
             raise join_errors(faults)
         prepared["dataset_prepared_path"] = prepared_path(prepared, Path.cwd())
@@ -166,7 +166,7 @@ class Axolotl(Engine):
                 fix=f"name the registry that the split was made from: {DIRECTORY_KEY}: datasets_info",
             )
         registry, parts = load_registry(Path(directory)), load_registry(shard)
-        located, _ = _locate(values, Path(directory).absolute().parent)
+        located, _ = locate_blocks(values, (Path(directory).absolute().parent,))
         for key in ("datasets", "test_datasets"):
             blocks = []
             for block in _blocks(located, key):
@@ -189,7 +189,7 @@ class Axolotl(Engine):
         if not isinstance(directory, str):
             return ()
         registry = load_registry(Path(directory))
-        located, _ = _locate(values, Path(directory).absolute().parent)
+        located, _ = locate_blocks(values, (Path(directory).absolute().parent,))
         trained = [entry_of_block(block, registry, directory) for block in _blocks(located, "datasets")]
         return tuple(dict.fromkeys(name for name in trained if name))
 
@@ -213,23 +213,30 @@ def _plugins(values: Mapping[str, Any]) -> list[Any]:
     return plugins if isinstance(plugins, list) else []
 
 
-def _locate(values: Mapping[str, Any], home: Path) -> tuple[dict[str, Any], list[str]]:
-    """Point data that is not below the current folder at tunebook's own."""
+def locate_blocks(values: Mapping[str, Any], folders: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """Point the data of blocks that is not below the current folder at the first of `folders` that has it."""
     located, notes = dict(values), []
     for key in ("datasets", "test_datasets"):
         blocks = []
         for block in values[key] if isinstance(values.get(key), list) else ():
             path = block.get("path") if isinstance(block, dict) else None
-            if isinstance(path, str) and not Path(path).exists() and (home / path).exists():
-                block = {**block, "path": str(home / path)}
-                notes.append(f"{key}: {home / path}")
+            if isinstance(path, str) and not Path(path).exists():
+                there = next((folder / path for folder in folders if (folder / path).exists()), None)
+                if there is not None:
+                    block = {**block, "path": str(there)}
+                    notes.append(f"{key}: {there}")
             blocks.append(block)
         if blocks:
             located[key] = blocks
     return located, notes
 
 
-def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
+def data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
+    """Yield what keeps blocks from giving rows to learn from, or makes them others than their entries name.
+
+    Args:
+        values: The recipe, its registry and blocks at paths of this machine.
+    """
     for key in ("datasets", "test_datasets"):
         for block in _blocks(values, key):
             fault = label_fault(block, Path.cwd())
@@ -239,7 +246,7 @@ def _data_faults(values: Mapping[str, Any]) -> Iterator[TunebookError]:
     if PLUGIN in _plugins(values) and (trained_for is None or trained_for.no_answers is None):
         directory = str(values[DIRECTORY_KEY])
         registry = load_registry(Path(directory))
-        pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=True)
+        pairs = zip(values[NAMES_KEY], _blocks(values, "test_datasets"), strict=False)
         for name, block in pairs:
             yield from block_faults(block, registry.entry(name), directory, pairs=trained_for is not None)
 

@@ -112,7 +112,7 @@ class LlamaFactory(Engine):
         values: Mapping[str, Any],
         *,
         environment: Path,
-        home: Path,  # noqa: ARG002
+        folders: Sequence[Path],  # noqa: ARG002
     ) -> tuple[dict[str, Any], list[str]]:
         """Return the recipe, with `tokenized_path` named after what is in the rows.
 
