@@ -142,7 +142,7 @@ def test_a_hostile_name_stays_a_name(output, host):
         done = subprocess.run(
             ["bash", "-c", f'{assigned}\nprintf %s "${{{assigned.split("=")[0]}}}"'], capture_output=True
         )
-        expected = f"/shared/{output}" + ("" if name == "launch_node.sh" else "/launch")
+        expected = str(Path("/shared") / output) + ("" if name == "launch_node.sh" else "/launch")
         assert done.stdout.decode() == expected
         assert len([line for line in lines if line.startswith("#SBATCH --job-name=")]) == (
             name == "submit.slurm"
