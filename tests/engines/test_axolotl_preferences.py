@@ -1,10 +1,9 @@
 """A `"metric"` on a set of preferences under Axolotl: answers are scored beside TRL's own figures."""
 
-# ruff: noqa: F401, F811 - fixtures are imported by name
 import json
 
 import pytest
-from axolotl_fixtures import LORA, axolotl_recipe, logged, output_of, prepared, run_many
+from axolotl_cases import LORA, logged, output_of, run_many
 from engine_cases import LIKED, NOUNS, liking
 
 pytestmark = pytest.mark.axolotl
