@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from tunebook import metrics, paths
 from tunebook.errors import TunebookError
 from tunebook.runlog.folder import read_run
-from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,8 +92,7 @@ def score(
         rows = list(read_predictions(Path(predictions)))
     else:
         raise TunebookError("there are no references", fix="give them as the third argument")
-    asked = [(metrics.load(metric), MetricSpec(name=metric))]
-    ((loaded, _),) = metrics.fitted(asked, [row.reference for row in rows], "the references")
+    loaded = metrics.fit(metrics.load(metric), [row.reference for row in rows], "the references")
     collector = Collector(loaded)
     for scored in score_rows(loaded.name, rows):
         collector.add(scored.score)

@@ -18,7 +18,6 @@ from tunebook.progress import byte_progress
 from tunebook.scoring import prediction_files
 from tunebook.scoring import score as scoring
 from tunebook.scoring.score import Collector, Scored, Summary
-from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +93,7 @@ def score(
     if loaded.fit is not None:
         with byte_progress("reading the classes", size) as on_bytes:
             found = [row.reference for row in read(on_bytes)]
-        ((loaded, _),) = metrics.fitted([(loaded, MetricSpec(name=metric))], found, str(file))
+        loaded = metrics.fit(loaded, found, str(file))
         left_out = prediction_files.LeftOut()
     collector = Collector(loaded)
     verdicts = files.open_atomic(records) if records is not None else nullcontext()

@@ -10,7 +10,6 @@ from tunebook.comparison.disagreements import read_texts
 from tunebook.comparison.rows import Columns, find_predictions, read_answered_rows
 from tunebook.comparison.tables import match, read_tables
 from tunebook.errors import TunebookError
-from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -124,8 +123,7 @@ def _method(request: ComparisonRequest, part: DatasetFiles) -> Method:
             for path, columns in ((part.first, request.first_columns), (part.second, request.second_columns))
             for row in read_answered_rows(path, columns)
         ]
-        asked = [(wanted, MetricSpec(name=wanted.name))]
-        return Method([metric for metric, _ in metrics.fitted(asked, references, str(part.first))], False)
+        return Method([metrics.fit(wanted, references, str(part.first))], False)
     if in_both:
         return Method([metrics.load(name) for name in in_both], True)
     on_one_side = recorded[0] or recorded[1]

@@ -37,26 +37,28 @@ BUILT_IN = {
 }
 
 
-def fitted(
-    asked: Iterable[tuple[Metric, MetricSpec]], references: Sequence[str], where: str
-) -> tuple[tuple[Metric, MetricSpec], ...]:
-    """Return metrics that take their classes from the data with those of `references`; others as they are.
+def fit(metric: Metric, references: Sequence[str], where: str) -> Metric:
+    """Return a metric that takes its classes from the data with those of `references`; others as they are.
 
     Raises:
         TunebookError: The references are no classes; `where` names their set.
     """
-    found = []
-    for metric, spec in asked:
-        if metric.fit is not None:
-            try:
-                metric = metric.fit(references)
-            except ValueError as error:
-                raise TunebookError(
-                    f"{where}: {metric.short_name}: {error}", fix='correct the data, or its "metric"'
-                ) from error
-            spec = replace(spec, name=metric.name)
-        found.append((metric, spec))
-    return tuple(found)
+    if metric.fit is None:
+        return metric
+    try:
+        return metric.fit(references)
+    except ValueError as error:
+        raise TunebookError(
+            f"{where}: {metric.short_name}: {error}", fix='correct the data, or its "metric"'
+        ) from error
+
+
+def fitted(
+    asked: Iterable[tuple[Metric, MetricSpec]], references: Sequence[str], where: str
+) -> tuple[tuple[Metric, MetricSpec], ...]:
+    """Fit each metric, as `fit` does, and name it so in its options."""
+    found = ((fit(metric, references, where), spec) for metric, spec in asked)
+    return tuple((metric, replace(spec, name=metric.name)) for metric, spec in found)
 
 
 def names() -> tuple[str, ...]:

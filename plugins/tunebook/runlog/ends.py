@@ -37,73 +37,28 @@ _MEMORY = re.compile(
     r"|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED).*$",
     re.MULTILINE,
 )
-_LINES: tuple[tuple[EndKind, str, re.Pattern[str]], ...] = (
-    ("host memory", "out of host memory", re.compile(r"^.*Detected \d+ oom[-_]kill event.*$", re.MULTILINE)),
-    (
-        "host memory",
-        "out of host memory",
-        re.compile(r"^.*exceeded (?:job )?memory limit.*being killed.*$", re.MULTILINE),
-    ),
-    ("host memory", "out of host memory", re.compile(r"^srun: error: .*: Out Of Memory.*$", re.MULTILINE)),
-    ("host memory", "out of host memory", re.compile(r"^.*(?:TERM_MEMLIMIT|OOMKilled\b).*$", re.MULTILINE)),
-    (
-        "host memory",
-        "out of host memory",
-        re.compile(r"^.*DefaultCPUAllocator: .*allocate memory.*$", re.MULTILINE),
-    ),
-    (
-        "host memory",
-        "a data loader's process was killed",
-        re.compile(r"^.*DataLoader worker .*is killed by signal.*$", re.MULTILINE),
-    ),
-    (
-        "time limit",
-        "the job's time limit",
-        re.compile(r"^.*CANCELLED AT \S+\s+DUE TO TIME LIMIT.*$", re.MULTILINE),
-    ),
-    (
-        "time limit",
-        "the job's time limit",
-        re.compile(r"^.*(?:job killed: walltime|TERM_RUNLIMIT).*$", re.MULTILINE),
-    ),
-    (
-        "preempted",
-        "the job was preempted",
-        re.compile(r"^.*CANCELLED AT \S+\s+DUE TO (?:PREEMPTION|JOB REQUEUE).*$", re.MULTILINE),
-    ),
-    ("preempted", "its node failed", re.compile(r"^.*CANCELLED AT \S+\s+DUE TO NODE.*$", re.MULTILINE)),
-    (
-        "cancelled",
-        "the job was cancelled",
-        re.compile(r"^.*error: \*\*\* (?:JOB|STEP) .*CANCELLED AT .*$", re.MULTILINE),
-    ),
-    (
-        "stall",
-        "NCCL time-out",
-        re.compile(r"^.*Watchdog caught collective operation timeout.*$", re.MULTILINE),
-    ),
-    (
-        "signal",
-        "killed (SIGKILL)",
-        re.compile(r"^.*(?:\bSIGKILL\b|return code = -9\b|exitcode\s*: -9\b).*$", re.MULTILINE),
-    ),
-    (
-        "signal",
-        "killed (SIGKILL)",
-        re.compile(r"^(?:.*: line \d+: +\d+ +|\[\d+\][+-]? *\d* *)?Killed\b.*$", re.MULTILINE),
-    ),
-    (
-        "signal",
-        "ended by SIGTERM",
-        re.compile(r"^.*(?:SIGTERM death signal|Process \d+ got signal: 15).*$", re.MULTILINE),
-    ),
-    (
-        "signal",
-        "crashed (segmentation fault)",
-        re.compile(r"^.*(?:Segmentation fault|\bSIGSEGV\b).*$", re.MULTILINE),
-    ),
-    ("signal", "crashed (bus error)", re.compile(r"^.*(?:\bBus error|\bSIGBUS\b).*$", re.MULTILINE)),
-    ("signal", "aborted", re.compile(r"^.*(?:Aborted \(core dumped\)|\bSIGABRT\b).*$", re.MULTILINE)),
+_SIGNS: tuple[tuple[EndKind, str, str], ...] = (
+    ("host memory", "out of host memory", r"^.*Detected \d+ oom[-_]kill event.*$"),
+    ("host memory", "out of host memory", r"^.*exceeded (?:job )?memory limit.*being killed.*$"),
+    ("host memory", "out of host memory", r"^srun: error: .*: Out Of Memory.*$"),
+    ("host memory", "out of host memory", r"^.*(?:TERM_MEMLIMIT|OOMKilled\b).*$"),
+    ("host memory", "out of host memory", r"^.*DefaultCPUAllocator: .*allocate memory.*$"),
+    ("host memory", "a data loader's process was killed", r"^.*DataLoader worker .*is killed by signal.*$"),
+    ("time limit", "the job's time limit", r"^.*CANCELLED AT \S+\s+DUE TO TIME LIMIT.*$"),
+    ("time limit", "the job's time limit", r"^.*(?:job killed: walltime|TERM_RUNLIMIT).*$"),
+    ("preempted", "the job was preempted", r"^.*CANCELLED AT \S+\s+DUE TO (?:PREEMPTION|JOB REQUEUE).*$"),
+    ("preempted", "its node failed", r"^.*CANCELLED AT \S+\s+DUE TO NODE.*$"),
+    ("cancelled", "the job was cancelled", r"^.*error: \*\*\* (?:JOB|STEP) .*CANCELLED AT .*$"),
+    ("stall", "NCCL time-out", r"^.*Watchdog caught collective operation timeout.*$"),
+    ("signal", "killed (SIGKILL)", r"^.*(?:\bSIGKILL\b|return code = -9\b|exitcode\s*: -9\b).*$"),
+    ("signal", "killed (SIGKILL)", r"^(?:.*: line \d+: +\d+ +|\[\d+\][+-]? *\d* *)?Killed\b.*$"),
+    ("signal", "ended by SIGTERM", r"^.*(?:SIGTERM death signal|Process \d+ got signal: 15).*$"),
+    ("signal", "crashed (segmentation fault)", r"^.*(?:Segmentation fault|\bSIGSEGV\b).*$"),
+    ("signal", "crashed (bus error)", r"^.*(?:\bBus error|\bSIGBUS\b).*$"),
+    ("signal", "aborted", r"^.*(?:Aborted \(core dumped\)|\bSIGABRT\b).*$"),
+)
+_LINES: tuple[tuple[EndKind, str, re.Pattern[str]], ...] = tuple(
+    (kind, title, re.compile(line, re.MULTILINE)) for kind, title, line in _SIGNS
 )
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 _PREFIX = re.compile(r"(?:\[[\w:.-]+\]:? ?|\d+: ?|\S+ \d+ ?: ?)*$")
