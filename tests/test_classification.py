@@ -178,3 +178,19 @@ def test_score_and_compare_take_the_labels_from_the_file(tmp_path, monkeypatch):
     done = CliRunner().invoke(compare, ["a.jsonl", "b.jsonl", "--metric", "classification"])
     assert done.exit_code == 0, done.output
     assert "b is better than a by accuracy on 90 rows" in " ".join(done.output.split())
+
+
+def test_classes_beyond_what_is_read_are_no_fault(tmp_path, monkeypatch):
+    from tunebook.checks import data as checks
+
+    rows = [{"instruction": str(n), "input": "", "output": "a" if n < 6 else "b"} for n in range(9)]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"x": {"file_name": "x.json", "metric": "classification"}})
+    )
+    registry = load_registry(tmp_path)
+    monkeypatch.setattr(checks, "MAX_ROWS", 5)
+    assert checks.check_datasets(registry, ["x"], ["x"]) == []
+    # An engine that takes no more itself has one class only.
+    (fault,) = checks.check_datasets(registry, ["x"], ["x"], max_rows=4)
+    assert "all references are 'a'" in fault.problem

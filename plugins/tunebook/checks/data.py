@@ -12,7 +12,6 @@ from tunebook.data import rows
 from tunebook.data.registry import data_files as files_of
 from tunebook.data.sources import column, reference_of
 from tunebook.errors import TunebookError
-from tunebook.types import MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -85,7 +84,9 @@ def check_references(
                     _use(metric, references[-1])
             except TunebookError as error:
                 raise TunebookError(f"{path}, row {number}: {error.problem}", fix=error.fix) from error
-    metrics.fitted([(metric, MetricSpec(name=metric.name)) for metric in asked], references, entry.name)
+    if len(references) < MAX_ROWS:  # else there are more, and perhaps other classes among them
+        for metric in asked:
+            metrics.fit(metric, references, entry.name)
 
 
 def _use(metric: Metric, reference: str) -> None:
