@@ -68,6 +68,7 @@
   const every = Number(banner.dataset.every) * 1000;
   const checked = Date.parse(banner.dataset.checked);
   const loaded = performance.now();
+  let drawn = loaded;
   const age = banner.querySelector(".age");
   const button = document.getElementById("pause");
   let pressed = false;
@@ -93,7 +94,9 @@
     const stale = seconds * 1000 > 3 * every + 20000;
     age.textContent = stale ? `, ${seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`} ago: nobody seems to make this page any more` : ` (${seconds} s ago)`;
     banner.classList.toggle("stale", stale);
-    if (paused || reads() || performance.now() - loaded < every) return;
+    // From when all is drawn: on a busy machine a page that loads again before would never get there.
+    if (!root.dataset.drawn && within(loaded, 60)) drawn = performance.now();
+    if (paused || reads() || performance.now() - drawn < every) return;
     history.replaceState({ ...history.state, reader: place() }, "");
     location.reload();
   }
