@@ -55,6 +55,27 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def signed(value: float) -> str:
+    """A difference with its sign.
+
+    >>> signed(0.25), signed(-0.0), signed(-1.5)
+    ('+0.250', '0.000', '-1.500')
+    """
+    return "0.000" if value == 0 else f"{'+' if value > 0 else '-'}{unsigned(value)}"
+
+
+def unsigned(value: float) -> str:
+    """The size of a difference, to three decimals unless it is very small or large.
+
+    >>> unsigned(-0.0091134), unsigned(0.00012), unsigned(31.25)
+    ('0.009', '0.00012', '31.25')
+    """
+    size = abs(value)
+    if 0 < size < 0.001:
+        return f"{size:.2g}"
+    return f"{size:.3f}" if size < 10 else number(size)
+
+
 def utc_now() -> str:
     """This moment, as records keep it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

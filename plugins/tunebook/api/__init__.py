@@ -99,16 +99,20 @@ def score(
     return collector.summary()
 
 
-def compare(first: Path | str, second: Path | str, *, metric: str | None = None) -> Comparison:
+def compare(
+    first: Path | str, second: Path | str, *, metric: str | None = None, require: Sequence[str] = ()
+) -> Comparison:
     """Compare two runs, results or files of predictions on shared rows; see `tunebook compare`.
 
     Raises:
-        TunebookError: A side cannot be read, or they share no rows.
+        TunebookError: A side cannot be read, they share no rows, or a requirement is none.
     """
     from tunebook.comparison.compare import compare as compared
     from tunebook.comparison.pairing import ComparisonRequest
 
-    return compared(ComparisonRequest(first=str(first), second=str(second), metric=metric))
+    return compared(
+        ComparisonRequest(first=str(first), second=str(second), metric=metric, require=tuple(require))
+    )
 
 
 def check(recipe: Path | str, *, overlays: Sequence[str] = (), overrides: Sequence[str] = ()) -> CheckResult:

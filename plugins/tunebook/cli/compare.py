@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunebook.comparison.compare import compare as compare_models
-from tunebook.comparison.compare import signed
+from tunebook.comparison.gate import exit_status, parse_requirements
 from tunebook.comparison.pairing import ComparisonRequest, input_bytes
 from tunebook.comparison.render import as_data, render, write_files
 from tunebook.comparison.rows import Columns
 from tunebook.progress import byte_progress
-from tunebook.text import number, p_value
+from tunebook.text import number, p_value, signed
 
 
 @click.command("compare")
@@ -56,8 +56,17 @@ from tunebook.text import number, p_value
     metavar="DIR",
     help="Write compare.json, compare.md and compare.html into this folder.",
 )
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="TEXT",
+    help="What B has to reach: 'FIGURE better', 'FIGURE >= base - 0.01' (base is A) or 'FIGURE >= 0.8'; may "
+    "be repeated. Exit 0: all met, 1: one is not, 3: one is not distinguishable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what compare.json holds.")
+@click.pass_context
 def compare(
+    ctx: click.Context,
     first: str,
     second: str,
     metric: str | None,
@@ -65,6 +74,7 @@ def compare(
     predictions: tuple[str, ...],
     references: tuple[str, ...],
     show: int,
+    require: tuple[str, ...],
     output: Path | None,
     *,
     prompts_may_differ: bool,
@@ -78,7 +88,9 @@ def compare(
     \b
     Example:
       tunebook compare output/demo/recommend@base output/demo/recommend -o reports/tuned
+      tunebook compare old new --require 'macro_f1 better' --require 'accuracy >= base - 0.01'
     """
+    parse_requirements(require)
     columns = [
         Columns(
             _of_side(predictions, side, "--prediction-column"),
@@ -94,6 +106,7 @@ def compare(
         first_columns=columns[0],
         second_columns=columns[1],
         prompts_may_differ=prompts_may_differ,
+        require=require,
     )
     with byte_progress("comparing", input_bytes(request)) as on_bytes:
         data = as_data(compare_models(request, on_bytes=on_bytes))
@@ -101,10 +114,11 @@ def compare(
         write_files(render(data, show=show), output)
     if as_json:
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        return
-    _print(data, show)
-    if output is not None:
-        click.echo(f"wrote {output / 'compare.html'}, compare.md and compare.json beside it")
+    else:
+        _print(data, show)
+        if output is not None:
+            click.echo(f"wrote {output / 'compare.html'}, compare.md and compare.json beside it")
+    ctx.exit(exit_status(one["verdict"] for one in data["requirements"]))
 
 
 def _of_side(names: tuple[str, ...], side: int, option: str) -> str | None:
@@ -139,6 +153,8 @@ def _print(data: dict[str, Any], show: int) -> None:
         _print_disagreements(one, show)
     for note in data["notes"]:
         click.echo(f"note: {note}")
+    for one in data["requirements"]:
+        click.echo(f"{one['verdict']}: {one['requirement']}: {one['measured']}")
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -196,7 +196,10 @@ def data() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line: exit 0 done, 1 a check failed, 2 wrong use or file, 130 interrupted."""
+    """Run the command line: exit 0 done, 1 a check failed, 2 wrong use or file, 130 interrupted.
+
+    `compare --require` has 3 besides: it cannot be told.
+    """
     try:
         # Outside standalone mode click returns the code of `ctx.exit(code)` instead of raising it.
         code = cli.main(standalone_mode=False)

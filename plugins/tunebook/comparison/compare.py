@@ -12,11 +12,12 @@ import numpy as np
 from tunebook import __version__
 from tunebook.comparison.disagreements import AnswerTexts, disagreements_of, flips_of, kept_of, read_texts
 from tunebook.comparison.figures import adjust, compare_figures, is_right_or_wrong, paired_test
+from tunebook.comparison.gate import decide, parse_requirements
 from tunebook.comparison.pairing import pair_rows
 from tunebook.comparison.records import FORMAT, Comparison, Groups, RowGroup, SetComparison, Side
 from tunebook.comparison.rows import find_predictions
 from tunebook.comparison.tables import pair
-from tunebook.text import number
+from tunebook.text import signed, unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,9 +39,10 @@ def compare(request: ComparisonRequest, *, on_bytes: Callable[[int], None] | Non
         on_bytes: Called with the number of bytes read so far of the first reading of all files.
 
     Raises:
-        TunebookError: A side is not there or cannot be read, the two share no rows, or matched rows have
-            other references or prompts.
+        TunebookError: A side is not there or cannot be read, the two share no rows, matched rows have other
+            references or prompts, or a requirement is none or names no figure.
     """
+    requirements = parse_requirements(request.require)
     first, second = find_predictions(request.first), find_predictions(request.second)
     if first.label == second.label:
         first, second = first._replace(label=first.given), second._replace(label=second.given)
@@ -59,6 +61,7 @@ def compare(request: ComparisonRequest, *, on_bytes: Callable[[int], None] | Non
         first=_side(first),
         second=_side(second),
         headline=headline(sets),
+        requirements=decide(requirements, sets),
         prompts_differ=prompts_differ,
         notes=tuple(_notes(sets, prompts_differ)),
         sets=tuple(sets),
@@ -306,27 +309,6 @@ def p_text(figure: FigureDifference) -> str:
     name = "p" if figure.p_adjusted == figure.p_value else "adjusted p"
     value = figure.p_adjusted
     return f"{name} < 0.001" if value < 0.001 else f"{name} {value:.3f}"
-
-
-def signed(value: float) -> str:
-    """A difference with its sign.
-
-    >>> signed(0.25), signed(-0.0), signed(-1.5)
-    ('+0.250', '0.000', '-1.500')
-    """
-    return "0.000" if value == 0 else f"{'+' if value > 0 else '-'}{unsigned(value)}"
-
-
-def unsigned(value: float) -> str:
-    """The size of a difference, to three decimals unless it is very small or large.
-
-    >>> unsigned(-0.0091134), unsigned(0.00012), unsigned(31.25)
-    ('0.009', '0.00012', '31.25')
-    """
-    size = abs(value)
-    if 0 < size < 0.001:
-        return f"{size:.2g}"
-    return f"{size:.3f}" if size < 10 else number(size)
 
 
 def rounded(rows: int) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tunebook.comparison.records import Verdict
     from tunebook.comparison.tables import PairedVerdicts
-    from tunebook.metrics.statistics import PairedTest
+    from tunebook.metrics.statistics import Interval, PairedTest
     from tunebook.types import Metric
 
 SIGNIFICANT = 0.05
@@ -121,7 +121,17 @@ def _mean(metric: Metric, pair: PairedVerdicts, name: str) -> FigureDifference:
             fix="name files or runs with more of the same rows",
         )
     tested = paired_test(first, second)
-    return _difference(metric, name, float(first.mean()), float(second.mean()), len(first), tested)
+    return _difference(
+        metric, name, float(first.mean()), float(second.mean()), len(first), tested, _alone(second)
+    )
+
+
+def _alone(values: NDArray[np.float64]) -> Interval:
+    """The interval of one mean: Wilson's of zeros and ones, else 1.96 standard errors."""
+    if is_right_or_wrong(values):
+        return statistics.wilson(int(values.sum()), len(values))
+    mean, half = float(values.mean()), 1.96 * statistics.standard_error(values)
+    return statistics.Interval(mean - half, mean + half)
 
 
 def _of_counts(metric: Metric, pair: PairedVerdicts, names: Sequence[str]) -> list[FigureDifference]:
@@ -140,9 +150,11 @@ def _of_counts(metric: Metric, pair: PairedVerdicts, names: Sequence[str]) -> li
     found = []
     for name in names:
         first, second = getattr(observed.first, name), getattr(observed.second, name)
-        differences = [getattr(one.second, name) - getattr(one.first, name) for one in drawn]
-        test = statistics.paired_draws_test(differences, second - first)
-        found.append(_difference(metric, name, first, second, n, Tested(test, BOOTSTRAP)))
+        seconds = [getattr(one.second, name) for one in drawn]
+        differences = [value - getattr(one.first, name) for one, value in zip(drawn, seconds, strict=True)]
+        tested = Tested(statistics.paired_draws_test(differences, second - first), BOOTSTRAP)
+        alone = statistics.percentiles(np.array(seconds))
+        found.append(_difference(metric, name, first, second, n, tested, alone))
     return found
 
 
@@ -159,11 +171,11 @@ def _confusions(counts: NDArray[np.int64]) -> list[_Both]:
 
 
 def _difference(
-    metric: Metric, name: str, first: float, second: float, n: int, tested: Tested
+    metric: Metric, name: str, first: float, second: float, n: int, tested: Tested, alone: Interval
 ) -> FigureDifference:
     result = tested.result
     # A bootstrap that nothing moves would claim to be certain.
-    interval = result.interval if result.interval.low < result.interval.high else None
+    interval, own = (one if one.low < one.high else None for one in (result.interval, alone))
     return FigureDifference(
         name=name,
         n=n,
@@ -172,6 +184,8 @@ def _difference(
         difference=result.difference,
         low=interval.low if interval else None,
         high=interval.high if interval else None,
+        second_low=own.low if own else None,
+        second_high=own.high if own else None,
         p_value=result.p_value,
         p_adjusted=result.p_value,
         test=tested.by,

@@ -33,6 +33,8 @@ class ComparisonRequest:
     first_columns: Columns = field(default_factory=Columns)
     second_columns: Columns = field(default_factory=Columns)
     prompts_may_differ: bool = False
+    require: tuple[str, ...] = ()
+    """What the second has to reach, as `gate` reads it."""
 
 
 class DatasetFiles(NamedTuple):

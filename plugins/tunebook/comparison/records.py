@@ -11,6 +11,9 @@ FORMAT = 1
 Verdict = Literal["better", "worse", "not distinguishable"]
 """Of the second model against the first."""
 
+Decision = Literal["met", "not met", "not distinguishable"]
+"""Of a requirement."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
@@ -38,6 +41,9 @@ class FigureDifference:
     low: float | None
     high: float | None
     """95 % interval of the difference; None where no resample moves it, as for a precision of 1 on both."""
+    second_low: float | None
+    second_high: float | None
+    """95 % interval of the second alone; None where no resample moves it."""
     p_value: float
     p_adjusted: float
     """After Holm, among the primary figures of all sets or among the other figures."""
@@ -132,6 +138,30 @@ class SetComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a requirement came to."""
+
+    requirement: str
+    """As it was given."""
+    dataset: str
+    metric: str
+    figure: str
+    n: int
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    """95 % interval that was held against the limit; None where there is none."""
+    interval_of: Literal["difference", "second"]
+    p_value: float | None
+    """Of the paired test, unadjusted; None where the interval decides."""
+    verdict: Decision
+    measured: str
+    """Values and interval, for readers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Everything `tunebook compare` found."""
 
@@ -141,6 +171,7 @@ class Comparison:
     first: Side
     second: Side
     headline: str
+    requirements: tuple[Outcome, ...]
     prompts_differ: int
     """Matched rows whose prompts differ; above 0 only where that was allowed."""
     notes: tuple[str, ...]

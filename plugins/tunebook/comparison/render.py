@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tunebook.comparison.compare import signed
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.text import markdown, number, p_value, templates, without_controls
+from tunebook.text import markdown, number, p_value, signed, templates, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

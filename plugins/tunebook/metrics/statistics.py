@@ -78,7 +78,7 @@ def bootstrap_mean(
 ) -> Interval:
     """Percentile bootstrap interval of a mean; the same for the same values, seed and resamples."""
     means = _resampled_means(column_of(values), seed=seed, resamples=resamples)
-    return _percentiles(means, confidence)
+    return percentiles(means, confidence)
 
 
 def standard_error(values: ArrayLike) -> float:
@@ -116,8 +116,9 @@ def _resampled_means(column: NDArray[np.float64], *, seed: int, resamples: int) 
     return np.concatenate(parts)
 
 
-def _percentiles(means: NDArray[np.float64], confidence: float) -> Interval:
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+def percentiles(draws: NDArray[np.float64], confidence: float = 0.95) -> Interval:
+    """Interval of a figure from its values over resampled examples."""
+    low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(float(low), float(high))
 
 
@@ -219,7 +220,7 @@ def paired_draws_test(draws: ArrayLike, observed: float) -> PairedTest:
     # The tolerance is for sums that differ only in rounding.
     extreme = int(np.sum(np.abs(column - column.mean()) >= abs(observed) - 1e-12))
     p_value = (extreme + 1) / (len(column) + 1)
-    return PairedTest(observed, _percentiles(column, 0.95), p_value, float(column.std()))
+    return PairedTest(observed, percentiles(column), p_value, float(column.std()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

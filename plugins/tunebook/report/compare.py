@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook.checks.names import twins
-from tunebook.comparison.compare import signed
 from tunebook.comparison.disagreements import AnswerTexts, disagreements_of, flips_of, read_texts
 from tunebook.comparison.figures import SIGNIFICANT
 from tunebook.comparison.rows import Columns
@@ -15,7 +14,7 @@ from tunebook.report.facts import fact
 from tunebook.report.objective import objective_of
 from tunebook.report.records import Best, Difference, RunComparison, RunDisagreements, RunFinding, RunReport
 from tunebook.report.significance import Pairing, TestedRanking, answers_of, rank_runs
-from tunebook.text import p_value
+from tunebook.text import p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
