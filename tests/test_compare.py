@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 
 from tunebook.cli.compare import compare
+from tunebook.cli.score import score
 from tunebook.comparison.disagreements import KEPT
 from tunebook.comparison.figures import row_figures
 from tunebook.comparison.rows import Columns, find_predictions, read_answered_rows
@@ -542,3 +543,72 @@ def test_a_model_that_always_says_the_same_is_held_against_the_majority(tmp_path
     assert "tuned is better than base by accuracy" in headline
     assert "Always 'yes' would reach 0.600: base and tuned do not beat that." in headline
     assert "tuned gives one answer on all 40 rows." in headline
+
+
+def test_what_the_verdict_leaves_out_is_counted(tmp_path):
+    """Texts that differ at equal verdicts, and rows that were only gained because they can be read now."""
+    wanted = ["yes", "no"] * 20
+    sides = {
+        "a": ["The film" if at < 8 else text for at, text in enumerate(wanted)],
+        "b": [text if at < 30 else f"{text.capitalize()}.<|im_end|> " for at, text in enumerate(wanted)],
+    }
+    paths = [
+        write(tmp_path / f"{name}.jsonl", [record(at, text, wanted[at]) for at, text in enumerate(side)])
+        for name, side in sides.items()
+    ]
+    found = compared(*paths)
+    one = found["sets"][0]
+    assert (one["other_texts"], one["other_texts_alike"]) == (18, 10)
+    assert (
+        "The answers of movies differ as texts on 18 of 40 rows, 10 of them with the same accuracy."
+        in (found["notes"])
+    )
+    assert "8 of the 8 rows gained could not be read in a." in found["headline"]
+    same = compared(paths[0], paths[0])
+    assert "The answers of movies are the same texts on each of the 40 rows." in same["notes"]
+
+
+def test_long_answers_are_shown_to_their_end(tmp_path):
+    work = "We add up what there is. " * 60
+    rows = {
+        name: [{"prediction": f"{work}The answer is {at + wrong}.", "label": str(at)} for at in range(10)]
+        for name, wrong in (("a", 1), ("b", 0))
+    }
+    paths = [write(tmp_path / f"{name}.jsonl", side) for name, side in rows.items()]
+    shown = run(*paths, "--metric", "gsm8k").stdout
+    assert "The answer is 3.  (read as 3)" in shown
+    assert "We add up" in shown
+    assert all(
+        len(row["first"]["prediction"]) <= 400
+        for row in only_set(*paths, "--metric", "gsm8k")["disagreements"]
+    )
+
+
+def test_records_of_score_are_a_side(tmp_path):
+    sides = []
+    for name, said in (("a", A), ("b", B)):
+        rows = [{"prediction": text, "label": WANTED[at]} for at, text in enumerate(said)]
+        file = write(tmp_path / f"{name}.jsonl", rows)
+        sides.append(tmp_path / f"{name}.records.jsonl")
+        done = CliRunner().invoke(score, ["yes_no", str(file), "--records", str(sides[-1])])
+        assert done.exit_code == 0, done.output
+    one = only_set(*sides)
+    assert (one["metric"], one["recorded"], one["better"], one["worse"]) == ("yes_no", True, 12, 2)
+    labels = [{"prediction": text, "label": WANTED[at]} for at, text in enumerate(B)]
+    beside = only_set(sides[0], write(tmp_path / "plain.jsonl", labels))
+    assert (beside["recorded"], beside["better"]) == (False, 12)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_results_of_eval_are_named_by_their_model(tmp_path, suffix):
+    paths = []
+    for name, said in (("base", A), ("tuned", B)):
+        file = records(tmp_path / f"r.{name}--movies--auto-1.jsonl", said)
+        figures = {"records": file.name, "model": {"label": f"{name} at 127.0.0.1:80"}}
+        file.with_suffix(".json").write_text(json.dumps(figures))
+        paths.append(file.with_suffix(suffix))
+    found = compared(*paths)
+    assert [found[side]["label"] for side in ("first", "second")] == [
+        "base at 127.0.0.1:80",
+        "tuned at 127.0.0.1:80",
+    ]

@@ -218,6 +218,7 @@ def pair(figure):
         names={},
         lengths=zeros,
         lengths_of="prompt characters",
+        other_texts=zeros.astype(bool),
     )
 
 

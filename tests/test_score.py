@@ -94,8 +94,8 @@ def test_records_hold_every_verdict(tmp_path):
     out = tmp_path / "new" / "records.jsonl"
     run("yes_no", write_jsonl(tmp_path / "p.jsonl"), "--records", out)
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [record["score"]["parsed"] for record in records] == ["yes", "no", "no", None]
-    assert records[3]["score"]["reason"] == "hedge"
+    assert [record["scores"]["yes_no"]["parsed"] for record in records] == ["yes", "no", "no", None]
+    assert records[3]["scores"]["yes_no"]["reason"] == "hedge"
     # What it wrote, it reads.
     assert figures(run("yes_no", out, "--json"))["n"] == 4
 

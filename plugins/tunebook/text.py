@@ -122,10 +122,11 @@ def cut(prompt: str, prefix: str = "") -> str:
     return f"{lead}{shortened[:head]} ... {shortened[-tail:]}"
 
 
-def opening(text: str) -> str:
-    """What an answer begins with, without special tokens."""
+def both_ends(text: str) -> str:
+    """What an answer begins and ends with, without special tokens: what is read stands at one of the two."""
     text = SPECIAL_TOKENS.sub("", text).strip()
-    return text if len(text) <= ANSWER_CHARACTERS else f"{text[: ANSWER_CHARACTERS - 4]} ..."
+    half = (ANSWER_CHARACTERS - 5) // 2
+    return text if len(text) <= ANSWER_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 def templates(package: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Environment:

@@ -185,7 +185,9 @@ def _print_disagreements(one: dict[str, Any], show: int) -> None:
         click.echo(f"\nrow {row['index']}, {row['kind']}: {row['prompt'] or '(no prompt)'}")
         click.echo(f"  reference: {row['reference']}")
         for side, answer in (("A", row["first"]), ("B", row["second"])):
-            unread = "" if answer["parsed"] is not None else "  (not readable)"
+            read = answer["parsed"]
+            same = read is not None and read.lower() == answer["prediction"].lower()
+            unread = "  (not readable)" if read is None else "" if same else f"  (read as {read})"
             value = "" if one["counts_right"] else f"  ({one['figure']} {answer['value']:.3f})"
             click.echo(f"  {side}: {answer['prediction'] or '(empty)'}{unread}{value}")
     left = one["better"] + one["worse"] - min(show, len(one["disagreements"]))

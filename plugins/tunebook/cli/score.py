@@ -102,7 +102,7 @@ def score(
         for scored in scoring.score_rows(loaded.name, rows, workers=workers):
             collector.add(scored.score)
             if stream is not None:
-                stream.write(_record(scored))
+                stream.write(_record(scored, loaded.name))
     summary = collector.summary()
     if left_out.without_reference:
         click.echo(f"{left_out.without_reference} rows without a reference are left out", err=True)
@@ -112,13 +112,13 @@ def score(
         _print(summary)
 
 
-def _record(scored: Scored) -> str:
+def _record(scored: Scored, metric: str) -> str:
     number, prediction, reference = scored.row
     record = {
         "index": number,
         "prediction": prediction,
         "reference": reference,
-        "score": asdict(scored.score),
+        "scores": {metric: asdict(scored.score)},
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
 

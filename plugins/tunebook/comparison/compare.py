@@ -16,7 +16,7 @@ from tunebook.comparison.gate import decide, parse_requirements
 from tunebook.comparison.pairing import pair_rows
 from tunebook.comparison.records import FORMAT, Comparison, Groups, RowGroup, SetComparison, Side
 from tunebook.comparison.rows import find_predictions
-from tunebook.comparison.tables import pair
+from tunebook.comparison.tables import UNPARSED, pair
 from tunebook.text import signed, unsigned
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _compare_set(
         )
     ]
     right, wrong = _agreements(verdicts, primary)
+    alike = verdicts.other_texts & ~np.isin(verdicts.index, np.concatenate(flips))
     return SetComparison(
         dataset=one.dataset,
         metric=metric.name,
@@ -115,9 +116,23 @@ def _compare_set(
             primary.name,
             recorded=one.method.recorded,
         ),
+        other_texts=int(verdicts.other_texts.sum()),
+        other_texts_alike=int(alike.sum()),
         sentence=sentence(primary, first.label, second.label, one.dataset),
-        baseline=against_majority(verdicts, primary, first.label, second.label) if right is not None else "",
+        baseline=" ".join(
+            part
+            for part in (
+                against_majority(verdicts, primary, first.label, second.label) if right is not None else "",
+                _unread_before(verdicts, flips.better, first.label),
+            )
+            if part
+        ),
     )
+
+
+def _unread_before(pair: PairedVerdicts, better: NDArray[np.int64], first: str) -> str:
+    unread = int(pair.first[UNPARSED][np.isin(pair.index, better)].sum())
+    return f"{unread:,} of the {len(better):,} rows gained could not be read in {first}." if unread else ""
 
 
 def _agreements(verdicts: PairedVerdicts, primary: FigureDifference) -> tuple[int | None, int | None]:
@@ -153,6 +168,7 @@ def _notes(sets: Sequence[SetComparison], prompts_differ: int) -> list[str]:
         if len(one.disagreements) < one.better + one.worse:
             kept, found = len(one.disagreements), one.better + one.worse
             notes.append(f"{kept:,} of {found:,} disagreements{where} are kept, the largest differences.")
+        notes.append(_of_texts(one, where))
         if not one.recorded:
             notes.append(f"Both were judged by {one.metric} now, from their texts.")
     if prompts_differ:
@@ -160,6 +176,13 @@ def _notes(sets: Sequence[SetComparison], prompts_differ: int) -> list[str]:
     if len(sets) > 1:
         notes.append(f"p-values of the {len(sets)} primary figures are adjusted by Holm's method.")
     return list(dict.fromkeys(notes))
+
+
+def _of_texts(one: SetComparison, where: str) -> str:
+    if not one.other_texts:
+        return f"The answers{where} are the same texts on each of the {one.n:,} rows."
+    alike = f"{one.other_texts_alike:,} of them with the same {one.figure}"
+    return f"The answers{where} differ as texts on {one.other_texts:,} of {one.n:,} rows, {alike}."
 
 
 # The primary figure by length and by class, to show where a difference comes from.

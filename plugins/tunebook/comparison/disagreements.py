@@ -12,7 +12,7 @@ import numpy as np
 from tunebook.comparison.records import ComparedAnswer, Disagreement
 from tunebook.comparison.rows import read_answered_rows
 from tunebook.comparison.tables import verdict_of
-from tunebook.text import SPECIAL_TOKENS, cut, opening
+from tunebook.text import SPECIAL_TOKENS, both_ends, cut
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -103,8 +103,8 @@ def disagreements_of(
         score = verdict_of(metric, row, side.path, recorded=recorded)
         parsed = score.parsed
         return ComparedAnswer(
-            prediction=opening(row.prediction),
-            parsed=None if parsed is None else opening(parsed),
+            prediction=both_ends(row.prediction),
+            parsed=None if parsed is None else both_ends(parsed),
             value=score.values[figure],
         )
 
@@ -113,7 +113,7 @@ def disagreements_of(
             index=index,
             kind="better" if index in better else "worse",
             prompt=first.rows[index].prompt or second.rows[index].prompt,
-            reference=opening(first.rows[index].reference),
+            reference=both_ends(first.rows[index].reference),
             first=answer(first, index),
             second=answer(second, index),
         )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tunebook.comparison.draws import OF_CLASSES, ClassCounts, Ranking, stratified
 from tunebook.comparison.records import FigureDifference
 from tunebook.comparison.tables import UNPARSED
 from tunebook.errors import TunebookError
-from tunebook.metrics import statistics
-from tunebook.metrics.two_classes import Confusion
+from tunebook.metrics import statistics, two_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,11 @@ MCNEMAR = "exact McNemar"
 BOOTSTRAP = "paired bootstrap"
 NORMAL = "paired normal"
 
-# Of Yes/No: no means over rows, so drawn from the counts of (reference, first's answer, second's answer).
-_OF_COUNTS = ("f1", "macro_f1", "precision", "recall", "specificity", "balanced_accuracy", "mcc")
 _DRAWS = 2000
+_RANKED_ABOVE = 10_000
+"""Rows beyond which rankings, which are slow to draw, are tested by a standard error."""
+_FEW_DRAWS = 200
+"""Enough for that standard error."""
 
 
 def row_figures(metric: Metric, pair: PairedVerdicts) -> list[str]:
@@ -59,8 +61,8 @@ def compare_figures(metric: Metric, pair: PairedVerdicts) -> list[FigureDifferen
     """All figures of a metric, the primary one first; p-values are not yet adjusted."""
     names = row_figures(metric, pair)
     found = [_mean(metric, pair, name) for name in [*names, UNPARSED]]
-    if set(metric.classes) == {"yes", "no"}:
-        found += _of_counts(metric, pair, _OF_COUNTS)
+    found += _of_counts(metric, pair, None)
+    found += _of_margins(metric, pair, None)
     return [replace(found[0], primary=True), *found[1:]]
 
 
@@ -74,8 +76,9 @@ def compare_figure(metric: Metric, pair: PairedVerdicts, name: str) -> FigureDif
     Raises:
         TunebookError: The metric gives rows no figure, or fewer than two rows have it.
     """
-    if name in _OF_COUNTS and set(metric.classes) == {"yes", "no"}:
-        return _of_counts(metric, pair, (name,))[0]
+    drawn = _of_counts(metric, pair, name) or _of_margins(metric, pair, name)
+    if drawn:
+        return drawn[0]
     if name not in pair.first or name in _left_out(metric):
         name = row_figures(metric, pair)[0]
     return _mean(metric, pair, name)
@@ -134,40 +137,84 @@ def _alone(values: NDArray[np.float64]) -> Interval:
     return statistics.Interval(mean - half, mean + half)
 
 
-def _of_counts(metric: Metric, pair: PairedVerdicts, names: Sequence[str]) -> list[FigureDifference]:
-    yes, no = hash("yes"), hash("no")
-    answers = [
-        np.select([parsed == yes, parsed == no], [0, 1], default=2)
-        for parsed in (pair.first_parsed, pair.second_parsed)
-    ]
-    cells = np.where(pair.classes == yes, 0, 9) + 3 * answers[0] + answers[1]
-    counts = np.bincount(cells, minlength=18)
+def _of_counts(metric: Metric, pair: PairedVerdicts, only: str | None) -> list[FigureDifference]:
+    """Figures of classes, drawn from the counts of (reference, first's answer, second's answer).
+
+    Args:
+        metric: Whose figures.
+        pair: The rows.
+        only: One figure's name; None for all that the metric has.
+    """
+    codes = np.array([hash(label) for label in metric.classes], dtype=np.int64)
+    names = [name for name in OF_CLASSES if name in metric.names and only in (None, name)]
+    if not names or len(codes) < 2 or not np.isin(pair.classes, codes).all():
+        return []
+    rows = np.stack([_place(side, codes) for side in (pair.classes, pair.first_parsed, pair.second_parsed)])
+    cells, counts = np.unique(rows, axis=1, return_counts=True)
     n = int(counts.sum())
     # Rows drawn with replacement, as counts: the same distribution at any number of rows.
     draws = np.random.default_rng(0).multinomial(n, counts / n, size=_DRAWS)
-    observed = _confusions(counts[None])[0]
-    drawn = _confusions(draws)
+    # What was observed is the first of them.
+    weights = np.concatenate([counts[None], draws]).astype(np.float64)
+    every = metric.short_name == "yes_no"
+    sides = [ClassCounts(weights, cells[0], answers, len(codes), every_class=every) for answers in cells[1:]]
     found = []
     for name in names:
-        first, second = getattr(observed.first, name), getattr(observed.second, name)
-        seconds = [getattr(one.second, name) for one in drawn]
-        differences = [value - getattr(one.first, name) for one, value in zip(drawn, seconds, strict=True)]
-        tested = Tested(statistics.paired_draws_test(differences, second - first), BOOTSTRAP)
+        (first, *firsts), (second, *seconds) = (OF_CLASSES[name](side).tolist() for side in sides)
+        test = statistics.paired_draws_test(np.array(seconds) - np.array(firsts), second - first)
         alone = statistics.percentiles(np.array(seconds))
-        found.append(_difference(metric, name, first, second, n, tested, alone))
+        found.append(_difference(metric, name, first, second, n, Tested(test, BOOTSTRAP), alone))
     return found
 
 
-class _Both(NamedTuple):
-    first: Confusion
-    second: Confusion
+def _place(side: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the classes each row has; their number for none of them."""
+    order = np.argsort(codes)
+    at = order[np.searchsorted(codes, side, sorter=order).clip(max=len(codes) - 1)]
+    return np.where(codes[at] == side, at, len(codes))
 
 
-def _confusions(counts: NDArray[np.int64]) -> list[_Both]:
-    """Each side's confusion out of rows of 18 counts: by reference, first's answer, second's answer."""
-    cells = counts.reshape(len(counts), 2, 3, 3)
-    sides = [cells.sum(axis=axis).reshape(len(counts), 6).tolist() for axis in (3, 2)]
-    return [_Both(Confusion(*one), Confusion(*other)) for one, other in zip(*sides, strict=True)]
+_RANKINGS = ("auroc", "average_precision")
+
+
+def _of_margins(metric: Metric, pair: PairedVerdicts, only: str | None) -> list[FigureDifference]:
+    """Ranking and calibration, where both sides have a margin on each row and both of two classes occur."""
+    names = [name for name in (*_RANKINGS, "brier") if name in metric.names and only in (None, name)]
+    if not names or len(metric.classes) != 2 or any("margin" not in one for one in (pair.first, pair.second)):
+        return []
+    margins = [pair.first["margin"], pair.second["margin"]]
+    if not np.isfinite(margins).all() or len(np.unique(pair.classes)) != 2:
+        return []
+    truth, n = pair.classes == hash(next(iter(metric.classes))), len(pair.classes)
+    found = _rankings(metric, truth, margins, [name for name in names if name in _RANKINGS])
+    if "brier" in names:
+        first, second = ((two_classes.probability(side) - truth) ** 2 for side in margins)
+        tested, means = paired_test(first, second), (float(first.mean()), float(second.mean()))
+        found.append(_difference(metric, "brier", *means, n, tested, _alone(second)))
+    return found
+
+
+def _rankings(
+    metric: Metric, truth: NDArray[np.bool_], margins: list[NDArray[np.float64]], names: list[str]
+) -> list[FigureDifference]:
+    n, positives = len(truth), int(truth.sum())
+    large = n > _RANKED_ABOVE
+    sides = [Ranking(truth, side) for side in margins]
+    draws = stratified(positives, n - positives, (_FEW_DRAWS if large else _DRAWS) if names else 0)
+    drawn = [[side.figures(rows) for side in sides] for rows in draws]
+    found = []
+    for name in names:
+        first, second = (float(getattr(two_classes, name)(truth, side)) for side in margins)
+        firsts, seconds = (np.array([one[side][name] for one in drawn]) for side in (0, 1))
+        if large:
+            error, own = float((seconds - firsts).std()), 1.96 * float(seconds.std())
+            tested = Tested(statistics.paired_normal_test(second - first, error), NORMAL)
+            alone = statistics.Interval(second - own, second + own)
+        else:
+            tested = Tested(statistics.paired_draws_test(seconds - firsts, second - first), BOOTSTRAP)
+            alone = statistics.percentiles(seconds)
+        found.append(_difference(metric, name, first, second, n, tested, alone))
+    return found
 
 
 def _difference(

@@ -132,9 +132,14 @@ class SetComparison:
     groups: tuple[Groups, ...]
     disagreements: tuple[Disagreement, ...]
     """Both directions, the largest differences first; at most `disagreements.KEPT`."""
+    other_texts: int
+    """Rows on which the two answers differ as texts, whatever was read in them."""
+    other_texts_alike: int
+    """Those of them with the same primary figure."""
     sentence: str
     baseline: str = ""
-    """How both stand to always giving the commonest reference, where the references are of a few classes."""
+    """How both stand to always giving the commonest reference, where the references are of a few classes, and
+    how many of the rows gained could not be read in the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -162,7 +163,7 @@ def find_predictions(given: str) -> PredictionSource:
                 f"cannot read predictions from {path}: its name ends in {path.suffix!r}",
                 fix="name a run, or a .jsonl, .json or .csv file",
             )
-        return PredictionSource(path.stem, given, {None: _records_of(path)}, {})
+        return _of_file(path, given)
     step = "best"
     if not path.exists() and (match := _AT.fullmatch(given)):
         path, step = Path(match["run"]), match["step"]
@@ -176,16 +177,17 @@ def find_predictions(given: str) -> PredictionSource:
     return _of_run(given, path, step)
 
 
-def _records_of(path: Path) -> Path:
-    """The records of the figures of `tunebook eval`; any other file is what it is."""
-    beside = path.with_suffix(".jsonl")
-    if path.suffix != ".json" or not beside.is_file():
-        return path
-    try:
-        figures = files.read_json(path)
-    except ValueError:
-        return path
-    return beside if isinstance(figures, dict) and figures.get("records") == beside.name else path
+def _of_file(path: Path, given: str) -> PredictionSource:
+    """Of a result of `tunebook eval`, named by figures or records, its model and records; else the file."""
+    figures, beside = path.with_suffix(".json"), path.with_suffix(".jsonl")
+    if figures.is_file() and beside.is_file():
+        with suppress(ValueError):
+            found = files.read_json(figures)
+            if isinstance(found, dict) and found.get("records") == beside.name:
+                model = found.get("model")
+                label = model.get("label") if isinstance(model, dict) else None
+                return PredictionSource(label or path.stem, given, {None: beside}, {})
+    return PredictionSource(path.stem, given, {None: path}, {})
 
 
 def _of_run(given: str, run: Path, wanted: str) -> PredictionSource:

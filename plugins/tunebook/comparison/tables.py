@@ -15,6 +15,7 @@ import numpy as np
 from tunebook import types
 from tunebook.comparison.rows import read_answered_rows, recorded_score
 from tunebook.errors import TunebookError
+from tunebook.text import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,10 +55,10 @@ class Verdicts:
         self.values[UNPARSED][-1] = float(score.parsed is None)
 
     def _named(self, reference: str | None) -> int:
-        if reference is None or len(reference) > _LONGEST_NAME:
+        if reference is None:
             return 0
         code = hash(reference)
-        if len(self.names) <= _NAMED:
+        if len(self.names) <= _NAMED and len(reference) <= _LONGEST_NAME:
             self.names[code] = reference
         return code
 
@@ -69,6 +70,7 @@ class Table:
         self.index = array("q")
         self.prompts = array("q")
         self.references = array("q")
+        self.predictions = array("q")
         self.prompt_lengths = array("q")
         self.reference_lengths = array("q")
         self.verdicts = {metric.name: Verdicts() for metric in metrics}
@@ -78,6 +80,7 @@ class Table:
         self.index.append(row.index)
         self.prompts.append(hash(row.prompt))
         self.references.append(hash(row.reference.strip()))
+        self.predictions.append(hash(SPECIAL_TOKENS.sub("", row.prediction).strip()))
         self.prompt_lengths.append(len(row.prompt))
         self.reference_lengths.append(len(row.reference))
 
@@ -206,6 +209,8 @@ class PairedVerdicts:
     lengths: NDArray[np.int64]
     """Characters of the prompt, or of the reference where there are no prompts."""
     lengths_of: str
+    other_texts: NDArray[np.bool_]
+    """Whether the two answers differ as texts; special tokens and space around them do not count."""
 
 
 def pair(metric: str, first: Table, second: Table, matched: Matched) -> PairedVerdicts:
@@ -225,4 +230,5 @@ def pair(metric: str, first: Table, second: Table, matched: Matched) -> PairedVe
         names=one.names,
         lengths=lengths,
         lengths_of=of,
+        other_texts=_column(first.predictions)[matched.first] != _column(second.predictions)[matched.second],
     )

@@ -203,6 +203,11 @@ def paired_means_test(
     observed, error = float(differences.mean()), standard_error(differences)
     if len(differences) <= NORMAL_ABOVE:
         return paired_draws_test(_resampled_means(differences, seed=seed, resamples=resamples), observed)
+    return paired_normal_test(observed, error)
+
+
+def paired_normal_test(observed: float, error: float) -> PairedTest:
+    """Interval and test of a difference by its standard error, for many examples."""
     half = _z(0.95) * error
     p_value = math.erfc(abs(observed) / error / math.sqrt(2)) if error else float(observed == 0)
     return PairedTest(observed, Interval(observed - half, observed + half), p_value, error)

@@ -12,7 +12,7 @@ import numpy as np
 from tunebook.report import significance
 from tunebook.report.records import AnswerExamples, ByLength, LengthRange, ShownExample
 from tunebook.runlog.evaluations import read_examples
-from tunebook.text import SPECIAL_TOKENS, cut, opening
+from tunebook.text import SPECIAL_TOKENS, both_ends, cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,8 +90,8 @@ def _shown(example: EvaluatedExample, metric: str, prefix: str) -> ShownExample:
         index=example.index,
         metric=metric,
         prompt=cut(_plain(example.prompt), prefix),
-        reference=opening(example.reference),
-        prediction=opening(example.prediction),
+        reference=both_ends(example.reference),
+        prediction=both_ends(example.prediction),
         parsed=parsed if isinstance(parsed, str) else None,
         reason=reason if isinstance(reason, str) else None,
         margin=example.margin,
