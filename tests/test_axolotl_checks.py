@@ -66,8 +66,6 @@ def test_data_that_is_not_here_is_searched_for_at_home(values, folder, monkeypat
 @pytest.mark.parametrize(
     ("change", "fix"),
     [
-        ({"sample_packing": True}, "eval_sample_packing"),
-        ({"eval_sample_packing": True}, "eval_sample_packing"),
         ({"dataloader_drop_last": True}, "dataloader_drop_last"),
         ({"train_on_inputs": True}, "train_on_inputs"),
         ({"streaming": True}, "streaming"),
@@ -96,7 +94,7 @@ def test_each_setting_that_voids_the_evaluation_names_the_key_to_change(values, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"sample_packing": True, "eval_sample_packing": False},
+        {"sample_packing": True},
         {"load_best_model_at_end": True, "save_steps": 20},
         {"eval_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 2, "load_best_model_at_end": True},
         {"eval_steps": None, "eval_strategy": "epoch"},

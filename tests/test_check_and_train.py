@@ -55,7 +55,7 @@ AXOLOTL_FAULTS = {
     },
     "model": {"base_model": "/no/such/model"},
     "never": {"eval_steps": None},
-    "packed": {"sample_packing": True},
+    "streamed": {"streaming": True, "max_steps": 5},
     "none": {},
 }
 

@@ -192,7 +192,7 @@ LLAMAFACTORY_CASES = [
         {**BEST, "metric_for_best_model": "f1", "greater_is_better": False},
         {**BEST, "metric_for_best_model": "loss", "greater_is_better": False},
     ),
-    ("packed-evaluation", {**EVALUATED, "packing": True}, {**EVALUATED, "packing": True, "eval_dataset": "words"}),
+    ("packed-evaluation", {**EVALUATED, "packing": True, "tokenized_path": "kept"}, {**EVALUATED, "packing": True}),
     ("packed-evaluation", {**EVALUATED, "train_on_prompt": True}, {"train_on_prompt": True}),
     (
         "generate-and-accuracy",
@@ -297,7 +297,9 @@ LLAMAFACTORY_CASES = [
      {**BEST, "stage": "pt", "metric_for_best_model": "eval_loss"}),
     ("greater-is-better", {**CHOSEN, "metric_for_best_model": "rewards/margins", "greater_is_better": False},
      {**CHOSEN, "metric_for_best_model": "rewards/rejected", "greater_is_better": False}),
-    ("media-not-measured", {**EVALUATED, "eval_dataset": "pictures"}, {**EVALUATED, "eval_dataset": "pictured"}),
+    ("settings-conflict", {"streaming": True, "max_steps": 5},
+     {"streaming": True, "max_steps": 5, "dataloader_num_workers": 1}),
+    ("media-not-measured", {**EVALUATED, "stage": "dpo", "eval_dataset": "pictures"}, {**EVALUATED, "eval_dataset": "pictures"}),
     ("metric-not-produced", {**CHOSEN, "eval_dataset": "pairs", "metric_for_best_model": "macro_f1"},
      {**BEST, "stage": "dpo", "metric_for_best_model": "rewards/accuracies"}),
     ("metric-not-produced", {**BEST, "stage": "pt", "metric_for_best_model": "macro_f1"},
@@ -573,8 +575,8 @@ def test_what_prevents_the_evaluation_of_our_axolotl_plugin_is_reported():
         "eval_steps": 5,
     }
     assert "axolotl-evaluation" not in rules(check(ours, engine=AXOLOTL))
-    packed = check({**ours, "sample_packing": True}, engine=AXOLOTL)
-    assert [f.key for f in packed.findings if f.rule == "axolotl-evaluation"] == ["sample_packing"]
+    streamed = check({**ours, "streaming": True, "max_steps": 5}, engine=AXOLOTL)
+    assert [f.key for f in streamed.findings if f.rule == "axolotl-evaluation"] == ["streaming"]
 
 
 def test_versions_known_to_be_bad_together_are_named():

@@ -33,14 +33,15 @@ def runs(axolotl_recipe, axolotl_learned, registry, tiny, tmp_path_factory) -> d
     values = yaml.safe_load(unlabelled.read_text())
     values["datasets"] = [{"path": str(registry / "empty_answers.json"), "type": "chat_template"}]
     unlabelled.write_text(yaml.safe_dump(values))
+    ours = ("test_datasets", "plugins", "tunebook_dataset_dir", "tunebook_eval_datasets", "eval_steps")
+    stock = axolotl_recipe("like_train", sample_packing=True, **dict.fromkeys(ours), **short)
     plans = {
         # First, since Axolotl patches torch's data loading for packing, for the rest of the process.
         "packed": {
             "verb": "train",
-            "recipe": axolotl_recipe(
-                "like_train", "like_odd", sample_packing=True, eval_sample_packing=False, **short
-            ),
+            "recipe": axolotl_recipe("like_train", "like_odd", sample_packing=True, **short),
         },
+        "packed_stock": {"verb": "train", "recipe": stock},
         "lora": {"verb": "train", "recipe": lora},
         "generate": {"verb": "train", "recipe": axolotl_recipe("sums_train", "sums_eval", **short)},
         "several": {
@@ -103,7 +104,7 @@ def runs(axolotl_recipe, axolotl_learned, registry, tiny, tmp_path_factory) -> d
         },
         "interlocked": {
             "verb": "train",
-            "recipe": axolotl_recipe("like_train", "like_odd", eval_steps=None, sample_packing=True),
+            "recipe": axolotl_recipe("like_train", "like_odd", eval_steps=None, train_on_inputs=True),
         },
         "unlabelled": {"verb": "train", "recipe": unlabelled},
         "bare_base": {"verb": "evaluate", "recipe": evaluated},
@@ -222,7 +223,18 @@ def test_what_axolotl_would_pass_over_stops_the_run(runs, name, said):
 def test_the_option_model_names_every_key_to_change(runs):
     assert runs["interlocked"].code == 1
     assert "set `eval_steps`" in runs["interlocked"].log
-    assert "set `eval_sample_packing: false`" in runs["interlocked"].log
+    assert "set `train_on_inputs: false`" in runs["interlocked"].log
+
+
+def test_evaluation_rows_are_not_packed_and_training_rows_stay_as_they_are(runs):
+    packed, stock = runs["packed"], runs["packed_stock"]
+    assert packed.code == stock.code == 0, packed.log[-3000:]
+    assert packed.evaluations()[0]["n"] == 41
+    losses = [
+        [entry["loss"] for entry in state_of(run, 2)["log_history"] if "loss" in entry]
+        for run in (packed, stock)
+    ]
+    assert losses[0] == losses[1] != []
 
 
 def test_evaluating_the_trained_model_gives_the_number_of_the_training(runs, axolotl_learned):

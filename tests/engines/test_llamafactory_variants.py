@@ -11,7 +11,7 @@ pytestmark = pytest.mark.engine
 def refused(recipe, train_many):
     """Recipes that cannot be measured, run in one process."""
     faults = {
-        "packing": {"packing": True},
+        "packing": {"packing": True, "tokenized_path": "kept"},
         "train_on_prompt": {"train_on_prompt": True},
         "metric": {"eval_dataset": "unknown_metric"},
         "reference": {"eval_dataset": "maybe_eval"},
@@ -28,7 +28,7 @@ def refused(recipe, train_many):
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        ("packing", "set `packing: false`"),
+        ("packing", "tokenized_path: rows kept in kept are packed"),
         ("train_on_prompt", "set `train_on_prompt: false`"),
         ("metric", "yes_or_no"),
         ("reference", "maybe_eval, row 0: yes_no cannot use the reference 'Perhaps'"),
@@ -44,6 +44,10 @@ def test_what_cannot_be_measured_stops_the_run_with_the_key_to_change(refused, f
     assert told in run.log
     assert "\nfix: " in run.log
     assert "Traceback" not in run.log
+
+
+FROM_THE_START = {"eval_on_start": True, "cutoff_len": 255}
+PACKS = {"packing": True, "cutoff_len": 256}  # LLaMA-Factory takes one token of it away
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +79,33 @@ def variants(recipe, train_many):
             "load_best_model_at_end": True,
         },
         "batch_1": {"per_device_eval_batch_size": 1},
+        "plain": FROM_THE_START,
+        "packed": {**FROM_THE_START, **PACKS},
+        "neat": {**FROM_THE_START, **PACKS, "neat_packing": True},
+        "stock_packed": {**PACKS, "eval_strategy": "no", "eval_dataset": None},
+        "streamed": {**FROM_THE_START, "streaming": True, "dataloader_num_workers": 1},
     }
     base = recipe(**short)
     recipes = [{k: v for k, v in {**base, **change}.items() if v is not None} for change in changes.values()]
     return dict(zip(changes, train_many(recipes), strict=True))
+
+
+@pytest.mark.parametrize("name", ["packed", "neat", "streamed"])
+def test_evaluation_rows_stay_apart_where_training_rows_are_packed_or_streamed(variants, name):
+    run, plain = variants[name], variants["plain"]
+    assert run.code == 0, run.log[-2000:]
+    first, same = run.evaluations()[0], plain.evaluations()[0]
+    assert (first["step"], first["n"]) == (0, 101)
+    assert {key: first[key] for key in first if key.startswith(("loss", "macro", "auroc", "brier"))} == {
+        key: same[key] for key in first if key.startswith(("loss", "macro", "auroc", "brier"))
+    }
+    if name == "streamed":
+        assert "like_eval: 101 rows of the stream are evaluated" in run.log
+
+
+def test_packed_training_rows_stay_as_they_are(variants):
+    packed, stock = variants["packed"], variants["stock_packed"]
+    assert packed.logged("loss") == stock.logged("loss") != variants["plain"].logged("loss")
 
 
 def test_several_sets_under_lora_each_get_their_own_figures(variants):

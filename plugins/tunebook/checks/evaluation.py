@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tunebook import engines
 from tunebook.engines.axolotl.engine import data_faults, locate_blocks
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, PLUGIN, evaluation_faults
 from tunebook.types import MEDIA
@@ -22,6 +23,7 @@ def check_evaluation(recipe: CheckedRecipe) -> Iterator[Finding]:
     elif recipe.command == "train":
         yield from _nothing_to_do(recipe)
         yield from _what_is_measured(recipe)
+        yield from _streamed_files(recipe)
     if recipe.command == "train":
         yield from _what_is_not_measured(recipe)
 
@@ -62,16 +64,30 @@ def _nothing_to_do(recipe: CheckedRecipe) -> Iterator[Finding]:
         )
 
 
+def _streamed_files(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """LLaMA-Factory cuts a local file into as many streams as there are workers, and fails on none."""
+    if not recipe.get("streaming") or recipe.get("dataloader_num_workers"):
+        return
+    for entry in recipe.entries(engines.load(recipe.engine).dataset_names(recipe.values)):
+        if entry.values.get("file_name"):
+            yield recipe.error(
+                "dataloader_num_workers",
+                "settings-conflict",
+                f"streams the local file of {entry.name} with no worker, on which LLaMA-Factory fails",
+                fix="add dataloader_num_workers: 1",
+            )
+            return
+
+
 def _what_is_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
     measured = [entry.name for entry in recipe.entries(recipe.evaluation_sets) if entry.metrics]
-    for key in ("packing", "neat_packing"):
-        if recipe.get(key) and measured:
-            yield recipe.error(
-                key,
-                "packed-evaluation",
-                f"packs the rows of {', '.join(measured)} too, so that no answer is separate from the next",
-                fix=f'remove {key}, or take "metric" out of the registry entry',
-            )
+    if (recipe.get("packing") or recipe.get("neat_packing")) and recipe.get("tokenized_path") and measured:
+        yield recipe.error(
+            "tokenized_path",
+            "packed-evaluation",
+            f"keeps packed rows, also of {', '.join(measured)}: no answer is separate from the next",
+            fix="remove tokenized_path, or packing",
+        )
     if recipe.get("train_on_prompt") and measured:
         yield recipe.error(
             "train_on_prompt",
@@ -99,7 +115,7 @@ def _what_is_not_measured(recipe: CheckedRecipe) -> Iterator[Finding]:
             continue
         columns = entry.values.get("columns")
         media = [name for name in MEDIA if isinstance(columns, dict) and columns.get(name)]
-        if media and recipe.engine == "llamafactory":
+        if media and recipe.engine == "llamafactory" and objective is not None:
             yield recipe.error(
                 "eval_dataset",
                 "media-not-measured",

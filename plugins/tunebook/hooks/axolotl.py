@@ -98,6 +98,8 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
             if trained_for is None:
                 loaded = build_sets(cfg, trainer)
                 trainer.eval_dataset = loaded if len(loaded) > 1 else next(iter(loaded.values()))
+                # Ours are evaluated row by row. Set here, not in the recipe, it leaves training rows alone.
+                trainer.args.eval_sample_packing = False
             else:  # what the trainer has made of the one set are the rows of its own evaluation
                 _tell_dropped_pairs(cfg, len(trainer.eval_dataset))
             words = EngineWords(

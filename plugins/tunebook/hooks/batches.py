@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from tunebook.hooks.ranks import FILLER, Rank
 from tunebook.hooks.rows import AnswerRow
-from tunebook.types import IGNORED
+from tunebook.types import IGNORED, MEDIA
 
 _PAD_MULTIPLE = 8  # tensor cores want it
 _PAD_UP_TO = 4096
@@ -78,8 +79,10 @@ class Batch(NamedTuple):
     indices: list[int]
     answer_starts: list[int]
     """Column of the first token of the last supervised span, per row; `tokens` when there is none."""
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
     labels: torch.Tensor
+    part: Callable[[slice], Batch] | None = None
+    """Makes a batch of some of its rows, where that is more than cutting its tensors."""
 
 
 def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
@@ -90,7 +93,8 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
         pad_id: Fills `input_ids`; it is masked, so its value does not matter.
     """
     width = max(len(row["input_ids"]) for row in rows)
-    if width < _PAD_UP_TO:
+    # A single row is never padded: with one row the linear attention of Qwen3.5 and Qwen3-Next reads no mask.
+    if width < _PAD_UP_TO and len(rows) > 1:
         width += -width % _PAD_MULTIPLE
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
@@ -111,10 +115,53 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
     )
 
 
+def collate_media(rows: Sequence[Mapping[str, Any]], collator: Any, *, prompts_only: bool = False) -> Batch:
+    """Pad rows as the engine pads them, with what its collator makes of pictures and the like.
+
+    Args:
+        rows: As for `collate`, with the columns of `MEDIA` as well.
+        collator: The engine's. It pads with its `tokenizer`, and gives tensors by name.
+        prompts_only: For generation: padded on the left, and the model computes positions by itself.
+    """
+    features = [
+        {
+            "input_ids": list(row["input_ids"]),
+            "attention_mask": [1] * len(row["input_ids"]),
+            "labels": list(row["labels"]),
+            **{name: row[name] for name in MEDIA if name in row},
+        }
+        for row in rows
+    ]
+    with _padding_left(collator.tokenizer) if prompts_only else contextlib.nullcontext():
+        inputs = dict(collator(features))
+    labels = inputs.pop("labels")
+    # Also of padding that the engine takes for a label, and of a picture put in to keep ranks in step.
+    labels = labels.masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    if prompts_only:
+        inputs = {name: one for name, one in inputs.items() if name not in ("position_ids", "rope_deltas")}
+    return Batch(
+        indices=[row["index"] for row in rows],
+        answer_starts=[row["answer_start"] for row in rows],
+        inputs=inputs,
+        labels=labels,
+        part=lambda some: collate_media(rows[some], collator, prompts_only=prompts_only),
+    )
+
+
+@contextlib.contextmanager
+def _padding_left(tokenizer: Any) -> Iterator[None]:
+    before, tokenizer.padding_side = tokenizer.padding_side, "left"
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = before
+
+
 def halves(batch: Batch) -> tuple[Batch, Batch]:
     """Two batches of half the rows each, without the padding that neither needs any more."""
     middle = len(batch.indices) // 2
-    return _part(batch, slice(0, middle)), _part(batch, slice(middle, None))
+    part = batch.part or (lambda rows: _part(batch, rows))
+    return part(slice(0, middle)), part(slice(middle, None))
 
 
 def _part(batch: Batch, rows: slice) -> Batch:
@@ -137,6 +184,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         batches: Row numbers per batch; a negative one is a filler, which repeats the first row.
         pad_id: Token id to pad with.
         prompts_only: Omit the answers, for generation.
+        collator: The engine's, for rows with pictures and the like; None: they are text.
     """
 
     def __init__(
@@ -147,18 +195,23 @@ class Batches(torch.utils.data.Dataset[Batch]):
         *,
         pad_id: int,
         prompts_only: bool = False,
+        collator: Any = None,
     ) -> None:
         self.dataset = dataset
         self.rows = rows
         self.batches = batches
         self.pad_id = pad_id
         self.prompts_only = prompts_only
+        self.collator = collator
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Batch:
-        return collate(list(self._rows(self.batches[number])), pad_id=self.pad_id)
+        rows = list(self._rows(self.batches[number]))
+        if self.collator is not None:
+            return collate_media(rows, self.collator, prompts_only=self.prompts_only)
+        return collate(rows, pad_id=self.pad_id)
 
     def _rows(self, batch: list[int]) -> Iterator[Mapping[str, Any]]:
         for index in batch:
@@ -166,6 +219,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
             tokens = self.dataset[row.index]
             end = row.answer.start if self.prompts_only else row.length
             yield {
+                **tokens,
                 "index": index,
                 "input_ids": tokens["input_ids"][:end],
                 "labels": tokens["labels"][:end],

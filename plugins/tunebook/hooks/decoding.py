@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+_PICTURE = re.compile(r"(<[^<>\s]{1,40}>)\1{7,}")
+"""The same special token over and over is what stands for a picture."""
 _PROMPT_TOKENS_KEPT = 1024  # of each prompt, at its end: a record file is read by people
 
 
@@ -46,6 +49,7 @@ class Detokenizer:
     def prompt(self, ids: Sequence[int]) -> str:
         """The end of a prompt, special tokens shown; says how many tokens come before it."""
         text = str(self.tokenizer.decode(ids[-_PROMPT_TOKENS_KEPT:], skip_special_tokens=False))
+        text = _PICTURE.sub(lambda run: f"{run[1]} [{len(run[0]) // len(run[1])} times] ", text)
         hidden = len(ids) - _PROMPT_TOKENS_KEPT
         return f"[{hidden} tokens before] {text}" if hidden > 0 else text
 

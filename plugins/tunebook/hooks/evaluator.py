@@ -140,7 +140,13 @@ class Evaluator:
         """
         # Of size 1, not None: Axolotl's patched fetcher takes every index for a list.
         loader = torch.utils.data.DataLoader(
-            Batches(prepared.dataset, prepared.rows, batches, pad_id=self.detokenizer.pad_id),
+            Batches(
+                prepared.dataset,
+                prepared.rows,
+                batches,
+                pad_id=self.detokenizer.pad_id,
+                collator=prepared.collator,
+            ),
             batch_size=1,
             collate_fn=operator.itemgetter(0),
         )
@@ -168,7 +174,7 @@ class Evaluator:
         device = inputs["input_ids"].device
         if self._takes_position_ids is None:  # once: it reads a signature and a whole configuration
             self._takes_position_ids = takes_position_ids(model)
-        if not self._takes_position_ids:
+        if not self._takes_position_ids and batch.part is None:
             inputs.pop("position_ids")
         batch = batch._replace(inputs=inputs, labels=batch.labels.to(device))
         with self.trainer.compute_loss_context_manager():
@@ -177,7 +183,7 @@ class Evaluator:
                 batch,
                 keep_answers_only=self._answers_only(model),
                 class_ids=class_ids,
-                read_at_a_time=None if collective else read_at_a_time(model, batch),
+                read_at_a_time=None if collective or batch.part else read_at_a_time(model, batch),
                 agree=(lambda number: largest(number, device)) if collective else int,
             )
         return found

@@ -7,6 +7,7 @@ lose special tokens. Greedy decoding draws no random number, so the training tha
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -69,7 +70,14 @@ def generate_batches(
         TunebookError: A row does not fit.
     """
     detokenizer = prepared.detokenizer
-    loader = Batches(prepared.dataset, prepared.rows, batches, pad_id=detokenizer.pad_id, prompts_only=True)
+    loader = Batches(
+        prepared.dataset,
+        prepared.rows,
+        batches,
+        pad_id=detokenizer.pad_id,
+        prompts_only=True,
+        collator=prepared.collator,
+    )
     settings = generation_settings(detokenizer, prepared.max_new_tokens)
     if limits.cache_on_host and next(trainer.model.parameters()).device.type != "cuda":
         limits = replace(limits, cache_on_host=False)  # there is no other memory
@@ -80,12 +88,12 @@ def generate_batches(
     check_generation(trainer.model, prompts, prepared.max_new_tokens, limits)
 
     def run(batch: Batch) -> list[GeneratedIds]:
-        inputs = trainer._prepare_inputs(
-            {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-        )
+        wanted = {name: one for name, one in batch.inputs.items() if name != "position_ids"}
+        inputs = trainer._prepare_inputs(wanted | _token_types(trainer.model, batch))
         rows, width = inputs["input_ids"].shape
         # How often a rank reads depends on its own rows; where passes are collective it reads once.
-        settings.prefill_chunk_size = None if collective else prefill_at_a_time(trainer.model, rows, width)
+        whole = collective or batch.part is not None
+        settings.prefill_chunk_size = None if whole else prefill_at_a_time(trainer.model, rows, width)
         output = trainer.model.generate(**inputs, synced_gpus=collective)
         answers = zip(batch.indices, output[:, width:].tolist(), strict=True)
         return [
@@ -97,6 +105,25 @@ def generate_batches(
         for number in _progress(len(loader), trainer):
             found = halving(run, loader[number], collective=collective)
             on_batch([one for one in found if one.row != FILLER])
+
+
+def _token_types(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """Which tokens are of pictures (1) and of videos (2), for a model that finds its positions by them.
+
+    Without it Qwen's vision models count a picture's tokens as text, and say nothing.
+    """
+    inner = innermost(model)
+    name = "mm_token_type_ids"
+    wanted = batch.part is not None and name in inspect.signature(inner.forward).parameters
+    if not wanted or name in batch.inputs:
+        return {}
+    ids = batch.inputs["input_ids"]
+    types = torch.zeros_like(ids)
+    for kind, key in enumerate(("image_token_id", "video_token_id"), start=1):
+        token = getattr(inner.config, key, None)
+        if token is not None:
+            types[ids == token] = kind
+    return {name: types}
 
 
 def generation_settings(detokenizer: Detokenizer, max_new_tokens: int, **sampling: Any) -> GenerationConfig:

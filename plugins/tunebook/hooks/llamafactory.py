@@ -12,7 +12,7 @@ import contextlib
 import copy
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,6 +122,7 @@ def _wrap(
                 prompt_loss_key="train_on_prompt",
                 length_limit=data_args.cutoff_len,
                 answer_header=_answer_header(trainer.data_collator.template, trainer.processing_class),
+                collator=_collator(trainer.data_collator),
             )
             try:
                 attach(trainer, sets, words=words, output_dir=Path(training_args.output_dir))
@@ -142,7 +143,7 @@ def _wrap(
             # The rows are made with the tokenizer that training had; the base itself may not be asked for.
             workflow.load_model = lambda tokenizer, *_, **__: load(first, tokenizer)  # type: ignore[attr-defined]
         try:
-            with _dropped_rows_told(data_args, stage):
+            with _evaluation_rows_apart(data_args, stage):
                 return run_stage(model_args, data_args, training_args, finetuning_args, *rest, **named)
         finally:
             setattr(owner, trainer_name, stock)
@@ -152,18 +153,27 @@ def _wrap(
 
 
 @contextlib.contextmanager
-def _dropped_rows_told(data_args: Any, stage: str) -> Iterator[None]:
-    """Say of each evaluation set how many rows LLaMA-Factory drops, which by itself it logs one by one."""
+def _evaluation_rows_apart(data_args: Any, stage: str) -> Iterator[None]:
+    """Let LLaMA-Factory make evaluation rows one by one: not packed, and read whole where they are streamed.
+
+    It says of each set how many rows are dropped, which LLaMA-Factory logs row by row. Training rows stay.
+    """
     loader = importlib.import_module("llamafactory.data.loader")
     stock = loader._get_preprocessed_dataset  # type: ignore[attr-defined]
     names = _names(data_args)
     shown = iter(names if data_args.eval_on_each_dataset else ["+".join(names)])
     lacks = "one of two answers" if stage == "dpo" else "an answer"
 
-    def preprocess(dataset: Any, *args: Any, is_eval: bool = False, **named: Any) -> Any:
-        found = stock(dataset, *args, is_eval=is_eval, **named)
-        name = next(shown, names[-1]) if is_eval else None
-        if name and hasattr(found, "__len__") and len(found) < len(dataset) and not data_args.packing:
+    def preprocess(dataset: Any, given: Any, *args: Any, is_eval: bool = False, **named: Any) -> Any:
+        if not is_eval:
+            return stock(dataset, given, *args, **named)
+        own = copy.copy(given)
+        own.packing = own.neat_packing = False
+        found = stock(dataset, own, *args, is_eval=True, **named)
+        name = next(shown, names[-1])
+        if not hasattr(found, "__len__"):
+            return _read_whole(found, name)
+        if len(found) < len(dataset):
             say(
                 f"warning: {name}: {len(found)} of {len(dataset)} rows are evaluated: LLaMA-Factory drops "
                 f"rows that lack {lacks} or whose turns are out of order"
@@ -175,6 +185,26 @@ def _dropped_rows_told(data_args: Any, stage: str) -> Iterator[None]:
         yield
     finally:
         loader._get_preprocessed_dataset = stock  # type: ignore[attr-defined]
+
+
+def _read_whole(stream: Any, name: str) -> Any:
+    """The rows of a stream as a set, since evaluation counts them and deals them to the ranks."""
+    from datasets import Dataset
+    from tqdm import tqdm
+
+    rows = list(tqdm(stream, desc=f"reading {name}", unit=" rows", mininterval=1.0))
+    say(f"{name}: {len(rows)} rows of the stream are evaluated")
+    return Dataset.from_list(rows)
+
+
+def _collator(stock: Any) -> Any:
+    """The run's own collator, for rows that are not packed, and pads no more than the longest row needs."""
+    own = copy.copy(stock)
+    own.pad_to_multiple_of = None
+    for name in ("block_diag_attn", "neat_packing"):
+        if hasattr(own, name):
+            setattr(own, name, False)
+    return own
 
 
 def _answer_header(template: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -245,19 +275,18 @@ def _asked(data_args: Any, names: list[str]) -> dict[str, tuple[MetricSpec, ...]
 
 
 def _refuse_unreadable_rows(data_args: Any, training_args: Any) -> None:
-    faults: Mapping[str, object] = {
-        "packing": data_args.packing,
-        "neat_packing": data_args.neat_packing,
-        "train_on_prompt": data_args.train_on_prompt,
-        "streaming": data_args.streaming,
-    }
-    for key, value in faults.items():
-        if value:
-            raise TunebookError(
-                f"`{key}: true` applies to the evaluation rows too: no answer can be separated from its "
-                "prompt",
-                fix=f'set `{key}: false`, or remove "metric" from the evaluation datasets',
-            )
+    if data_args.train_on_prompt:
+        raise TunebookError(
+            "`train_on_prompt: true` applies to the evaluation rows too: no answer can be separated from its "
+            "prompt",
+            fix='set `train_on_prompt: false`, or remove "metric" from the evaluation datasets',
+        )
+    if data_args.packing and data_args.tokenized_path:
+        raise TunebookError(
+            f"tokenized_path: rows kept in {data_args.tokenized_path} are packed, the evaluation's too: no "
+            "answer can be separated from the next",
+            fix="leave out tokenized_path and --cache, or set `packing: false`",
+        )
     if training_args.predict_with_generate and training_args.do_train:
         raise TunebookError(
             "`predict_with_generate: true` replaces the evaluation by LLaMA-Factory's own generation",

@@ -16,7 +16,7 @@ from tunebook.types import MEDIA, Figure, Metric, MetricMode, MetricSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineWords:
-    """How the engine calls the settings that our messages name, and the limit it works under."""
+    """How the engine calls the settings that our messages name, the limit it works under, its collator."""
 
     length_key: str
     prompt_loss_key: str
@@ -25,6 +25,8 @@ class EngineWords:
     answer_header: tuple[int, ...] = ()
     """Token ids before every answer, as the engine's template writes them; empty: found by comparing
     rows."""
+    collator: Any = None
+    """Makes batches of rows with pictures and the like; see `collate_media`. None: such rows are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Prepared:
     max_new_tokens: int
     notes: tuple[str, ...]
     """What the user has to know about this set, one line each."""
+    collator: Any = None
+    """The engine's, where rows have pictures, videos or sounds."""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -79,7 +83,12 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
     Raises:
         TunebookError: The rows cannot be evaluated, or a reference is unusable for a metric.
     """
-    _refuse_media(chosen.name, dataset)
+    media = _media_of(dataset)
+    if media and (words.collator is None or chosen.beside is not None):
+        raise TunebookError(
+            f"{chosen.name}: its rows have {', '.join(media)}, which our evaluation would leave out",
+            fix=f'take "metric" out of the registry entry {chosen.name}: the engine then evaluates it alone',
+        )
     rows = read_rows(
         dataset,
         name=chosen.name,
@@ -123,22 +132,14 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
             default=0,
         ),
         notes=(*notes, *note),
+        collator=words.collator if media else None,
     )
 
 
-def _refuse_media(name: str, dataset: Any) -> None:
-    """Our batches carry only text, and answers to a picture's question without the picture are wrong.
-
-    Raises:
-        TunebookError: A row has pictures, videos or sounds.
-    """
+def _media_of(dataset: Any) -> list[str]:
+    """The columns of a set in which a row has pictures, videos or sounds."""
     found = [column for column in MEDIA if column in (getattr(dataset, "column_names", None) or ())]
-    held = [column for column in found if any(dataset[column])]
-    if held:
-        raise TunebookError(
-            f"{name}: its rows have {', '.join(held)}, which our evaluation would leave out",
-            fix=f'take "metric" out of the registry entry {name}: the engine then evaluates it alone',
-        )
+    return [column for column in found if any(dataset[column])]
 
 
 def _mode(

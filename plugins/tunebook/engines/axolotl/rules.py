@@ -108,16 +108,6 @@ def _registry_faults(directory: Any, names: list[str], root: Path) -> Iterator[T
 
 def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
     """Settings that leave no single answer in a row, or no rows that can be counted."""
-    if values.get("sample_packing") and values.get("eval_sample_packing") is not False:
-        yield TunebookError(
-            "`sample_packing: true` packs the evaluation rows too: few rows are left, each with many answers",
-            fix="set `eval_sample_packing: false`",
-        )
-    elif values.get("eval_sample_packing"):
-        yield TunebookError(
-            "`eval_sample_packing: true` puts many answers into one row",
-            fix="set `eval_sample_packing: false`",
-        )
     if values.get("dataloader_drop_last"):
         yield TunebookError(
             "`dataloader_drop_last: true` leaves out the rows of the last, incomplete batch",
@@ -130,7 +120,8 @@ def _unreadable_rows(values: Mapping[str, Any]) -> Iterator[TunebookError]:
         )
     if values.get("streaming"):
         yield TunebookError(
-            "`streaming: true`: rows that arrive one by one cannot be counted",
+            "`streaming: true`: Axolotl loads no evaluation set beside a stream, but where it is packed and "
+            "from a hub, which was not tried",
             fix=f"remove `streaming`, or take {PLUGIN} out of `plugins`",
         )
 
