@@ -87,7 +87,15 @@ def test_nothing_but_training_is_left_of_a_recipe():
         "eval_dataset": "e",
         "eval_strategy": "steps",
         "load_best_model_at_end": True,
+        "eval_on_start": True,
+        "eval_on_each_dataset": True,
+        "push_to_hub": True,
+        "hub_model_id": "me/mine",
+        "use_swanlab": True,
+        "swanlab_project": "p",
         "num_train_epochs": 3,
+        "hf_hub_token": "t",
+        "neat_packing": True,
         "learning_rate": 1e-4,
     }
     values = bench_values(recipe, "llamafactory", steps=7, attention="fa2", synthetic=True)
@@ -96,7 +104,9 @@ def test_nothing_but_training_is_left_of_a_recipe():
     assert values["flash_attn"] == "fa2"
     assert values["train_from_scratch"] is True
     assert values["learning_rate"] == 1e-4
-    assert not {"eval_dataset", "eval_strategy", "load_best_model_at_end", "num_train_epochs"} & values.keys()
+    ours = {"max_steps", "save_strategy", "report_to", "logging_steps", "plot_loss", "flash_attn"}
+    kept = {"model_name_or_path", "learning_rate", "hf_hub_token", "neat_packing"}
+    assert values.keys() == kept | ours | {"train_from_scratch"}
 
 
 def test_our_plugin_does_not_evaluate_in_axolotl():
@@ -105,11 +115,17 @@ def test_our_plugin_does_not_evaluate_in_axolotl():
         "plugins": [PLUGIN, "other.Plugin"],
         "test_datasets": [{}],
         "tunebook_eval_datasets": ["e"],
+        "do_causal_lm_eval": True,
+        "use_wandb": True,
+        "wandb_project": "p",
+        "hub_model_id": "me/mine",
+        "num_epochs": 2,
     }
     values = bench_values(recipe, "axolotl", steps=7, attention="sdpa", synthetic=False)
     assert values["plugins"] == ["other.Plugin"]
     assert values["attn_implementation"] == "sdpa"
-    assert not {"test_datasets", "tunebook_eval_datasets"} & values.keys()
+    ours = {"max_steps", "save_strategy", "val_set_size", "logging_steps", "attn_implementation"}
+    assert values.keys() == {"base_model", "plugins", "num_epochs"} | ours
     assert "plugins" not in bench_values(
         {**recipe, "plugins": [PLUGIN]}, "axolotl", steps=7, attention=None, synthetic=False
     )

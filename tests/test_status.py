@@ -184,7 +184,12 @@ def test_a_run_of_another_host_is_neither_called_dead_nor_stopped(tmp_path):
     ("record", "life", "detail"),
     [
         ({"exit_status": 0, "stopped_by": None}, "finished", ""),
-        ({"exit_status": 1, "stopped_by": None}, "failed", "exit status 1"),
+        ({"exit_status": 1, "stopped_by": None}, "failed", "ended with status 1"),
+        (
+            {"exit_status": 137, "stopped_by": None},
+            "failed",
+            "was killed by SIGKILL (most often the kernel's, because memory ran out)",
+        ),
         ({"exit_status": 130, "stopped_by": "SIGINT"}, "stopped", "by SIGINT"),
         ({"exit_status": 138, "stopped_by": "request"}, "stopped", "as asked"),
     ],

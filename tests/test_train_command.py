@@ -170,7 +170,7 @@ def test_a_dry_run_prints_everything_and_writes_nothing(place):
 def test_the_engines_own_exit_status_is_ours(place):
     done = place.run(does="exit 7")
     assert done.returncode == 7
-    assert "the engine failed with exit status 7" in done.stderr
+    assert "the engine ended with status 7; its own message is above" in done.stderr
     assert not (place.output / "tunebook" / "finished.json").exists()
 
 

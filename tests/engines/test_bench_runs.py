@@ -24,7 +24,7 @@ def bench(recipe, *arguments, tmp_path):
 def test_a_recipe_is_timed_and_nothing_is_left(recipe, tmp_path):
     (tmp_path / "tmp").mkdir()
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe(output_dir=str(tmp_path / "output"))))
+    file.write_text(yaml.safe_dump(recipe(output_dir=str(tmp_path / "output"), eval_on_start=True)))
     done = bench(file, "--steps", "6", "--warmup", "2", "--json", "--synthetic", tmp_path=tmp_path)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)

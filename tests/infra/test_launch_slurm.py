@@ -44,7 +44,7 @@ def test_a_failed_node_fails_its_task_alone(cluster, place):
     out = cluster.run(*place.launch("--via", "slurm", "--split", place.folder / "split"))
     states = cluster.wait_for_job(job_of(out))
     assert states == {"0": "COMPLETED", "1": "COMPLETED", "2": "FAILED", "3": "COMPLETED"}
-    assert "the engine failed with exit status 9" in place.log(2)
+    assert "the engine ended with status 9" in place.log(2)
 
 
 def test_the_signal_before_the_limit_saves_and_puts_the_job_back(cluster, place):

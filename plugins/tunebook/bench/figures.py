@@ -145,21 +145,15 @@ def peak_flops(device: str) -> float | None:
     return None if found is None else found * 1e12
 
 
-# Turns a recipe into one that only trains, for a few steps: no evaluation, no saving, no trackers.
+# Turns a recipe into one that only trains, for a few steps: no evaluation, no saving, no trackers, no hub. By
+# the keys' families: what the next version adds to one is left out too.
 
-_DROPPED = {
-    "llamafactory": (
-        *("eval_dataset", "val_size", "eval_steps", "eval_strategy", "do_eval", "do_predict", "save_steps"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_steps"),
-        *("resume_from_checkpoint", "num_train_epochs", "predict_with_generate", "run_name"),
-    ),
-    "axolotl": (
-        *("test_datasets", "eval_steps", "evals_per_epoch", "eval_strategy", "save_steps", "saves_per_epoch"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "early_stopping_patience"),
-        *("resume_from_checkpoint", "auto_resume_from_checkpoints", "wandb_project", "mlflow_tracking_uri"),
-        *("tunebook_dataset_dir", "tunebook_eval_datasets"),
-    ),
-}
+_DROPPED = re.compile(
+    r"eval.*|save_.*|do_(?:eval|predict|bench_eval|causal_lm_eval)|bench_.*|lm_eval.*|predict_with_generate"
+    r"|dpo_generate_during_eval|test_datasets|val_size|load_best_model_at_end|metric_for_best_model"
+    r"|greater_is_better|early_stopping_.*|(?:auto_)?resume_from_checkpoints?|num_train_epochs|run_name"
+    r"|push_.*|hub_.*|hf_mlflow.*|(?:use_)?(?:wandb|mlflow|comet|trackio|swanlab)(?:_.*)?|tunebook_.*"
+)
 _SET: dict[str, dict[str, Any]] = {
     "llamafactory": {"save_strategy": "no", "report_to": "none", "logging_steps": 1000, "plot_loss": False},
     "axolotl": {"save_strategy": "no", "val_set_size": 0.0, "logging_steps": 1000},
@@ -182,7 +176,7 @@ def bench_values(
     Raises:
         TunebookError: The engine cannot make random weights.
     """
-    kept = {key: value for key, value in values.items() if key not in _DROPPED[engine]}
+    kept = {key: value for key, value in values.items() if not _DROPPED.fullmatch(key)}
     kept |= _SET[engine] | {"max_steps": steps}
     if attention is not None:
         kept[_ATTENTION_KEY[engine]] = attention

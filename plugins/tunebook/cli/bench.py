@@ -104,8 +104,8 @@ def _train(plan: TrainPlan, values: dict[str, Any], output: Path) -> dict[str, A
     if not left.is_file():
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         raise TunebookError(
-            f"the engine ended with status {ended.code} before its steps were made; it said last:\n{tail}",
-            fix="make sure that `tunebook train` starts this recipe, and that its start-up hook is on",
+            f"the engine {ended.how} before its steps were made; it said last:\n{tail}",
+            fix="mend what it says; else `tunebook doctor` says whether the start-up hook is on",
         )
     return dict(json.loads(left.read_text(encoding="utf-8")))
 

@@ -156,7 +156,7 @@ def _run(plan: TrainPlan, lock: int | None, *, log: Path | None) -> int:
         how = "Ctrl-C" if ended.stopped_by is signal.SIGINT else ended.stopped_by.name
         say(f"stopped by {how}; {_how_to_go_on(plan)}")
     else:
-        say(f"the engine failed with exit status {code}; its own message is above")
+        say(f"the engine {ended.how}; its own message is above")
         say(_how_to_go_on(plan))
     stopped_by = "request" if saved is not None else ended.stopped_by and ended.stopped_by.name
     end = {"ended": utc_now(), "exit_status": code, "stopped_by": stopped_by}

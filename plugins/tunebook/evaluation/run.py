@@ -149,7 +149,7 @@ def run(start: EngineStart, on_progress: Callable[[EngineProgress], None]) -> En
     if ended.code != 0:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
         raise TunebookError(
-            f"the engine ended with status {ended.code}; it said last:\n" + "\n".join(tail),
+            f"the engine {ended.how}; it said last:\n" + "\n".join(tail),
             fix=f"see {log}; what is finished is kept, and the same command continues from it",
         )
     return EngineEnd(failures=found, stopped=False, warnings=_warnings(log))

@@ -181,7 +181,7 @@ def run_module(module: str, job: Mapping[str, Any], engine: EngineName | None, *
             said = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
             tail = "\n".join(said.splitlines()[-15:])
             raise TunebookError(
-                f"{module} ended with status {ended.code}; the last it said:\n{tail}",
+                f"{module} {ended.how}; the last it said:\n{tail}",
                 fix="see the message above; `tunebook doctor` shows what the environment lacks",
             )
         return ended.code

@@ -132,7 +132,7 @@ def _run(module: str, job: dict[str, Any], scratch: Path, environment: Path) -> 
     if ended.code:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:])
         raise TunebookError(
-            f"{module} ended with status {ended.code} in {environment}; it said last:\n{tail}",
+            f"{module} {ended.how} in {environment}; it said last:\n{tail}",
             fix="if memory or disk ran out, free some; else report this with the lines above",
         )
 

@@ -148,7 +148,8 @@ def _life(record: Mapping[str, Any], ours: Path) -> tuple[Life, str]:
     by = record.get("stopped_by")
     if by:
         return "stopped", "as asked" if by == "request" else f"by {by}"
-    return "failed", f"exit status {record['exit_status']}"
+    code = record["exit_status"]
+    return "failed", processes.ended_how(code) if isinstance(code, int) else str(code)
 
 
 def _log(folder: Path, record: Mapping[str, Any]) -> Path | None:

@@ -40,6 +40,26 @@ class Ended(NamedTuple):
     stopped_by: signal.Signals | None
     """The signal that made us end it; None where it ended by itself."""
 
+    @property
+    def how(self) -> str:
+        """How it ended, e.g. `ended with status 1`, or by which signal it was killed."""
+        return ended_how(self.code)
+
+
+def ended_how(code: int) -> str:
+    """Say what an exit status means.
+
+    >>> ended_how(1), ended_how(139)
+    ('ended with status 1', 'was killed by SIGSEGV (Segmentation fault)')
+    """
+    try:
+        number = signal.Signals(code - 128)
+    except ValueError:
+        return f"ended with status {code}"
+    if number == signal.SIGKILL:
+        return "was killed by SIGKILL (most often the kernel's, because memory ran out)"
+    return f"was killed by {number.name} ({signal.strsignal(number)})"
+
 
 class _Interruption(BaseException):
     """Raised by our signal handler. Not an Exception: nothing in between may swallow it."""
