@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def sleeper(tmp_path):
     """A run folder whose process is a real one, ended at the end."""
     script = f"""
 import os, signal, sys, time
+from datetime import UTC, datetime
 from pathlib import Path
 from tunebook.runs import processes
 folder = Path({str(tmp_path / "run" / "tunebook")!r})
@@ -229,3 +231,189 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
     done = subprocess.run([*CLI, "status", tmp_path / "nowhere"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "there is no folder" in done.stderr
+
+
+# ------------------------------------------------------- both doors, however the run ended
+
+DOOR = """
+import os, signal, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from tunebook.runs.processes import EngineRecord
+run = Path(sys.argv[1])
+record = EngineRecord(run / "tunebook")
+{}
+"""
+
+
+def by_engine(folder: Path, body: str) -> None:
+    """A process that trains into `folder` by the engine's own command, and ends as `body` says."""
+    (folder / "tunebook").mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-c", DOOR.format(body), folder], capture_output=True, timeout=30)
+
+
+def trainer_log(folder: Path, *steps: int, total: int = 900) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "trainer_log.jsonl").open("a") as stream:
+        for step in steps:
+            line = {"current_steps": step, "total_steps": total, "epoch": 0.1, "loss": 1 / (1 + step)}
+            stream.write(json.dumps(line) + "\n")
+        # The Trainer's closing entry has no loss.
+        stream.write(json.dumps({"current_steps": steps[-1], "total_steps": total, "epoch": 0.1}) + "\n")
+
+
+def results(folder: Path, step: int, total: int = 900) -> None:
+    """What LLaMA-Factory writes behind a training, last of all the state."""
+    (folder / "train_results.json").write_text('{"train_runtime": 1.0}')
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": total}))
+
+
+def test_a_run_of_the_engine_is_finished_by_its_results(tmp_path):
+    trainer_log(tmp_path, 10, 900)
+    results(tmp_path, 900)
+    state = live.read_state(tmp_path)
+    assert (state.life, state.step, state.total_steps) == ("finished", 900, 900)
+    assert state.loss == pytest.approx(1 / 901)
+    assert live.find_runs(tmp_path) == [tmp_path]
+
+
+def test_an_early_end_is_an_end(tmp_path):
+    trainer_log(tmp_path, 10, 360)
+    results(tmp_path, 360)
+    state = live.read_state(tmp_path)
+    assert (state.life, state.step, state.total_steps) == ("finished", 360, 900)
+
+
+def test_results_of_an_earlier_start_do_not_end_the_next(tmp_path):
+    trainer_log(tmp_path, 10, 900)
+    results(tmp_path, 900)
+    trainer_log(tmp_path, 10, 40)
+    state = live.read_state(tmp_path)
+    assert (state.life, state.step) == ("unknown", 40)
+
+
+def test_a_log_tells_what_broke_an_engines_own_run_and_that_axolotl_has_saved(tmp_path):
+    trainer_log(tmp_path, 10, 40)
+    killed = b"slurmstepd: error: Detected 1 oom_kill event in StepId=1.0. Some of the step tasks have been OOM Killed.\n"
+    (tmp_path / "train.log").write_bytes(LF[:8000] + killed)
+    state = live.read_state(tmp_path)
+    assert (state.life, state.detail, state.step) == ("failed", "out of host memory", 40)
+    saved = tmp_path / "axolotl"
+    (saved / "tunebook").mkdir(parents=True)
+    (saved / "debug.log").write_bytes(AXOLOTL)
+    assert live.read_state(saved).life == "finished"
+    (saved / "debug.log").write_bytes(AXOLOTL + b"\n[2026-12-01 10:00:00] Starting trainer...\n")
+    assert live.read_state(saved).life == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("body", "life", "detail"),
+    [
+        ("record.trained = True", "finished", ""),
+        ("raise MemoryError('all gone')", "failed", "MemoryError"),
+        ("record.trained = True\nraise OSError('disk full')", "failed", "OSError"),
+        ("raise KeyboardInterrupt", "stopped", "by SIGINT"),
+        ("sys.exit(0)", "stopped", "by the engine"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed", "its process is gone"),
+        ("os._exit(0)", "killed", "its process is gone"),
+    ],
+)
+def test_how_an_engines_own_process_ended_is_known(tmp_path, body, life, detail):
+    by_engine(tmp_path / "run", body)
+    trainer_log(tmp_path / "run", 10, 40)
+    state = live.read_state(tmp_path / "run")
+    assert (state.life, state.detail, state.step, state.by_engine) == (life, detail, 40, True)
+    assert live.find_runs(tmp_path) == [tmp_path / "run"]
+
+
+def test_a_process_that_crashes_behind_its_results_has_finished(tmp_path):
+    by_engine(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)")
+    trainer_log(tmp_path, 900)
+    results(tmp_path, 900)
+    assert live.read_state(tmp_path).life == "finished"
+    for name in ("train_results.json", "trainer_state.json"):
+        os.utime(tmp_path / name, (0, 0))  # of an earlier start
+    assert live.read_state(tmp_path).life == "killed"
+
+
+def test_an_engines_own_process_is_seen_running_and_not_asked_for_a_checkpoint(tmp_path):
+    (tmp_path / "tunebook").mkdir()
+    body = "print('begun', flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DOOR.format(body), tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "begun\n"
+        assert live.read_state(tmp_path).life == "running"
+        done = subprocess.run([*CLI, "stop", tmp_path], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert "takes no requests; nothing was done" in done.stderr
+        assert process.poll() is None
+        done = subprocess.run([*CLI, "stop", "--now", tmp_path], capture_output=True, text=True, timeout=30)
+        assert "stopped by SIGINT" in done.stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_last_start_counts_whichever_door_it_took(tmp_path):
+    folder = write_run(tmp_path / "run", host="here", exit_status=0, started="2026-01-01T00:00:00+00:00")
+    by_engine(folder, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert live.read_state(folder).life == "killed"
+    later = {"host": "here", "exit_status": 0, "started": "2099-01-01T00:00:00+00:00"}
+    (folder / "tunebook" / "process.json").write_text(json.dumps(later))
+    assert live.read_state(folder).life == "finished"
+
+
+def test_a_run_that_was_stopped_and_resumed_shows_its_own_steps(tmp_path):
+    """Started in the background, stopped at its first step, resumed in a terminal: train.log is the old one."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = write_run(tmp_path / "run", host="here", exit_status=0, log=None, started=started)
+    log = b"***** Running training *****\n  Total optimization steps = 900\n  0%|  | 1/900 [00:12<03:48,  4.00s/it]"
+    (folder / "train.log").write_bytes(log)
+    trainer_log(folder, 810, 900)
+    results(folder, 900)
+    for age in (3600, 0):
+        # A copy of the folder has made all of its files anew.
+        then = time.time() - age
+        os.utime(folder / "train.log", (then, then))
+        state = live.read_state(folder)
+        assert (state.life, state.step, state.total_steps) == ("finished", 900, 900)
+
+
+def test_axolotls_steps_are_those_of_its_last_checkpoint_where_no_log_has_them(tmp_path):
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = write_run(tmp_path / "run", host="here", exit_status=137, stopped_by=None, started=started)
+    for step in (20, 100):
+        (folder / f"checkpoint-{step}").mkdir()
+        state = {"global_step": step, "max_steps": 300}
+        (folder / f"checkpoint-{step}/trainer_state.json").write_text(json.dumps(state))
+    state = live.read_state(folder)
+    assert (state.life, state.step, state.total_steps) == ("failed", 100, 300)
+    assert state.detail.startswith("was killed by SIGKILL")
+
+
+def test_checkpoints_of_an_earlier_start_are_no_steps_of_this_one(tmp_path):
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = write_run(tmp_path / "run", host="here", exit_status=1, stopped_by=None, started=started)
+    trainer_log(folder, 5)
+    old = folder / "checkpoint-900"
+    old.mkdir()
+    (old / "trainer_state.json").write_text(json.dumps({"global_step": 900, "max_steps": 900}))
+    os.utime(old / "trainer_state.json", (0, 0))
+    state = live.read_state(folder)
+    assert (state.life, state.step) == ("failed", 5)
+
+
+def test_what_the_log_says_of_a_failure_stands_beside_it(tmp_path):
+    folder = write_run(tmp_path / "run", host="here", exit_status=1, stopped_by=None)
+    said = b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.69 GiB of which 1.20 GiB is free."
+    (folder / "train.log").write_bytes(LF[:8000] + b"Traceback (most recent call last):\n" + said + b"\n")
+    state = live.read_state(folder)
+    assert state.detail.startswith("ended with status 1: CUDA out of memory")
+
+
+def test_a_prediction_of_llamafactory_is_no_run(tmp_path):
+    (tmp_path / "predict").mkdir()
+    (tmp_path / "predict/trainer_log.jsonl").write_text('{"current_steps": 5, "total_steps": 10}\n')
+    assert live.find_runs(tmp_path) == []

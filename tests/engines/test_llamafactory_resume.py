@@ -12,6 +12,8 @@ import pytest
 import yaml
 from engine_cases import OWN_START, Run
 
+from tunebook.runs import live
+
 pytestmark = pytest.mark.engine
 
 BIN = Path(sys.executable).parent
@@ -53,6 +55,7 @@ def interrupted(recipe, learned, tmp_path):
         file.write_text(yaml.safe_dump({**values, "output_dir": str(output), "early_stopping_steps": 5}))
         process = start(command_of(file), tmp_path / "first.log")
         kill_after(output / "checkpoint-20", process, signal.SIGKILL)
+        assert live.read_state(output).life == "killed"
         half = output / "checkpoint-40"
         shutil.rmtree(half, ignore_errors=True)
         for later in ("checkpoint-60", "checkpoint-80"):
@@ -68,6 +71,8 @@ def interrupted(recipe, learned, tmp_path):
             text=True,
             check=False,
         )
+        state = live.read_state(output)
+        assert (state.life, state.total_steps) == ("finished", 80)
         return Run(done.returncode, done.stdout, output)
 
     return make

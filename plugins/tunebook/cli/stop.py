@@ -52,7 +52,7 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
     """
     folders = [folder for run in runs for folder in _folders(run, now=now, dry_run=dry_run)]
     states = [live.read_state(folder) for folder in dict.fromkeys(folders)]
-    running = [state for state in states if _is_here(state)]
+    running = [state for state in states if _is_here(state, now=now)]
     if dry_run:
         for state in running:
             click.echo(f"would stop {state.folder}: process {state.pid}")
@@ -72,7 +72,11 @@ def stop(ctx: click.Context, runs: tuple[Path, ...], now: bool, wait: float, dry
             say(f"{state.folder}: {after.life} {after.detail}; last checkpoint: {saved or 'none'}")
     for state in left:
         say(f"{state.folder}: process {state.pid} is still there; end it with `kill -KILL {state.pid}`")
-    unreachable = [state for state in states if state.life == "unknown"]
+    unreachable = [
+        state
+        for state in states
+        if state.life == "unknown" or (state.life == "running" and state not in running)
+    ]
     ctx.exit(1 if left or unreachable else 0)
 
 
@@ -97,7 +101,14 @@ def _record(run: Path) -> dict[str, Any]:
     return {}
 
 
-def _is_here(state: RunState) -> bool:
+def _is_here(state: RunState, *, now: bool) -> bool:
+    if state.life == "running" and state.by_engine and not now:
+        # What asks a run of ours to save would end an engine at once.
+        say(
+            f"{state.folder}: was started by the engine's own command, which takes no requests; nothing was "
+            f"done: interrupt it with `tunebook stop --now {state.folder}`"
+        )
+        return False
     if state.life == "running":
         return True
     if state.life == "unknown":

@@ -17,8 +17,10 @@ import torch
 from transformers.trainer_callback import TrainerCallback
 
 from tunebook.files import write_json
-from tunebook.hooks.contract import WritesContract
+from tunebook.hooks.contract import WritesContract, noted
 from tunebook.hooks.ranks import say
+from tunebook.runs import folder as run_folder
+from tunebook.runs.processes import EngineRecord
 from tunebook.runs.stop import of_environment
 
 _BENCH_FILE = "TUNEBOOK_BENCH_FILE"
@@ -35,6 +37,8 @@ def bind(trainer_module: ModuleType) -> None:
         wanted.append(StopsWhenAsked)
     if os.environ.get(_BENCH_FILE):
         wanted.append(TimesSteps)
+    elif of_environment() is None:
+        wanted.append(RecordsProcess)
     trainer_module.DEFAULT_CALLBACKS.extend(wanted)  # type: ignore[attr-defined]
     _stop_at_the_last_step(trainer_module.Trainer)
 
@@ -55,6 +59,23 @@ def _stop_at_the_last_step(trainer: Any) -> None:
         return taken(self, *given, **named)
 
     trainer.get_batch_samples = get_batch_samples
+
+
+class RecordsProcess(TrainerCallback):  # type: ignore[misc]
+    """Has `tunebook status` know a run that was started by the engine's own command."""
+
+    def __init__(self) -> None:
+        self._record: EngineRecord | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Say that this process, the first of all, trains the run."""
+        if state.is_world_process_zero and noted(args.output_dir) is not None:
+            self._record = EngineRecord(Path(args.output_dir) / run_folder.FOLDER)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """The training has come to its end."""
+        if self._record is not None:
+            self._record.trained = True
 
 
 class StopsWhenAsked(TrainerCallback):  # type: ignore[misc]

@@ -50,6 +50,11 @@ def note(output_dir: str, settings: EngineSettings) -> None:
     _noted[str(Path(output_dir).absolute())] = settings
 
 
+def noted(output_dir: str) -> EngineSettings | None:
+    """Return what was noted of the training into `output_dir`; None where it is no engine's."""
+    return _noted.get(str(Path(output_dir).absolute()))
+
+
 def bind_llamafactory(parser: ModuleType) -> None:
     """Wrap `get_train_args` of `llamafactory.hparams.parser`, which reads the recipe of every stage."""
     read = parser.get_train_args
@@ -87,11 +92,9 @@ class WritesContract(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Read everything from model and tokenizer, on the first rank."""
-        noted = _noted.get(str(Path(args.output_dir).absolute()))
-        if noted is None or not state.is_world_process_zero:
-            return
-
-        self._contract = gather(noted, args, given["model"], given["processing_class"])
+        settings = noted(args.output_dir)
+        if settings is not None and state.is_world_process_zero:
+            self._contract = gather(settings, args, given["model"], given["processing_class"])
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Beside the checkpoint that was just saved."""

@@ -38,7 +38,9 @@ VOLATILE_KEYS = frozenset(
 
 # What our own start leaves before the engine has done anything, with `run-N.json` of earlier starts,
 # `recipe-node_N.yaml` of a joint job's other nodes, and files that are being written.
-_OF_THE_START = frozenset({"recipe.yaml", "run.json", "lock", "run.pid", "process.json", "stop", "stopped"})
+_OF_THE_START = frozenset(
+    {"recipe.yaml", "run.json", "lock", "run.pid", "process.json", "engine.json", "stop", "stopped"}
+)
 
 
 class Holding(NamedTuple):

@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from tunebook import files
 from tunebook.errors import TunebookError
-from tunebook.models.checkpoints import last_whole_checkpoint
+from tunebook.models.checkpoints import checkpoint_folders, last_whole_checkpoint
 from tunebook.runlog.console import DICTIONARY, parse_entries
+from tunebook.runlog.ends import end_sign
 from tunebook.runlog.records import PhaseName
 from tunebook.runlog.timeline import BAR, SIGNS, last_number
 from tunebook.runlog.tolerant_json import as_float, read_object
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 Life = Literal["running", "finished", "failed", "stopped", "killed", "unknown"]
 
 _LAST_LINE_BYTES = 64 << 10
+_TRAINER_LOG = "trainer_log.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +43,12 @@ class RunState:
 
     folder: Path
     life: Life
-    """`killed`: its process is gone and has not said how. `unknown`: it was started on another host, or not
-    by tunebook; see `seconds_silent`."""
+    """`killed`: its process is gone and has not said how. `unknown`: it was started on another host, or
+    without tunebook; see `seconds_silent`."""
     detail: str
-    """Exit status, signal or host, in words; empty while it runs here."""
+    """Exit status, signal or host, in words, and what the log says of it; empty while it runs here."""
+    by_engine: bool
+    """It was started by the engine's own command: `stop` cannot ask it for a checkpoint."""
     phase: str | None
     """Only of a run that may still be alive."""
     part: tuple[int, int] | None
@@ -70,10 +76,14 @@ def find_runs(root: Path) -> list[Path]:
     """Return the run folders at or below `root`, by their start, the newest first."""
     marks = [
         mark
-        for name in ("run.json", "eval_metrics.jsonl")
+        for name in ("run.json", processes.ENGINE_FILE, "eval_metrics.jsonl")
         for mark in root.glob(f"**/{run_folder.FOLDER}/{name}")
     ]
     found = {mark.parent.parent: mark.stat().st_mtime for mark in sorted(marks, key=lambda mark: mark.name)}
+    # LLaMA-Factory's own log, of a start without our hook; one without epochs is of a prediction.
+    for mark in root.glob(f"**/{_TRAINER_LOG}"):
+        if mark.parent not in found and "epoch" in _last_lines(mark):
+            found[mark.parent] = mark.stat().st_mtime
     return sorted(found, key=lambda folder: -found[folder])
 
 
@@ -89,18 +99,26 @@ def read_state(folder: Path, *, now: float | None = None) -> RunState:
     """
     ours = folder / run_folder.FOLDER
     record = _record(ours)
-    if not record and not ours.is_dir() and not (folder / "trainer_log.jsonl").is_file():
+    if not record and not ours.is_dir() and not (folder / _TRAINER_LOG).is_file():
         raise TunebookError(
             f"{folder} holds no run",
             fix="name the output_dir of a run; `tunebook status` lists those below output/",
         )
-    life, detail = _life(record, ours)
     log = _log(folder, record)
     said = _read(log)
-    trainer = _last_line(folder / "trainer_log.jsonl")
-    evaluation = _last_line(ours / "eval_metrics.jsonl")
-    step = said.step if said and said.step is not None else trainer.get("current_steps")
-    total = said.total_steps if said and said.total_steps is not None else trainer.get("total_steps")
+    trainer = _last_lines(folder / _TRAINER_LOG)
+    evaluation = _last_lines(ours / "eval_metrics.jsonl", only=1)
+    life, detail = _life(record, ours)
+    since = _started(record)
+    if (not record and life == "unknown") or (life == "killed" and record.get("by_engine")):
+        # A process that falls over on its way out, behind its last file, has still done its work.
+        by_files = _life_by_files(folder, said, trainer, since)
+        if not record or by_files[0] == "finished":
+            life, detail = by_files
+    if record and life in ("failed", "killed") and said and said.broken_by:
+        detail = f"{detail}: {said.broken_by}"
+    saved = [] if since is None and "current_steps" in trainer else _saved(folder, since)
+    step, total = _steps(said, trainer, saved if life not in ("running", "unknown") else [])
     alive = life in ("running", "unknown")
     pid = record.get("pid")
     rate = said.steps_per_second if said else None
@@ -110,6 +128,7 @@ def read_state(folder: Path, *, now: float | None = None) -> RunState:
         folder=folder,
         life=life,
         detail=detail,
+        by_engine=record.get("by_engine") is True,
         phase=said.phase if alive and said else None,
         part=_part(said) if alive else None,
         step=step,
@@ -148,16 +167,84 @@ def _life(record: Mapping[str, Any], ours: Path) -> tuple[Life, str]:
     by = record.get("stopped_by")
     if by:
         return "stopped", "as asked" if by == "request" else f"by {by}"
+    if record.get("error"):
+        return "failed", str(record["error"])
     code = record["exit_status"]
     return "failed", processes.ended_how(code) if isinstance(code, int) else str(code)
 
 
+def _life_by_files(
+    folder: Path, said: LogState | None, trainer: Mapping[str, Any], since: float | None
+) -> tuple[Life, str]:
+    """How a run went of which no process is known: by what an engine writes last of all."""
+    results, state = folder / "train_results.json", _json(folder / "trainer_state.json")
+    # LLaMA-Factory writes both after training; a later start into the folder logs other steps.
+    same = not state or trainer.get("current_steps") in (None, state.get("global_step"))
+    if same and results.is_file() and results.stat().st_mtime >= (since or 0):
+        return "finished", ""
+    if said and said.saved:
+        return "finished", ""
+    if said and said.broken_by:
+        return "failed", said.broken_by
+    return "unknown", "not started by tunebook"
+
+
+class _Steps(NamedTuple):
+    step: int | None
+    total: int | None
+
+
+def _saved(folder: Path, since: float | None) -> list[_Steps]:
+    """What the Trainer's states of the folder and of its last checkpoint say, if they were written since."""
+    found = []
+    for path in (folder, *checkpoint_folders(folder)[-1:]):
+        state = path / "trainer_state.json"
+        if state.is_file() and state.stat().st_mtime >= (since or 0):
+            read = _json(state)
+            if type(read.get("global_step")) is int:
+                found.append(_Steps(read["global_step"], read.get("max_steps")))
+    return found
+
+
+def _steps(said: LogState | None, trainer: Mapping[str, Any], saved: list[_Steps]) -> _Steps:
+    """The last step and how many there are to be: by the console, else by LLaMA-Factory's log.
+
+    Of a run that has ended what was saved has been trained, whatever a log that was cut off says.
+    """
+    told = [_Steps(said.step, said.total_steps)] if said else []
+    told.append(_Steps(trainer.get("current_steps"), trainer.get("total_steps")))
+    step, total = next((one for one in told if one.step is not None), _Steps(None, None))
+    furthest = max(saved, key=lambda one: one.step or 0, default=_Steps(None, None))
+    if furthest.step is not None and furthest.step > (step or 0):
+        step, total = furthest.step, furthest.total or total
+    return _Steps(step, total or next((one.total for one in told if one.total), None))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = files.read_json(path)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _log(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The log that the run was to write; else, as for a folder that was copied here, the one in it."""
+    """The log that the run was to write; else, as for a folder that was copied here, the one in it.
+
+    One that was written last before the run was started is an earlier start's.
+    """
     named = record.get("log")
     candidates = [Path(named)] if isinstance(named, str) else []
     candidates += [folder / "train.log", folder / "debug.log"]
-    return next((path for path in candidates if path.is_file()), None)
+    since = _started(record) or 0
+    return next((path for path in candidates if path.is_file() and path.stat().st_mtime >= since), None)
+
+
+def _started(record: Mapping[str, Any]) -> float | None:
+    """When the last start was, in seconds since the epoch; None where nothing says."""
+    with suppress(KeyError, TypeError, ValueError):
+        # It is written in whole seconds.
+        return datetime.fromisoformat(record["started"]).timestamp() - 1
+    return None
 
 
 def _read(log: Path | None) -> LogState | None:
@@ -183,7 +270,7 @@ def _lead(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
 def _silence(folder: Path, log: Path | None, now: float | None) -> float | None:
     paths = [
-        folder / "trainer_log.jsonl",
+        folder / _TRAINER_LOG,
         folder / run_folder.FOLDER / "eval_metrics.jsonl",
         *([log] if log else []),
     ]
@@ -209,13 +296,22 @@ def is_running(folder: Path) -> bool:
 
 
 def _record(ours: Path) -> dict[str, Any]:
-    with suppress(OSError):
-        return read_object(ours / processes.RECORD_FILE) or {}
-    return {}
+    """Of the last start: by `tunebook train`, or by the engine's own command."""
+    found = {}
+    for name in (processes.RECORD_FILE, processes.ENGINE_FILE):
+        with suppress(OSError):
+            found[name] = read_object(ours / name) or {}
+    if not any(found.values()):
+        return {}
+    last = max(found, key=lambda name: (bool(found[name]), str(found[name].get("started", ""))))
+    return {**found[last], "by_engine": last == processes.ENGINE_FILE}
 
 
-def _last_line(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of JSON lines, which may be in the midst of being written."""
+def _last_lines(path: Path, only: int = 50) -> dict[str, Any]:
+    """What the last whole lines of a file of JSON lines say, the last word of each key.
+
+    The file may be in the midst of being written.
+    """
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -223,12 +319,14 @@ def _last_line(path: Path) -> dict[str, Any]:
             lines = stream.read().split(b"\n")
     except OSError:
         return {}
+    found: dict[str, Any] = {}
     for line in reversed(lines):
         with suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                return found
-    return {}
+            one = json.loads(line)
+            if isinstance(one, dict) and only:
+                only -= 1
+                found = one | found
+    return found
 
 
 # Which GPUs the processes of a run use, and how busy these are, as nvidia-smi says.
@@ -324,6 +422,10 @@ class LogState(NamedTuple):
     rows_per_step: int | None
     """Examples per optimizer step, over all ranks."""
     tokens_per_second: float | None
+    saved: bool
+    """The last start has trained to its end and saved what it trained, as Axolotl says."""
+    broken_by: str | None
+    """What broke the run off, in a few words."""
 
 
 def read_log(path: Path) -> LogState:
@@ -362,6 +464,7 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
     logged = [entry for entry in parse_entries(DICTIONARY.findall(tail))[0] if "loss" in entry]
     last = logged[-1] if logged else {}
     tokens = next((last[key] for key in last if key.startswith("tokens/") and "per_sec" in key), None)
+    broken = end_sign(tail)
     return LogState(
         phase=phase,
         step=step,
@@ -373,6 +476,8 @@ def parse_log(head: bytes, tail: bytes) -> LogState:
         loss=as_float(last.get("loss")),
         rows_per_step=last_number(_BATCH, head),
         tokens_per_second=as_float(tokens),
+        saved=tail.rfind(b"Model successfully saved to") > tail.rfind(b"Starting trainer..."),
+        broken_by=broken.title if broken else None,
     )
 
 

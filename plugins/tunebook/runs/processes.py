@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tunebook import files
+from tunebook.text import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -194,6 +196,8 @@ def _prctl(option: int, value: int) -> None:
 PID_FILE = "run.pid"
 """Holds only the pid, for `kill $(cat run.pid)`."""
 RECORD_FILE = "process.json"
+ENGINE_FILE = "engine.json"
+"""As `RECORD_FILE`, of an engine that was started by its own command."""
 
 Life = Literal["running", "ended", "unknown"]
 
@@ -241,24 +245,51 @@ def detach(work: Callable[[], int], log: Path) -> int:
 def record_self(folder: Path, more: Mapping[str, Any]) -> None:
     """Write into `folder` which process this is, and `more` beside it."""
     files.write_atomic(folder / PID_FILE, f"{os.getpid()}\n")
-    _write_record(folder, more)
+    _write_record(folder / RECORD_FILE, more)
 
 
 def record_end(folder: Path, more: Mapping[str, Any]) -> None:
     """Keep the record, and take the pid away: it will be another process's."""
-    _write_record(folder, more)
+    _write_record(folder / RECORD_FILE, more)
     with suppress(FileNotFoundError):
         (folder / PID_FILE).unlink()
 
 
-def _write_record(folder: Path, more: Mapping[str, Any]) -> None:
+class EngineRecord:
+    """Keeps in a run's folder that this process trains it, and when Python ends, how that went.
+
+    Of a process that is killed the folder says only that it has begun, which tells as much.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / ENGINE_FILE
+        self._begun = {"started": utc_now()}
+        self.trained = False
+        """Set once the training has come to its end; evaluations and savings may follow."""
+        _write_record(self._file, self._begun)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        # What Python has just printed the traceback of; nothing after a plain sys.exit().
+        error = getattr(sys, "last_type", None)
+        interrupted = error is not None and issubclass(error, KeyboardInterrupt)
+        how: dict[str, Any] = {"exit_status": 0 if self.trained else 1, "stopped_by": None}
+        if interrupted or (error is None and not self.trained):
+            how = {"exit_status": 130, "stopped_by": "SIGINT" if interrupted else "the engine"}
+        elif error is not None:
+            how = {"exit_status": 1, "stopped_by": None, "error": error.__name__}
+        with suppress(OSError):
+            _write_record(self._file, {**self._begun, "ended": utc_now(), **how})
+
+
+def _write_record(file: Path, more: Mapping[str, Any]) -> None:
     identity = {
         "pid": os.getpid(),
         "started_ticks": _started_ticks(os.getpid()),
         "boot": _boot(),
         "host": os.uname().nodename,
     }
-    files.write_json(folder / RECORD_FILE, {**identity, **more})
+    files.write_json(file, {**identity, **more})
 
 
 def life(record: Mapping[str, Any]) -> Life:
