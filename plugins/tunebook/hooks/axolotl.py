@@ -32,6 +32,7 @@ from tunebook.engines.objectives import Objective, objective
 from tunebook.errors import TunebookError, join_errors
 from tunebook.evaluation.job import EvalJob, job_of_environment
 from tunebook.hooks.attach import attach
+from tunebook.hooks.axolotl_media import CollatedRows, ExampleCollator, sees_pictures
 from tunebook.hooks.contract import EngineSettings, note
 from tunebook.hooks.preparation import EngineWords, EvaluationSet
 from tunebook.hooks.ranks import say
@@ -106,6 +107,7 @@ class TunebookPlugin(BasePlugin):  # type: ignore[misc]
                 length_key="sequence_len",
                 prompt_loss_key="train_on_inputs",
                 length_limit=cfg.eval_sequence_len or cfg.sequence_len,
+                collator=ExampleCollator(trainer.eval_data_collator) if sees_pictures(trainer) else None,
             )
             attach(trainer, sets, words=words, output_dir=Path(cfg.output_dir))
         except TunebookError as error:
@@ -245,15 +247,23 @@ def build_sets(cfg: Any, trainer: Any) -> dict[str, Any]:
             fix="install the Axolotl that tunebook's constraints name",
         )
     names = list(cfg.tunebook_eval_datasets)
+    collate = trainer.eval_data_collator if sees_pictures(trainer) else None
     with trainer.args.main_process_first(local=True, desc="evaluation sets"):
         return {
-            name: build_set(name, block, cfg, trainer.processing_class)
+            name: build_set(name, block, cfg, trainer.processing_class, collate)
             for name, block in zip(names, cfg.test_datasets, strict=True)
         }
 
 
-def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> Any:
+def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any, collate: Any = None) -> Any:
     """Load and tokenise one block; says so where rows are missing.
+
+    Args:
+        name: Of the set.
+        block: Of `test_datasets`.
+        cfg: Axolotl's configuration, validated.
+        tokenizer: The run's.
+        collate: Axolotl's collator, where it makes the tokens; none are cut then.
 
     Raises:
         TunebookError: No row is left.
@@ -261,6 +271,10 @@ def build_set(name: str, block: Mapping[str, Any], cfg: Any, tokenizer: Any) -> 
     limit = cfg.eval_sequence_len or cfg.sequence_len
     block = DictDefault(block)
     source = load_dataset_with_config(block, cfg.hf_use_auth_token)
+    if collate is not None:
+        if isinstance(source, dict):
+            source = source[block.get("split") or "train"]
+        return CollatedRows(source, collate, name)
     rows = None if isinstance(source, dict) else len(source)  # a mapping: several splits, one is taken
     if rows is not None and rows < _ROWS_WORTH_A_POOL:
         cfg = DictDefault({**cfg, "dataset_num_proc": None})

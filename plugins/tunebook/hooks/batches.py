@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,46 +114,65 @@ def collate(rows: Sequence[Mapping[str, Any]], *, pad_id: int) -> Batch:
     )
 
 
-def collate_media(rows: Sequence[Mapping[str, Any]], collator: Any, *, prompts_only: bool = False) -> Batch:
+def collate_media(
+    rows: Sequence[Mapping[str, Any]], collator: Any, *, pad_id: int, prompts_only: bool = False
+) -> Batch:
     """Pad rows as the engine pads them, with what its collator makes of pictures and the like.
 
     Args:
-        rows: As for `collate`, with the columns of `MEDIA` as well.
-        collator: The engine's. It pads with its `tokenizer`, and gives tensors by name.
-        prompts_only: For generation: padded on the left, and the model computes positions by itself.
+        rows: Whole, as for `collate`, with the columns of `MEDIA` or the engine's `example` as well.
+        collator: The engine's: gives tensors by name, `input_ids`, `attention_mask` and `labels` among them.
+        pad_id: As for `collate`.
+        prompts_only: For generation: without the answers, padded on the left. The model computes positions.
     """
     features = [
         {
             "input_ids": list(row["input_ids"]),
             "attention_mask": [1] * len(row["input_ids"]),
             "labels": list(row["labels"]),
-            **{name: row[name] for name in MEDIA if name in row},
+            **{name: row[name] for name in (*MEDIA, "example") if name in row},
         }
         for row in rows
     ]
-    with _padding_left(collator.tokenizer) if prompts_only else contextlib.nullcontext():
-        inputs = dict(collator(features))
-    labels = inputs.pop("labels")
-    # Also of padding that the engine takes for a label, and of a picture put in to keep ranks in step.
-    labels = labels.masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    if prompts_only and not any(row.get(name) for row in rows for name in (*MEDIA, "example")):
+        return collate([_prompt(row) for row in rows], pad_id=pad_id)
+    inputs = dict(collator(features))
+    labels, mask = inputs.pop("labels"), inputs["attention_mask"]
+    # The row's own tokens: an engine may pad on either side, and put in a picture to keep ranks in step.
+    places = [one.nonzero().squeeze(1) for one in mask]
+    starts = [int(place[0]) + row["answer_start"] for place, row in zip(places, rows, strict=True)]
+    labels = labels.masked_fill(mask == 0, IGNORED)
     if prompts_only:
-        inputs = {name: one for name, one in inputs.items() if name not in ("position_ids", "rope_deltas")}
+        inputs = _cut_before(
+            inputs, [place[: row["answer_start"]] for place, row in zip(places, rows, strict=True)]
+        )
+        starts = [inputs["input_ids"].shape[1]] * len(rows)
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
     return Batch(
         indices=[row["index"] for row in rows],
-        answer_starts=[row["answer_start"] for row in rows],
+        answer_starts=starts,
         inputs=inputs,
         labels=labels,
-        part=lambda some: collate_media(rows[some], collator, prompts_only=prompts_only),
+        part=lambda some: collate_media(rows[some], collator, pad_id=pad_id, prompts_only=prompts_only),
     )
 
 
-@contextlib.contextmanager
-def _padding_left(tokenizer: Any) -> Iterator[None]:
-    before, tokenizer.padding_side = tokenizer.padding_side, "left"
-    try:
-        yield
-    finally:
-        tokenizer.padding_side = before
+def _prompt(row: Mapping[str, Any]) -> dict[str, Any]:
+    end = row["answer_start"]
+    return {**row, "input_ids": row["input_ids"][:end], "labels": row["labels"][:end]}
+
+
+def _cut_before(inputs: Mapping[str, Any], places: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """Keep the tokens at `places` of each row, padded on the left; what is not by token stays as it is."""
+    rows, tokens = inputs["input_ids"].shape
+    width = max(len(place) for place in places)
+    found = {name: one for name, one in inputs.items() if name not in ("position_ids", "rope_deltas")}
+    for name, one in found.items():
+        if isinstance(one, torch.Tensor) and one.shape[:2] == (rows, tokens) and one.dim() == 2:
+            found[name] = torch.zeros((rows, width), dtype=one.dtype)
+            for row, place in enumerate(places):
+                found[name][row, width - len(place) :] = one[row, place]
+    return found
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -210,14 +228,15 @@ class Batches(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         rows = list(self._rows(self.batches[number]))
         if self.collator is not None:
-            return collate_media(rows, self.collator, prompts_only=self.prompts_only)
+            return collate_media(rows, self.collator, pad_id=self.pad_id, prompts_only=self.prompts_only)
         return collate(rows, pad_id=self.pad_id)
 
     def _rows(self, batch: list[int]) -> Iterator[Mapping[str, Any]]:
         for index in batch:
             row = self.rows[max(index, 0)]
             tokens = self.dataset[row.index]
-            end = row.answer.start if self.prompts_only else row.length
+            # A collator makes pictures and tokens together: it gets whole rows.
+            end = row.answer.start if self.prompts_only and self.collator is None else row.length
             yield {
                 **tokens,
                 "index": index,

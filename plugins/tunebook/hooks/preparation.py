@@ -138,7 +138,10 @@ def prepare(chosen: EvaluationSet, dataset: Any, detokenizer: Detokenizer, words
 
 def _media_of(dataset: Any) -> list[str]:
     """The columns of a set in which a row has pictures, videos or sounds."""
-    found = [column for column in MEDIA if column in (getattr(dataset, "column_names", None) or ())]
+    columns = getattr(dataset, "column_names", None) or ()
+    if "example" in columns:  # under Axolotl, which keeps them in the conversation
+        return ["example"]
+    found = [column for column in MEDIA if column in columns]
     return [column for column in found if any(dataset[column])]
 
 
