@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -107,6 +108,14 @@ def test_answers_that_could_not_be_read_are_counted_with_their_reasons(movies):
     (examples,) = gather([movies]).runs[0].examples
     assert examples.n_unparsed == 3
     assert examples.unparsed_reasons == {"hedge": 2, "empty": 1}
+    counts = Counter(
+        (record["scores"]["yes_no"]["reference"], record["scores"]["yes_no"]["parsed"] or "unparsed")
+        for record in records
+    )
+    assert examples.confusion == {
+        reference: {answer: n for (of, answer), n in sorted(counts.items()) if of == reference}
+        for reference in ("no", "yes")
+    }
     assert [example.reason for example in examples.unparsed] == ["empty", "hedge", "hedge"]
     assert all(example.parsed for example in examples.wrong)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 SHOWN = 10
+MOST_CLASSES = 50
+"""A table of more classes than `classification` takes is nothing to read."""
 _ROLE_AT_THE_END = re.compile(r"\s*(?:assistant|model)\s*(?:<think>\s*</think>)?\s*\Z")
 
 
@@ -71,7 +73,22 @@ def _examples(
         wrong=tuple(_shown(example, metric, prefix) for example in wrong[:SHOWN]),
         unparsed=tuple(_shown(example, metric, prefix) for example in unparsed[:SHOWN]),
         source=source,
+        confusion=_confusion([example.scores[metric] for example in scored]),
     )
+
+
+def _confusion(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count answers by reference; nothing where the metric has no classes."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    for score in scores:
+        reference, values = score.get("reference"), score.get("values")
+        if not isinstance(reference, str) or not isinstance(values, dict) or "accuracy" not in values:
+            return {}
+        pairs[reference, str(score.get("parsed") or "unparsed")] += 1
+    found: dict[str, dict[str, int]] = {}
+    for (reference, answer), count in sorted(pairs.items()):
+        found.setdefault(reference, {})[answer] = count
+    return found if len(found) <= MOST_CLASSES else {}
 
 
 def _is_right(score: Mapping[str, Any]) -> bool:

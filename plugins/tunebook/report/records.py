@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -305,6 +305,8 @@ class AnswerExamples:
     wrong: tuple[ShownExample, ...]
     unparsed: tuple[ShownExample, ...]
     source: str
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of a metric with classes, by class of the reference: how often each was answered, and `unparsed`."""
 
 
 # The part of `report.json` about time, GPUs and memory.
