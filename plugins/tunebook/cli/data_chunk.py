@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import engines, paths
-from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.cli.data_registry import dataset_dir_option, registry_folder, tell_left_out
 from tunebook.cli.parts import say
 from tunebook.data import sources
 from tunebook.data.rows import iter_table
@@ -91,6 +91,7 @@ def chunk(
     if overlap > max_tokens // 2:
         raise click.UsageError(f"--overlap {overlap} is more than half of --max-tokens {max_tokens}")
     source = sources.find_source(name, registry_folder(dataset_dir))
+    tell_left_out(source)
     new_name = new_name or f"{source.entry.name}_chunks"
     refuse_existing(output, new_name)
     file = tokens.tokenizer_file(tokenizer or _model_of(str(recipe)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunebook import paths
-from tunebook.cli.data_registry import dataset_dir_option, registry_folder
+from tunebook.cli.data_registry import dataset_dir_option, registry_folder, tell_left_out
 from tunebook.data import registry as datasets
 from tunebook.data import sources
 from tunebook.errors import TunebookError
@@ -163,7 +163,9 @@ def _find_data(name: str, folder: Path) -> sources.Source:
     registry = folder / datasets.REGISTRY_FILE
     if registry.is_file() and name in (found := datasets.load_registry(registry)).values:
         return source_of(found.entry(name))
-    return sources.find_source(name, folder)
+    source = sources.find_source(name, folder)
+    tell_left_out(source)
+    return source
 
 
 def _named(root: Path, name: str) -> bool:

@@ -11,7 +11,9 @@ import click
 import yaml
 
 from tunebook import paths
-from tunebook.data.registry import load_registry
+from tunebook.cli.parts import say
+from tunebook.data.registry import REGISTRY_FILE, load_registry
+from tunebook.data.sources import Source, find_source
 from tunebook.engines.axolotl.datasets import render_block
 from tunebook.errors import TunebookError
 from tunebook.progress import byte_progress
@@ -44,19 +46,34 @@ def ls(dataset_dir: Path | None) -> None:
 @click.argument("name")
 @dataset_dir_option
 def show(name: str, dataset_dir: Path | None) -> None:
-    """Show an entry of the registry, also as a block for Axolotl.
+    """Show an entry of the registry, or the entry that fits a data file, also as a block for Axolotl.
 
     \b
     Example:
       tunebook data show gsm8k_main_test
+      tunebook data show my_chats.jsonl
     """
     folder = registry_folder(dataset_dir)
-    entry = load_registry(folder).entry(name)
-    click.echo(f"# {entry.registry}, for LLaMA-Factory")
-    click.echo(json.dumps({name: entry.values}, indent=2, ensure_ascii=False))
+    registry = folder / REGISTRY_FILE
+    if registry.is_file() and name in load_registry(registry).values:
+        entry, left_out = load_registry(registry).entry(name), tuple[str, ...]()
+    else:
+        source = find_source(name, folder)
+        entry, left_out, folder = source.entry, source.left_out, source.files[0].parent
+    told = "read from its columns" if entry.registry.name != REGISTRY_FILE else "for LLaMA-Factory"
+    click.echo(f"# {entry.registry}, {told}")
+    click.echo(json.dumps({entry.name: entry.values}, indent=2, ensure_ascii=False))
+    if left_out:
+        click.echo(f"# no engine will see: {', '.join(left_out)}")
     click.echo("\n# the same under `datasets:` or `test_datasets:` of an Axolotl recipe")
     block = render_block(entry, str(folder))
     click.echo(yaml.safe_dump([block], sort_keys=False, allow_unicode=True), nl=False)
+
+
+def tell_left_out(source: Source) -> None:
+    """Say which columns of a file no engine will see, since no entry says what they are."""
+    if source.left_out:
+        say(f"{source.files[0]}: no engine will see its columns {', '.join(source.left_out)}")
 
 
 def registry_folder(given: Path | None) -> Path:

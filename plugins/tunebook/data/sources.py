@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunebook.data import registry as datasets
-from tunebook.data.rows import TABLE_SUFFIXES, iter_table
+from tunebook.data.forms import DEFAULT_TAGS, first_rows, form_of, refuse_other_tables
+from tunebook.data.rows import TABLE_SUFFIXES
 from tunebook.errors import TunebookError
 from tunebook.types import DatasetEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# LLaMA-Factory's names for columns and tags, and what it reads where an entry has no `columns` or no `tags`
+# LLaMA-Factory's names for columns, and what it reads where an entry has no `columns`
 # (llamafactory/data/parser.py).
 DEFAULT_COLUMNS = {
     "prompt": "instruction",
@@ -23,33 +23,6 @@ DEFAULT_COLUMNS = {
     "response": "output",
     "messages": "conversations",
 }
-DEFAULT_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-
-# Of a file that no entry names: the first of these that its first row has.
-_USUAL: tuple[dict[str, str], ...] = (
-    {"prompt": "instruction", "query": "input", "response": "output"},
-    {"prompt": "instruction", "response": "output"},
-    {"prompt": "prompt", "response": "response"},
-    {"prompt": "prompt", "response": "completion"},
-    {"prompt": "question", "response": "answer"},
-    {"prompt": "input", "response": "output"},
-    {"prompt": "text"},
-)
-_CHATS: tuple[tuple[str, dict[str, str]], ...] = (
-    (
-        "messages",
-        {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
-    ),
-    ("conversations", {"role_tag": "from", "content_tag": "value", "assistant_tag": "gpt"}),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +35,8 @@ class Source:
     """In the order in which they are read."""
     registered: bool
     """Whether the entry is in a registry."""
+    left_out: tuple[str, ...] = ()
+    """Of a file that no entry names, the columns that no engine would see."""
 
     @property
     def bytes(self) -> int:
@@ -95,7 +70,7 @@ def find_source(name_or_path: str, registry_folder: Path) -> Source:
     entries = _entries_of(path, datasets.load_registry(beside)) if beside.is_file() else []
     if len(entries) == 1:
         return Source(entry=entries[0], files=(path,), registered=True)
-    return Source(entry=_guessed(path), files=(path,), registered=False)
+    return _guessed(path)
 
 
 def of_entry(entry: DatasetEntry) -> Source:
@@ -201,24 +176,11 @@ def _entries_of(path: Path, registry: datasets.Registry) -> list[DatasetEntry]:
     return [registry.entry(name) for name in found]
 
 
-def _guessed(path: Path) -> DatasetEntry:
-    first = next(islice(iter_table(path), 1), None)
-    if first is None:
-        raise TunebookError(f"{path} holds no rows", fix="name a file with rows")
-    values: dict[str, Any] = {"file_name": path.name, **_form(path, first)}
-    return DatasetEntry(name=path.stem, registry=path, values=values, metrics=())
-
-
-def _form(path: Path, first: Mapping[str, Any]) -> dict[str, Any]:
-    for name, tags in _CHATS:
-        if isinstance(first.get(name), list):
-            return {"formatting": "sharegpt", "columns": {"messages": name}, "tags": tags}
-    for columns in _USUAL:
-        if all(name in first for name in columns.values()):
-            return {"columns": columns}
-    raise TunebookError(
-        f"{path}: it is unclear which of its columns is what: {', '.join(map(str, first))}",
-        fix='give it an entry in a dataset_info.json beside it: {"name": {"file_name": "'
-        + path.name
-        + '", "columns": {"prompt": ..., "response": ...}}}',
+def _guessed(path: Path) -> Source:
+    rows = first_rows(path)
+    refuse_other_tables(rows, path)
+    form = form_of(rows, path)
+    entry = DatasetEntry(
+        name=path.stem, registry=path, values={"file_name": path.name, **form.values}, metrics=()
     )
+    return Source(entry=entry, files=(path,), registered=False, left_out=form.left_out)

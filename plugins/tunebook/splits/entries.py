@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import orjson
-
+from tunebook.data.forms import first_rows, form_of, refuse_other_tables
 from tunebook.data.registry import MEDIA_COLUMNS, REMOTE_KEYS, data_files, load_registry
+from tunebook.data.rows import TABLE_SUFFIXES
 from tunebook.errors import TunebookError
-from tunebook.splits.checks import Checks
-from tunebook.splits.parquet import column_names
-from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import SourceFile, open_source
-
-# The columns of per-node CSV files as people write them, LLaMA-Factory's own, then other usual names.
-_KNOWN_COLUMNS: tuple[tuple[frozenset[str], Mapping[str, Any]], ...] = (
-    (
-        frozenset({"prompt", "question", "response"}),
-        {"columns": {"system": "prompt", "prompt": "question", "response": "response"}},
-    ),
-    (frozenset({"instruction", "output"}), {}),
-    (
-        frozenset({"messages"}),
-        {
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
-        },
-    ),
-    (frozenset({"conversations"}), {"formatting": "sharegpt"}),
-    (frozenset({"prompt", "response"}), {"columns": {"prompt": "prompt", "response": "response"}}),
-    (frozenset({"question", "answer"}), {"columns": {"prompt": "question", "response": "answer"}}),
-    (frozenset({"prompt", "completion"}), {"columns": {"prompt": "prompt", "response": "completion"}}),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,53 +114,34 @@ def node_registry(dataset: SplitDataset, file_name: str, holdout: Holdout | None
     return {**entries, **dataset.others}
 
 
-def guess_values(columns: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the part of an entry that describes such columns; None where none is known."""
-    present = set(columns)
-    return next((values for wanted, values in _KNOWN_COLUMNS if wanted <= present), None)
-
-
 def _file_dataset(path: Path) -> SplitDataset:
     source = open_source(path)
-    columns = _columns(source)
-    values = guess_values(columns)
-    notes: tuple[str, ...] = ()
-    if values is None:
-        note = (
-            f"{path} has the columns {', '.join(columns)}: say in each dataset_info.json which of them are "
-            "prompt and response"
-        )
-        notes = (note,)
-    named = (values or {}).get("columns", {})
+    values: Mapping[str, Any] = {}
+    notes: list[str] = []
+    try:
+        rows = first_rows(path) if path.suffix in TABLE_SUFFIXES else []
+    except TunebookError:
+        rows = []  # the scan tells of bad rows, each with its line
+    if rows:
+        refuse_other_tables(rows, path)
+        try:
+            form = form_of(rows, path)
+        except TunebookError as error:
+            notes.append(f"{error.problem}: say so in each dataset_info.json")
+        else:
+            values = form.values
+            if form.left_out:
+                notes.append(f"{path}: no engine will see its columns {', '.join(form.left_out)}")
+    named = values.get("columns", {})
     return SplitDataset(
         name=path.stem,
-        values={"file_name": path.name, **(values or {})},
+        values={"file_name": path.name, **values},
         others={},
         sources=(source,),
         file_name=path.name,
         columns=tuple(named.values()),
-        notes=notes,
+        notes=tuple(notes),
     )
-
-
-def _columns(source: SourceFile) -> Sequence[str]:
-    if source.format == "parquet":
-        return column_names(source.path)
-    if source.columns:
-        return source.columns
-    return _first_row_columns(source)
-
-
-def _first_row_columns(source: SourceFile) -> Sequence[str]:
-    """Columns of the first row; none where it is bad, which the scan reports with its line."""
-    for block in read_rows(source, Checks(parse_json=False, skip_bad=True)):
-        for row in block.rows():
-            try:
-                values = orjson.loads(row)
-            except orjson.JSONDecodeError:
-                return ()
-            return list(values) if isinstance(values, dict) else ()
-    return ()
 
 
 def _with_absolute_file(values: Any, folder: Path) -> Any:

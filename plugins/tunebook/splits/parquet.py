@@ -192,12 +192,6 @@ def arrow() -> Any:
     return pa
 
 
-def column_names(path: Path) -> Sequence[str]:
-    """Return the names of the columns."""
-    with open_file(path) as file:
-        return list(file.schema_arrow.names)
-
-
 def open_file(path: Path) -> Any:
     """Open a Parquet file.
 

@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from tunebook.data.forms import DEFAULT_TAGS
 from tunebook.data.rows import READABLE, iter_rows
-from tunebook.data.sources import DEFAULT_COLUMNS, DEFAULT_TAGS, is_chat
+from tunebook.data.sources import DEFAULT_COLUMNS, is_chat
 from tunebook.errors import TunebookError, join_errors
 
 if TYPE_CHECKING:
