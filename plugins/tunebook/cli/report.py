@@ -24,13 +24,17 @@ _SILENT = 3600
 
 
 @click.command("report")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--all", "all_runs", is_flag=True, help="One page of all runs below a folder, by default output/."
+)
 @click.option(
     "-o",
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder for report.json, report.md and report.html; an older report in it is replaced.",
+    help="Folder for report.json, report.md and report.html; an older report in it is replaced. With --all: "
+    "for index.html and the runs' pages.",
 )
 @click.option(
     "--template",
@@ -39,7 +43,7 @@ _SILENT = 3600
     type=click.Choice(["study", "slides"]),
     help="Also write study.md or slides.md: an outline with the measured numbers. May be repeated.",
 )
-@click.option("--watch", is_flag=True, help="Make the report again until all runs have ended, or Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Make it again until all runs have ended, or Ctrl-C.")
 @click.option(
     "--every",
     type=click.FloatRange(min=1),
@@ -59,6 +63,7 @@ def report(
     runs: tuple[Path, ...],
     output: Path,
     *,
+    all_runs: bool,
     templates: tuple[str, ...],
     watch: bool,
     every: float,
@@ -75,7 +80,13 @@ def report(
       tunebook report output/demo/lora -o reports/demo
       tunebook report output/lora output/full -o reports/methods --template study --template slides
       tunebook report output/demo/lora -o reports/demo --watch
+      tunebook report --all output -o reports
     """
+    if all_runs:
+        _report_all(runs, output, every if watch else None, refused=[*templates, *evals], as_json=as_json)
+        return
+    if not runs:
+        raise click.UsageError("Missing argument 'RUNS...': name a run, or give --all.")
     from tunebook.report.data import gather
     from tunebook.report.render import render, render_outlines, write_report
 
@@ -93,6 +104,53 @@ def report(
         click.echo(_outcome(gathered, output, templates))
     else:
         _say(gathered, output, templates)
+
+
+def _report_all(
+    folders: Sequence[Path], output: Path, every: float | None, *, refused: Sequence[object], as_json: bool
+) -> None:
+    """The page of all runs, once or until Ctrl-C: new ones may begin at any time."""
+    from tunebook.progress import count_progress
+    from tunebook.report.index import MARK, PAGE, Index
+
+    if refused or len(folders) > 1:
+        raise TunebookError(
+            "--all takes one folder, and neither --template nor --evals",
+            fix="name one folder that holds the runs; make reports of some of them without --all",
+        )
+    root = folders[0] if folders else Path("output")
+    if not root.is_dir():
+        raise TunebookError(f"there is no folder {root}", fix="name a folder below which runs lie")
+    index = Index(root, output)
+    with count_progress("reading runs") as index.advance:
+        found = index.look(every=every)
+    index.advance = lambda *_: None
+    with suppress(KeyboardInterrupt):
+        while every is not None:
+            if not as_json:
+                said = f"{len(found.rows)} runs, {found.read} read; {output / PAGE}"
+                click.echo(f"{_clock()} {said}", err=True)
+            time.sleep(every)
+            found = index.look(every=every)
+    if every is not None:
+        found = index.look()
+    broken = [row for row in found.rows if row.state == "cannot be read"]
+    if as_json:
+        told = {
+            "html": str(output / PAGE),
+            "json": str(output / MARK),
+            "runs": len(found.rows),
+            "read": found.read,
+            "broken": [{"name": row.name, "reason": row.detail} for row in broken],
+        }
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for row in broken:
+        click.echo(f"warning: {row.name} cannot be read: {row.detail}", err=True)
+    click.echo(
+        f"{len(found.rows)} runs below {root}, of which {found.read} were read and the others unchanged"
+    )
+    click.echo(f"wrote {output / PAGE}, and {MARK} beside it")
 
 
 def _watch(

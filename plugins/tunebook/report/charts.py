@@ -12,10 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunebook.files import write_atomic
-from tunebook.report.lines import TRAINING, thin
+from tunebook.report.lines import TRAINING, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -386,7 +384,7 @@ def run_by_run(charts: Sequence[Chart]) -> list[Chart]:
             chart,
             id=f"each_{chart.id}",
             title=f"{chart.title}, run by run",
-            lines=tuple(_small(line) for line in chart.lines),
+            lines=tuple(thinned(line, _POINTS) for line in chart.lines),
             references=(),
             marks=(),
             panels=True,
@@ -395,19 +393,6 @@ def run_by_run(charts: Sequence[Chart]) -> list[Chart]:
         for chart in charts
         if len({line.key for line in chart.lines}) >= FEWEST_PANELS
     ]
-
-
-def _small(line: Line) -> Line:
-    values = np.array([np.nan if value is None else value for value in line.values])
-    kept = thin(values, _POINTS).tolist()
-    return replace(
-        line,
-        steps=[line.steps[at] for at in kept],
-        values=[line.values[at] for at in kept],
-        low=None,
-        high=None,
-        not_finite=[],
-    )
 
 
 def panels(chart: Chart, encoding: dict[str, Any]) -> dict[str, Any]:

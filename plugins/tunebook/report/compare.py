@@ -35,17 +35,7 @@ class _Entry(NamedTuple):
 
     @property
     def same(self) -> Same:
-        """What has to be equal for two figures to be ranked."""
-        figure = self.best.figure
-        is_loss = figure.name == "perplexity" or figure.name.endswith("loss")
-        ours = bool(self.answers.metrics)
-        return Same(
-            figure=figure.name,
-            dataset=figure.dataset or evaluated_set(self.run.settings),
-            # A loss counts tokens, which each model cuts otherwise; our metrics read answers alone.
-            model=(self.report.model or "").rsplit("/", 1)[-1] if is_loss else None,
-            objective=None if ours else objective_of(self.run).name,
-        )
+        return same_of(self.report, self.best, self.run, ours=bool(self.answers.metrics))
 
 
 class Same(NamedTuple):
@@ -75,6 +65,26 @@ class Same(NamedTuple):
             if self.model == ""
             else None
         )
+
+
+def same_of(report: RunReport, best: Best, run: RunLog, *, ours: bool) -> Same:
+    """What has to be equal for two figures to be ranked.
+
+    Args:
+        report: The run.
+        best: Its figure.
+        run: As read.
+        ours: Whether our metrics made the figure: they read answers alone.
+    """
+    figure = best.figure
+    is_loss = figure.name == "perplexity" or figure.name.endswith("loss")
+    return Same(
+        figure=figure.name,
+        dataset=figure.dataset or evaluated_set(run.settings),
+        # A loss counts tokens, which each model cuts otherwise.
+        model=(report.model or "").rsplit("/", 1)[-1] if is_loss else None,
+        objective=None if ours else objective_of(run).name,
+    )
 
 
 def evaluated_set(settings: Mapping[str, Any]) -> str:

@@ -65,7 +65,11 @@ def gather(folders: Sequence[Path], *, evals: Sequence[Path] = (), now: datetime
         results = []
     if errors:
         raise join_errors(errors)
-    runs = [with_results(run, results) for run in runs]
+    return report_of([with_results(run, results) for run in runs], now)
+
+
+def report_of(runs: Sequence[RunLog], now: datetime | None = None) -> Report:
+    """The report of runs that have been read, in the order in which they are to be shown."""
     names = _distinct_names(runs)
     gathered = [
         _gather_run(f"r{place}", name, run)

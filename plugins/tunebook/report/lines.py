@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -134,6 +135,19 @@ def _in_words(line: Line, at: str) -> str:
     return (
         f"{line.label}: {start:.4g} at {at} {first}, {end:.4g} at {at} {last}; "
         f"lowest {low[1]:.4g} at {at} {low[0]}, highest {high[1]:.4g} at {at} {high[0]}."
+    )
+
+
+def thinned(line: Line, limit: int) -> Line:
+    """A curve of at most about so many points, without intervals, for where it is drawn small."""
+    kept = thin(np.array([np.nan if value is None else value for value in line.values]), limit).tolist()
+    return replace(
+        line,
+        steps=[line.steps[at] for at in kept],
+        values=[line.values[at] for at in kept],
+        low=None,
+        high=None,
+        not_finite=[],
     )
 
 

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from tunebook.report.records import Report
+    from tunebook.report.records import Chart, Live, Report
 
 MARK = "report.json"
 """The file by which a folder is known as a report, which may be replaced."""
+_TICKED = 5
+"""Runs whose curves the page of all runs shows when it is opened: the newest."""
 OUTLINES = {"study": "study.md", "slides": "slides.md"}
 """What `--template` takes, and the file that it makes."""
 
@@ -66,11 +69,8 @@ def render(report: Report) -> dict[str, bytes]:
     """All files of the report by name."""
     data = without_controls(redact(asdict(report)))
     all_keys = charts.keys(report.charts)
-    files = {
-        MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
-        "report.html": _html(report, data, all_keys).encode(),
-        "report.md": environment().get_template("report.md.j2").render(report=data).encode(),
-    }
+    files = _page_and_data(report, data, None)
+    files["report.md"] = environment().get_template("report.md.j2").render(report=data).encode()
     for chart in report.charts:
         if chart.secondary:
             continue
@@ -97,12 +97,74 @@ def outline(data: Mapping[str, Any], name: str) -> bytes:
 
 def render_page(report: Report) -> bytes:
     """Only `report.html`."""
-    return _html(report, without_controls(redact(asdict(report))), charts.keys(report.charts)).encode()
+    return _html(report, without_controls(redact(asdict(report))), None).encode()
 
 
-def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
+def render_one_of_all(report: Report, back: str) -> dict[str, bytes]:
+    """`report.html` and `report.json` of one of the pages that the page at `back` lists."""
+    return _page_and_data(report, without_controls(redact(asdict(report))), back)
+
+
+def render_index(data: Mapping[str, Any], drawn: Sequence[Chart], live: Live | None) -> bytes:
+    """`index.html`, the page of all runs.
+
+    Args:
+        data: What `index.json` holds.
+        drawn: The curves of all runs.
+        live: Whether somebody makes the page again.
+    """
+    names = without_controls(redact([run["name"] for run in data["runs"]]))
+    colours = {name: theme.colour(place) for place, name in enumerate(names)}
+    ticked = [name for name in names if any(line.key == name for chart in drawn for line in chart.lines)]
+    shown = {**data, "charts": drawn, "live": live and asdict(live)}
+    return (
+        environment()
+        .get_template("index.html.j2")
+        .render(
+            report=shown,
+            colours=colours,
+            drawable=set(ticked),
+            ticked=set(ticked[:_TICKED]),
+            titles=[chart.title for chart in drawn],
+            picking=_beside("index.js"),
+            **_dress(drawn, names, fit=True),
+        )
+        .encode()
+    )
+
+
+def _page_and_data(report: Report, data: dict[str, Any], back: str | None) -> dict[str, bytes]:
+    return {
+        MARK: orjson.dumps(data, option=orjson.OPT_INDENT_2) + b"\n",
+        "report.html": _html(report, data, back).encode(),
+    }
+
+
+def _html(report: Report, data: dict[str, Any], back: str | None) -> str:
+    all_keys = charts.keys(report.charts)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=data,
+            back=back,
+            legend=[(redact_text(key), theme.colour(place)) for place, key in enumerate(all_keys)],
+            **_dress(report.charts, all_keys, fit=False),
+        )
+    )
+
+
+def _dress(drawn: Sequence[Chart], all_keys: list[str], *, fit: bool) -> dict[str, str]:
+    """What all pages have in common: style, programs, and the charts' data.
+
+    Args:
+        drawn: The charts.
+        all_keys: What the curves are toggled by, in the order of their colours.
+        fit: Axes end where the curves do that are on.
+    """
     page = {
         "keys": all_keys,
+        "fit": fit,
         "configs": {"light": theme.config(dark=False), "dark": theme.config(dark=True)},
         "charts": [
             {
@@ -124,23 +186,20 @@ def _html(report: Report, data: dict[str, Any], all_keys: list[str]) -> str:
                     for line in chart.lines
                 ],
             }
-            for chart in report.charts
+            for chart in drawn
         ],
     }
-    templates = Path(__file__).parent / "templates"
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            report=data,
-            legend=[(redact_text(key), theme.colour(place)) for place, key in enumerate(all_keys)],
-            style=(templates / "report.css").read_text("utf-8"),
-            program=(templates / "report.js").read_text("utf-8"),
-            reloading=(templates / "reload.js").read_text("utf-8"),
-            library=charts.script().replace("</script", "<\\/script") if report.charts else "",
-            page=_in_script(without_controls(redact(page))),
-        )
-    )
+    return {
+        "style": _beside("report.css"),
+        "program": _beside("report.js"),
+        "reloading": _beside("reload.js"),
+        "library": charts.script().replace("</script", "<\\/script") if drawn else "",
+        "page": _in_script(without_controls(redact(page))),
+    }
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text("utf-8")
 
 
 def _in_script(value: Any) -> str:
@@ -164,6 +223,8 @@ def environment() -> jinja2.Environment:
         "value": _value,
         "duration": duration,
         "measured": _measured,
+        "epoch": _epoch,
+        "spark": _spark,
         "commands": _commands,
         "shell": shlex.join,
     }
@@ -175,6 +236,21 @@ def _num(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def _epoch(moment: str) -> int:
+    """ISO 8601 as seconds, to sort by."""
+    return round(datetime.fromisoformat(moment).timestamp())
+
+
+def _spark(points: Sequence[tuple[int, float]]) -> str:
+    """Points of a small line in a box of 100 by 24."""
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    wide, high = (steps[-1] - steps[0]) or 1, (max(values) - min(values)) or 1
+    return " ".join(
+        f"{(step - steps[0]) / wide * 96 + 2:.1f},{22 - (value - min(values)) / high * 20:.1f}"
+        for step, value in points
+    )
 
 
 def _measured(value: float | str | None, unit: str = "") -> str:

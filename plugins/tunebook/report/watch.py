@@ -74,7 +74,7 @@ class Watch:
         going = tuple(run for run in self.runs if self.is_going(run))
         if not going:
             return ()
-        seen = _fingerprint(self.runs, without=self.output)
+        seen = fingerprint(self.runs, without=self.output)
         changed = seen != self._seen
         if changed:
             self.read, self._seen = _read(self.runs), seen
@@ -130,8 +130,8 @@ def _is_readable(run: Path) -> bool:
     return True
 
 
-def _fingerprint(runs: Sequence[Path], *, without: Path) -> dict[str, tuple[int, int]]:
-    """Time and size of every file that a report could be read from, and of nothing that we write."""
+def fingerprint(runs: Sequence[Path], *, without: Path) -> dict[str, tuple[int, int]]:
+    """Time in ns and size of each file that a report could be read from, but for those in `without`."""
     found = {}
     for run in runs:
         for path in _files_below(run, without.resolve()):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MAGIC = b":W&B"
 """What a `.wandb` file begins with."""
-_CONSOLES = ("*.log", "*.out", "*.err", "*.txt", "*.o[0-9]*", "*.e[0-9]*")
+CONSOLES = ("*.log", "*.out", "*.err", "*.txt", "*.o[0-9]*", "*.e[0-9]*")
 _CONSOLE_FOLDERS = ("", "logs/", "log/", "slurm/")
 _CSV = ("*.csv", "logs/*.csv", "tunebook/*.csv", "gpu/*.csv")
 _HEAD = 4096
@@ -54,7 +54,7 @@ def find_files(folder: Path) -> RunFiles:
         return _single(folder)
     states = [place / "trainer_state.json" for place in (folder, *reversed(checkpoint_folders(folder)))]
     trainer_log = folder / "trainer_log.jsonl"
-    patterns = [f"{place}{pattern}" for place in _CONSOLE_FOLDERS for pattern in _CONSOLES]
+    patterns = [f"{place}{pattern}" for place in _CONSOLE_FOLDERS for pattern in CONSOLES]
     found = RunFiles(
         base=folder,
         states=[path for path in states if path.is_file()],

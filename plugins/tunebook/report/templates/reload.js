@@ -32,7 +32,8 @@
   }
 
   function restore(to) {
-    all(".key").filter((button) => to.off.includes(button.dataset.key)).forEach((button) => button.click());
+    all(".key").filter((button) => to.off.includes(button.dataset.key) === (button.getAttribute("aria-pressed") === "true"))
+      .forEach((button) => button.click());
     if (to.zoom) document.dispatchEvent(new CustomEvent("report-zoom", { detail: to.zoom.split(",").map(Number) }));
     const open = new Map(to.open);
     all("details").forEach((one) => { if (open.has(name(one))) one.open = open.get(name(one)); });

@@ -2,7 +2,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const hidden = new Set();
+  // The page of all runs begins with most of them taken out.
+  const hidden = new Set([...document.querySelectorAll('.key[aria-pressed="false"]')].map((key) => key.dataset.key));
   const views = [];
   let window_ = null; // [first step, last step] when zoomed
 
@@ -95,6 +96,7 @@
   async function drawFrom(mine, shown) {
     views.forEach((view) => view.finalize());
     views.length = 0;
+    if (data.fit) data.charts.forEach((_, place) => refresh(null, place));
     // In a closed "More figures" a chart has no width to be drawn at.
     const figures = [...document.querySelectorAll(".chart")].filter((figure) => figure.offsetParent);
     const away = new Map(figures.map((figure) => {
@@ -121,9 +123,11 @@
     const chart = data.charts[place];
     const points = rows(chart);
     document.querySelector(`[data-chart="${place}"]`).classList.toggle("empty", !points.length);
-    if (!points.length) return;
-    const whole = chart.spec.params;
-    const shown = window_ && !chart.clock ? window_ : whole.map((param) => param.value);
+    if (!points.length || !view) return;
+    const whole = chart.spec.params.map((param) => param.value);
+    // Ten steps of a ticked run must not vanish beside the thousands of one that is not.
+    if (data.fit) whole[1] = points.reduce((last, point) => Math.max(last, point.x), 1) * 1.012;
+    const shown = window_ && !chart.clock ? window_ : whole;
     view.signal("lo", shown[0]);
     view.signal("hi", shown[1]);
     view.data("points", points).run();
@@ -131,6 +135,12 @@
 
   function update() {
     views.forEach(refresh);
+    // Where charts without curves are not shown, one that gets its first has not been drawn.
+    if (data.fit) {
+      const missing = data.charts.map((_, place) => place).filter((place) => !views[place]);
+      missing.forEach((place) => refresh(null, place));
+      if (missing.some((place) => rows(data.charts[place]).length)) drawAll();
+    }
     if (zoomOut) zoomOut.hidden = !window_;
   }
 
