@@ -46,7 +46,7 @@ def ls(dataset_dir: Path | None) -> None:
 @click.argument("name")
 @dataset_dir_option
 def show(name: str, dataset_dir: Path | None) -> None:
-    """Show an entry of the registry, or the entry that fits a data file, also as a block for Axolotl.
+    """Show an entry, or the one that fits a file, also for Axolotl.
 
     \b
     Example:

@@ -143,7 +143,7 @@ DATA_COMMANDS: CommandTable = {
     "show": (
         "tunebook.cli.data_registry",
         "show",
-        "Show an entry of the registry, also as a block for Axolotl.",
+        "Show an entry, or the one that fits a file, also for Axolotl.",
     ),
     "lengths": (
         "tunebook.cli.data_lengths",
