@@ -73,6 +73,10 @@ def test_each_csv_row_goes_to_one_node_unchanged(
 ):
     held = min(held, len(rows) - 1)
     nodes = min(nodes, len(rows) - held)
+    if held:  # equal prompts are held out together
+        rows = [
+            (f"{number}{prompt}", question, answer) for number, (prompt, question, answer) in enumerate(rows)
+        ]
     text = csv_text(rows, newline=newline, quoting=quoting)
     if not last_newline:
         text = text.removesuffix(newline)
@@ -185,7 +189,7 @@ def test_a_shuffled_split_never_changes(folder):
     manifest = split_file(source, folder / "out", nodes=3, eval_rows=2, seed=5)
     found = [[int(row["prompt"]) for row in read_csv(path)] for path in parts(folder / "out", manifest)]
     held = [int(row["prompt"]) for row in read_csv(folder / "out" / manifest["eval"]["file"])]
-    assert (found, held) == ([[11, 0, 4, 8], [7, 6, 2], [3, 10, 1]], [9, 5])
+    assert (found, held) == ([[9, 11, 0, 4], [5, 7, 2], [3, 10, 1]], [6, 8])
 
 
 def test_memory_and_buckets_do_not_change_a_shuffled_split(folder, monkeypatch):
@@ -218,6 +222,67 @@ def test_the_hold_out_is_the_same_whatever_the_nodes_and_the_order(folder):
                 out / manifest["eval"]["file"]
             ).read_bytes()
     assert len(held) == 1
+
+
+def holdout(source, out, **options):
+    manifest = split_file(source, out, nodes=2, **options)
+    held = {line for line in (out / manifest["eval"]["file"]).read_text().splitlines() if line}
+    trained = {line for path in parts(out, manifest) for line in path.read_text().splitlines() if line}
+    return held, trained
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda number: {"question": f"What is {number}?", "answer": str(number)},
+        lambda number: {
+            "messages": [
+                {"role": "user", "content": f"What is {number}?"},
+                {"role": "assistant", "content": "x"},
+            ]
+        },
+        lambda number: {"anything": f"{number}"},
+    ],
+)
+def test_the_hold_out_is_chosen_by_what_is_asked(folder, row):
+    lines = [json.dumps(row(number)) for number in range(2000)]
+    orders = {
+        "first": lines,
+        "turned": lines[::-1],
+        "more": [json.dumps(row(number)) for number in range(3000, 3100)] + lines,
+    }
+    for name, order in orders.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(order) + "\n")
+    counted = [
+        holdout(folder / f"{name}.jsonl", folder / f"n_{name}", eval_rows=100)[0]
+        for name in ("first", "turned")
+    ]
+    assert counted[0] == counted[1]
+    assert len(counted[0]) == 100
+    shares = [holdout(folder / f"{name}.jsonl", folder / f"s_{name}", eval_share=0.1) for name in orders]
+    assert shares[0][0] == shares[1][0]
+    assert 150 < len(shares[0][0]) < 250
+    # Rows that come later change nothing of what was held out.
+    assert shares[0][0] <= shares[2][0]
+    assert not shares[2][1] & shares[0][0]
+
+
+def test_no_prompt_is_on_both_sides(folder):
+    rows = [
+        {
+            "question": f"What  is {number % 300}?" if number % 2 else f"what is {number % 300}?",
+            "answer": str(number),
+        }
+        for number in range(900)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held, trained = holdout(folder / "data.jsonl", folder / "out", eval_rows=90)
+    asked = [
+        {" ".join(json.loads(line)["question"].lower().split()) for line in lines}
+        for lines in (held, trained)
+    ]
+    assert len(held) == 90
+    assert not asked[0] & asked[1]
 
 
 def test_bytes_are_balanced_with_equal_row_counts(folder):
@@ -303,7 +368,7 @@ def test_per_node_names_are_those_that_scripts_expect(folder):
 def test_a_registry_entry_keeps_its_name_and_the_others_still_work(folder):
     registry = folder / "info"
     (registry / "sub").mkdir(parents=True)
-    rows = dictionaries([("a", "b", str(number)) for number in range(9)])
+    rows = dictionaries([("a", f"b{number}", str(number)) for number in range(9)])
     (registry / "sub" / "train.json").write_text(json.dumps(rows))
     (registry / "eval.json").write_text(json.dumps(rows[:1]))
     entry = {
@@ -418,7 +483,11 @@ def test_the_split_of_a_resumed_job_is_the_same(folder):
     order=st.randoms(use_true_random=False),
 )
 def test_a_job_array_makes_the_split_of_one_process(suffix, rows, tasks, nodes, balance, held, order):
-    rows = rows * 5
+    rows = (
+        [(f"{number}{prompt}", *rest) for number, (prompt, *rest) in enumerate(rows * 5)]
+        if held
+        else rows * 5
+    )
     options = {"nodes": nodes, "eval_rows": held, "balance": balance, "shuffle": False}
 
     def test(folder):

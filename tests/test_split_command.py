@@ -167,8 +167,8 @@ def test_figures_are_printed_for_programs(tmp_path):
 @pytest.mark.parametrize("options", [{"shuffle": False}, {"eval_rows": 7, "names": {"joint": True}}])
 def test_a_kill_at_any_moment_leaves_nothing_that_looks_finished(tmp_path, options):
     source = tmp_path / "d.jsonl"
-    row = json.dumps({"instruction": "x" * 3000, "output": "y"})
-    source.write_text(f"{row}\n" * 8000)
+    rows = ({"instruction": f"{number}" + "x" * 3000, "output": "y"} for number in range(8000))
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     began = time.monotonic()
     whole = split_file(source, tmp_path / "whole", **options)
     seconds = time.monotonic() - began

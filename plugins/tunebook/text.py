@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 PROMPT_CHARACTERS = 300
 ANSWER_CHARACTERS = 400
 SPECIAL_TOKENS = re.compile(r"<\|[^|>]*\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>")
+
+
+def normalised(text: str) -> str:
+    """Return `text` without differences of blanks, case and Unicode form.
+
+    >>> normalised("  The  CAT\\n")
+    'the cat'
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.split()).casefold()
 
 
 # C0 without tab and line feed, DEL and C1: a terminal takes them for commands; a return hides a line.

@@ -60,6 +60,22 @@ class _ShardType(click.ParamType[Shard]):
         return Shard(int(found[1]), int(found[2]))
 
 
+class _HoldoutType(click.ParamType[float]):
+    """A number of rows, or a share of them."""
+
+    name = "rows"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, whole from 1 on."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not (0 < number < 1 or (number >= 1 and number == int(number))):
+            self.fail(f"{value!r} is neither a number of rows nor a share such as 0.1", param, ctx)
+        return number
+
+
 @click.command("split")
 @click.argument("source", metavar="NAME|FILE")
 @click.option("--nodes", type=click.IntRange(1, MAX_NODES), required=True, help="How many parts.")
@@ -80,7 +96,14 @@ class _ShardType(click.ParamType[Shard]):
 @click.option(
     "--shuffle/--no-shuffle", default=True, show_default=True, help="Random order, or the source's."
 )
-@click.option("--eval", "eval_rows", type=click.IntRange(min=1), metavar="N", help="Hold out N rows first.")
+@click.option(
+    "--eval",
+    "held_out",
+    type=_HoldoutType(),
+    metavar="N|SHARE",
+    help="Hold out N rows first, or a share such as 0.1, by what is asked in them: the same in any order, "
+    "no prompt on both sides. A share stays the same where rows are added later, too.",
+)
 @click.option("--eval-name", metavar="NAME", help="Name of the hold-out's entry; by default <name>_eval.")
 @click.option("--eval-metric", metavar="METRIC", help="Metric of the hold-out; by default that of NAME.")
 @click.option("--group-by", metavar="COLUMN", help="Keep rows with the same value on one node.")
@@ -122,7 +145,7 @@ def split(
     balance: str,
     tokenizer: str | None,
     shuffle: bool,
-    eval_rows: int | None,
+    held_out: float | None,
     eval_name: str | None,
     eval_metric: str | None,
     group_by: str | None,
@@ -154,13 +177,14 @@ def split(
         seed=seed,
         balance=cast("Balance", balance),
         shuffle=shuffle,
-        eval_rows=eval_rows or 0,
+        eval_rows=int(held_out or 0),
+        eval_share=held_out if held_out and held_out < 1 else 0.0,
         group_by=group_by,
         tokenizer=tokenizer,
         skip_bad=skip_bad,
         parse_json={"auto": None, "full": True, "braces": False}[check_json],
     )
-    if eval_rows is None and (eval_name or eval_metric):
+    if held_out is None and (eval_name or eval_metric):
         raise TunebookError("--eval-name and --eval-metric are for a hold-out", fix="add --eval N")
     if eval_metric is not None:
         metrics.load(eval_metric)
@@ -248,7 +272,7 @@ _SHOWN_PARTS = 32
 
 def show_preview(dataset: SplitDataset, options: SplitOptions, plans: list[PartPlan], as_json: bool) -> None:
     """Print what a split would give each part."""
-    named = [*(f"node_{node}" for node in range(options.nodes)), *(["eval"] if options.eval_rows else [])]
+    named = [*(f"node_{node}" for node in range(options.nodes)), *(["eval"] if options.holds_out else [])]
     rows = [
         {"part": name, "rows": plan.rows, "row_bytes": plan.bytes, "tokens": plan.tokens}
         for name, plan in zip(named, plans, strict=True)

@@ -10,7 +10,7 @@ from tunebook.data import registry as datasets
 from tunebook.data.forms import DEFAULT_TAGS, first_rows, form_of, refuse_other_tables
 from tunebook.data.rows import TABLE_SUFFIXES
 from tunebook.errors import TunebookError
-from tunebook.types import DatasetEntry
+from tunebook.types import MEDIA, DatasetEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,6 +110,15 @@ def tag(entry: DatasetEntry, key: str) -> str | None:
     tags = entry.values.get("tags")
     name = tags.get(key) if isinstance(tags, dict) else DEFAULT_TAGS.get(key)
     return name if isinstance(name, str) and name else None
+
+
+def asked_columns(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns of an entry that hold what the model is asked, media among them."""
+    columns = values.get("columns")
+    named = columns if isinstance(columns, dict) else DEFAULT_COLUMNS
+    chat = values.get("formatting", "alpaca") != "alpaca"
+    keys = ("system", "history", *(("messages",) if chat else ("prompt", "query")), "tools", *MEDIA)
+    return tuple(str(named[key]) for key in keys if named.get(key))
 
 
 def is_chat(entry: DatasetEntry) -> bool:

@@ -53,7 +53,7 @@ class Outputs:
     @property
     def eval_name(self) -> str | None:
         """The entry of the hold-out."""
-        if not self.options.eval_rows:
+        if not self.options.holds_out:
             return None
         return self.names.eval_name or f"{self.dataset.name}_eval"
 
@@ -142,7 +142,7 @@ def finish(
         "skipped_rows": scanned.n_bad,
         "skipped": [bad._asdict() for bad in scanned.bad],
         "nodes": parts[: options.nodes],
-        "eval": parts[-1] if options.eval_rows else None,
+        "eval": parts[-1] if options.holds_out else None,
         "joint": {"file": str(joint.relative_to(root)), **_content(written.joint)}
         if joint is not None and written.joint is not None
         else None,

@@ -15,7 +15,7 @@ from tunebook.splits.assign import EVAL, NO_ROW, Nodes, row_keys
 from tunebook.splits.index import ROW, ArrayWriter, RowIndex
 
 _BLOCK_ROWS = 1 << 16
-_KEYS_AT_A_TIME = 1 << 20
+_NONE = np.empty(0, np.int64)
 
 Numbers = npt.NDArray[Any]
 
@@ -40,6 +40,8 @@ class SplitOptions:
     shuffle: bool = True
     eval_rows: int = 0
     """Rows to hold out, before the split."""
+    eval_share: float = 0.0
+    """Share of them instead, between 0 and 1."""
     group_by: str | None = None
     """Column whose equal values stay on one node."""
     tokenizer: str | None = None
@@ -47,6 +49,11 @@ class SplitOptions:
     skip_bad: bool = False
     parse_json: bool | None = None
     """None: where the sources are no larger than `PARSE_JSON_UP_TO`."""
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether rows are held out."""
+        return bool(self.eval_rows or self.eval_share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +88,11 @@ def write_plan(index: RowIndex, options: SplitOptions, rows: int) -> list[PartPl
     return _measure(index, options)
 
 
-def plan_rows(options: SplitOptions, rows: int) -> Iterator[Nodes]:
-    """Yield the destinations of `rows` rows that are balanced only by number, in blocks.
+def plan_rows(options: SplitOptions, rows: int, held: npt.NDArray[np.int64] = _NONE) -> Iterator[Nodes]:
+    """Yield the destinations of `rows` rows that are balanced only by number, in blocks; `held` are held out.
 
     Needs no data, and only the memory of the hold-out's row numbers.
     """
-    held = choose_rows(rows, options.eval_rows, options.seed)
     return _with_holdout(_balanced_by_number(options, rows - len(held)), held, rows)
 
 
@@ -106,9 +112,14 @@ def _check_counts(rows: int, options: SplitOptions) -> None:
 
 
 def _by_row(index: RowIndex, options: SplitOptions, rows: int) -> Iterator[Nodes]:
+    held = _held(index, options) if options.holds_out else _NONE
+    if options.nodes > rows - len(held):
+        raise TunebookError(
+            f"cannot split {rows - len(held)} rows between {options.nodes} nodes: {len(held)} are held out",
+            fix="choose a smaller --eval, or fewer --nodes",
+        )
     if options.balance == "rows":
-        return plan_rows(options, rows)
-    held = choose_rows(rows, options.eval_rows, options.seed)
+        return plan_rows(options, rows, held)
 
     def sizes() -> Iterator[Numbers]:
         return _without(_sizes(index, options), held)
@@ -128,17 +139,42 @@ def _balanced_by_number(options: SplitOptions, rows: int) -> Iterator[Nodes]:
             yield assign.assign_in_turn(start, stop, options.nodes)
 
 
-def _by_group(index: RowIndex, options: SplitOptions) -> Iterator[Nodes]:
+def _held(index: RowIndex, options: SplitOptions) -> npt.NDArray[np.int64]:
+    """The rows to hold out, ascending: by what is asked in them, whatever their order."""
+    chosen = _chosen_groups(_rows_of_groups(index), options, "prompt")
+    found = [_NONE]
+    start = 0
+    for groups in index.groups.blocks():
+        found.append(np.flatnonzero(chosen[groups]) + start)
+        start += len(groups)
+    return np.concatenate(found)
+
+
+def _rows_of_groups(index: RowIndex) -> npt.NDArray[np.int64]:
     rows_of = np.zeros(GROUP_TABLE, np.int64)
     for groups in index.groups.blocks():
         rows_of += np.bincount(groups, minlength=GROUP_TABLE)
-    held = choose_groups(rows_of, options.eval_rows, options.seed)
-    if options.eval_rows and not held.any():
+    return rows_of
+
+
+def _chosen_groups(rows_of: npt.NDArray[np.int64], options: SplitOptions, what: str) -> npt.NDArray[np.bool_]:
+    if options.eval_share:
+        chosen = share_of_groups(len(rows_of), options.eval_share, options.seed)
+    else:
+        chosen = choose_groups(rows_of, options.eval_rows, options.seed)
+    if options.holds_out and not rows_of[chosen].any():
+        wanted = f"a share of {options.eval_share}" if options.eval_share else f"{options.eval_rows} rows"
         raise TunebookError(
-            f"no group of {options.group_by!r} fits into a hold-out of {options.eval_rows} rows: the "
-            f"smallest has {rows_of[rows_of > 0].min()}",
+            f"no {what} fits into a hold-out of {wanted}: the smallest group of rows with the same one has "
+            f"{rows_of[rows_of > 0].min()}",
             fix="choose a larger --eval",
         )
+    return chosen
+
+
+def _by_group(index: RowIndex, options: SplitOptions) -> Iterator[Nodes]:
+    rows_of = _rows_of_groups(index)
+    held = _chosen_groups(rows_of, options, f"value of {options.group_by!r}")
     weights = rows_of
     if options.balance != "rows":
         weights = np.zeros(GROUP_TABLE, np.int64)
@@ -211,7 +247,7 @@ def _taker(blocks: Iterator[Numbers]) -> Callable[[int], Numbers]:
 
 
 def _measure(index: RowIndex, options: SplitOptions) -> list[PartPlan]:
-    parts = options.nodes + (1 if options.eval_rows else 0)
+    parts = options.nodes + (1 if options.holds_out else 0)
     rows, sizes, tokens = (np.zeros(parts, np.int64) for _ in range(3))
     counted = _taker(index.tokens.blocks()) if options.balance == "tokens" else None
     for destinations, lengths in zip(index.row_destinations(), index.row_bytes(), strict=True):
@@ -235,24 +271,12 @@ def _sums(part: Numbers, values: Numbers, parts: int) -> npt.NDArray[np.int64]:
     return np.bincount(part, weights=values, minlength=parts).astype(np.int64)
 
 
-def choose_rows(rows: int, wanted: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return which `wanted` of `rows` rows are held out, ascending.
-
-    They are those with the smallest keys, so neither order nor nodes matter. Memory grows with `wanted` only.
-    """
-    best_keys = np.empty(0, np.uint64)
-    best_rows = np.empty(0, np.int64)
-    for start in range(0, rows if wanted else 0, _KEYS_AT_A_TIME):
-        keys = row_keys(seed, start, min(start + _KEYS_AT_A_TIME, rows))
-        full = len(best_keys) == wanted
-        good = np.flatnonzero(keys < best_keys.max()) if full else np.arange(len(keys))
-        best_keys = np.concatenate((best_keys, keys[good]))
-        best_rows = np.concatenate((best_rows, start + good))
-        if len(best_keys) > wanted:
-            # Stable, so that of two rows with one key the earlier one is taken.
-            kept = np.argsort(best_keys, kind="stable")[:wanted]
-            best_keys, best_rows = best_keys[kept], best_rows[kept]
-    return np.sort(best_rows)
+def share_of_groups(groups: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Return which groups are held out where a share of all is: the same whatever rows there are."""
+    chosen = np.zeros(groups, np.bool_)
+    order = np.argsort(row_keys(seed, 0, groups), kind="stable")
+    chosen[order[: max(1, round(groups * share))]] = True
+    return chosen
 
 
 def choose_groups(rows_of: npt.NDArray[np.int64], wanted: int, seed: int) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunebook import files
+from tunebook.data.sources import asked_columns
 from tunebook.errors import TunebookError
 from tunebook.splits.entries import SplitDataset
 from tunebook.splits.index import RowIndex
@@ -49,7 +50,13 @@ class SplitJob:
 
     def index_builder(self, index: RowIndex) -> IndexBuilder:
         """What writes the row index of this split, or of a part of its source."""
-        return IndexBuilder(index, self.options, columns=self.dataset.columns, count_tokens=self.count_tokens)
+        return IndexBuilder(
+            index,
+            self.options,
+            columns=self.dataset.columns,
+            count_tokens=self.count_tokens,
+            asked=asked_columns(self.dataset.values),
+        )
 
     def finished(self, tasks: int = 0) -> dict[str, Any] | None:
         """Return the manifest where exactly this split is finished already, which is said.

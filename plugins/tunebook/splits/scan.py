@@ -21,6 +21,7 @@ from tunebook.splits.index import ROW, ArrayWriter, RowIndex, keep_freed_memory
 from tunebook.splits.plan import GROUP_TABLE, PARSE_JSON_UP_TO, SplitOptions
 from tunebook.splits.rows import read_rows
 from tunebook.splits.sources import OnBytes, SourceFile, check_unchanged
+from tunebook.text import normalised
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 Numbers = npt.NDArray[Any]
@@ -65,11 +66,14 @@ class IndexBuilder:
         *,
         columns: tuple[str, ...],
         count_tokens: CountTokens | None,
+        asked: tuple[str, ...] = (),
     ) -> None:
         self.rows = 0
+        self._asked = asked
         self._group_by, self._columns, self._count = options.group_by, columns, count_tokens
         self._spans = ArrayWriter(index.lengths, index.kinds)
-        self._groups = ArrayWriter(index.groups) if options.group_by else None
+        grouped = options.group_by or options.holds_out
+        self._groups = ArrayWriter(index.groups) if grouped else None
         self._tokens = ArrayWriter(index.tokens) if options.balance == "tokens" else None
         self._stack = ExitStack()
 
@@ -100,10 +104,11 @@ class IndexBuilder:
         if self._groups is not None or self._tokens is not None:
             rows = list(parsed())
             if self._groups is not None:
-                assert self._group_by is not None
                 first = self.rows - where.rows_before + 1
                 found = [
                     _group_of(row, self._group_by, f"{where.path}, row {number}")
+                    if self._group_by is not None
+                    else _prompt_group(row, self._asked)
                     for number, row in enumerate(rows, first)
                 ]
                 self._groups.append(np.array(found, np.uint32))
@@ -198,6 +203,29 @@ def _group_of(row: Row, column: str, where: str) -> int:
             fix="name a column of every row with --group-by",
         )
     return xxhash.xxh3_64_intdigest(orjson.dumps(row[column], default=str)) % GROUP_TABLE
+
+
+def _prompt_group(row: Row, columns: tuple[str, ...]) -> int:
+    """The group of what is asked: the same for prompts that differ in blanks, case or Unicode form alone.
+
+    Args:
+        row: The row.
+        columns: Those that the model is asked with; where none is there, the whole row counts.
+    """
+    values = [row[column] for column in columns if row.get(column)]
+    asked = [_without_answer(value) for value in values] if values else list(row.values())
+    found: list[str] = []
+    _collect(asked, found)
+    return xxhash.xxh3_64_intdigest(normalised("\n".join(found)).encode()) % GROUP_TABLE
+
+
+def _without_answer(value: Any) -> Any:
+    """Of a conversation, all before its last message where that is an answer; any other value as it is."""
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(one, dict) for one in value):
+        last = value[-1]
+        said = str(last.get("role", last.get("from", ""))).lower() not in ("user", "human")
+        return [one.get("content", one.get("value")) for one in (value[:-1] if said else value)]
+    return value
 
 
 def _text_of(row: Row, columns: tuple[str, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from tunebook import metrics
 from tunebook.checks.data_audit.findings import DataFinding, counted
+from tunebook.text import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,17 +188,6 @@ class RowHashes:
     def pairs(self) -> Hashes:
         """Of prompts and answers together."""
         return _view(self._prompts) * np.uint64(0x9E3779B97F4A7C15) ^ _view(self._answers)
-
-
-def normalised(text: str) -> str:
-    """Return `text` without differences of blanks, case and Unicode form.
-
-    >>> normalised("  The  CAT\\n")
-    'the cat'
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.split()).casefold()
 
 
 def hash_of(text: str) -> int:
