@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from tunebook.errors import TunebookError
 from tunebook.report.records import ConfidenceInterval
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -335,39 +336,67 @@ def yes_no_interval(name: str, value: float, counted: Pairs) -> ConfidenceInterv
 
     Source: Goutte and Gaussier (2005), https://doi.org/10.1007/978-3-540-31865-1_25.
     """
-    cells = [(r, p) for r in ("yes", "no") for p in ("yes", "no", None)]
-    counts = np.array([counted[cell] for cell in cells], dtype=np.float64)
-    exact = _figure(name, counts[None])
-    if exact is None or not counts.sum() or abs(float(exact[0]) - value) > 1e-6:
+    figure = _YES_NO.get(name)
+    if figure is None:
         return None
-    # No prior on "unparsed" where nothing was: it would say that a clean run has unread answers.
-    prior = np.where(np.array([p is None for _, p in cells]) & (counts == 0), 1e-9, 0.5)
-    draws = np.random.default_rng(0).dirichlet(counts + prior, size=_INTERVAL_DRAWS)
-    figures = _figure(name, draws)
-    assert figures is not None
+    counts = tuple(counted[cell] for cell in _CELLS)
+    exact = figure(np.array([counts], dtype=np.float64))
+    if not sum(counts) or abs(float(exact[0]) - value) > 1e-6:
+        return None
+    figures = figure(_draws(counts))
     low, high = np.quantile(figures, [0.025, 0.975])
     return ConfidenceInterval(
         low=min(float(low), value),
         high=max(float(high), value),
-        method=f"posterior of the confusion counts, n {int(counts.sum())}",
+        method=f"posterior of the confusion counts, n {sum(counts)}",
     )
 
 
-def _figure(name: str, cells: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """A figure for each row of (yes,yes) (yes,no) (yes,-) (no,yes) (no,no) (no,-)."""
-    tp, fn, fn_unread, fp, tn, fp_unread = cells.T
-    missed, alarmed = fn + fn_unread, fp + fp_unread
+_CELLS = [(reference, parsed) for reference in ("yes", "no") for parsed in ("yes", "no", None)]
 
-    def share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
-    f1_yes = share(2 * tp, 2 * tp + missed + fp)
-    f1_no = share(2 * tn, 2 * tn + alarmed + fn)
-    known = {
-        "f1": f1_yes,
-        "macro_f1": (f1_yes + f1_no) / 2,
-        "precision": share(tp, tp + fp),
-        "recall": share(tp, tp + missed),
-        "balanced_accuracy": (share(tp, tp + missed) + share(tn, tn + alarmed)) / 2,
-    }
-    return known.get(name)
+@lru_cache(maxsize=1)
+def _draws(counts: tuple[int, ...]) -> NDArray[np.float64]:
+    """Shares of `_CELLS`; those of one evaluation serve all its figures."""
+    # No prior on "unparsed" where nothing was: it would say that a clean run has unread answers.
+    prior = [
+        1e-9 if parsed is None and count == 0 else 0.5
+        for (_, parsed), count in zip(_CELLS, counts, strict=True)
+    ]
+    return np.random.default_rng(0).dirichlet(np.add(counts, prior), size=_INTERVAL_DRAWS)
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+# Each of rows of shares or counts of `_CELLS`.
+
+
+def _f1(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    tp, fn, fn_unread, fp, _, _ = cells.T
+    return _share(2 * tp, 2 * tp + fn + fn_unread + fp)
+
+
+def _f1_no(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, fn, _, fp, tn, fp_unread = cells.T
+    return _share(2 * tn, 2 * tn + fp + fp_unread + fn)
+
+
+def _recall(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    tp, fn, fn_unread, _, _, _ = cells.T
+    return _share(tp, tp + fn + fn_unread)
+
+
+def _specificity(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, _, _, fp, tn, fp_unread = cells.T
+    return _share(tn, tn + fp + fp_unread)
+
+
+_YES_NO: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "f1": _f1,
+    "macro_f1": lambda cells: (_f1(cells) + _f1_no(cells)) / 2,
+    "precision": lambda cells: _share(cells.T[0], cells.T[0] + cells.T[3]),
+    "recall": _recall,
+    "balanced_accuracy": lambda cells: (_recall(cells) + _specificity(cells)) / 2,
+}
