@@ -160,6 +160,17 @@ def test_runs_of_one_figure_and_set_are_compared_the_best_of_many(output, tmp_pa
     monkeypatch.setattr(index, "gather", lambda paths: made_again.append([path.name for path in paths]))
     made.look()
     assert made_again == []
+    monkeypatch.setattr(index, "gather", broken)
+    shutil.rmtree(compared.parent)
+    (one,) = made.look().compared
+    assert one.page is None
+    assert "which cannot be compared (a fault of tunebook, please report it: ZeroDivisionError: oh)" in page(
+        tmp_path / "reports"
+    )
+
+
+def broken(paths):
+    raise ZeroDivisionError("oh")
 
 
 def test_the_state_is_looked_at_again_without_a_change_of_files(output, tmp_path, monkeypatch):

@@ -48,6 +48,7 @@ _POINTS = 120
 _SPARK_POINTS = 60
 _WRITING = 600
 """Seconds since a file was written, within which a run that shows no state is taken to go on."""
+_BACK = f"../../{PAGE}"
 _ENDED = frozenset({"finished", "failed", "stopped", "killed", "broke off", "cannot be read"})
 
 
@@ -98,12 +99,15 @@ class Compared(NamedTuple):
     """A page that compares the runs of one figure on one set."""
 
     title: str
-    page: str
+    page: str | None
+    """None where it could not be made."""
     runs: tuple[str, ...]
     """Names, the best first."""
     of: int
     """Runs with that figure on that set: more than are compared where there are many."""
     seen: str
+    reason: str | None = None
+    """Why there is no page."""
 
 
 class Read(NamedTuple):
@@ -164,9 +168,9 @@ class Index:
                 fix="name a folder below which output_dirs of runs lie",
             )
         rows.sort(key=lambda row: row.started or row.written, reverse=True)
-        compared = [made for group in _groups(rows) if (made := self._compare(group))]
+        compared = [self._compare(group) for group in _groups(rows)]
         self.kept = {row.id: row for row in rows}
-        self.compared = {one.page: one for one in compared}
+        self.compared = {one.page: one for one in compared if one.page}
         self._write(rows, compared, every, now)
         return Read(tuple(rows), tuple(compared), read)
 
@@ -184,15 +188,17 @@ class Index:
             if (values["format"], values["made_by"]) == (FORMAT, _made_by()):
                 rows = {row["id"]: _row_of(row) for row in values["runs"]}
                 return rows, {
-                    one["page"]: Compared(**one | {"runs": tuple(one["runs"])}) for one in values["compared"]
+                    one["page"]: Compared(**one | {"runs": tuple(one["runs"])})
+                    for one in values["compared"]
+                    if one["page"]
                 }
         return {}, {}
 
     def _row(self, run: FoundRun, now: datetime) -> tuple[RunRow | None, bool]:
         """The row of a run, and whether it was read anew; no row of logs that hold no run."""
-        files = fingerprint([run.path, run.path.parent / RESULTS], without=self.output)
-        seen = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:24]
-        own = [time for name, (time, _) in files.items() if Path(name).is_relative_to(run.path)]
+        written_at = fingerprint([run.path, run.path.parent / RESULTS], without=self.output)
+        seen = hashlib.sha256(repr(sorted(written_at.items())).encode()).hexdigest()[:24]
+        own = [time for name, (time, _) in written_at.items() if Path(name).is_relative_to(run.path)]
         written = datetime.fromtimestamp(max(own, default=0) / 1e9, UTC)
         path = str(run.path)
         name = str(run.path.relative_to(self.root))
@@ -214,8 +220,7 @@ class Index:
         try:
             log = with_results(read_run(run.path), [])
             report = report_of([log], now)
-            page = f"runs/{run_id}/report.html"
-            self._write_page(report, page)
+            files = render_one_of_all(report, back=_BACK)
         except TunebookError as error:
             if not run.sure:
                 return None, True
@@ -224,11 +229,12 @@ class Index:
             bare = replace(bare, detail=without_controls(redact_text(why)))
             return (replace(bare, state=state.life) if state and state.life != "unknown" else bare), True
         except Exception as error:  # noqa: BLE001 - one run that we cannot read must not cost all the others
-            said = f"a fault of tunebook, please report it: {type(error).__name__}: {error}"
-            return replace(bare, detail=without_controls(redact_text(said))[:400]), True
+            return replace(bare, detail=_fault(error)), True
+        page = f"runs/{run_id}/report.html"
+        update_report(files, (self.output / page).parent, whole=True)
         return _with_state(_told(replace(bare, page=page), log, report), log, written, now), True
 
-    def _compare(self, group: Sequence[RunRow]) -> Compared | None:
+    def _compare(self, group: Sequence[RunRow]) -> Compared:
         """The comparison of the best runs of a group, made again where one of them has changed."""
         first = group[0].figure
         assert first is not None
@@ -241,15 +247,11 @@ class Index:
         kept = self.compared.get(page)
         if kept is None or kept.seen != seen or not (self.output / page).is_file():
             try:
-                report = gather([Path(row.path) for row in best])
-                self._write_page(report, page)
-            except TunebookError:
-                return None  # A run has gone, or was broken, since it was read.
+                files = render_one_of_all(gather([Path(row.path) for row in best]), back=_BACK)
+            except Exception as error:  # noqa: BLE001 - as of one run; it may also have gone since it was read
+                return made._replace(page=None, reason=_fault(error))
+            update_report(files, (self.output / page).parent, whole=True)
         return made
-
-    def _write_page(self, report: Report, page: str) -> None:
-        files = render_one_of_all(report, back=f"../../{PAGE}")
-        update_report(files, (self.output / page).parent, whole=True)
 
     def _write(
         self, rows: Sequence[RunRow], compared: Sequence[Compared], every: float | None, now: datetime
@@ -276,6 +278,15 @@ class Index:
                 f"cannot write {self.output / PAGE}: {err.strerror}",
                 fix="name a folder with -o that you may write to, on a disk with room",
             ) from err
+
+
+def _fault(error: Exception) -> str:
+    """In words, what could not be read or compared."""
+    if isinstance(error, TunebookError):
+        said = error.problem
+    else:
+        said = f"a fault of tunebook, please report it: {type(error).__name__}: {error}"
+    return str(without_controls(redact_text(said)))[:400]
 
 
 def _made_by() -> str:
