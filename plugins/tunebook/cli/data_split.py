@@ -60,7 +60,7 @@ class _ShardType(click.ParamType[Shard]):
         return Shard(int(found[1]), int(found[2]))
 
 
-class _HoldoutType(click.ParamType[float]):
+class HoldoutType(click.ParamType[float]):
     """A number of rows, or a share of them."""
 
     name = "rows"
@@ -99,7 +99,7 @@ class _HoldoutType(click.ParamType[float]):
 @click.option(
     "--eval",
     "held_out",
-    type=_HoldoutType(),
+    type=HoldoutType(),
     metavar="N|SHARE",
     help="Hold out N rows first, or a share such as 0.1, by what is asked in them: the same in any order, "
     "no prompt on both sides. A share stays the same where rows are added later, too.",

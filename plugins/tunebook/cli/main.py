@@ -130,6 +130,11 @@ COMMANDS: CommandTable = {
 }
 
 DATA_COMMANDS: CommandTable = {
+    "import": (
+        "tunebook.cli.data_import",
+        "import_command",
+        "Import tables, chats and folders into the registry.",
+    ),
     "split": (
         "tunebook.cli.data_split",
         "split",

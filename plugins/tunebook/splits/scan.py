@@ -108,7 +108,7 @@ class IndexBuilder:
                 found = [
                     _group_of(row, self._group_by, f"{where.path}, row {number}")
                     if self._group_by is not None
-                    else _prompt_group(row, self._asked)
+                    else prompt_group(row, self._asked)
                     for number, row in enumerate(rows, first)
                 ]
                 self._groups.append(np.array(found, np.uint32))
@@ -205,7 +205,7 @@ def _group_of(row: Row, column: str, where: str) -> int:
     return xxhash.xxh3_64_intdigest(orjson.dumps(row[column], default=str)) % GROUP_TABLE
 
 
-def _prompt_group(row: Row, columns: tuple[str, ...]) -> int:
+def prompt_group(row: Row, columns: tuple[str, ...]) -> int:
     """The group of what is asked: the same for prompts that differ in blanks, case or Unicode form alone.
 
     Args:
