@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tunebook import paths
+from tunebook.checks.run import check_recipe
+from tunebook.checks.verdict import with_verdicts
+
 pytestmark = pytest.mark.axolotl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,3 +51,43 @@ def test_axolotl_s_command_line_reaches_ours():
     assert "Run tunebook: recipes, metrics and reports." in listed
     done = subprocess.run([axolotl, "tunebook", "ls"], capture_output=True, text=True, check=False)
     assert "axolotl/demo/full_sft_recommend" in done.stdout
+
+
+VERDICT = """
+base_model: some/model
+adapter: lora
+lora_r: 8
+lora_alpha: 16
+datasets: [{path: some/set, type: alpaca}]
+micro_batch_size: 1
+gradient_accumulation_steps: 1
+learning_rate: 1.0e-4
+output_dir: out
+num_epochs: 1
+"""
+
+
+def test_the_parser_s_own_verdict_is_told_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    given = {
+        "taken": "bf16: false",
+        "refused": "rl: dpo\nsample_packing: true",
+        "no such card": "fp8: true",
+    }
+    for name, more in given.items():
+        Path(f"{name}.yaml").write_text(f"{VERDICT}{more}\n")
+    asked = with_verdicts([check_recipe(f"{name}.yaml", paths.home()) for name in given])
+    told = {
+        name: next(
+            (one.severity, one.message) for one in each.result.findings if one.rule == "engine-verdict"
+        )
+        for name, each in zip(given, asked, strict=True)
+    }
+    assert {name: severity for name, (severity, _) in told.items()} == {
+        "taken": "hint",
+        "refused": "error",
+        "no such card": "warning",
+    }
+    assert "`sample_packing: true` does not work with RLHF training" in told["refused"][1]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(given)

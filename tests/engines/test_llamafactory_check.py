@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tunebook import paths
 from tunebook.checks.learning_rate import SCHEDULERS, schedule
+from tunebook.checks.run import check_recipe
+from tunebook.checks.verdict import with_verdicts
 
 pytestmark = pytest.mark.engine
 
@@ -89,3 +92,46 @@ def test_the_snapshot_holds_the_keys_of_the_installed_engine():
         [sys.executable, "-c", COMPARE], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:] + "run scripts/snapshot_schema.py llamafactory"
+
+
+VERDICT = """
+model_name_or_path: some/model
+stage: sft
+finetuning_type: lora
+template: qwen3_nothink
+dataset_dir: ONLINE
+dataset: one
+do_train: true
+output_dir: out
+deepspeed: {zero_optimization: {stage: 2}}
+"""
+
+
+def test_the_parser_s_own_verdict_is_told_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "taken": "use_cpu: true",
+        "refused": "use_cpu: true\npissa_init: true\nquantization_bit: 4",
+        "a package is missing": "use_cpu: true\nuse_swanlab: true",
+        "two at once": "finetuning_type: full\nuse_galore: true\nuse_apollo: true",
+    }
+    for name, more in given.items():
+        text = VERDICT.replace("finetuning_type: lora", "") if "finetuning_type" in more else VERDICT
+        Path(f"{name}.yaml").write_text(text + more + "\n")
+    asked = with_verdicts([check_recipe(f"{name}.yaml", paths.home()) for name in given])
+    told = {
+        name: next(
+            (one.severity, one.message) for one in each.result.findings if one.rule == "engine-verdict"
+        )
+        for name, each in zip(given, asked, strict=True)
+    }
+    assert {name: severity for name, (severity, _) in told.items()} == {
+        "taken": "hint",
+        "refused": "error",
+        "a package is missing": "warning",
+        "two at once": "error",
+    }
+    assert "Please use scripts/pissa_init.py to initialize PiSSA" in told["refused"][1]
+    assert "on this machine" in told["a package is missing"][1]
+    assert "Cannot use GaLore, APOLLO or BAdam together" in told["two at once"][1]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(given)

@@ -44,6 +44,12 @@ _ROUNDS = 3
     is_flag=True,
     help="Leave out that data, models and checkpoints are missing: on a laptop, or in CI.",
 )
+@click.option(
+    "--engine",
+    "ask_engine",
+    is_flag=True,
+    help="Ask the installed engine's own parser as well, which takes some seconds.",
+)
 @click.option("--fix", is_flag=True, help="Fix what is mechanical in the files, and show the changes.")
 @click.option(
     "--schedule", is_flag=True, help="Print the learning rate at the start, each tenth and the end."
@@ -60,6 +66,7 @@ def check(
     command: EngineCommand | None,
     *,
     without_files: bool,
+    ask_engine: bool,
     fix: bool,
     schedule: bool,
     steps: int | None,
@@ -96,6 +103,11 @@ def check(
             for change in changes:
                 click.echo(diff_of(change), nl=False)
             checked = [look(name) for name in names]
+    if ask_engine:
+        # Not before: a process of an engine is started only here.
+        from tunebook.checks.verdict import with_verdicts
+
+        checked = with_verdicts(checked)
     results = several.with_clashes(checked)
     if as_json:
         click.echo(several.as_json(results))
