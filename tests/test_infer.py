@@ -192,8 +192,8 @@ def test_a_run_means_the_checkpoint_that_is_asked_for(tmp_path):
     make_checkpoint(run / "checkpoint-4", 4, best_model_checkpoint="/elsewhere/run/checkpoint-2")
     (run / "checkpoint-6").mkdir()
     interrupted = find_model(str(run))
-    assert interrupted.folder == run / "checkpoint-4"
-    assert "not come to its end" in interrupted.chosen
+    assert interrupted.folder == run / "checkpoint-2"
+    assert interrupted.chosen == "step 2, the Trainer's choice of the best"
     assert find_model(str(run), checkpoint="best").folder == run / "checkpoint-2"
     assert find_model(str(run), checkpoint="last").folder == run / "checkpoint-4"
     found = find_model(str(run / "checkpoint-2"))

@@ -216,6 +216,8 @@ def test_an_unfinished_run_is_merged_only_when_a_checkpoint_is_asked_for(tmp_pat
     assert "checkpoint-10, checkpoint-20" in error.value.fix
     assert plan(tmp_path, run, checkpoint="best").inputs[0].step == 10
     assert plan(tmp_path, run, checkpoint="20").inputs[0].step == 20
+    assert plan(tmp_path, f"{run}@20").inputs[0].step == 20
+    assert plan(tmp_path, f"{run}@best").inputs[0].step == 10
     (run / "checkpoint-20" / "model.safetensors").write_bytes(b"")
     last = plan(tmp_path, run, checkpoint="last").inputs[0]
     assert last.step == 10

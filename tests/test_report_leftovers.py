@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tunebook.comparison.rows import find_predictions
-from tunebook.evaluation import models
 from tunebook.models.checkpoints import best_step
+from tunebook.models.chosen import best_of
 from tunebook.report.data import gather
 from tunebook.runlog import read_run
 
@@ -188,7 +188,7 @@ def test_best_is_the_trainers_choice_in_every_command(tmp_path, asked, best, ste
     assert best_step(folder) == step
     assert find_predictions(str(folder)).chosen["set"].startswith(f"step {step}, the Trainer's choice")
     there = {number: folder / f"checkpoint-{number}" for number in (10, 20, 30)}
-    assert models._best_step(folder, there) == step
+    assert best_of(folder, there).step == step
 
 
 def test_a_better_step_by_the_metrics_own_figure_is_a_finding(tmp_path):
@@ -209,4 +209,4 @@ def test_without_a_choice_of_the_trainer_the_metric_says_what_is_best(tmp_path):
     (one,) = gather([folder]).runs[0].best
     assert (one.figure.step, one.figure.name) == (30, "macro_f1")
     assert find_predictions(str(folder)).chosen == {"set": "step 30, the best by macro_f1"}
-    assert models._best_step(folder, {10: folder, 30: folder}) == 30
+    assert best_of(folder, {10: folder, 30: folder}).step == 30

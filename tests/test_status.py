@@ -417,3 +417,16 @@ def test_a_prediction_of_llamafactory_is_no_run(tmp_path):
     (tmp_path / "predict").mkdir()
     (tmp_path / "predict/trainer_log.jsonl").write_text('{"current_steps": 5, "total_steps": 10}\n')
     assert live.find_runs(tmp_path) == []
+
+
+def test_the_log_of_an_earlier_start_says_nothing_of_this_one(tmp_path):
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = write_run(tmp_path / "run", host="here", exit_status=1, log=None, started=started)
+    (folder / "train.log").write_bytes(LF)
+    os.utime(folder / "train.log", (0, 0))
+    trainer_log(folder, 5)
+    state = live.read_state(folder)
+    assert (state.life, state.detail, state.step, state.total_steps, state.log) == (
+        *("failed", "ended with status 1", 5, 900),
+        None,
+    )

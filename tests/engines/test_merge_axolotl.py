@@ -18,7 +18,7 @@ def test_an_adapter_that_axolotl_trained_is_merged_and_read_back(tiny, axolotl_r
     assert run.code == 0, run.log[-3000:]
     output = tmp_path / "merged"
     done = subprocess.run(
-        [sys.executable, "-m", "tunebook.cli.main", "merge", run.output, "-o", output],
+        [sys.executable, "-m", "tunebook.cli.main", "merge", f"{run.output}@last", "-o", output],
         capture_output=True,
         text=True,
         check=False,

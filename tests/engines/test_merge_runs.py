@@ -48,7 +48,7 @@ def trained(recipe, train_many):
 @pytest.fixture(scope="module")
 def merged_adapter(trained, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("merged") / "model"
-    done = run_merge(trained[0].output, "-o", output)
+    done = run_merge(f"{trained[0].output}@last", "-o", output)
     assert done.returncode == 0, done.stderr
     assert "within the tolerance" in done.stdout
     return output

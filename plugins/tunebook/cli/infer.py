@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--system", metavar="TEXT", help="System prompt instead of the rows' own; '' for none.")
 @click.option("--thinking/--no-thinking", default=None, help="Ask the model to think; default: as trained.")
 @click.option("--base", "with_base", is_flag=True, help="Let the model it was trained from answer as well.")
-@click.option("--checkpoint", metavar="STEP|best|last", help="Weights of the run to load.")
+@click.option("--checkpoint", metavar="STEP|best|last", help="Which weights of the run; else its best.")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="PATH", help="Adapter to put on MODEL.")
 @click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not say.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True)

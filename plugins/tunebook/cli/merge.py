@@ -45,9 +45,7 @@ class _Size(click.ParamType[int]):
 @click.command("merge")
 @click.argument("inputs", nargs=-1, required=True, metavar="RUN_OR_MODEL...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option(
-    "--checkpoint", metavar="best|last|STEP", help="Which checkpoint of each RUN; else its final weights."
-)
+@click.option("--checkpoint", metavar="best|last|STEP", help="Which checkpoint of each RUN; else its best.")
 @click.option("--weights", type=_Weights(), help="Share of each input, summing to 1; equal ones by default.")
 @click.option("--base", metavar="MODEL", help="The adapters' base, where they name another or none.")
 @click.option(

@@ -45,7 +45,7 @@ _BEFORE, _LINES = 3, 14
 @click.command("verify")
 @click.argument("model", metavar="MODEL|RUN")
 @click.option("--recipe", metavar="R", help="Recipe it was trained with, where the run does not say.")
-@click.option("--checkpoint", metavar="STEP|best|last", help="Weights of the run to look at.")
+@click.option("--checkpoint", metavar="STEP|best|last", help="Which weights of the run; else its best.")
 @click.option("--adapter", type=click.Path(path_type=Path), metavar="PATH", help="Adapter on MODEL.")
 @click.option(
     "--conversation",

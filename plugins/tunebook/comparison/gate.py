@@ -190,7 +190,7 @@ def _measured(
     if not known:
         return f"{said}: no resample of the rows moves it, which proves nothing"
     if verdict == "not distinguishable":
-        said += f", which holds {show(one.limit) if one.limit else 'no difference'}"
+        said += f", with the limit {show(one.limit)} inside it"
         if one.of_base and figure.detectable:
             said += f"; these rows show {unsigned(figure.detectable)} or more"
     return said

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunebook import files
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
-from tunebook.models.checkpoints import best_step
-from tunebook.runlog.evaluations import best_by_figure, read_eval_metrics, record_files
+from tunebook.models.chosen import AT, best_of, whole_weights
+from tunebook.runlog.evaluations import record_files
 from tunebook.scoring.prediction_files import PREDICTION_COLUMNS, REFERENCE_COLUMNS, text_in
 from tunebook.types import Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from tunebook.runlog.records import Evaluation
 
 
 class Columns(NamedTuple):
@@ -131,7 +129,6 @@ def _prompt(row: Mapping[str, Any]) -> str:
 # Finds the files that a name on the command line means: a run, one of its checkpoints, or a file.
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|base|last|best)")
 
 
 class PredictionSource(NamedTuple):
@@ -150,8 +147,9 @@ def find_predictions(given: str) -> PredictionSource:
 
     The figures of `tunebook eval` (`<name>.json`) mean the records beside them.
 
-    A run means its best evaluated step on each dataset: the Trainer's choice, else by the figure that its
-    metric selects by, and its last one where nothing says what is best.
+    A run means its best step, as in every command: the Trainer's choice, else by the figure that its metric
+    selects by, and its last one where nothing says what is best. Steps whose weights are still there go
+    before others.
 
     Raises:
         TunebookError: There is no such file or run, or the run has no records of that step.
@@ -165,7 +163,7 @@ def find_predictions(given: str) -> PredictionSource:
             )
         return _of_file(path, given)
     step = "best"
-    if not path.exists() and (match := _AT.fullmatch(given)):
+    if not path.exists() and (match := AT.fullmatch(given)) and match["step"] != "all":
         path, step = Path(match["run"]), match["step"]
     elif match := _CHECKPOINT.fullmatch(path.name):
         path, step = path.parent, match[1]
@@ -201,13 +199,11 @@ def _of_run(given: str, run: Path, wanted: str) -> PredictionSource:
     steps: dict[str, list[int]] = {}
     for dataset, step in found:
         steps.setdefault(dataset, []).append(step)
-    evaluations = _evaluations(folder)
     files: dict[str | None, Path] = {}
     chosen = {}
-    for dataset, known in sorted(steps.items()):
-        own = [one for one in evaluations if one.dataset == dataset]
-        step, why = _choose(wanted, sorted(known), own, best_step(run))
-        if step in known:
+    step, why = _choose(wanted, run, sorted({step for _, step in found}))
+    for dataset in sorted(steps):
+        if (dataset, step) in found:
             files[dataset] = found[dataset, step]
             chosen[dataset] = f"step {step}{why}"
     if not files:
@@ -221,22 +217,13 @@ def _of_run(given: str, run: Path, wanted: str) -> PredictionSource:
     return PredictionSource(f"{name}@{taken.pop()}" if len(taken) == 1 else name, given, files, chosen)
 
 
-def _evaluations(folder: Path) -> list[Evaluation]:
-    path = folder / "eval_metrics.jsonl"
-    return read_eval_metrics(path, path.name).evaluations if path.is_file() else []
-
-
-def _choose(
-    wanted: str, known: list[int], evaluations: list[Evaluation], trainers: int | None
-) -> tuple[int, str]:
+def _choose(wanted: str, run: Path, known: list[int]) -> tuple[int, str]:
     if wanted == "base":
         return 0, ", before training"
     if wanted.isdigit():
         return int(wanted), ""
-    if wanted == "best":
-        if trainers in known:
-            return trainers, ", the Trainer's choice of the best"
-        found = best_by_figure(evaluations, known)
-        if found is not None:
-            return found.step, f", the best by {found.select_by}"
-    return known[-1], ", the last"
+    saved = whole_weights(run).by_step
+    there = [step for step in known if step in saved] or known
+    if wanted == "best" and (best := best_of(run, there)) is not None:
+        return best.step, f", {best.why}"
+    return there[-1], ", the last"

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook import engines, files
 from tunebook.errors import Faults, TunebookError
 from tunebook.evaluation.records import Candidate
-from tunebook.models.checkpoints import best_step, checkpoint_folders, fault
+from tunebook.models.chosen import AT, best_of, whole_weights
 from tunebook.recipes import overlays
 from tunebook.recipes.catalog import find_recipe, read_recipe
-from tunebook.runlog.evaluations import best_by_figure, read_eval_metrics
 from tunebook.runs.folder import FOLDER
 from tunebook.training.resolve import locate
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from tunebook.types import Recipe
 
 
-_AT = re.compile(r"(?P<run>.+)@(?P<step>\d+|best|last|all)")
 _SHARDING = ("deepspeed", "fsdp_config")
 _QUANTIZATION = ("quantization_bit", "load_in_4bit", "load_in_8bit", "gptq")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -77,7 +75,7 @@ def find_models(request: EvalRequest, home: Path, faults: Faults) -> list[Argume
 
 def _split(given: str, checkpoints: str) -> tuple[Path, str]:
     path = _path(given)
-    if not path.exists() and (match := _AT.fullmatch(given)):
+    if not path.exists() and (match := AT.fullmatch(given)) and match["step"] != "base":
         return Path(match["run"]), match["step"]
     match = _CHECKPOINT.fullmatch(path.name)
     if match and is_run(path.parent):
@@ -235,31 +233,6 @@ def is_run(folder: Path) -> bool:
     return (folder / FOLDER / "recipe.yaml").is_file()
 
 
-def whole_weights(run: Path) -> tuple[dict[int, Path], list[str]]:
-    """Return the folders of a run whose weights are whole, by step, and why others are not taken.
-
-    These are its checkpoints, and the run's own folder where no checkpoint has the step of its weights.
-    """
-    found, passed = {}, []
-    for path in checkpoint_folders(run):
-        reason = fault(path, to_resume=False)
-        if reason is None and not _loadable(path):
-            reason = "its weights are DeepSpeed's or FSDP's own files: convert them, as with zero_to_fp32.py"
-        if reason is None:
-            found[int(path.name.split("-")[1])] = path
-        else:
-            passed.append(f"passing over {path}: {reason}")
-    if _loadable(run):
-        state = _state(run) or (_state(found[max(found)]) if found else {})
-        best = state.get("best_model_checkpoint") and state.get("best_global_step")
-        step = best or state.get("global_step")
-        if isinstance(step, int):
-            found.setdefault(step, run)
-        elif not found:
-            found[0] = run
-    return found, passed
-
-
 def choose(run: Path, wanted: str) -> ChosenWeights:
     """Choose weights of a run.
 
@@ -283,10 +256,10 @@ def choose(run: Path, wanted: str) -> ChosenWeights:
     elif wanted == "last":
         chosen = steps[-1:]
     elif wanted == "best":
-        best = _best_step(run, there)
+        best = best_of(run, there)
         if best is None:
             notes.append(f"{run}: nothing says which step was best; evaluating the last, {steps[-1]}")
-        chosen = [steps[-1] if best is None else best]
+        chosen = [steps[-1] if best is None else best.step]
     else:
         chosen = _steps(run, wanted, steps)
     return ChosenWeights([WeightsFolder(there[step], step) for step in chosen], notes)
@@ -336,27 +309,3 @@ def _steps(run: Path, wanted: str, steps: list[int]) -> list[int]:
             fix=f"it has {', '.join(map(str, steps))}",
         )
     return chosen
-
-
-def _best_step(run: Path, there: dict[int, Path]) -> int | None:
-    """By the trainer's own choice; else by the figure that the run's metric selects by."""
-    chosen = best_step(run)
-    if chosen in there:
-        return chosen
-    file = run / FOLDER / "eval_metrics.jsonl"
-    found = best_by_figure(read_eval_metrics(file, file.name).evaluations, there) if file.is_file() else None
-    return None if found is None else found.step
-
-
-def _loadable(folder: Path) -> bool:
-    patterns = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
-    described = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-    return described and any(path for pattern in patterns for path in folder.glob(pattern))
-
-
-def _state(folder: Path) -> dict[str, object]:
-    try:
-        found = files.read_json(folder / "trainer_state.json")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -98,7 +98,7 @@ def find_input(argument: str, checkpoint: str | None) -> Input:
         config=read_json(folder / ("adapter_config.json" if kind == "adapter" else "config.json")),
         weights=weights,
         step=int(name) if name.isdigit() and folder.name != name else None,
-        chosen=_why(run, folder, checkpoint),
+        chosen=source.chosen if checkpoint is None else _why(run, folder, checkpoint),
         origin=Origin(
             engine=source.engine,
             settings=source.settings,
@@ -195,9 +195,7 @@ def _refuse_unfinished(run: Path) -> None:
     )
 
 
-def _why(run: Path, folder: Path, checkpoint: str | None) -> str:
-    if checkpoint is None:
-        return "the checkpoint named" if folder.name.startswith("checkpoint-") else "its final weights"
+def _why(run: Path, folder: Path, checkpoint: str) -> str:
     if checkpoint == "last":
         passed = checkpoints.last_whole_checkpoint(run, to_resume=False).passed_over
         return "; ".join(

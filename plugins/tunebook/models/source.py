@@ -7,12 +7,13 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunebook import files, paths
 from tunebook.errors import TunebookError
 from tunebook.models import contract
-from tunebook.models.checkpoints import best_step, checkpoint_folders, fault, last_whole_checkpoint
+from tunebook.models.checkpoints import checkpoint_folders, fault, last_whole_checkpoint
+from tunebook.models.chosen import AT, best_of, final_step, whole_weights
 from tunebook.recipes.catalog import MODEL_KEY, find_recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -57,16 +58,22 @@ def find_model(
     """Find what MODEL or RUN on the command line means.
 
     Args:
-        given: A run's output folder, a checkpoint in it, a model's folder, or a hub's name whose files are
-            in the local cache.
-        checkpoint: `best`, `last` or a step of the run; None for the final model, and the last whole
-            checkpoint where the run has not come to its end.
+        given: A run's output folder, RUN@STEP, RUN@best, RUN@last, a checkpoint in it, a model's folder, or
+            a hub's name whose files are in the local cache.
+        checkpoint: `best`, `last` or a step of the run; None for its best, as in `eval` and `compare`, and
+            where nothing says what is best for the final model or the last whole checkpoint.
         recipe: Name or path of the recipe; None for the contract, or the recipe that lies in the run.
         adapter: An adapter to put on `given`, which is then the base.
 
     Raises:
         TunebookError: There is no such model, or its files contradict each other.
     """
+    if (match := AT.fullmatch(given)) and match["step"] not in ("all", "base") and not Path(given).exists():
+        if checkpoint not in (None, match["step"]):
+            raise TunebookError(
+                f"{given}: --checkpoint {checkpoint} asks for another", fix="name one of the two"
+            )
+        given, checkpoint = match["run"], match["step"]
     named = _folder_of(given)
     if adapter is not None:
         source = find_model(str(adapter), checkpoint=checkpoint, recipe=recipe)
@@ -127,51 +134,77 @@ def _folder_of(given: str) -> Path:
     return folder
 
 
-def _weights(folder: Path, checkpoint: str | None) -> tuple[Path, str]:
+def _weights(folder: Path, checkpoint: str | None) -> Weights:
+    checkpoints = {int(path.name.split("-")[1]): path for path in checkpoint_folders(folder)}
     if checkpoint is None:
-        if _has_weights(folder):
-            return folder, "the final model" if checkpoint_folders(folder) else str(folder)
-        found = last_whole_checkpoint(folder, to_resume=False).path
-        if found is None:
+        return _default(folder) if checkpoints else _of_model(folder)
+    final = final_step(folder)
+    steps = sorted({*checkpoints, *([] if final is None else [final])})
+    chosen, why = None, ""
+    if checkpoint == "best":
+        best = best_of(folder, steps)
+        if best is None:
             raise TunebookError(
-                f"{folder}: holds neither weights nor a whole checkpoint",
-                fix="name the output_dir of a run that has saved something, or a model's folder",
+                f"{folder}: nothing says which of its steps was best",
+                fix="train with `metric_for_best_model` or a metric on the evaluation set, or name a step",
             )
-        return found, f"{found.name}, the last whole checkpoint: the run has not come to its end"
-    if checkpoint == "last":
-        found = last_whole_checkpoint(folder, to_resume=False).path
-    elif checkpoint == "best":
-        found = _best(folder)
+        chosen, why = best.step, f", {best.why}"
+    elif checkpoint == "last":
+        chosen = max(whole_weights(folder).by_step, default=None)
     elif checkpoint.isdigit():
-        found = folder / f"checkpoint-{checkpoint}"
+        chosen = int(checkpoint)
     else:
         raise TunebookError(
             f"--checkpoint {checkpoint}: is neither best, last nor a step", fix="e.g. --checkpoint best"
         )
-    steps = ", ".join(path.name.split("-")[1] for path in checkpoint_folders(folder)) or "none"
-    if found is None or not found.is_dir():
+    named = ", ".join(map(str, steps)) or "none"
+    if chosen not in steps:
         raise TunebookError(
-            f"{folder}: has no checkpoint {checkpoint!r}; its steps are: {steps}", fix="name one of these"
+            f"{folder}: has no checkpoint {checkpoint!r}; its steps are: {named}", fix="name one of these"
         )
+    if chosen not in checkpoints:
+        return Weights(folder, f"the final model, step {chosen}{why}")
+    found = checkpoints[chosen]
     reason = fault(found, to_resume=False)
     if reason is not None:
-        raise TunebookError(f"{found}: is not whole: {reason}", fix=f"name another; its steps are: {steps}")
-    return found, found.name
+        raise TunebookError(f"{found}: is not whole: {reason}", fix=f"name another; its steps are: {named}")
+    return Weights(found, f"{found.name}{why}")
+
+
+def _of_model(folder: Path) -> Weights:
+    if not _has_weights(folder):
+        raise TunebookError(
+            f"{folder}: holds neither weights nor a whole checkpoint",
+            fix="name the output_dir of a run that has saved something, or a model's folder",
+        )
+    return Weights(folder, str(folder))
+
+
+def _default(folder: Path) -> Weights:
+    """The best weights of a run, whichever command asks."""
+    there = whole_weights(folder).by_step
+    best = best_of(folder, there)
+    if best is not None:
+        # The run's own folder has what belongs to the whole run beside the same weights.
+        own = final_step(folder) == best.step
+        return Weights(folder if own else there[best.step], f"step {best.step}, {best.why}")
+    if _has_weights(folder):
+        return Weights(folder, "the final model; nothing says which step was best")
+    last = last_whole_checkpoint(folder, to_resume=False).path
+    if last is None:
+        return _of_model(folder)
+    return Weights(last, f"{last.name}, the last whole checkpoint; nothing says which step was best")
+
+
+class Weights(NamedTuple):
+    """Weights of a model, and why these."""
+
+    folder: Path
+    chosen: str
 
 
 def _has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
-
-
-def _best(folder: Path) -> Path:
-    """The checkpoint that the run calls the best; the run's folder may have been moved."""
-    step = best_step(folder)
-    if step is None:
-        raise TunebookError(
-            f"{folder}: no trainer_state.json in it names a best checkpoint",
-            fix="train with `metric_for_best_model` and `load_best_model_at_end`, or name a step",
-        )
-    return folder / f"checkpoint-{step}"
 
 
 def _settings(

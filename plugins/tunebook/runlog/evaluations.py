@@ -11,7 +11,7 @@ from tunebook.runlog.records import EvaluatedExample, Evaluation, Note
 from tunebook.runlog.tolerant_json import as_float, as_int, numbers_of, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from tunebook.runlog.records import Series
@@ -84,17 +84,6 @@ def evaluation_of(line: Mapping[str, Any], source: str) -> Evaluation | None:
         after_training=line.get("in_training") is False,
         signatures=_texts(line.get("signatures")),
     )
-
-
-def best_by_figure(evaluations: Iterable[Evaluation], steps: Collection[int]) -> Evaluation | None:
-    """Return the best of those at `steps` by the figure their metric selects by; the earliest of equals."""
-    judged = [one for one in evaluations if one.select_by in one.values and one.step in steps]
-    return max(judged, key=_judged, default=None)
-
-
-def _judged(one: Evaluation) -> tuple[float, int]:
-    value = one.values[str(one.select_by)]
-    return (value if one.larger_is_better else -value), -one.step
 
 
 def _texts(value: object) -> dict[str, str]:
