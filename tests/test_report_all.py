@@ -266,6 +266,24 @@ def test_the_command_says_what_it_read_and_what_it_could_not(output, tmp_path):
     assert (told["runs"], told["read"], [one["name"] for one in told["broken"]]) == (4, 0, ["broken"])
 
 
+def test_a_watched_page_takes_in_new_runs_until_control_c(output, tmp_path, monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert '<div class="live" data-every="5.0"' in page(tmp_path / "reports")
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+        shutil.copytree(RUNS / "resumed", output / "resumed")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    done = invoke(output, "-o", tmp_path / "reports", "--watch", "--every", "5")
+    assert (done.exit_code, slept) == (0, [5.0, 5.0])
+    assert "3 runs, 3 read;" in done.stderr
+    assert "4 runs, 1 read;" in done.stderr
+    assert '<div class="live"' not in page(tmp_path / "reports")
+
+
 def test_it_refuses_what_it_cannot_do_and_writes_nothing(output, tmp_path):
     reports = tmp_path / "reports"
     (tmp_path / "empty").mkdir()
