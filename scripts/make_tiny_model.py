@@ -59,6 +59,13 @@ ARCHITECTURES = {
         options={"num_key_value_heads": 2, "max_position_embeddings": 40_960},
         stop=("<|im_end|>", "<|endoftext|>"),
     ),
+    # SmolLM2's and Llama's; the chat template is ChatML, as SmolLM2 has it.
+    "llama": Architecture(
+        tokenizer=qwen_tokenizer,
+        config_class="LlamaConfig",
+        options={"num_key_value_heads": 2, "max_position_embeddings": 8_192},
+        stop=("<|im_end|>", "<|endoftext|>"),
+    ),
     # At every size it sees pictures, and three of four layers are linear attention.
     "qwen3_5": Architecture(
         tokenizer=seeing_qwen_tokenizer,

@@ -17,6 +17,7 @@ MODEL_KEYS: dict[EngineName, str] = {"llamafactory": "model_name_or_path", "axol
 TWINS = {
     "Qwen/Qwen3": "qwen3",
     "Qwen/Qwen3.5": "qwen3_5",
+    "HuggingFaceTB/SmolLM2": "llama",
     "google/gemma-2b": "gemma",
     "google/gemma-7b": "gemma",
     "google/gemma-2-": "gemma2",

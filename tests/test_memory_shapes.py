@@ -38,7 +38,7 @@ def test_a_family_has_as_many_parameters_as_were_published(config, params):
 @pytest.mark.parametrize(
     ("model", "params"),
     [
-        ("Qwen/Qwen3-0.6B", 596_049_920), ("Qwen/Qwen3-4B", 4_022_468_096), ("Qwen/Qwen3-32B", 32_762_123_264),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008), ("Qwen/Qwen3-0.6B", 596_049_920), ("Qwen/Qwen3-4B", 4_022_468_096), ("Qwen/Qwen3-32B", 32_762_123_264),
         ("google/gemma-2b-it", 2_506_172_416), ("google/gemma-2-9b-it", 9_241_705_984),
         ("google/gemma-3-1b-it", 999_885_952), ("meta-llama/Llama-3.1-8B", 8_030_261_248),
         ("meta-llama/Llama-3.2-1B", 1_235_814_400), ("mistralai/Mistral-7B-v0.1", 7_241_732_096),

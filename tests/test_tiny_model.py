@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.engine
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-FAMILIES = ("gemma", "gemma2", "gemma3", "qwen3", "qwen3_5")
+FAMILIES = ("gemma", "gemma2", "gemma3", "llama", "qwen3", "qwen3_5")
 MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3_5": "qwen3_5_text"}
 MESSAGES = [
     {"role": "user", "content": "Will the user like it?\nSilent Harbor | Drama"},

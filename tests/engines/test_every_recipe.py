@@ -45,7 +45,8 @@ def test_a_recipe_trains_evaluates_saves_and_can_be_read_back(outcomes, case):
     assert all(isfinite(loss) for loss in losses)
     lines = (done.output / "tunebook" / "eval_metrics.jsonl").read_text().splitlines()
     evaluated = {(line["dataset"], line["step"]) for line in map(json.loads, lines)}
-    assert evaluated == {(name, step) for name in case.evaluation_sets for step in STEPS[engine_of(case)]}
+    steps = {*STEPS[engine_of(case)], *([0] if case.values.get("eval_on_start") else [])}
+    assert evaluated == {(name, step) for name in case.evaluation_sets for step in steps}
     assert done.reloaded.get("error") is None, done.reloaded["error"]
     assert done.reloaded["finite"]
     assert done.reloaded["moved"] > 0
