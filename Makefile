@@ -25,7 +25,7 @@ DEMO_RUN := output/demo/recommend
 DEMO_REPORT := reports/demo
 EXAMPLE_RUNS := output/example
 
-.PHONY: help setup setup-axolotl system-packages demo report-example test check bench clean
+.PHONY: help setup setup-axolotl system-packages demo report-example test test-versions check bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,10 @@ test: system-packages setup setup-axolotl  ## run every test there is: both engi
 	$(AXOLOTL)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m axolotl $$(grep -rlE --include='test_*.py' 'mark\.axolotl' tests) || status=1; \
 	$(LF)/bin/python -m pytest -n 2 --dist loadfile --durations=15 -m '(engine or not axolotl) and not gpu' || status=1; \
 	exit $$status
+
+test-versions: setup setup-axolotl $(TINY)/config.json  ## a short smoke on every other version of the engines (docs/versions.md)
+	$(LF)/bin/python scripts/prepare_demo.py
+	UV='$(UV)' OMP_NUM_THREADS=1 $(LF)/bin/python scripts/try_versions.py
 
 check: setup  ## what must pass before every commit: format, lint, types, imports, core tests
 	$(LF)/bin/ruff format --check .

@@ -559,6 +559,7 @@ def test_a_file_of_neither_engine_is_no_recipe_but_a_misspelt_model_key_does_not
         "compute_environment: LOCAL\ndistributed_type: FSDP\n",
         "provider: modal\n",
         "model: a/b\n",
+        "- match:\n    name: a\n",
     ):
         assert [(f.rule, f.severity) for f in check_text(other).findings] == [("not-a-recipe", "hint")]
     text = yaml.safe_dump(LLAMAFACTORY).replace("model_name_or_path", "model_name_or_pth")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tunebook.engines.supported import NAMES, PYTHON, SUPPORTED, within
+
 ROOT = Path(__file__).parents[1]
 PIN = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==([0-9][0-9a-z.]*)")
 
@@ -39,3 +41,18 @@ def test_everything_that_pyproject_asks_for_is_pinned(engine, extras):
 def test_both_environments_run_the_same_core():
     for name in required(()) - {"numpy"}:
         assert pins("llamafactory")[name] == pins("axolotl")[name]
+
+
+@pytest.mark.parametrize("engine", ["llamafactory", "axolotl"])
+def test_pyproject_and_the_documents_say_the_ranges_of_the_table(engine):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == PYTHON
+    wanted = dict(
+        re.match(r"([a-z-]+)(.*)", line).groups() for line in project["optional-dependencies"][engine]
+    )
+    document = (ROOT / "docs" / "versions.md").read_text()
+    for name, versions in SUPPORTED[engine].ranges.items():
+        assert wanted[name] == versions
+        assert f"| {NAMES.get(name, name)} | `{versions}` |" in document
+        assert within(SUPPORTED[engine].pinned[name], versions)
+        assert pins(engine)[name] == SUPPORTED[engine].pinned[name]

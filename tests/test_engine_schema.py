@@ -96,9 +96,9 @@ def test_nothing_that_another_version_may_take_is_an_error_or_fixed(installed, t
     assert all(finding.edit is None for finding in result.findings)
     told = {finding.rule: finding.severity for finding in result.findings}
     assert told["unknown-key"] == told["unknown-template"] == told["bad-choice"] == "warning"
-    assert "LLaMA-Factory 0.9.6.dev0 with transformers 5.8" in next(
-        finding.message for finding in result.findings if finding.rule == "other-version"
-    )
+    said = next(finding.message for finding in result.findings if finding.rule == "other-version")
+    assert "LLaMA-Factory 0.9.6.dev0 with transformers 5.8" in said
+    assert "not in the range: transformers 5.9.0 (made for >=4.57,<5.9)" in said
 
 
 SLIPS = {

@@ -33,6 +33,7 @@ from tunebook.checks.templates import check_templates
 from tunebook.checks.values import NULL_WORD, check_attention, check_values
 from tunebook.checks.yaml_traps import INTERPOLATION, check_yaml_traps
 from tunebook.engines.schema import load_schema
+from tunebook.engines.supported import SUPPORTED, outside
 from tunebook.errors import TunebookError, join_errors
 from tunebook.recipes import catalog, engine_yaml, overlays
 from tunebook.recipes.engine_yaml import read_text
@@ -83,12 +84,16 @@ def _of_another_version(finding: Finding, recipe: CheckedRecipe) -> Finding:
 
 def check_held_against(recipe: CheckedRecipe) -> Iterator[Finding]:
     """`other-version`: the one line that says so."""
+    out = outside(recipe.engine, {name: recipe.installed(name) for name in SUPPORTED[recipe.engine].ranges})
+    if out and recipe.schema["fits"]:
+        yield recipe.hint(None, "other-version", f"not in the range: {', '.join(out)}", fix=None)
     if not recipe.schema["fits"]:
+        more = f"; not in the range: {', '.join(out)}" if out else ""
         yield recipe.hint(
             None,
             "other-version",
             f"held against {recipe.schema['held_against']}, and {recipe.schema['installed']} is installed: "
-            "what depends on the version is a warning, and --fix leaves it",
+            f"what depends on the version is a warning, and --fix leaves it{more}",
             fix="`tunebook check --engine` asks the installed engine itself",
         )
 
@@ -200,6 +205,9 @@ def _check_text(
     engine = engine_of(path, root, text)
     if engine is None:
         broken = [one for one in read_document(text, "axolotl", file).findings if one.rule == "yaml-syntax"]
+        listed = any(one.line is None for one in broken) and re.match(r"\s*(?:#.*\s*)*- \w+:", text)
+        if listed and not any(key in text for key in catalog.MODEL_KEY.values()):
+            broken = []  # a list of another tool, as KTransformers' rules among LLaMA-Factory's examples
         return Checked(CheckResult(name=name, findings=tuple(broken) or (unrecognised(text, file),)))
     document = read_document(text, engine, file)
     if path.suffix == ".json":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tunebook.checks.packages import bad_pairs
 from tunebook.doctor.facts import Finding
 from tunebook.doctor.rules_machine import usable_gpus
+from tunebook.engines.supported import PYTHON, outside, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from tunebook.doctor.facts import Environment, Machine, Needs, Severity
 
 
-PYTHONS = ((3, 11), (3, 14))
-"""From the first, up to but without the second: as pyproject.toml says."""
 QWEN3 = (4, 51)
 """The first transformers with Qwen3."""
 
@@ -62,8 +61,7 @@ def numbers(version: str) -> tuple[int, int]:
 
 
 def _versions(environment: Environment) -> Iterator[Finding]:
-    oldest, beyond = PYTHONS
-    if environment.python is not None and not oldest <= numbers(environment.python) < beyond:
+    if environment.python is not None and not within(environment.python, PYTHON):
         yield _finding(
             environment,
             "python",
@@ -83,14 +81,14 @@ def _versions(environment: Environment) -> Iterator[Finding]:
     for condition, problem, fix in bad_pairs(environment.engine, environment.versions):
         only = f" (runs with {condition})" if condition and condition not in problem else ""
         yield _finding(environment, "bad-versions", "warning", f"{problem}{only}", fix)
-    transformers = environment.versions.get("transformers")
-    if transformers and numbers(transformers) < QWEN3:
+    out = outside(environment.engine, environment.versions)
+    if out:
         yield _finding(
             environment,
-            "qwen3",
+            "out-of-range",
             "warning",
-            f"transformers {transformers} does not know Qwen3, which came with 4.51",
-            install(environment, _constrained(environment, "transformers")),
+            f"tunebook was not tried on {', '.join(out)}",
+            f"where something fails, {_setup(environment)}",
         )
     differing = _untested(environment.versions, environment.tested)
     if differing:

@@ -38,6 +38,20 @@ SUPPORTED: Mapping[EngineName, Supported] = {
 }
 
 
+def outside(engine: EngineName, versions: Mapping[str, str]) -> list[str]:
+    """Return those of the installed `versions` that are out of their range, each with the range.
+
+    >>> outside("axolotl", {"axolotl": "0.20.0", "torch": "2.13.0"})
+    ['axolotl 0.20.0 (made for >=0.16.1,<0.20)']
+    """
+    ranges = SUPPORTED[engine].ranges
+    return [
+        f"{name} {versions[name]} (made for {wanted})"
+        for name, wanted in ranges.items()
+        if versions.get(name) and not within(versions[name], wanted)
+    ]
+
+
 def within(version: str, wanted: str) -> bool:
     """Whether a version lies in a range.
 

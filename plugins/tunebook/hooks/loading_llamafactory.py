@@ -71,8 +71,10 @@ class LlamaFactoryEncoder:
     def _pairs(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
         system = messages[0]["content"] if messages[0]["role"] == "system" else None
         turns = [dict(turn) for turn in messages if turn["role"] != "system"]
-        last_only = self._data.mask_history and not self._template.preserve_thinking
-        return list(self._template.encode_multiturn(self.tokenizer, turns, system, None, last_only))
+        # LLaMA-Factory 0.9.4 has neither the attribute nor the argument: it keeps all thoughts.
+        last_only = self._data.mask_history and not getattr(self._template, "preserve_thinking", True)
+        more = (True,) if last_only else ()
+        return list(self._template.encode_multiturn(self.tokenizer, turns, system, None, *more))
 
 
 def model(weights: WeightsToLoad, encoder: Any) -> Any:
