@@ -135,3 +135,14 @@ def test_the_parser_s_own_verdict_is_told_and_nothing_is_written(tmp_path, monke
     assert "on this machine" in told["a package is missing"][1]
     assert "Cannot use GaLore, APOLLO or BAdam together" in told["two at once"][1]
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(given)
+
+
+def test_a_workflow_without_the_names_that_we_bind_is_left_alone():
+    from types import ModuleType
+
+    from tunebook.hooks.llamafactory import bind
+
+    workflow = ModuleType("llamafactory.train.sft.workflow")
+    with pytest.raises(AttributeError, match=r"no run_sft and no .* and no load_model"):
+        bind(workflow)
+    assert not any(name.startswith("run_") for name in vars(workflow))

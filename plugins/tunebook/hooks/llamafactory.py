@@ -39,7 +39,7 @@ def bind(workflow: ModuleType) -> None:
     """Wrap `run_<stage>` of `llamafactory.train.<stage>.workflow`.
 
     Raises:
-        SystemExit: This LLaMA-Factory lacks a name we bind to.
+        AttributeError: This LLaMA-Factory lacks a name we bind to.
     """
     stage = workflow.__name__.split(".")[-2]
     run = f"run_{stage}"
@@ -53,13 +53,7 @@ def bind(workflow: ModuleType) -> None:
     seams = {run: workflow, _TRAINERS[stage]: owner, "load_model": workflow}
     missing = [name for name, module in seams.items() if not hasattr(module, name)]
     if missing:
-        stop(
-            TunebookError(
-                f"this LLaMA-Factory has no {' and no '.join(missing)} in {workflow.__name__}: "
-                f"tunebook {__version__} cannot put its metrics into the evaluation",
-                fix="install the LLaMA-Factory that tunebook's constraints name, or set TUNEBOOK_HOOK=0",
-            )
-        )
+        raise AttributeError(f"it has no {' and no '.join(missing)}")
     setattr(workflow, run, _wrap(workflow, owner, stage, getattr(workflow, run)))
 
 

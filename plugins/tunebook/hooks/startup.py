@@ -63,7 +63,32 @@ class _Loader:
         """Execute the module, then hand it to our binding."""
         self._loader.exec_module(module)  # type: ignore[attr-defined]
         ours, function = _BINDINGS[module.__name__]
-        getattr(importlib.import_module(ours), function)(module)
+        try:
+            getattr(importlib.import_module(ours), function)(module)
+        except Exception as error:  # noqa: BLE001 -- whoever imports the module may want nothing of ours
+            _left_unbound(module, error)
+
+
+def _left_unbound(module: ModuleType, error: Exception) -> None:
+    """Say in one line that a module is not as we know it, and let the program go on.
+
+    Only a training that would have no metrics, and not say so, ends: when it begins.
+    """
+    from tunebook import __version__
+
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    line = f"[tunebook {__version__}] {module.__name__} is not the one we know: {what}"
+    print(line, file=sys.stderr, flush=True)
+
+    def refuse(*_: object, **__: object) -> None:
+        sys.exit(
+            f"{line}. No metric would be measured: install a version of docs/versions.md, or "
+            "set TUNEBOOK_HOOK=0 to train without tunebook"
+        )
+
+    if module.__name__.startswith("llamafactory.train."):
+        for name in [name for name in vars(module) if name.startswith("run_")]:
+            setattr(module, name, refuse)
 
 
 def install() -> None:
