@@ -36,6 +36,8 @@ AXOLOTL = {
 REGISTRY = {
     "train": {"file_name": "rows.json"},
     "test": {"file_name": "rows.json", "metric": "yes_no"},
+    "filled": {"file_name": "rows.json", "metric": "yes_no", "num_samples": 1000},
+    "drawn": {"file_name": "rows.json", "metric": "yes_no", "num_samples": 2},
     "words": {"file_name": "rows.json"},
     "misspelt": {"file_name": "rows.json", "column": {"prompt": "instruction", "response": "output"}},
     "half": {"file_name": "rows.json", "columns": {"prompt": "instruction"}},
@@ -297,6 +299,7 @@ LLAMAFACTORY_CASES = [
      {**BEST, "stage": "pt", "metric_for_best_model": "eval_loss"}),
     ("greater-is-better", {**CHOSEN, "metric_for_best_model": "rewards/margins", "greater_is_better": False},
      {**CHOSEN, "metric_for_best_model": "rewards/rejected", "greater_is_better": False}),
+    ("repeated-rows", {**EVALUATED, "eval_dataset": "filled"}, {**EVALUATED, "eval_dataset": "drawn"}),
     ("settings-conflict", {"streaming": True, "max_steps": 5},
      {"streaming": True, "max_steps": 5, "dataloader_num_workers": 1}),
     ("media-not-measured", {**EVALUATED, "stage": "dpo", "eval_dataset": "pictures"}, {**EVALUATED, "eval_dataset": "pictures"}),

@@ -467,6 +467,22 @@ def test_parquet_is_split_by_rows_with_its_schema(folder):
     assert not users[0] & users[1]
 
 
+def test_parquet_with_views_of_texts_is_split(folder):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {"prompt": pa.array([f"q{n}" for n in range(9)]).cast(pa.string_view()), "n": list(range(9))}
+    )
+    pq.write_table(table, folder / "data.parquet")
+    for number, options in enumerate(({"shuffle": False}, {"shuffle": True, "eval_rows": 2})):
+        out = folder / str(number)
+        manifest = split_file(folder / "data.parquet", out, nodes=2, **options)
+        files = [*parts(out, manifest), *([out / manifest["eval"]["file"]] if manifest["eval"] else [])]
+        found = [row for path in files for row in pq.read_table(path).to_pylist()]
+        assert sorted(found, key=lambda row: row["n"]) == table.to_pylist()
+
+
 def test_the_split_of_a_resumed_job_is_the_same(folder):
     source = write_csv(folder, [(str(number), "q", "r") for number in range(50)])
     assert split(job(source, folder / "one"))["nodes"] == split(job(source, folder / "two"))["nodes"]

@@ -37,6 +37,11 @@ def test_a_split_that_nobody_touched_is_proved(made):
         ("out/node_2/data_eval.csv", lambda text: text.replace("r\n", "s\n", 1), "another content"),
         ("data.csv", lambda text: text.replace("say", "SAY", 1), "another content"),
         (
+            "out/node_1/dataset_info.json",
+            lambda text: text.replace('"response": "response"', '"response": "question"', 1),
+            "columns of 'data' is not what the split wrote",
+        ),
+        (
             "out/node_0/dataset_info.json",
             lambda text: text.replace("data.csv", "else.csv"),
             "not the node's own",

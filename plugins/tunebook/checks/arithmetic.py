@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from tunebook.checks.learning_rate import learning_rate, warmup_steps
@@ -179,17 +178,21 @@ def _training_rows(recipe: CheckedRecipe) -> int | None:
 
 
 def _count(entry: DatasetEntry) -> int | None:
+    """Rows that LLaMA-Factory takes of an entry: as many as `num_samples` says, if need be some twice."""
+    rows, wanted = rows_in_files(entry), entry.values.get("num_samples")
+    return wanted if rows and isinstance(wanted, int) else rows
+
+
+def rows_in_files(entry: DatasetEntry) -> int | None:
     """Rows of an entry's files; None where they are not here or too large to be counted at once."""
     try:
         files = registry.data_files(entry)
         known = files and all(path.suffix in data_files.READABLE for path in files)
         if not known or sum(path.stat().st_size for path in files) > _COUNTED_BYTES:
             return None
-        rows = sum(1 for path in files for _ in islice(data_files.iter_rows(path), None))
+        return sum(1 for path in files for _ in data_files.iter_rows(path))
     except (TunebookError, OSError):
         return None
-    wanted = entry.values.get("num_samples")
-    return min(rows, wanted) if isinstance(wanted, int) else rows
 
 
 def _steps(recipe: CheckedRecipe, rows: int | None, batch: int, accumulation: int) -> int | None:

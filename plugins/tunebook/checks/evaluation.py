@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunebook import engines
+from tunebook.checks.arithmetic import rows_in_files
 from tunebook.engines.axolotl.engine import data_faults, locate_blocks
 from tunebook.engines.axolotl.rules import DIRECTORY_KEY, PLUGIN, evaluation_faults
 from tunebook.types import MEDIA
@@ -24,6 +25,7 @@ def check_evaluation(recipe: CheckedRecipe) -> Iterator[Finding]:
         yield from _nothing_to_do(recipe)
         yield from _what_is_measured(recipe)
         yield from _streamed_files(recipe)
+        yield from _repeated_rows(recipe)
     if recipe.command == "train":
         yield from _what_is_not_measured(recipe)
 
@@ -62,6 +64,22 @@ def _nothing_to_do(recipe: CheckedRecipe) -> Iterator[Finding]:
             "nothing asks for an evaluation: the rows are loaded and never used",
             fix="add eval_strategy: steps and eval_steps",
         )
+
+
+def _repeated_rows(recipe: CheckedRecipe) -> Iterator[Finding]:
+    """LLaMA-Factory fills `num_samples` up with rows that it takes again: n and intervals are then wrong."""
+    if recipe.get("streaming"):
+        return
+    for entry in recipe.entries(recipe.evaluation_sets):
+        wanted, rows = entry.values.get("num_samples"), rows_in_files(entry)
+        if rows and isinstance(wanted, int) and wanted > rows:
+            yield recipe.warning(
+                "eval_dataset",
+                "repeated-rows",
+                f"{entry.name} has {rows} rows and num_samples {wanted}: LLaMA-Factory takes some several "
+                "times, and intervals come out too narrow",
+                fix=f"take num_samples out of the entry {entry.name}",
+            )
 
 
 def _streamed_files(recipe: CheckedRecipe) -> Iterator[Finding]:

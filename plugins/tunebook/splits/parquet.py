@@ -154,7 +154,7 @@ def _schema(sources: Sequence[SourceFile]) -> Any:
     schemas = []
     for source in sources:
         with open_file(source.path) as file:
-            schemas.append(file.schema_arrow)
+            schemas.append(_without_views(file.schema_arrow))
     for source, schema in zip(sources, schemas, strict=True):
         if not schema.equals(schemas[0]):
             raise TunebookError(
@@ -214,9 +214,21 @@ def batches(path: Path) -> Iterator[Any]:
     pa = arrow()
     with open_file(path) as file:
         try:
-            yield from file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+            schema = _without_views(file.schema_arrow)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+                yield batch if batch.schema.equals(schema) else batch.cast(schema)
         except (OSError, pa.ArrowInvalid) as err:
             raise TunebookError(f"{path}: cannot be read: {err}", fix="make the file again") from err
+
+
+def _without_views(schema: Any) -> Any:
+    """The schema with plain texts for `string_view`, of which pyarrow cannot take rows; bytes are equal."""
+    pa = arrow()
+    plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
+    return pa.schema(
+        [field.with_type(plain.get(str(field.type), field.type)) for field in schema],
+        metadata=schema.metadata,
+    )
 
 
 def row_bytes(batch: Any) -> npt.NDArray[np.uint32]:

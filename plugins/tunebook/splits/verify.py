@@ -124,6 +124,16 @@ def _registry_faults(out: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}: {manifest['name']!r} names {named!r}, not the node's own part"
         if manifest["eval_name"] and manifest["eval_name"] not in entries:
             yield f"{path}: has no entry {manifest['eval_name']!r}"
+        # The hold-out may be measured otherwise, and is never cut; what its rows mean is the same.
+        free = {
+            manifest["name"]: {"file_name"},
+            manifest["eval_name"]: {"file_name", "num_samples", "metric"},
+        }
+        for name, may_differ in free.items():
+            held, made = entries.get(name) or {}, manifest["request"]["entry"]
+            changed = sorted(key for key in {*held, *made} - may_differ if held.get(key) != made.get(key))
+            if held and changed:
+                yield f"{path}: {', '.join(changed)} of {name!r} is not what the split wrote"
 
 
 def _row_faults(out: Path, manifest: Mapping[str, Any], on_bytes: OnBytes) -> Iterator[str]:
