@@ -119,3 +119,37 @@ def test_the_command_imports_no_torch_and_no_engine():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_stranger_s_recipe_is_estimated_with_no_data_and_no_deepspeed_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = ": /root/models/Qwen2-VL-7B-Instruct\nstage: sft\ndo_train: true\nfinetuning_type: full\ndataset: mine\n"
+    path = write_recipe(
+        tmp_path, "llamafactory", text + "deepspeed: examples/deepspeed/ds_z3_offload_config.json\n"
+    )
+    found = run_json(str(path), "--gpus", "8")
+    assert [note.partition(":")[0] for note in found["notes"]] == [
+        "/root/models/Qwen2-VL-7B-Instruct",
+        "examples/deepspeed/ds_z3_offload_config.json is not here",
+        "left out",
+    ]
+    assert found["training"]["host"] > 0
+    assert "schedule" not in found
+    path = write_recipe(tmp_path, "llamafactory", text + "deepspeed: mine.json\n")
+    done = CliRunner().invoke(estimate, [str(path)])
+    assert "mine.json, which does not exist" in str(done.exception)
+
+
+def test_offloading_is_read_from_the_names_of_both_engines_files(tmp_path):
+    for name, expected in {
+        "ds_z0_config.json": (0, []),
+        "ds_z2_offload_config.json": (2, ["optimizer"]),
+        "zero1.json": (1, []),
+        "zero3_bf16_cpuoffload_params.json": (3, ["parameters"]),
+        "deepspeed_zero_stage3.json": (3, []),
+        "zero3_bf16_cpuoffload_all.json": (3, ["optimizer", "parameters"]),
+    }.items():
+        run = read_run(
+            read_recipe(write_recipe(tmp_path, "axolotl", f": a/b\ndeepspeed: no/{name}\n"), tmp_path)
+        )
+        assert (run.arguments["zero_stage"], run.arguments["offload"]) == expected

@@ -15,6 +15,7 @@ from tunebook.data.registry import data_files, load_registry
 from tunebook.data.rows import READABLE, iter_rows
 from tunebook.errors import TunebookError
 from tunebook.memory.from_recipe import read_run, schedule
+from tunebook.memory.shapes import known_as, left_out
 from tunebook.recipes.overlays import resolve_named
 
 if TYPE_CHECKING:
@@ -107,8 +108,13 @@ def _gather(
     stock = memory.evaluate_setup(shape, setup, rows=run.eval_rows)
     answers = memory.evaluate_setup(shape, setup, rows=run.eval_rows, answer_tokens=answer_tokens)
     writing = memory.generate_setup(shape, config, setup, rows=run.eval_rows, new_tokens=answer_tokens)
+    notes = [*run.assumed, *left_out(config, shape)]
+    taken = known_as(model)
+    if taken not in (None, model) and config == memory.find_config(str(taken)):
+        notes.insert(0, f"{model}: sizes of {taken}, by its name")
     found: dict[str, Any] = {
         "model": run.model,
+        "notes": notes,
         "gpus": gpus,
         "training": {**asdict(training), "terms": dict(training.terms)},
         "evaluation": {
@@ -154,10 +160,13 @@ def _count_rows(recipe: Recipe) -> int | None:
         return _rows_of(files)
     names = values.get("dataset")
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names or [])
-    registry = load_registry(Path(values.get("dataset_dir", "data")))
+    try:
+        registry = load_registry(Path(values.get("dataset_dir", "data")))
+        entries = [registry.entry(name) for name in names]
+    except TunebookError:
+        return None  # `check` says what is wrong with it; memory needs no rows
     total = 0
-    for name in names:
-        entry = registry.entry(name)
+    for entry in entries:
         try:
             count = _rows_of(data_files(entry))
         except TunebookError:
@@ -185,6 +194,8 @@ def _print(found: dict[str, Any], name: str) -> None:
     console = Console(highlight=False)
     training, evaluation = found["training"], found["evaluation"]
     console.print(f"{name}: {found['model']}, {found['gpus']} GPU, per GPU", soft_wrap=True)
+    for note in found["notes"]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     table = Table("training", "GiB", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for term, size in training["terms"].items():

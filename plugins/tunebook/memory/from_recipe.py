@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ class Run:
     accumulation: int
     epochs: float
     max_steps: int | None
+    assumed: tuple[str, ...] = ()
+    """What was not to be found, and is taken from its name; a line each."""
 
 
 def read_run(recipe: Recipe) -> Run:
@@ -36,7 +39,14 @@ def read_run(recipe: Recipe) -> Run:
     Raises:
         TunebookError: It names no model, or a DeepSpeed file that cannot be read.
     """
-    return _llamafactory(recipe) if recipe.engine == "llamafactory" else _axolotl(recipe)
+    run = _llamafactory(recipe) if recipe.engine == "llamafactory" else _axolotl(recipe)
+    name = recipe.values.get("deepspeed")
+    if isinstance(name, str) and name and _deepspeed_file(name, recipe) is None:
+        how = f"ZeRO-{run.arguments['zero_stage']}"
+        if run.arguments["offload"]:
+            how += f" with {' and '.join(run.arguments['offload'])} in host memory"
+        run = replace(run, assumed=(f"{name} is not here: taken for {how}, by its name",))
+    return run
 
 
 def _llamafactory(recipe: Recipe) -> Run:
@@ -162,12 +172,9 @@ def _deepspeed(value: Any, recipe: Recipe) -> dict[str, Any]:
     if isinstance(value, dict):
         config = value
     else:
-        places = (Path(value), recipe.path.parent / str(value), paths.home() / str(value))
-        path = next((place for place in places if place.is_file()), None)
+        path = _deepspeed_file(value, recipe)
         if path is None:
-            raise TunebookError(
-                f"{recipe.path}: deepspeed names {value}, which does not exist", fix="correct the path"
-            )
+            return _by_name(str(value), recipe)
         try:
             config = files.read_json(path)
         except ValueError as err:
@@ -180,6 +187,27 @@ def _deepspeed(value: Any, recipe: Recipe) -> dict[str, Any]:
         or (key == "offload_optimizer" and zero.get("cpu_offload"))
     ]
     return {"zero_stage": int(zero.get("stage", 0)), "offload": offload}
+
+
+def _deepspeed_file(value: str, recipe: Recipe) -> Path | None:
+    above = recipe.path.resolve().parents
+    places = (Path(value), paths.home() / value, *(folder / value for folder in above))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _by_name(value: str, recipe: Recipe) -> dict[str, Any]:
+    """As both engines name their files: `ds_z3_offload_config.json`, `zero3_bf16_cpuoffload_params.json`."""
+    name = Path(value).name.lower()
+    stage = re.search(r"z(?:ero)?[-_]?(?:stage)?[-_]?([0-3])", name)
+    if stage is None:
+        raise TunebookError(
+            f"{recipe.path}: deepspeed names {value}, which does not exist", fix="correct the path"
+        )
+    offload: list[str] = []
+    if "offload" in name:
+        offload = ["optimizer", "parameters"] if stage[1] == "3" else ["optimizer"]
+        offload = ["parameters"] if "offload_param" in name else offload
+    return {"zero_stage": int(stage[1]), "offload": offload}
 
 
 # Steps, tokens and time of a run, as the Hugging Face Trainer counts them.

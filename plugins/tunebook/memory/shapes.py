@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -126,6 +126,21 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**inner, "model_type": kind, **({} if tied is None else {"tie_word_embeddings": tied})}
 
 
+def left_out(config: Mapping[str, Any], shape: Shape) -> list[str]:
+    """Return what a reader of an estimate has to know about this kind of model, a line each."""
+    said = []
+    towers = [name for name in ("vision", "audio") if f"{name}_config" in config]
+    if towers:
+        said.append(f"left out: the {' and '.join(towers)} tower, and its tokens beyond the length limit")
+    inner = text_part(config)
+    if any(inner.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
+        said.append("mixture of experts: the weights of all experts count, the activations of those asked")
+    linear_layers = sum(block.count for block in shape.blocks if not block.attention)
+    if linear_layers:
+        said.append(f"hybrid: {linear_layers} of {shape.layers} layers have linear attention")
+    return said
+
+
 def linear(name: str, inputs: int, outputs: int, bias: bool = False, copies: int = 1) -> Linear:
     """Short for `Linear`, whose arguments have to be named."""
     return Linear(name=name, inputs=inputs, outputs=outputs, bias=bias, copies=copies)
@@ -189,16 +204,44 @@ def find_config(model: str) -> dict[str, Any]:
     cached = _cached(model)
     if cached is not None:
         return _read(cached)
-    table = cast("dict[str, dict[str, Any]]", files.read_json(_TABLE))
-    by_name = {name.lower(): config for name, config in table.items()}
-    if model.lower() in by_name:
-        return by_name[model.lower()]
-    close = difflib.get_close_matches(model, table, n=1)
-    hint = f"; the table holds {close[0]}" if close else ""
-    raise TunebookError(
-        f"{model}: its config.json is neither here nor in the table of known models{hint}",
-        fix="download the model's config.json and give it with --config PATH",
-    )
+    name = known_as(model)
+    if name is None:
+        raise TunebookError(
+            f"{model}: its config.json is neither here nor in the table of known models",
+            fix="download the model's config.json and give it with --config PATH",
+        )
+    return _table()[name]
+
+
+def known_as(model: str) -> str | None:
+    """Return the model of the table whose sizes `model` has, by the last part of its name; None for none.
+
+    What a maker or a mirror adds for another training of the same sizes is left out of account. Weights that
+    are stored in 4 bits are none of these.
+
+    >>> known_as("unsloth/Meta-Llama-3.1-8B-Instruct"), known_as("/models/Qwen2.5-7B-Instruct/")
+    ('meta-llama/Llama-3.1-8B', 'Qwen/Qwen2.5-7B')
+    >>> known_as("Qwen/Qwen2.5-7B-Instruct-AWQ"), known_as("Qwen/Qwen2.5-7B-Instruct-1M")
+    (None, None)
+    """
+    exact = {name.lower(): name for name in _table()}
+    same = {_size_name(name): name for name in reversed(_table())}
+    return exact.get(model.lower()) or same.get(_size_name(model))
+
+
+# Of the name of a model: the same sizes, trained on.
+_SAME_SIZES = re.compile(
+    r"-(?:instruct|base|chat|it|hf|thinking|2507|coder|math|v1\.0|intermediate-step-.*)(?=-|$)"
+)
+
+
+def _size_name(model: str) -> str:
+    last = model.rstrip("/").rsplit("/", 1)[-1].lower().removeprefix("meta-")
+    return _SAME_SIZES.sub("", last)
+
+
+def _table() -> dict[str, dict[str, Any]]:
+    return cast("dict[str, dict[str, Any]]", files.read_json(_TABLE))
 
 
 def _cached(model: str) -> Path | None:
