@@ -68,6 +68,11 @@ COMMANDS: CommandTable = {
         "check",
         "Find the faults of recipes without starting an engine.",
     ),
+    "schema": (
+        "tunebook.cli.schema",
+        "schema",
+        "Print JSON Schema of an engine's recipes, for editors.",
+    ),
     "estimate": (
         "tunebook.cli.estimate",
         "estimate",
