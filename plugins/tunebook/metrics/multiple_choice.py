@@ -339,6 +339,7 @@ def _is_mentioned(text: str, letter: re.Match[str]) -> bool:
     return not _DENIED_BEFORE.search(before) and not _DENIED_AFTER.match(text, end)
 
 
+@lru_cache(maxsize=1024)  # references are few, and each is read once a row
 def extract(text: str) -> str | None:
     """Return the letter an output settles on, or None.
 
