@@ -12,7 +12,7 @@ import orjson
 from tunebook.errors import TunebookError
 from tunebook.files import write_atomic
 from tunebook.redact import redact
-from tunebook.text import markdown, number, p_value, signed, templates, without_controls
+from tunebook.text import markdown, number, p_value, script_hashes, signed, templates, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +38,13 @@ def render(data: Mapping[str, Any], *, show: int) -> dict[str, bytes]:
     filters = {"num": _num, "signed": signed, "p": p_value, "md": markdown}
     environment = templates("tunebook.comparison", filters)
     ours = resources.files("tunebook.comparison") / "templates"
+    program = (ours / "compare.js").read_text("utf-8")
     page = environment.get_template("compare.html.j2").render(
         data=data,
+        scripts_allowed=script_hashes(program),
         style=(resources.files("tunebook.report") / "templates" / "report.css").read_text("utf-8")
         + (ours / "compare.css").read_text("utf-8"),
-        program=(ours / "compare.js").read_text("utf-8"),
+        program=program,
     )
     return {
         "compare.html": page.encode(),

@@ -23,7 +23,7 @@ from tunebook.redact import redact, redact_text
 from tunebook.report import charts
 from tunebook.report import charts as theme
 from tunebook.report.records import STEPS
-from tunebook.text import markdown, number, templates, without_controls
+from tunebook.text import markdown, number, script_hashes, templates, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +126,6 @@ def render_index(data: Mapping[str, Any], drawn: Sequence[Chart], live: Live | N
             drawable=set(ticked),
             ticked=set(ticked[:_TICKED]),
             titles=[chart.title for chart in drawn],
-            picking=_beside("index.js"),
             **_dress(drawn, names, fit=True),
         )
         .encode()
@@ -189,11 +188,16 @@ def _dress(drawn: Sequence[Chart], all_keys: list[str], *, fit: bool) -> dict[st
             for chart in drawn
         ],
     }
-    return {
-        "style": _beside("report.css"),
+    programs = {
         "program": _beside("report.js"),
+        "picking": _beside("index.js"),
         "reloading": _beside("reload.js"),
         "library": charts.script().replace("</script", "<\\/script") if drawn else "",
+    }
+    return {
+        **programs,
+        "scripts_allowed": script_hashes(*programs.values()),
+        "style": _beside("report.css"),
         "page": _in_script(without_controls(redact(page))),
     }
 
