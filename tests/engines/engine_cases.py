@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +81,27 @@ def sums(rows: int, seed: int) -> list[dict]:
             }
         )
     return found
+
+
+def verdicts(names) -> dict[str, tuple[str, str]]:
+    """What the engine's own parser says of NAME.yaml in this folder: severity and message, by name.
+
+    By the command: what asks an engine ends all processes below it, the server of forks among them.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "tunebook",
+        "check",
+        "--engine",
+        "--json",
+        *(f"{name}.yaml" for name in names),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return {
+        name: next(
+            (one["severity"], one["message"]) for one in each["findings"] if one["rule"] == "engine-verdict"
+        )
+        for name, each in zip(names, json.loads(done.stdout), strict=True)
+    }

@@ -6,10 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tunebook import paths
-from tunebook.checks.run import check_recipe
-from tunebook.checks.verdict import with_verdicts
+from engine_cases import verdicts
 
 pytestmark = pytest.mark.axolotl
 
@@ -77,13 +74,7 @@ def test_the_parser_s_own_verdict_is_told_and_nothing_is_written(tmp_path, monke
     }
     for name, more in given.items():
         Path(f"{name}.yaml").write_text(f"{VERDICT}{more}\n")
-    asked = with_verdicts([check_recipe(f"{name}.yaml", paths.home()) for name in given])
-    told = {
-        name: next(
-            (one.severity, one.message) for one in each.result.findings if one.rule == "engine-verdict"
-        )
-        for name, each in zip(given, asked, strict=True)
-    }
+    told = verdicts(list(given))
     assert {name: severity for name, (severity, _) in told.items()} == {
         "taken": "hint",
         "refused": "error",

@@ -5,11 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_cases import verdicts
 
-from tunebook import paths
 from tunebook.checks.learning_rate import SCHEDULERS, schedule
-from tunebook.checks.run import check_recipe
-from tunebook.checks.verdict import with_verdicts
 
 pytestmark = pytest.mark.engine
 
@@ -118,13 +116,7 @@ def test_the_parser_s_own_verdict_is_told_and_nothing_is_written(tmp_path, monke
     for name, more in given.items():
         text = VERDICT.replace("finetuning_type: lora", "") if "finetuning_type" in more else VERDICT
         Path(f"{name}.yaml").write_text(text + more + "\n")
-    asked = with_verdicts([check_recipe(f"{name}.yaml", paths.home()) for name in given])
-    told = {
-        name: next(
-            (one.severity, one.message) for one in each.result.findings if one.rule == "engine-verdict"
-        )
-        for name, each in zip(given, asked, strict=True)
-    }
+    told = verdicts(list(given))
     assert {name: severity for name, (severity, _) in told.items()} == {
         "taken": "hint",
         "refused": "error",

@@ -183,7 +183,8 @@ def test_without_a_metric_in_the_registry_the_engine_is_left_alone(recipe, train
     run = train(recipe(dataset_dir=str(tmp_path), max_steps=2, eval_steps=2))
     assert run.code == 0
     assert "tunebook" not in run.log
-    assert not (run.output / "tunebook").exists()
+    # What `tunebook status` reads is all that is written.
+    assert [path.name for path in (run.output / "tunebook").iterdir()] == ["engine.json"]
 
 
 def test_another_environments_torchrun_is_not_used(recipe, train, tmp_path):
@@ -206,12 +207,10 @@ def test_brain_floats_measure_the_same_rows(recipe, train):
     assert run.evaluations()[0]["n"] == 101
 
 
-def test_a_future_engine_without_our_seam_stops_at_once(capsys):
+def test_a_future_engine_without_our_seam_is_named():
     from types import ModuleType
 
     from tunebook.hooks.llamafactory import bind
 
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(AttributeError, match="has no run_sft and no CustomSeq2SeqTrainer"):
         bind(ModuleType("llamafactory.train.sft.workflow"))
-    assert stop.value.code == 2
-    assert "has no run_sft and no CustomSeq2SeqTrainer" in capsys.readouterr().err
