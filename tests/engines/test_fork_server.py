@@ -31,6 +31,13 @@ def both(*words: object, **options) -> list[subprocess.CompletedProcess]:
     return [own, forked]
 
 
+def _catches(process: int, number: int) -> bool:
+    """Whether a process has a handler for the signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.fixture(autouse=True)
 def _served():
     if "TUNEBOOK_FORK_SERVER" not in os.environ:
@@ -103,9 +110,11 @@ def test_a_signal_reaches_a_forked_start_and_a_kill_ends_it(tmp_path, number, co
     process = subprocess.Popen(
         [sys.executable, PROBE, "wait", waits], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    until(waits.exists)
+    until(lambda: waits.exists() and waits.read_text())
     child = int(waits.read_text())
     assert child != process.pid
+    # The last of those that it hands on: the child may run before all of them are.
+    until(lambda: _catches(process.pid, signal.SIGUSR2))
     process.send_signal(number)
     assert process.wait(20) == code
     until(lambda: not Path(f"/proc/{child}").exists())
